@@ -1,0 +1,202 @@
+package oauth
+
+import (
+	"slices"
+	"time"
+)
+
+// GrantStatus is where a grant is in its life: pending until the first
+// redemption, then live, then suspended or revoked. A revoked grant is never
+// revived.
+type GrantStatus string
+
+// The states of a grant.
+const (
+	Pending        GrantStatus = "pending"
+	Live           GrantStatus = "live"
+	GrantOnHold    GrantStatus = "suspended"
+	GrantIsRevoked GrantStatus = "revoked"
+)
+
+// Grant is what a user allowed an app: the root of its codes, keys and refresh
+// chains (DESIGN, decision 1).
+type Grant struct {
+	ID        string
+	UserID    string
+	ClientID  string
+	Default   bool     // the one that a repeat consent of an authenticating client updates
+	Scopes    ScopeSet // store scopes, for every store that names none of its own
+	Account   ScopeSet // account scopes
+	AllStores bool     // all stores of the user, also future ones
+	Stores    []GrantStore
+	Status    GrantStatus
+	Rev       int64 // raised by whatever changes what a key of this grant may print
+	Created   time.Time
+	LastUsed  time.Time // zero: never; written at most once an hour
+}
+
+// GrantStore is one store of a grant.
+type GrantStore struct {
+	StoreID string
+	Scopes  ScopeSet // nil: the grant's
+}
+
+// Membership is what a user may do in a store, as the platform last said.
+type Membership struct {
+	UserID      string
+	StoreID     string
+	StoreName   string
+	StoreDomain string
+	StoreStatus Status
+	Owner       bool     // may do everything in it
+	Scopes      ScopeSet // what else he may do
+	MayDelegate bool     // may connect apps to it
+}
+
+func (m Membership) may(s ScopeSet) ScopeSet {
+	switch {
+	case m.StoreStatus != Active:
+		return nil
+	case m.Owner:
+		return s
+	default:
+		return s.And(m.Scopes)
+	}
+}
+
+// Rights are what a key may do: account scopes, and scopes per store.
+type Rights struct {
+	Account ScopeSet
+	Stores  map[string]ScopeSet // only stores where something is allowed
+}
+
+// effective is the one function that says what a grant allows now: granted
+// scopes ∩ chosen stores ∩ the user's membership, per store (DESIGN, decision 2).
+func effective(g *Grant, members []Membership) Rights {
+	r := Rights{Account: g.Account, Stores: map[string]ScopeSet{}}
+	for _, m := range members {
+		scopes := g.Scopes
+		i := slices.IndexFunc(g.Stores, func(s GrantStore) bool { return s.StoreID == m.StoreID })
+		switch {
+		case i >= 0 && g.Stores[i].Scopes != nil:
+			scopes = g.Stores[i].Scopes
+		case i < 0 && !g.AllStores:
+			continue
+		}
+		if s := m.may(scopes); len(s) > 0 {
+			r.Stores[m.StoreID] = s
+		}
+	}
+	return r
+}
+
+// narrow limits r to a request for fewer scopes; nil limits nothing. It touches
+// the one key that is being issued, never the grant.
+func (r Rights) narrow(to ScopeSet) Rights {
+	if to == nil {
+		return r
+	}
+	n := Rights{Account: r.Account.And(to), Stores: make(map[string]ScopeSet, len(r.Stores))}
+	for id, s := range r.Stores {
+		if s = s.And(to); len(s) > 0 {
+			n.Stores[id] = s
+		}
+	}
+	return n
+}
+
+// empty reports whether nothing at all is allowed.
+func (r Rights) empty() bool { return len(r.Account) == 0 && len(r.Stores) == 0 }
+
+// Right is one row of the rights claim: these scopes hold in these stores.
+type Right struct {
+	Stores []string `json:"stores"`
+	Scope  string   `json:"scope"`
+}
+
+// Claim prints r per store, stores with equal scopes together, in a stable order.
+func (r Rights) Claim() []Right {
+	byScope := map[string][]string{}
+	for id, s := range r.Stores {
+		byScope[s.String()] = append(byScope[s.String()], id)
+	}
+	out := make([]Right, 0, len(byScope))
+	for scope, ids := range byScope {
+		slices.Sort(ids)
+		out = append(out, Right{ids, scope})
+	}
+	slices.SortFunc(out, func(a, b Right) int { return slices.Compare(a.Stores, b.Stores) })
+	return out
+}
+
+// Flat is the scope claim: account scopes and those that hold in every store of
+// the key, so that nobody can read a cross product (DESIGN, decision 2).
+func (r Rights) Flat() ScopeSet {
+	var everywhere ScopeSet
+	first := true
+	for _, s := range r.Stores {
+		if first {
+			everywhere, first = s, false
+			continue
+		}
+		everywhere = everywhere.And(s)
+	}
+	return r.Account.Or(everywhere)
+}
+
+// printable reports whether a key can carry these rights. One that cannot is
+// born with status "ask".
+func (r Rights) printable(g *Grant) bool { return !g.AllStores && len(r.Stores) <= MaxPrinted }
+
+// Standing is everything that decides what a key of one grant may print at this
+// moment, read in one go.
+type Standing struct {
+	Grant        Grant
+	Members      []Membership // of the grant's user in the grant's stores
+	UserKind     UserKind
+	UserStatus   Status
+	ClientStatus Status
+	Seq          int64 // the feed's sequence as it was when this was read
+	Epoch        int64
+}
+
+// usable says why no key of this grant may be issued or accepted, or nil.
+func (s *Standing) usable() *Error {
+	switch {
+	case s.ClientStatus != Active:
+		return refuse(ClientSuspended)
+	case s.UserStatus != Active:
+		return refuse(GrantDead)
+	case s.Grant.Status != Pending && s.Grant.Status != Live:
+		return refuse(GrantDead)
+	}
+	return nil
+}
+
+func (s *Standing) rights() Rights { return effective(&s.Grant, s.Members) }
+
+// FamilyStatus is the two-bit status of a family's index.
+type FamilyStatus string
+
+// The values of the status list (RFC-to-be Token Status List, section 7; 3 is
+// ours: ask by introspection). Suspension is computed from the grant.
+const (
+	Valid   FamilyStatus = "valid"
+	Invalid FamilyStatus = "invalid"
+	Ask     FamilyStatus = "ask"
+)
+
+// Family is one key, or one refresh chain with its access tokens: the unit of
+// revocation below the grant.
+type Family struct {
+	ID          string
+	GrantID     string
+	ClientID    string
+	UserID      string
+	API         string
+	StatusIndex int64    // list number × 2^20 + index in that list; never used twice
+	Narrowing   ScopeSet // nil: everything that the grant allows
+	Status      FamilyStatus
+	Created     time.Time
+	Expires     time.Time // zero: no end of its own
+}

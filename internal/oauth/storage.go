@@ -1,0 +1,352 @@
+package oauth
+
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+// Storage is what the server needs of a database: reads named for their question,
+// and events. Every event is atomic and durable when it returns without error,
+// and its row in events is part of it. A method that returns won reports false,
+// with no error and with nothing written, if its guard did not hold: somebody
+// else was first, or the world has changed since it was read. The suite in
+// storagetest proves each promise on every engine.
+//
+// Times are kept to the microsecond. No method calls a clock.
+type Storage interface {
+	GrantStorage
+	CodeStorage
+	FamilyStorage
+	ClientStorage
+	PeopleStorage
+	APIStorage
+	EventStorage
+}
+
+// ErrNotFound is returned by a read that names one thing that is not there.
+var ErrNotFound = errors.New("not found")
+
+// ErrUnavailable wraps every failure to reach or use the database.
+var ErrUnavailable = errors.New("storage unavailable")
+
+// GrantStorage keeps grants.
+type GrantStorage interface {
+	// Standing reads a grant with everything that decides what its keys may print.
+	Standing(ctx context.Context, grantID string) (*Standing, error)
+	// DefaultGrant returns the id of the user's default grant of the client that is
+	// not revoked, or ErrNotFound.
+	DefaultGrant(ctx context.Context, userID, clientID string) (string, error)
+	// GrantsOf lists the grants of a user that are live or suspended, newest first.
+	GrantsOf(ctx context.Context, userID string) ([]Connection, error)
+	// Grants lists grants in any state for operators, newest first.
+	Grants(ctx context.Context, f GrantFilter) ([]Connection, error)
+
+	// RecordDecision stores what a user decided: the grant as it shall be and the
+	// code that redeems it. If d.Create, the grant must not exist and the user must
+	// have no other default grant of this client, if it is to be that one. Otherwise
+	// the stored grant must be at d.Rev; its status stays. Nothing is written unless
+	// client and user are active, the user may still connect each of d.Connecting,
+	// and the request's code, if there is one, is unredeemed and unexpired; that code
+	// is then replaced by this one and keeps its deadline.
+	RecordDecision(ctx context.Context, d DecisionRecord) (won bool, err error)
+	// EditGrant replaces the scopes and stores of a grant that is not revoked, if it
+	// is at rev, and raises its rev.
+	EditGrant(ctx context.Context, g *Grant, rev int64, e Event) (won bool, err error)
+	// RevokeGrant ends a grant that is not revoked, and every family under it.
+	RevokeGrant(ctx context.Context, grantID string, e Event) (won bool, err error)
+	// SuspendGrant suspends a pending or live grant.
+	SuspendGrant(ctx context.Context, grantID string, e Event) (won bool, err error)
+	// ResumeGrant makes a suspended grant live.
+	ResumeGrant(ctx context.Context, grantID string, e Event) (won bool, err error)
+}
+
+// CodeStorage keeps authorization codes.
+type CodeStorage interface {
+	// Code reads a code with the standing of its grant (nil for a guest's).
+	Code(ctx context.Context, selector string) (*StoredCode, *Standing, error)
+	// CodeOfRequest reads the code that answered an authorization request.
+	CodeOfRequest(ctx context.Context, request string) (*StoredCode, error)
+	// IssueGuestCode stores a code that carries no grant (direct profile), if the
+	// client is active and the family to continue, if any, is live.
+	IssueGuestCode(ctx context.Context, c *StoredCode, e Event) (won bool, err error)
+	// RedeemCode marks a code as redeemed by r.Family and issues that family, its
+	// refresh token if any and, for a guest, user and grant. At most one call wins a
+	// code. It loses if the code is redeemed or expired, if client or user is not
+	// active, or if the grant is not at r.Rev or neither pending nor live.
+	RedeemCode(ctx context.Context, r Redemption) (won bool, err error)
+	// RevokeReplayed notes a replayed code and, if family is not "", revokes that
+	// family. won reports whether the family was alive until now.
+	RevokeReplayed(ctx context.Context, family string, e Event) (won bool, err error)
+}
+
+// FamilyStorage keeps keys, refresh chains and their tokens.
+type FamilyStorage interface {
+	// Family reads a family with the standing of its grant.
+	Family(ctx context.Context, id string) (*Family, *Standing, error)
+	// Refresh reads a refresh token, its family and the standing; and, if successor
+	// is not "", whether that token exists and was used.
+	Refresh(ctx context.Context, selector, successor string) (*StoredRefresh, *Family, *Standing, error)
+	// RotateRefreshToken uses a refresh token: it marks r.Selector as used and stores
+	// r.Successor, or, for a token that does not rotate (nil), only moves its idle
+	// limit; r.Again repeats a use within the grace, and stores nothing new. It loses
+	// if another use came first, if the token is idle or over, the family is not
+	// alive, client or user is not active, or the grant is not at r.Rev.
+	RotateRefreshToken(ctx context.Context, r Rotation) (won bool, err error)
+	// RevokeFamily ends a family that is alive.
+	RevokeFamily(ctx context.Context, family string, e Event) (won bool, err error)
+	// AllotIndices moves the high-water mark of the current status list of an API and
+	// kind ("key", "family") by n and returns the first index, as
+	// list × 2^20 + index. No index is ever handed out twice; a list that has no room
+	// for n is left as it is and a new one begun.
+	AllotIndices(ctx context.Context, api, kind string, n int64) (first int64, err error)
+	// TouchUsed notes when grants and client secrets were last used. It is called in
+	// batches, apart from any request.
+	TouchUsed(ctx context.Context, at time.Time, grants []string, secrets []Hash) error
+}
+
+// ClientStorage keeps apps.
+type ClientStorage interface {
+	// Client reads an app that is not deleted, or ErrNotFound.
+	Client(ctx context.Context, id string) (*Client, error)
+	// Clients lists apps that are not deleted, by name; owner "" lists all.
+	Clients(ctx context.Context, owner string, p Page) ([]*Client, error)
+	// CreateClient stores a new app with its first secret, if it has one.
+	CreateClient(ctx context.Context, c *Client, e Event) (won bool, err error)
+	// UpdateClient replaces everything but status and secrets, if the stored app is
+	// at c.Version, which is raised.
+	UpdateClient(ctx context.Context, c *Client, e Event) (won bool, err error)
+	// SetClientStatus changes the state of an app that is not deleted.
+	SetClientStatus(ctx context.Context, id string, to Status, e Event) (won bool, err error)
+	// AddSecret stores one more secret, if there are fewer than MaxSecrets.
+	AddSecret(ctx context.Context, clientID string, s ClientSecret, e Event) (won bool, err error)
+	// RevokeSecret removes a secret, unless it is the only one.
+	RevokeSecret(ctx context.Context, clientID string, h Hash, e Event) (won bool, err error)
+	// CountGrants says how many grants of the app are live and how many users gave
+	// them: what deleting it would end.
+	CountGrants(ctx context.Context, clientID string) (grants, users int, err error)
+}
+
+// PeopleStorage keeps users, stores and memberships. Passwords and sessions are
+// kept by the people package's own contract.
+type PeopleStorage interface {
+	User(ctx context.Context, id string) (*User, error)
+	// Users lists users that are not guests, newest first; a query matches the start
+	// of id, name or e-mail.
+	Users(ctx context.Context, query string, p Page) ([]*User, error)
+	// CreateUser stores a user whose id is free.
+	CreateUser(ctx context.Context, u *User, e Event) (won bool, err error)
+	// SetUserStatus suspends or resumes a user and raises the rev of his grants.
+	SetUserStatus(ctx context.Context, id string, to Status, e Event) (won bool, err error)
+
+	Store(ctx context.Context, id string) (*Store, error)
+	// Stores lists stores by name; a query matches the start of id, name or domain.
+	Stores(ctx context.Context, query string, p Page) ([]*Store, error)
+	// PutStore stores a store, new or changed. Grants follow by reading it.
+	PutStore(ctx context.Context, s *Store, e Event) error
+	// Memberships lists what a user may do, by store name.
+	Memberships(ctx context.Context, userID string) ([]Membership, error)
+	// SetMembership stores a membership, new or changed, and raises the rev of the
+	// user's grants. It loses if user or store is not there.
+	SetMembership(ctx context.Context, m *Membership, e Event) (won bool, err error)
+	// DropMembership removes a membership and raises the rev of the user's grants.
+	DropMembership(ctx context.Context, userID, storeID string, e Event) (won bool, err error)
+}
+
+// APIStorage keeps audiences and signing keys.
+type APIStorage interface {
+	// API reads an audience by id, or ErrNotFound.
+	API(ctx context.Context, id string) (*API, error)
+	// APIByURI reads an audience by its URI, or ErrNotFound.
+	APIByURI(ctx context.Context, uri string) (*API, error)
+	// APIs lists all audiences.
+	APIs(ctx context.Context) ([]*API, error)
+	// CreateAPI stores an audience whose id and URI are free.
+	CreateAPI(ctx context.Context, a *API, e Event) (won bool, err error)
+	// AddAPISecret stores one more secret of an audience, if there are fewer than
+	// MaxSecrets.
+	AddAPISecret(ctx context.Context, apiID string, s ClientSecret, e Event) (won bool, err error)
+	// SigningKeys lists every signing key there is, oldest first.
+	SigningKeys(ctx context.Context) ([]StoredKey, error)
+	// AddSigningKey stores a key, unless one of its use is active.
+	AddSigningKey(ctx context.Context, k StoredKey, e Event) (won bool, err error)
+}
+
+// EventStorage keeps events, short-lived requests, and the ends of things.
+type EventStorage interface {
+	// Head returns the feed's sequence and epoch.
+	Head(ctx context.Context) (seq, epoch int64, err error)
+	// FeedAfter lists the feed's events after seq, in order, at most limit.
+	FeedAfter(ctx context.Context, seq int64, limit int) ([]Event, error)
+	// Events lists events of every kind, newest first.
+	Events(ctx context.Context, f EventFilter) ([]Event, error)
+	// NoteEvent stores an event that changes nothing else.
+	NoteEvent(ctx context.Context, e Event) error
+	// PutPending keeps a validated request until expires.
+	PutPending(ctx context.Context, selector, kind string, sealed []byte, expires time.Time) error
+	// Pending reads a kept request that has not expired at now, or ErrNotFound.
+	Pending(ctx context.Context, selector, kind string, now time.Time) ([]byte, error)
+	// Sweep removes at most limit rows of each kind that are over at now, and returns
+	// how many it removed.
+	Sweep(ctx context.Context, now time.Time, limit int) (int, error)
+}
+
+// Page is a window on a list.
+type Page struct {
+	Offset, Limit int
+}
+
+// GrantFilter selects grants for operators. Empty fields match everything.
+type GrantFilter struct {
+	UserID, ClientID, StoreID string
+	OnlyLive                  bool
+	Page
+}
+
+// EventFilter selects events. Empty fields match everything.
+type EventFilter struct {
+	ClientID, UserID, GrantID string
+	Before                    string // event id: only older ones
+	Limit                     int
+}
+
+// Connection is a grant as lists show it.
+type Connection struct {
+	Grant
+	Client Client // without redirects, scopes and secrets
+	Stores []Membership
+	Keys   int // families that are alive: how many keys are out
+}
+
+// DecisionRecord is the argument of RecordDecision.
+type DecisionRecord struct {
+	Grant      Grant
+	Create     bool
+	Unchanged  bool // the grant stays as it is: only a code is issued
+	Rev        int64
+	Connecting []string // stores that the grant did not have
+	Code       StoredCode
+	Now        time.Time
+	Event      Event
+}
+
+// StoredCode is an authorization code at rest.
+type StoredCode struct {
+	Selector       string
+	Hash           Hash
+	Request        string // id of the authorization request; unique
+	ClientID       string
+	GrantID        string // "" for a guest's
+	FamilyID       string // the guest family that it continues, or ""
+	Profile        ProfileName
+	API            string
+	Narrowing      ScopeSet
+	Redirect       string
+	RedirectSent   bool // the authorization request named it
+	Challenge      string
+	Nonce          string
+	AuthTime       time.Time
+	Expires        time.Time
+	RedeemedFamily string
+	RedeemedAt     time.Time
+}
+
+// Redemption is the argument of RedeemCode.
+type Redemption struct {
+	Selector string
+	ClientID string
+	GrantID  string // "" for a guest's code
+	Rev      int64
+	Activate bool // the grant was pending when it was read
+	Family   Family
+	Continue bool // Family exists: a guest is continued
+	Refresh  *StoredRefresh
+	Guest    *Grant // with Guest.UserID: user and grant to create
+	Now      time.Time
+	Event    Event
+}
+
+// StoredRefresh is a refresh token at rest.
+type StoredRefresh struct {
+	Selector      string
+	Family        string
+	Hash          Hash
+	UsedAt        time.Time // zero: not used (or it does not rotate)
+	IdleUntil     time.Time
+	AbsoluteUntil time.Time // zero: no absolute limit
+
+	SuccessorThere bool // read only: the derived successor exists
+	SuccessorUsed  bool // read only: and was used
+}
+
+// Rotation is the argument of RotateRefreshToken.
+type Rotation struct {
+	Selector  string
+	Family    string
+	GrantID   string
+	ClientID  string
+	Rev       int64
+	Successor *StoredRefresh // nil: the token stays the same
+	Again     string         // selector of the unused successor that is handed out again
+	IdleUntil time.Time
+	Now       time.Time
+	Event     Event
+}
+
+// UserKind tells accounts from guests.
+type UserKind string
+
+// The kinds of users.
+const (
+	Person UserKind = "person"
+	Guest  UserKind = "guest" // made by a direct client; nobody signs in as one
+)
+
+// User is a resource owner.
+type User struct {
+	ID       string
+	Kind     UserKind
+	Name     string
+	Email    string
+	Operator bool
+	Status   Status
+	Created  time.Time
+}
+
+// Store is what users own and open to apps.
+type Store struct {
+	ID      string
+	Name    string
+	Domain  string // shown beside the name, "" if it has none
+	Status  Status
+	Created time.Time
+}
+
+// API is an audience: what keys are for, and who may introspect them.
+type API struct {
+	ID      string
+	URI     string // the aud claim; RFC 8707 resource
+	Name    string
+	Status  Status
+	Secrets []ClientSecret
+}
+
+// KeyUse tells the keys of lasting keys from all others. The two sets never mix.
+type KeyUse string
+
+// The uses of a signing key.
+const (
+	ForAccess  KeyUse = "access"  // at+jwt; published in jwks_uri
+	ForLasting KeyUse = "lasting" // apikey+jwt; never in jwks_uri
+)
+
+// StoredKey is a signing key at rest.
+type StoredKey struct {
+	Kid     string
+	Alg     string
+	Use     KeyUse
+	Sealed  []byte // PKCS#8, sealed by the key ring
+	Public  []byte // PKIX
+	Status  Status
+	Created time.Time
+}
