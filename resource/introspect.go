@@ -1,0 +1,177 @@
+package resource
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+)
+
+// answer is what the issuer says of a token at this moment (RFC 7662 section 2.2).
+type answer struct {
+	active                                bool
+	iss, aud, sub, clientID, jti, grantID string
+	scopes                                []string
+	rights                                []right
+}
+
+var errOtherToken = errors.New("the issuer answered about another token")
+
+// about says whether an answer is about the token it was asked for.
+func (a *answer) about(t *token) bool {
+	return a.iss == t.iss && a.aud == t.aud && a.sub == t.sub && a.clientID == t.clientID && a.grantID == t.grantID &&
+		(a.jti == "" || a.jti == t.jti)
+}
+
+func parseAnswer(body []byte) (*answer, error) {
+	a, said := &answer{}, false
+	r := jsonReader{b: body}
+	err := r.document(func(name []byte) (err error) {
+		if string(name) != "active" && r.word("null") {
+			return nil
+		}
+		switch string(name) {
+		case "active":
+			said = true
+			a.active, err = r.boolean()
+		case "iss":
+			a.iss, err = r.str()
+		case "aud":
+			a.aud, err = r.str()
+		case "sub":
+			a.sub, err = r.str()
+		case "client_id":
+			a.clientID, err = r.str()
+		case "jti":
+			a.jti, err = r.str()
+		case "grant_id":
+			a.grantID, err = r.str()
+		case "scope":
+			a.scopes, err = r.scopes()
+		case "rights":
+			err = r.array(func() error {
+				var one right
+				if err := r.right(&one); err != nil {
+					return err
+				}
+				a.rights = append(a.rights, one)
+				return nil
+			})
+		default:
+			err = r.skip()
+		}
+		return err
+	})
+	if err != nil || !said {
+		return nil, errors.New("the answer is not an introspection response")
+	}
+	return a, nil
+}
+
+func (r *jsonReader) right(one *right) error {
+	return r.object(func(name []byte) (err error) {
+		switch string(name) {
+		case "stores":
+			err = r.array(func() error {
+				id, err := r.str()
+				one.stores = append(one.stores, id)
+				return err
+			})
+		case "scope":
+			one.scopes, err = r.scopes()
+		default:
+			err = r.skip()
+		}
+		return err
+	})
+}
+
+func (r *jsonReader) scopes() ([]string, error) {
+	s, err := r.str()
+	return strings.Fields(s), err
+}
+
+// asker asks about one token once at a time, however many requests carry it. A request that comes while a question is
+// out waits for the next one, which all that came meanwhile share: the question that is out may have been answered
+// before a revocation that this request comes after.
+type asker struct {
+	do func(token string) (*answer, error)
+
+	mu  sync.Mutex
+	out map[digest]*question // by token: the question to ask when the present one is answered, or nil
+}
+
+type question struct {
+	done chan struct{}
+	ans  *answer
+	err  error
+}
+
+func (a *asker) init(do func(string) (*answer, error)) {
+	a.do, a.out = do, map[digest]*question{}
+}
+
+func (a *asker) ask(ctx context.Context, id digest, token string) (*answer, error) {
+	a.mu.Lock()
+	q, busy := a.out[id]
+	if q == nil {
+		q = &question{done: make(chan struct{})}
+		if busy {
+			a.out[id] = q
+		} else {
+			a.out[id] = nil
+			go a.run(id, token, q)
+		}
+	}
+	a.mu.Unlock()
+	select {
+	case <-q.done:
+		return q.ans, q.err
+	case <-ctx.Done():
+		return nil, unavailable("no_answer", ctx.Err())
+	}
+}
+
+func (a *asker) run(id digest, token string, q *question) {
+	for q != nil {
+		q.ans, q.err = a.do(token)
+		close(q.done)
+		a.mu.Lock()
+		if q = a.out[id]; q != nil {
+			a.out[id] = nil
+		} else {
+			delete(a.out, id)
+		}
+		a.mu.Unlock()
+	}
+}
+
+// introspect asks the issuer about a token. Whatever is not an answer is an outage, logged once when it begins and once
+// when it ends.
+func (v *Verifier) introspect(token string) (*answer, error) {
+	ctx, cancel := context.WithTimeout(v.ctx, askTimeout)
+	defer cancel()
+	ans, err := v.post(ctx, token)
+	if out := err != nil; v.outage.CompareAndSwap(!out, out) && v.ctx.Err() == nil {
+		if out {
+			slog.Error("resource: the issuer cannot be asked about tokens, requests get 503", "issuer", v.cfg.Issuer, "error", err)
+		} else {
+			slog.Info("resource: the issuer answers again", "issuer", v.cfg.Issuer)
+		}
+	}
+	if err != nil {
+		return nil, unavailable("no_answer", err)
+	}
+	return ans, nil
+}
+
+// tryCredentials asks about a text that is no token, to learn of wrong credentials before the first request does.
+func (v *Verifier) tryCredentials(ctx context.Context) error {
+	ans, err := v.post(ctx, "no-token")
+	if err == nil && ans.active {
+		err = fmt.Errorf("the issuer called a text that is no token active")
+	}
+	return err
+}

@@ -1,0 +1,140 @@
+package resource
+
+import (
+	"context"
+	"crypto/sha256"
+	"net/http"
+	"slices"
+	"strings"
+)
+
+// Require returns middleware that admits requests whose token has the access asked for; handlers find who calls with
+// FromContext. Others are refused in the form that Config.Errors chose:
+//
+//	                       RFC6750                    Komerza
+//	no token               401, no error code         401 BadToken
+//	unreadable token       400 invalid_request        401 BadToken
+//	two different tokens   400 invalid_request        400 ValidationError
+//	bad, expired, revoked  401 invalid_token          401 BadToken
+//	scope or store lacking 403 insufficient_scope     403 AccessDenied
+//	issuer out of reach    503, Retry-After           503 InternalServerError, Retry-After
+//
+// Require panics if a.Scope is more than one scope, as http.ServeMux does on a pattern that cannot be.
+func (v *Verifier) Require(a Access) func(http.Handler) http.Handler {
+	if a.Scope != "" && !quotable(a.Scope) {
+		panic("resource: Access.Scope must be one scope")
+	}
+	return func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			caller, err := v.admit(r, a)
+			if err != nil {
+				v.refuse(w, err)
+				return
+			}
+			next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), callerKey{}, caller)))
+		})
+	}
+}
+
+func (v *Verifier) admit(r *http.Request, a Access) (Caller, error) {
+	token, err := tokenOf(r)
+	if err != nil {
+		return Caller{}, err
+	}
+	caller, err := v.authenticate(r.Context(), token)
+	if err != nil {
+		return Caller{}, err
+	}
+	return caller, caller.allow(a, r)
+}
+
+// Check is Require without HTTP, for other transports. Every error it returns is an *Error. Where Kind is Denied, the
+// Caller is returned with the error.
+func (v *Verifier) Check(ctx context.Context, token string, a Access) (Caller, error) {
+	caller, err := v.authenticate(ctx, token)
+	if err != nil {
+		return Caller{}, err
+	}
+	return caller, caller.allow(a, nil)
+}
+
+// authenticate checks what can be checked here, then asks the issuer, always.
+func (v *Verifier) authenticate(ctx context.Context, text string) (Caller, error) {
+	if len(text) > maxToken {
+		return Caller{}, refused("not_a_token")
+	}
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	id := sha256.Sum256([]byte(text))
+	t, err := v.verify(ctx, id, text)
+	if err != nil {
+		return Caller{}, err
+	}
+	ans, err := v.asking.ask(ctx, id, text)
+	if err != nil {
+		return Caller{}, err
+	}
+	if !ans.active {
+		return Caller{}, refused("not_active")
+	}
+	if !ans.about(t) {
+		return Caller{}, unavailable("bad_answer", errOtherToken)
+	}
+	return Caller{
+		Subject: t.sub, ClientID: t.clientID, GrantID: t.grantID,
+		// One answer may serve several requests, whose handlers own their Caller.
+		Scopes: slices.Clone(ans.scopes), rights: ans.rights,
+	}, nil
+}
+
+// tokenOf takes the token from the request (RFC 6750 section 2.1, or x-dressipi-jwt). Credentials of another scheme are
+// no token. Forms and queries are never read: section 2.3 tells why.
+func tokenOf(r *http.Request) (string, error) {
+	var token string
+	headers := r.Header.Values("Authorization")
+	if len(headers) > 1 {
+		// Not a list (RFC 9110 section 11.6.2): a proxy and this API could each read another one.
+		return "", &Error{Kind: Malformed, Reason: "malformed"}
+	}
+	for _, h := range headers {
+		scheme, rest, _ := strings.Cut(h, " ")
+		if !strings.EqualFold(scheme, "Bearer") {
+			continue
+		}
+		if err := oneToken(&token, strings.TrimLeft(rest, " ")); err != nil {
+			return "", err
+		}
+	}
+	for _, h := range r.Header.Values("X-Dressipi-Jwt") {
+		if err := oneToken(&token, h); err != nil {
+			return "", err
+		}
+	}
+	if token == "" {
+		return "", &Error{Kind: NoToken, Reason: "no_token"}
+	}
+	return token, nil
+}
+
+// oneToken adds a token found in the request to what was found before.
+func oneToken(have *string, found string) error {
+	switch {
+	case !isB64Token(found):
+		return &Error{Kind: Malformed, Reason: "malformed"}
+	case *have != "" && *have != found:
+		return &Error{Kind: TwoTokens, Reason: "two_tokens"}
+	}
+	*have = found
+	return nil
+}
+
+// isB64Token is the grammar of RFC 6750 section 2.1.
+func isB64Token(s string) bool {
+	s = strings.TrimRight(s, "=")
+	for i := range len(s) {
+		if c := s[i]; !isBase64URL(c) && c != '.' && c != '~' && c != '+' && c != '/' {
+			return false
+		}
+	}
+	return s != ""
+}
