@@ -191,7 +191,7 @@ key_ring: missing
 		"catalogue.yaml": strings.Replace(smallCatalogue, "kind: store", "kind: shop", 1) + "extra: 1\n",
 	})
 	c, err := Load(filepath.Join(dir, "config.yaml"),
-		[]string{"GRANTWAY_LISTENN=x", "GRANTWAY_STORE_WORD=", "GRANTWAY_DATABASE=a", "GRANTWAY_DATABASE_FILE=b", "GRANTWAY_LISTEN=8080"},
+		[]string{"GRANTWAY_LISTENN=x", "GRANTWAY_STORE_WORD=", "GRANTWAY_DATABASE=a", "GRANTWAY_DATABASE_FILE=b", "GRANTWAY_LISTEN=8080", "GRANTWAY_LOG_FORMAT=json", "GRANTWAY_LOG_FORMAT=text"},
 		map[string]string{"log-formt": "json", "brand-terms": "http://example.com"})
 	if err == nil {
 		t.Fatal("no error")
@@ -206,6 +206,7 @@ key_ring: missing
 		"config.yaml:5: brand.acent is not a setting; write accent or remove it",
 		"config.yaml:6: brand.accent is empty; give it a value, in quotes if it begins with #, or remove the line",
 		"config.yaml:7: brand.name is not written with a dot; write name: in a line of its own below brand:",
+		"GRANTWAY_LOG_FORMAT is set twice; keep one of the two",
 		"GRANTWAY_LISTENN is not a setting; write GRANTWAY_LISTEN or remove it",
 		"GRANTWAY_STORE_WORD is empty; give it a value or unset it",
 		"GRANTWAY_DATABASE and GRANTWAY_DATABASE_FILE are both set; keep one of the two",
@@ -283,6 +284,25 @@ func TestLoad_required(t *testing.T) {
 	for i, key := range []string{"issuer", "database", "key_ring"} {
 		if !strings.HasPrefix(lines[i], key+" is not set; write it in the file, or set GRANTWAY_"+strings.ToUpper(key)+" or --") {
 			t.Errorf("got %s", lines[i])
+		}
+	}
+}
+
+// A value that is there but empty is one mistake, not also a missing value.
+func TestLoad_requiredButEmpty(t *testing.T) {
+	dir := folder(t, map[string]string{"config.yaml": "issuer:\n"})
+	for _, x := range []struct {
+		file, env string
+		flags     map[string]string
+		want      string
+	}{
+		{file: filepath.Join(dir, "config.yaml"), want: filepath.Join(dir, "config.yaml") + ":1: issuer is empty"},
+		{env: "GRANTWAY_ISSUER=", want: "GRANTWAY_ISSUER is empty"},
+		{flags: map[string]string{"issuer": ""}, want: "--issuer: empty"},
+	} {
+		_, err := Load(x.file, append([]string{x.env}, enough[1:]...), x.flags)
+		if err == nil || !strings.HasPrefix(err.Error(), x.want) || strings.Contains(err.Error(), "\n") {
+			t.Errorf("got  %v\nwant %s…, alone", err, x.want)
 		}
 	}
 }
