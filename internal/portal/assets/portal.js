@@ -1,0 +1,58 @@
+// Enhancement only: every page works without this file.
+(function () {
+  "use strict";
+
+  // Copy buttons are hidden until a script can make them work.
+  document.querySelectorAll("button[data-copy]").forEach(function (button) {
+    if (!navigator.clipboard) return;
+    button.hidden = false;
+    var words = button.textContent;
+    button.addEventListener("click", function () {
+      var source = document.getElementById(button.dataset.copy);
+      navigator.clipboard.writeText(source.textContent.trim()).then(function () {
+        button.textContent = button.dataset.done;
+        setTimeout(function () { button.textContent = words; }, 2000);
+      });
+    });
+  });
+
+  // A store list that is on the page as a whole is narrowed while typing;
+  // one that has further pages goes to the server.
+  document.querySelectorAll("input[data-filter]").forEach(function (input) {
+    var list = document.getElementById(input.dataset.filter);
+    if (!list || list.dataset.whole !== "true") return;
+    var rows = Array.from(list.children);
+    input.addEventListener("input", function () {
+      var wanted = input.value.trim().toLocaleLowerCase();
+      rows.forEach(function (row) {
+        row.hidden = wanted !== "" && !row.textContent.toLocaleLowerCase().includes(wanted);
+      });
+    });
+    input.addEventListener("keydown", function (event) {
+      if (event.key === "Enter") event.preventDefault();
+    });
+  });
+
+  // "Tick all" acts at once where every store is on the page. It ticks what is
+  // shown, as the server does with the search it was sent.
+  document.querySelectorAll("button[data-tick]").forEach(function (button) {
+    var list = document.getElementById(button.dataset.tick);
+    if (!list || list.dataset.whole !== "true") return;
+    button.addEventListener("click", function (event) {
+      event.preventDefault();
+      list.querySelectorAll("li:not([hidden]) input[type=checkbox]:not(:disabled)").forEach(function (box) {
+        box.checked = button.value === "all";
+      });
+    });
+  });
+
+  // A form is sent once; the second press of a double click is dropped.
+  document.querySelectorAll("form[data-once]").forEach(function (form) {
+    var sent = false;
+    form.addEventListener("submit", function (event) {
+      if (sent) event.preventDefault();
+      sent = true;
+    });
+    window.addEventListener("pageshow", function () { sent = false; });
+  });
+})();

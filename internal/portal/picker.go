@@ -1,0 +1,93 @@
+package portal
+
+import (
+	"slices"
+	"strings"
+)
+
+// The store list shows a search from filterFrom stores on, and pages of storesPerPage.
+const (
+	filterFrom    = 11
+	storesPerPage = 50
+)
+
+// storeRow is a store on the consent page. Reason says why it cannot be given; it is a message id.
+type storeRow struct {
+	ID, Name, Domain string
+	Reason           string
+	Ticked           bool
+}
+
+// pick is what a customer has done with the list so far: a form value, or the start.
+type pick struct {
+	Ticked []string // ids; those that are not the customer's to give are dropped
+	Query  string
+	Page   int // from 1; out of range is brought into it
+	All    bool
+	None   bool
+}
+
+// picker is the list of stores as one page of the form shows it. Ticks outside this page travel in hidden inputs.
+type picker struct {
+	Rows           []storeRow
+	Carried        []string
+	Query          string
+	Ticked         int
+	Open           int // stores that can be given
+	Found          int // stores that match the search
+	Page, Pages    int
+	Previous, Next int  // 0 for none
+	Filter         bool // there is a search
+	Whole          bool // every store is in Rows
+	Single         bool // nothing to choose from
+}
+
+// newPicker lays out stores, which come sorted. All and None tick what the search finds.
+func newPicker(stores []storeRow, p pick) *picker {
+	out := &picker{Query: clean(p.Query), Filter: len(stores) >= filterFrom}
+	ticked := make(map[string]bool, len(p.Ticked))
+	for _, id := range p.Ticked {
+		ticked[id] = true
+	}
+	query := strings.ToLower(out.Query)
+	var found []storeRow
+	var carried []string
+	for _, s := range stores {
+		s.Ticked = ticked[s.ID] && s.Reason == ""
+		hit := query == "" || strings.Contains(strings.ToLower(s.Name+" "+s.Domain), query)
+		if hit && s.Reason == "" && (p.All || p.None) {
+			s.Ticked = p.All
+		}
+		if s.Reason == "" {
+			out.Open++
+		}
+		if s.Ticked {
+			out.Ticked++
+		}
+		if hit {
+			found = append(found, s)
+		} else if s.Ticked {
+			carried = append(carried, s.ID)
+		}
+	}
+	out.Found = len(found)
+	out.Pages = max(1, (len(found)+storesPerPage-1)/storesPerPage)
+	out.Page = min(max(1, p.Page), out.Pages)
+	if out.Page > 1 {
+		out.Previous = out.Page - 1
+	}
+	if out.Page < out.Pages {
+		out.Next = out.Page + 1
+	}
+	from := (out.Page - 1) * storesPerPage
+	to := min(from+storesPerPage, len(found))
+	for i, s := range found {
+		if (i < from || i >= to) && s.Ticked {
+			carried = append(carried, s.ID)
+		}
+	}
+	out.Rows, out.Carried = slices.Clone(found[from:to]), carried
+	out.Whole = len(out.Rows) == len(stores)
+	out.Single = len(stores) == 1
+	return out
+}

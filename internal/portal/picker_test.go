@@ -1,0 +1,94 @@
+package portal
+
+import (
+	"slices"
+	"testing"
+)
+
+func TestPicker_TicksAreKeptAcrossPagesAndSearches(t *testing.T) {
+	stores := sampleStores(5000)
+	first := newPicker(stores, pick{Ticked: []string{"s1", "s60", "s4999", "of somebody else"}, Page: 1})
+	if first.Ticked != 3 || len(first.Rows) != 50 || !first.Rows[0].Ticked || !slices.Equal(first.Carried, []string{"s60", "s4999"}) {
+		t.Fatalf("page 1: %d ticked, %d rows, carried %v", first.Ticked, len(first.Rows), first.Carried)
+	}
+	if first.Pages != 100 || first.Previous != 0 || first.Next != 2 || first.Whole || !first.Filter {
+		t.Errorf("page 1: %+v", first)
+	}
+	search := newPicker(stores, pick{Ticked: []string{"s1", "s60"}, Query: "  LINDNER 4000", Page: 7})
+	if search.Found != 1 || search.Page != 1 || search.Rows[0].ID != "s4000" || !slices.Equal(search.Carried, []string{"s1", "s60"}) {
+		t.Errorf("search: %+v", search)
+	}
+	if last := newPicker(stores, pick{Page: 1000}); last.Page != 100 || last.Next != 0 || len(last.Rows) != 50 {
+		t.Errorf("a page beyond the last: %d of %d", last.Page, last.Pages)
+	}
+}
+
+func TestPicker_AllTicksWhatTheSearchFinds(t *testing.T) {
+	stores := sampleStores(5000)
+	stores[3].Reason = "reason.not_yours" // Tee & Gewürze Lindner, found but not to be given
+	all := newPicker(stores, pick{Ticked: []string{"s1"}, Query: "lindner", All: true})
+	if all.Found != 1250 || all.Ticked != 1+1249 || all.Rows[0].Ticked {
+		t.Errorf("found %d, ticked %d", all.Found, all.Ticked)
+	}
+	if got := len(all.Carried) + 49; got != all.Ticked { // 49 of the 50 rows shown
+		t.Errorf("%d of %d ticks are in the form", got, all.Ticked)
+	}
+	if none := newPicker(stores, pick{Ticked: []string{"s1", "s8"}, Query: "lindner", None: true}); none.Ticked != 1 || none.Carried[0] != "s1" {
+		t.Errorf("none: %d ticked", none.Ticked)
+	}
+}
+
+func TestPicker_StoresThatCannotBeGivenAreNeverTicked(t *testing.T) {
+	p := newPicker([]storeRow{{ID: "a", Reason: "reason.not_yours"}, {ID: "b"}}, pick{Ticked: []string{"a", "b"}})
+	if p.Rows[0].Ticked || !p.Rows[1].Ticked || p.Ticked != 1 || p.Open != 1 || p.Single {
+		t.Errorf("%+v", p)
+	}
+	if one := newPicker([]storeRow{{ID: "b"}}, pick{}); !one.Single || one.Filter || !one.Whole {
+		t.Errorf("one store: %+v", one)
+	}
+}
+
+func TestSections_LongListsFoldIntoGroupsWithCounts(t *testing.T) {
+	short := sections(sampleScopes("en"))
+	if len(short) != 2 || short[0].Verb != "see" || len(short[0].Scopes) != 3 || len(short[1].Scopes) != 2 {
+		t.Errorf("short: %+v", short)
+	}
+	total := 0
+	for _, s := range sections(manyScopes()) {
+		if len(s.Groups) == 0 || len(s.Scopes) > 0 {
+			t.Errorf("%s is not folded", s.Verb)
+		}
+		for _, g := range s.Groups {
+			total += len(g.Scopes)
+		}
+	}
+	if total != len(manyScopes()) {
+		t.Errorf("%d of %d scopes are on the page", total, len(manyScopes()))
+	}
+}
+
+func TestCompare_NearestAddressAndWhatDiffers(t *testing.T) {
+	registered := []string{"https://app.example/callback", "http://127.0.0.1/cb"}
+	for _, tc := range []struct{ sent, nearest, hint, differs string }{
+		{"https://app.example/callback/", registered[0], "differs.slash", "/"},
+		{"http://app.example/callback", registered[0], "differs.scheme", ""},
+		{"https://app.example.evil/callback", registered[0], "differs.host", ".evil"},
+		{"https://app.example:8443/callback", registered[0], "differs.port", ":8443"},
+		{"https://app.example/Callback", registered[0], "differs.case", "C"},
+		{"https://app.example/callback2", registered[0], "differs.path", "2"},
+		{"https://app.example/callback?a=1", registered[0], "differs.query", "?a=1"},
+		{"https://app.example/callback#x", registered[0], "differs.fragment", "#x"},
+		{"http://127.0.0.1:8080/cc", registered[1], "differs.port", ":8080/cc"},
+		{"", registered[1], "differs.empty", ""},
+		{"callback", registered[1], "differs.unreadable", "callback"},
+	} {
+		c := compare(tc.sent, registered)
+		nearest := c.Nearest.Before + c.Nearest.Differs + c.Nearest.After
+		if c.Hint != tc.hint || c.Sent.Differs != tc.differs || tc.sent != "" && nearest != tc.nearest {
+			t.Errorf("%s: nearest %s, %s, differs %q", tc.sent, nearest, c.Hint, c.Sent.Differs)
+		}
+	}
+	if c := compare("https://x.example/", nil); c.Nearest != nil || c.Hint != "differs.none" {
+		t.Errorf("none registered: %+v", c)
+	}
+}

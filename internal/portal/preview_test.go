@@ -1,0 +1,260 @@
+package portal
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/chromedp/cdproto/emulation"
+	"github.com/chromedp/chromedp"
+)
+
+var (
+	noon = time.Date(2026, time.November, 22, 14, 5, 0, 0, time.UTC)
+	shop = Brand{Name: "Kaufhaus", Accent: "#0b5a7a", Support: "mailto:help@kaufhaus.example",
+		Privacy: "https://kaufhaus.example/privacy", Terms: "https://kaufhaus.example/terms"}
+)
+
+// preview is one state of one page.
+type preview struct {
+	name string
+	page page
+}
+
+const longName = "Warenwirtschaftsanbindungsverwaltung für Großhandelsgesellschaften & Söhne GmbH"
+
+func sampleStores(n int) []storeRow {
+	names := []string{"Nordlicht Keramik", "Nordlicht Outlet", "Atelier am Hafen", "Tee & Gewürze Lindner"}
+	var rows []storeRow
+	for i := range n {
+		row := storeRow{ID: fmt.Sprintf("s%d", i+1), Name: names[i%len(names)], Domain: fmt.Sprintf("shop-%d.example", i+1)}
+		if i >= len(names) {
+			row.Name = fmt.Sprintf("%s %d", row.Name, i+1)
+		}
+		rows = append(rows, row)
+	}
+	return rows
+}
+
+func sampleScopes(language string) []askedScope {
+	say := map[string][]string{
+		"en": {"See your store’s name, address and settings", "See your products and stock", "See your orders", "Change products, prices and stock", "Refund orders"},
+		"de": {"Name, Adresse und Einstellungen Ihres Shops sehen", "Produkte und Bestände sehen", "Bestellungen sehen", "Produkte, Preise und Bestände ändern", "Bestellungen erstatten"},
+		"ar": {"الاطلاع على اسم متجرك وعنوانه", "الاطلاع على المنتجات والمخزون", "الاطلاع على الطلبات", "تغيير المنتجات والأسعار", "رد أموال الطلبات"},
+	}[language]
+	return []askedScope{
+		{scopeView{Name: "stores.view", Sentence: say[0]}, "Store", false},
+		{scopeView{Name: "stores.products.view", Sentence: say[1]}, "Products", false},
+		{scopeView{Name: "stores.orders.view", Sentence: say[2], Risks: []string{"people"}}, "Orders", false},
+		{scopeView{Name: "stores.products.update", Sentence: say[3]}, "Products", true},
+		{scopeView{Name: "stores.orders.refund", Sentence: say[4], Risks: []string{"money"}}, "Orders", true},
+	}
+}
+
+func manyScopes() []askedScope {
+	var out []askedScope
+	for _, group := range []string{"Store", "Products", "Orders", "Customers", "Marketing", "Tickets"} {
+		for _, verb := range []string{"See", "Create", "Update", "Delete"} {
+			s := askedScope{scopeView{Name: group + verb, Sentence: verb + " what belongs to " + strings.ToLower(group)}, group, verb != "See"}
+			if verb == "Delete" {
+				s.Risks = []string{"delete"}
+			}
+			out = append(out, s)
+		}
+		out = append(out, askedScope{scopeView{Name: group + "x", Sentence: "See the figures of " + strings.ToLower(group)}, group, false})
+	}
+	return out
+}
+
+func sampleConsent(language string, stores int, p pick) consentView {
+	v := consentView{
+		App: newAppView("7d0c6a8e", "Shelfmate", "Shelfmate ApS", "shelfmate.example", "verified"), Request: "sealed", Account: "mara@nordlicht.example",
+		Sections: sections(sampleScopes(language)), Host: "app.shelfmate.example",
+		Privacy: "https://shelfmate.example/privacy", Terms: "https://shelfmate.example/terms",
+	}
+	if stores > 0 {
+		v.Picker = newPicker(sampleStores(stores), p)
+	}
+	return v
+}
+
+func previews(language string) []preview {
+	consent := func(name string, v consentView) preview {
+		return preview{"consent-" + name, page{Name: "consent", TitleOf: []any{"App", v.App.Name}, Frame: framePlain, Body: v}}
+	}
+	account := &accountView{Email: "mara@nordlicht.example"}
+
+	hostile := sampleConsent(language, 3, pick{})
+	hostile.App = newAppView("9", "<b>", "<script>alert(1)</script>", "evil.example", "unverified")
+	long := sampleConsent(language, 3, pick{})
+	long.App = newAppView("4", longName, longName, "sehr-langer-name.warenwirtschaft-anbindung.example", "verified")
+	long.Account = "buchhaltung-und-einkauf@warenwirtschaftsanbindungsverwaltung.example"
+	long.Picker = newPicker([]storeRow{{ID: "a", Name: longName, Domain: "sehr-langer-name.warenwirtschaft-anbindung.example"}, {ID: "b", Name: "متجر الأواني", Domain: "pottery.example"}, {ID: "c", Name: "Atelier am Hafen", Reason: "reason.not_yours"}}, pick{})
+	none := sampleConsent(language, 3, pick{})
+	none.Problem = "problem.no_store"
+	account1 := sampleConsent(language, 0, pick{})
+	wide := sampleConsent(language, 3, pick{Ticked: []string{"s1", "s3"}})
+	wide.Sections = sections(manyScopes())
+	wide.Optional = []scopeView{{Name: "o1", Sentence: "See your customers’ names and addresses", Risks: []string{"people"}}, {Name: "o2", Sentence: "Delete coupons", Risks: []string{"delete"}, Ticked: true}}
+	again := sampleConsent(language, 3, pick{Ticked: []string{"s1"}})
+	again.Sections, again.Held, again.HeldCount = sections(sampleScopes(language)[3:]), sections(sampleScopes(language)[:3]), 3
+	again.Days = 180
+	one := sampleConsent(language, 1, pick{Ticked: []string{"s1"}})
+
+	shelfmate := newAppView("7d0c6a8e", "Shelfmate", "Shelfmate ApS", "shelfmate.example", "verified")
+	chips := func(n int) (out []storeChip) {
+		for _, s := range sampleStores(n) {
+			out = append(out, storeChip{s.ID, s.Name})
+		}
+		return out
+	}
+	apps := []connectedApp{
+		{Grant: "g1", App: shelfmate, Stores: chips(2), Sections: sections(sampleScopes(language)), Since: noon.AddDate(0, -2, 0), LastUsed: noon.Add(-26 * time.Hour), Keys: 1},
+		{Grant: "g2", App: newAppView("4", longName, longName, "warenwirtschaft.example", "unverified"), Stores: chips(40), Sections: sections(manyScopes()), Since: noon.AddDate(-1, 0, 0), LastUsed: noon.AddDate(0, -5, 0), Stale: true, Keys: 12},
+		{Grant: "g3", App: newAppView("9", "<b>", "", "", ""), Sections: sections(sampleScopes(language)[:1]), Since: noon},
+		{Grant: "g4", App: newAppView("12", "Ledger Line", "", "ledger.example", "suspended"), Stores: chips(1), Sections: sections(sampleScopes(language)[2:3]), Since: noon, Paused: true, Keys: 3},
+	}
+	for i := range apps {
+		apps[i].fold()
+	}
+	return []preview{
+		{"sign-in", page{Name: "sign_in", Frame: framePlain, Body: signView{Request: "sealed", App: "Shelfmate", Other: "/sign-up"}}},
+		{"sign-in-wrong", page{Name: "sign_in", Frame: framePlain, Body: signView{Email: "mara@nordlicht.example", Problem: "problem.sign_in", Other: "/sign-up"}}},
+		{"sign-up-errors", page{Name: "sign_up", Frame: framePlain, Body: signView{Email: "mara", Errors: map[string]string{"email": "problem.email_form", "password": "problem.password_short"}, Other: "/sign-in"}}},
+		consent("1", one),
+		consent("3", sampleConsent(language, 3, pick{})),
+		consent("40", sampleConsent(language, 40, pick{Ticked: []string{"s2"}})),
+		consent("5000", sampleConsent(language, 5000, pick{Ticked: []string{"s2", "s4000"}, Page: 3})),
+		consent("5000-search", sampleConsent(language, 5000, pick{Ticked: []string{"s4000"}, Query: "lindner 40", Page: 1})),
+		consent("account", account1),
+		consent("no-tick", none),
+		consent("hostile", hostile),
+		consent("long", long),
+		consent("scopes", wide),
+		consent("again", again),
+		{"no-stores", page{Name: "no_stores", Frame: framePlain, Body: noStoresView{App: shelfmate, Request: "sealed", Account: "mara@nordlicht.example", Stores: []storeRow{{ID: "c", Name: "Atelier am Hafen", Reason: "reason.not_yours"}}}}},
+		{"returning", returningPage(shelfmate, true, "https://app.shelfmate.example/callback?code=c&state=a%26b")},
+		{"already", page{Name: "already", TitleOf: []any{"App", "Shelfmate"}, Frame: framePlain, Body: alreadyView{shelfmate}}},
+		{"expired", page{Name: "expired", Frame: framePlain, Body: expiredView{App: "Shelfmate", Home: "https://shelfmate.example/"}}},
+		{"refused", page{Name: "refused", Frame: framePlain, Body: refusedView{App: "Shelfmate", Why: "refused.why_redirect", Reference: "req_4f1a9c",
+			Compare: compare("https://app.shelfmate.example/callback/", []string{"https://app.shelfmate.example/callback", "http://127.0.0.1/cb"})}}},
+		{"unknown-app", page{Name: "refused", Frame: framePlain, Body: refusedView{Why: "refused.why_app", Reference: "req_4f1a9c"}}},
+		{"connected", page{Name: "connected", Section: "connected", Account: account, Body: connectedView{Apps: apps, Done: &doneView{ID: "done.removed", App: "Shelfmate", Store: "Atelier am Hafen"}}}},
+		{"connected-empty", page{Name: "connected", Section: "connected", Account: &accountView{Email: "mara@nordlicht.example", Operator: true}, Body: connectedView{}}},
+		{"failed", page{Name: "notice", Title: failedView.Heading, Frame: framePlain, Body: failedView}},
+	}
+}
+
+func sampleRenderer(t *testing.T, brand Brand) *renderer {
+	t.Helper()
+	r, err := newRenderer(brand, func() time.Time { return noon }, slog.New(slog.NewTextHandler(io.Discard, nil)), files, testMessages(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// TestShots draws every page in Chromium for people to look at:
+//
+//	GRANTWAY_SHOTS=/tmp/shots go test ./internal/portal -run TestShots
+//
+// GRANTWAY_SHOTS_ONLY keeps the pages whose name contains it.
+func TestShots(t *testing.T) {
+	folder := os.Getenv("GRANTWAY_SHOTS")
+	if folder == "" {
+		t.Skip("draws screenshots for people; set GRANTWAY_SHOTS to a folder to get them")
+	}
+	if err := os.MkdirAll(folder, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	pages := map[string]page{}
+	for _, p := range previews("en") {
+		pages["en/"+p.name] = p.page
+	}
+	for _, language := range []string{"de", "ar"} {
+		for _, p := range previews(language) {
+			if p.name == "consent-3" || p.name == "connected" || p.name == "consent-long" {
+				pages[language+"/"+p.name] = p.page
+			}
+		}
+	}
+	render := sampleRenderer(t, shop)
+	yellow := shop
+	yellow.Accent = "#ffd400"
+	bright := sampleRenderer(t, yellow)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasPrefix(r.URL.Path, "/assets/") {
+			if _, ok := render.assets.body[r.URL.Path]; ok {
+				render.assets.ServeHTTP(w, r)
+			} else {
+				bright.assets.ServeHTTP(w, r)
+			}
+			return
+		}
+		name := strings.TrimPrefix(r.URL.Path, "/")
+		p := pages[strings.TrimPrefix(name, "yellow/")]
+		p.Refresh = ""
+		language, _, _ := strings.Cut(strings.TrimPrefix(name, "yellow/"), "/")
+		r.Header.Set("Accept-Language", language)
+		if strings.HasPrefix(name, "yellow/") {
+			bright.render(w, r, 200, p)
+			return
+		}
+		render.render(w, r, 200, p)
+	}))
+	defer server.Close()
+
+	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.Flag("no-sandbox", true), chromedp.Flag("disable-gpu", true))
+	parent, stop := chromedp.NewExecAllocator(context.Background(), options...)
+	defer stop()
+	ctx, cancel := chromedp.NewContext(parent)
+	defer cancel()
+
+	shot := func(name, scheme string, width, height int64, whole bool) {
+		if !strings.Contains(name, os.Getenv("GRANTWAY_SHOTS_ONLY")) {
+			return
+		}
+		media := emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}}}
+		if _, err := chromedp.Call(ctx, emulation.SetEmulatedMedia, media); err != nil {
+			t.Fatal(err)
+		}
+		if err := chromedp.Do(ctx, chromedp.EmulateViewport(width, height), chromedp.Navigate(server.URL+"/"+name)); err != nil {
+			t.Fatal(err)
+		}
+		var png []byte
+		var err error
+		if whole {
+			png, err = chromedp.Run(ctx, chromedp.FullScreenshot(100))
+		} else {
+			png, err = chromedp.Run(ctx, chromedp.CaptureScreenshot())
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		file := filepath.Join(folder, fmt.Sprintf("%s-%d-%s.png", strings.ReplaceAll(name, "/", "_"), width, scheme))
+		if err := os.WriteFile(file, png, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name := range pages {
+		shot(name, "light", 360, 740, false)
+		if strings.HasPrefix(name, "en/") {
+			shot(name, "dark", 360, 740, false)
+			shot(name, "light", 1440, 900, false)
+		}
+	}
+	for _, name := range []string{"en/consent-3", "en/connected", "en/consent-40", "en/consent-scopes", "en/consent-5000"} {
+		shot(name, "light", 768, 1024, true)
+		shot(name, "dark", 768, 1024, true)
+	}
+	shot("yellow/en/consent-3", "light", 360, 740, false)
+	shot("yellow/en/consent-3", "dark", 360, 740, false)
+}

@@ -1,0 +1,216 @@
+package portal
+
+import (
+	"hash/fnv"
+	"html/template"
+	"net/url"
+	"slices"
+	"time"
+)
+
+// What the templates of the customer's pages receive. Times are UTC; Problem, Reason, Why and the like are message ids.
+
+// appView is an app as its users meet it. Until the operator has verified it, all of it is the developer's claim.
+type appView struct {
+	Name      string
+	Publisher string
+	Host      string // of its home page
+	Badge     string // verified, unverified, own (the operator's), suspended; "" for none
+	Initials  string
+	Colour    int // 0–7, by id: the same on every page
+}
+
+func newAppView(id, name, publisher, host, badge string) appView {
+	h := fnv.New32a()
+	h.Write([]byte(id))
+	return appView{clean(name), clean(publisher), clean(host), badge, initials(name), int(h.Sum32() % 8)}
+}
+
+// signView is sign-in and sign-up.
+type signView struct {
+	Request string // the sealed authorization request to go on with
+	Next    string // or the page of ours to go on to
+	Other   string // link to the other one of the two pages
+	App     string // who is waiting, if somebody is
+	Email   string
+	Problem string            // about the whole form
+	Errors  map[string]string // by field
+}
+
+// scopeView is one permission in words.
+type scopeView struct {
+	Name     string
+	Sentence string
+	Risks    []string // money, people, delete; anything else is marked "sensitive"
+	Ticked   bool     // optional ones
+}
+
+// scopeGroup is a resource with many permissions, folded.
+type scopeGroup struct {
+	Name   string
+	Risks  []string
+	Scopes []scopeView
+}
+
+// scopeSection is what an app may see, or what it may change.
+type scopeSection struct {
+	Verb   string // see, change
+	Scopes []scopeView
+	Groups []scopeGroup
+}
+
+// groupFrom is the number of permissions from which a section folds into groups: more than this is not read.
+const groupFrom = 9
+
+// askedScope is a scope before it is put in its section.
+type askedScope struct {
+	scopeView
+	Group  string
+	Change bool
+}
+
+// sections puts scopes under "see" and "change", and folds a long section into its groups, in the catalogue's order.
+func sections(scopes []askedScope) []scopeSection {
+	var out []scopeSection
+	for _, verb := range []string{"see", "change"} {
+		s := scopeSection{Verb: verb}
+		for _, scope := range scopes {
+			if scope.Change == (verb == "change") {
+				s.Scopes = append(s.Scopes, scope.scopeView)
+			}
+		}
+		if len(s.Scopes) >= groupFrom {
+			s.Scopes = nil
+			for _, scope := range scopes {
+				if scope.Change != (verb == "change") {
+					continue
+				}
+				i := slices.IndexFunc(s.Groups, func(g scopeGroup) bool { return g.Name == scope.Group })
+				if i < 0 {
+					i = len(s.Groups)
+					s.Groups = append(s.Groups, scopeGroup{Name: scope.Group})
+				}
+				g := &s.Groups[i]
+				g.Scopes = append(g.Scopes, scope.scopeView)
+				for _, risk := range scope.Risks {
+					if !slices.Contains(g.Risks, risk) {
+						g.Risks = append(g.Risks, risk)
+					}
+				}
+			}
+		}
+		if len(s.Scopes)+len(s.Groups) > 0 {
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+// consentView is the question an app puts to a customer.
+type consentView struct {
+	App       appView
+	Request   string // sealed
+	Account   string // e-mail of who is signed in
+	Picker    *picker
+	Sections  []scopeSection // required; on a repeat visit only what is new
+	Optional  []scopeView
+	Held      []scopeSection // what the app may do already
+	HeldCount int
+	Host      string // where the browser goes next
+	Days      int    // life of the access; 0 until revoked
+	Privacy   string // URLs of the app's papers
+	Terms     string
+	Problem   string
+}
+
+// noStoresView is for a customer who has no store that an app could be given.
+type noStoresView struct {
+	App     appView
+	Request string
+	Account string
+	Stores  []storeRow // those there are, each with the reason
+}
+
+// returningView hands the browser back to the app.
+type returningView struct {
+	App     appView
+	Allowed bool
+	Host    string
+	Target  template.URL // a validated redirect
+}
+
+// alreadyView answers a form that was sent again after the app has taken its key.
+type alreadyView struct{ App appView }
+
+// expiredView is for a request that is too old or was never ours.
+type expiredView struct {
+	App  string // "" when it cannot be read any more
+	Home string // the app's home page
+}
+
+// refusedView is a request that cannot go on and must not be sent back.
+type refusedView struct {
+	App       string
+	Why       string
+	Compare   *comparison
+	Detail    string // for the developer: what the request got wrong
+	Reference string
+}
+
+// noticeBody is a page that says one thing.
+type noticeBody struct {
+	Heading, What string
+	Link, Label   string
+}
+
+var failedView = noticeBody{Heading: "failed.heading", What: "failed.what"}
+
+// connectedView is the list of apps that hold access.
+type connectedView struct {
+	Done *doneView // what the last press did
+	Apps []connectedApp
+}
+
+// doneView says what was done; ID is the message.
+type doneView struct{ ID, App, Store string }
+
+type connectedApp struct {
+	Grant     string
+	App       appView
+	Stores    []storeChip
+	More      []storeChip // those beyond the first few, folded
+	AllStores bool        // also those that come later
+	Sections  []scopeSection
+	Since     time.Time
+	LastUsed  time.Time // zero when never
+	Stale     bool      // not used for 90 days
+	Keys      int       // keys that work now
+	Paused    bool
+}
+
+type storeChip struct{ ID, Name string }
+
+const chipsShown = 8
+
+// fold shows the first few stores and keeps the rest behind a disclosure.
+func (a *connectedApp) fold() {
+	if len(a.Stores) > chipsShown {
+		a.Stores, a.More = a.Stores[:chipsShown], a.Stores[chipsShown:]
+	}
+}
+
+// returningPage is the one way out of this origin. The target must come from a Redirect, which only registration
+// matching builds; it may have any registered scheme, which is why it is not filtered here.
+func returningPage(app appView, allowed bool, target string) page {
+	host := target
+	if u, err := url.Parse(target); err == nil {
+		if host = u.Host; host == "" {
+			host = u.Scheme
+		}
+	}
+	url := template.URL(target)
+	return page{
+		Name: "returning", TitleOf: []any{"App", app.Name}, Frame: framePlain, NoSender: true, Refresh: url,
+		Body: returningView{App: app, Allowed: allowed, Host: host, Target: url},
+	}
+}

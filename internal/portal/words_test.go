@@ -1,0 +1,197 @@
+package portal
+
+import (
+	"encoding/json"
+	"io/fs"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"testing/fstest"
+	"time"
+)
+
+// testMessages makes two languages out of the English file: en-XA, whose sentences stand in brackets with accents, so
+// that one left in a template is seen; and ar, English spelt in Arabic letters, which runs from right to left.
+func testMessages(t *testing.T) fs.FS {
+	t.Helper()
+	content, err := files.ReadFile("messages/en.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var english map[string]any
+	if err := json.Unmarshal(content, &english); err != nil {
+		t.Fatal(err)
+	}
+	out := fstest.MapFS{}
+	for language, turn := range map[string]func(string) string{"en-XA": accented, "ar": arabic} {
+		turned := map[string]any{}
+		for id, m := range english {
+			switch m := m.(type) {
+			case string:
+				turned[id] = turn(m)
+			case map[string]any:
+				forms := map[string]any{}
+				for form, s := range m {
+					forms[form] = turn(s.(string))
+				}
+				for _, form := range []string{"zero", "two", "few", "many"} {
+					if language == "ar" {
+						forms[form] = turn(m["other"].(string))
+					}
+				}
+				turned[id] = forms
+			}
+		}
+		b, err := json.Marshal(turned)
+		if err != nil {
+			t.Fatal(err)
+		}
+		out["messages/"+language+".json"] = &fstest.MapFile{Data: b}
+	}
+	return out
+}
+
+var placeholder = regexp.MustCompile(`\{\{[^}]*\}\}`)
+
+// outside applies turn to what stands between the placeholders of a message.
+func outside(s string, turn func(string) string) string {
+	var b strings.Builder
+	end := 0
+	for _, at := range placeholder.FindAllStringIndex(s, -1) {
+		b.WriteString(turn(s[end:at[0]]) + s[at[0]:at[1]])
+		end = at[1]
+	}
+	return b.String() + turn(s[end:])
+}
+
+func accented(s string) string {
+	r := strings.NewReplacer("a", "á", "e", "é", "i", "í", "o", "ó", "u", "ú", "A", "Á", "E", "É", "O", "Ó", "U", "Ú")
+	return "⟦" + outside(s, r.Replace) + "⟧"
+}
+
+func arabic(s string) string {
+	const latin, letters = "abcdefghijklmnopqrstuvwxyz", "ابكدهفغحيجقلمنوپكرستوفوخيز"
+	to := []rune(letters)
+	return outside(s, func(part string) string {
+		return strings.Map(func(r rune) rune {
+			if i := strings.IndexRune(latin, r|0x20); i >= 0 && r < 128 {
+				return to[i]
+			}
+			return r
+		}, part)
+	})
+}
+
+func TestMessages_LanguagesAreComplete(t *testing.T) {
+	type forms = map[string]string
+	read := func(name string) map[string]forms {
+		content, err := files.ReadFile("messages/" + name + ".json")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var raw map[string]any
+		if err := json.Unmarshal(content, &raw); err != nil {
+			t.Fatal(err)
+		}
+		out := map[string]forms{}
+		for id, m := range raw {
+			out[id] = forms{}
+			switch m := m.(type) {
+			case string:
+				out[id]["other"] = m
+			case map[string]any:
+				for form, s := range m {
+					out[id][form] = s.(string)
+				}
+			}
+		}
+		return out
+	}
+	holes := func(s string) []string {
+		found := placeholder.FindAllString(s, -1)
+		slices.Sort(found)
+		return slices.Compact(found)
+	}
+	en, de := read("en"), read("de")
+	for id, english := range en {
+		german, ok := de[id]
+		if !ok {
+			t.Errorf("de.json has no %s", id)
+			continue
+		}
+		for form, s := range english {
+			if !slices.Equal(holes(s), holes(german[form])) {
+				t.Errorf("%s (%s): placeholders %v in English, %v in German", id, form, holes(s), holes(german[form]))
+			}
+			lower := strings.ToLower(s)
+			for _, word := range []string{"please", "oops", "invalid", "!", "oauth"} {
+				if strings.Contains(lower, word) {
+					t.Errorf("%s says %q", id, word)
+				}
+			}
+		}
+	}
+	for id := range de {
+		if _, ok := en[id]; !ok {
+			t.Errorf("de.json has %s, which en.json does not", id)
+		}
+	}
+}
+
+func TestWords_LanguageIsChosenByAcceptLanguage(t *testing.T) {
+	c, err := newCatalogue("Kaufhaus", time.Now, files)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for header, want := range map[string]string{
+		"": "en", "de": "de", "de-AT,de;q=0.9,en;q=0.8": "de", "fr-FR, de;q=0.5": "de", "fr": "en", "en-GB": "en",
+		"*": "en", "q=0.5;;;": "en", "de;q=0, en": "en",
+	} {
+		if got := c.words[c.choose(header)].tag.String(); got != want {
+			t.Errorf("Accept-Language %q: %s, want %s", header, got, want)
+		}
+	}
+}
+
+func TestWords_DatesNumbersAndAges(t *testing.T) {
+	c, err := newCatalogue("Kaufhaus", func() time.Time { return noon }, files, testMessages(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	en, de := c.words[c.choose("en")], c.words[c.choose("de")]
+	for _, tc := range []struct {
+		got  func() (string, error)
+		want string
+	}{
+		{func() (string, error) { return en.when(noon) }, "22 Nov 2026, 14:05 UTC"},
+		{func() (string, error) { return de.when(noon) }, "22. Nov. 2026, 14:05 UTC"},
+		{func() (string, error) { return en.count(5000), nil }, "5,000"},
+		{func() (string, error) { return de.count(5000), nil }, "5.000"},
+		{func() (string, error) { return en.ago(noon.Add(-14 * time.Hour)) }, "today"},
+		{func() (string, error) { return en.ago(noon.Add(-15 * time.Hour)) }, "yesterday"},
+		{func() (string, error) { return en.ago(noon.AddDate(0, 0, -5)) }, "5 days ago"},
+		{func() (string, error) { return de.ago(noon.AddDate(0, 0, -20)) }, "vor 2 Wochen"},
+		{func() (string, error) { return en.ago(noon.AddDate(-1, 0, 0)) }, "12 months ago"},
+		{func() (string, error) { return en.text("connected.keys_out", "Count", 1) }, "1 key"},
+	} {
+		if got, err := tc.got(); err != nil || got != tc.want {
+			t.Errorf("%q, %v; want %q", got, err, tc.want)
+		}
+	}
+}
+
+func TestWords_OtherPeoplesTextIsIsolated(t *testing.T) {
+	c, err := newCatalogue("Kaufhaus", time.Now, files)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := c.words[0].rich("consent.heading", "App", "<b>\u202Eevil\u200B**x**{{.Brand}}", "Brand", "Kauf & Haus")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := "<strong><bdi>&lt;b&gt;evil**x**{{.Brand}}</bdi></strong> wants access to your <strong><bdi>Kauf &amp; Haus</bdi></strong> account"
+	if string(got) != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+}
