@@ -1,0 +1,76 @@
+package resource
+
+import (
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"testing"
+)
+
+// Everything a check does here, without asking the issuer, for a token seen before.
+func BenchmarkVerifyCached(b *testing.B) {
+	i := newIssuer(b)
+	v := i.verifier(b)
+	token := i.lasting(b, nil)
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := v.verify(context.Background(), sha256.Sum256([]byte(token)), token); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// The same for a token never seen, dominated by the ES256 signature.
+func BenchmarkVerifyFirstSight(b *testing.B) {
+	i := newIssuer(b)
+	v := i.verifier(b)
+	token := i.lasting(b, nil)
+	b.ReportAllocs()
+	for b.Loop() {
+		v.verified = cache{}
+		if _, err := v.verify(context.Background(), sha256.Sum256([]byte(token)), token); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// Reading alone: what a flood of forged tokens costs before the signature.
+func BenchmarkParse(b *testing.B) {
+	i := newIssuer(b)
+	token := i.lasting(b, nil)
+	b.ReportAllocs()
+	for b.Loop() {
+		if t, _, _ := parseToken(token); t == nil {
+			b.Fatal("not read")
+		}
+	}
+}
+
+// The whole check, question to the issuer on loopback included: of one token, and of many at once.
+func BenchmarkCheck(b *testing.B) {
+	i := newIssuer(b)
+	v := i.verifier(b)
+	tokens := make([]string, 64)
+	for n := range tokens {
+		tokens[n] = i.lasting(b, object{"jti": fmt.Sprint("key-", n)})
+	}
+	b.Run("one after another", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			if _, err := v.Check(context.Background(), tokens[0], Access{Scope: "stores.view"}); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("many keys at once", func(b *testing.B) {
+		b.ReportAllocs()
+		b.SetParallelism(16)
+		b.RunParallel(func(pb *testing.PB) {
+			for n := 0; pb.Next(); n++ {
+				if _, err := v.Check(context.Background(), tokens[n%len(tokens)], Access{Scope: "stores.view"}); err != nil {
+					b.Error(err)
+				}
+			}
+		})
+	})
+}

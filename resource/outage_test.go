@@ -1,0 +1,435 @@
+package resource
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+)
+
+func status(code int) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(code) }
+}
+
+func says(text string) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, text) }
+}
+
+// Whatever the issuer does but answer: 503 with Retry-After, never 401, and the key works again afterwards.
+func TestRequire_outageIs503Never401(t *testing.T) {
+	i := newIssuer(t)
+	verifiers := map[string]*Verifier{
+		"RFC6750": i.verifier(t), "Komerza": i.verifier(t, func(c *Config) { c.Errors = Komerza }),
+		"Closed": i.verifier(t, func(c *Config) { c.OnStale = Closed }),
+	}
+	token := i.lasting(t, nil)
+	redirected := false
+	elsewhere := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		redirected = true
+		fmt.Fprint(w, `{"active":false}`)
+	}))
+	defer elsewhere.Close()
+	for name, fail := range map[string]http.HandlerFunc{
+		"500": status(500), "503": status(503), "502": status(502), "429": status(429), "401": status(401), "403": status(403),
+		"404": status(404), "204": status(204), "400": status(400),
+		"HTML": says("<html>sign in to the network</html>"), "empty": says(""), "array": says("[]"), "null": says("null"),
+		"no active": says(`{}`), "active text": says(`{"active":"false"}`), "active null": says(`{"active":null}`),
+		"twice": says(`{"active":false,"active":true}`), "cut": says(`{"active":fal`), "and more": says(`{"active":false}{}`),
+		"rights text": says(`{"active":true,"rights":"all"}`),
+		"endless":     says(`{"active":false,"x":"` + strings.Repeat("x", maxBody) + `"}`),
+		"redirect":    func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, elsewhere.URL, 307) },
+		"other case":  says(`{"Active":true}`),
+		"hangs up":    func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) },
+		"hangs up late": func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Length", "99")
+			fmt.Fprint(w, "{")
+		},
+	} {
+		i.set(func() { i.fail = fail })
+		for style, v := range verifiers {
+			r := call(api(v), "GET", "/any", "Authorization", "Bearer "+token)
+			if r.StatusCode != 503 || r.Header.Get("Retry-After") != "1" || r.Header.Get("WWW-Authenticate") != "" || r.Header.Get("Cache-Control") != "no-store" {
+				t.Errorf("%s, %s: %d %v", name, style, r.StatusCode, r.Header)
+			}
+			_, err := v.Check(context.Background(), token, Access{})
+			wantError(t, err, Unavailable, "no_answer")
+		}
+		i.set(func() { i.fail = nil })
+		for style, v := range verifiers {
+			if r := call(api(v), "GET", "/any", "Authorization", "Bearer "+token); r.StatusCode != 200 {
+				t.Errorf("after %s, %s: %d", name, style, r.StatusCode)
+			}
+		}
+	}
+	if redirected {
+		t.Error("a redirect was followed, with the token")
+	}
+	i.Close()
+	for style, v := range verifiers {
+		if r := call(api(v), "GET", "/any", "Authorization", "Bearer "+token); r.StatusCode != 503 {
+			t.Errorf("issuer gone, %s: %d", style, r.StatusCode)
+		}
+		// What is bad without asking stays bad.
+		if r := call(api(v), "GET", "/any", "Authorization", "Bearer "+token+"x"); r.StatusCode != 401 {
+			t.Errorf("issuer gone, bad token, %s: %d", style, r.StatusCode)
+		}
+		if err := v.Ready(); err != nil {
+			t.Errorf("issuer gone, %s: not ready: %v", style, err)
+		}
+	}
+}
+
+// An answer about another token admits nobody, and makes no key bad either.
+func TestCheck_RFC7662_answerMustBeAboutThisToken(t *testing.T) {
+	i := newIssuer(t)
+	v := i.verifier(t)
+	token := i.lasting(t, nil)
+	for _, name := range []string{"iss", "aud", "sub", "client_id", "grant_id", "jti"} {
+		for _, value := range []any{"another", "", nil} {
+			if name == "jti" && value != "another" {
+				continue // optional in an answer
+			}
+			i.stand(token, i.claims(), object{name: value})
+			_, err := v.Check(context.Background(), token, Access{})
+			t.Run(fmt.Sprint(name, "=", value), func(t *testing.T) { wantError(t, err, Unavailable, "bad_answer") })
+		}
+	}
+}
+
+// The caller's patience and ours both end a wait.
+func TestCheck_waitsNoLongerThanAsked(t *testing.T) {
+	i := newIssuer(t)
+	v := i.verifier(t)
+	token := i.lasting(t, nil)
+	stuck, arrived := make(chan struct{}), make(chan struct{}, 1)
+	defer close(stuck)
+	i.set(func() {
+		i.fail = func(http.ResponseWriter, *http.Request) { arrived <- struct{}{}; <-stuck }
+	})
+	ctx, cancel := context.WithCancel(context.Background())
+	go func() { <-arrived; cancel() }()
+	_, err := v.Check(ctx, token, Access{})
+	wantError(t, err, Unavailable, "no_answer")
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("the cause is lost: %v", err)
+	}
+	began := time.Now()
+	_, err = v.Check(context.Background(), token, Access{})
+	wantError(t, err, Unavailable, "no_answer")
+	if d := time.Since(began); d > askTimeout+time.Second {
+		t.Errorf("waited %v", d)
+	}
+}
+
+// Requests with one token share questions, but none takes an answer to a question that was out before it came: that
+// answer may be older than a revocation.
+func TestCheck_coalescing(t *testing.T) {
+	i := newIssuer(t)
+	v := i.verifier(t)
+	token := i.lasting(t, nil)
+	arrived, release := make(chan struct{}, 9), make(chan struct{})
+	i.set(func() {
+		i.fail = func(w http.ResponseWriter, r *http.Request) {
+			i.mu.Lock()
+			text := marshal(t, i.table[token]) // as it stood when the question came
+			i.mu.Unlock()
+			arrived <- struct{}{}
+			<-release
+			fmt.Fprint(w, text)
+		}
+	})
+	var wg sync.WaitGroup
+	check := func(want bool) {
+		wg.Go(func() {
+			if _, err := v.Check(context.Background(), token, Access{}); want != (err == nil) {
+				t.Errorf("got %v, want admitted: %v", err, want)
+			}
+		})
+	}
+	check(true)
+	<-arrived
+	i.set(func() { i.table[token] = object{"active": false} }) // revoked while the first question is out
+	for range 20 {
+		check(false)
+	}
+	// They all wait for the second question before the first is answered.
+	for waiting := false; !waiting; runtime.Gosched() {
+		v.asking.mu.Lock()
+		for _, q := range v.asking.out {
+			waiting = q != nil
+		}
+		v.asking.mu.Unlock()
+	}
+	close(release)
+	wg.Wait()
+	if n := i.asked.Load(); n < 2 || n > 22 {
+		t.Errorf("asked %d times", n)
+	}
+	if v.asking.mu.Lock(); len(v.asking.out) != 0 {
+		t.Errorf("%d questions are left over", len(v.asking.out))
+	}
+	v.asking.mu.Unlock()
+}
+
+// Many requests that come while one question is out cost one more, not one each.
+func TestAsker_sharesTheNextQuestion(t *testing.T) {
+	var a asker
+	asked, release := make(chan struct{}), make(chan struct{})
+	n := 0
+	a.init(func(string) (*answer, error) {
+		n++
+		asked <- struct{}{}
+		<-release
+		return &answer{active: true}, nil
+	})
+	ask := func(wg *sync.WaitGroup) {
+		wg.Go(func() {
+			if _, err := a.ask(context.Background(), digest{1}, "t"); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	var first, rest sync.WaitGroup
+	ask(&first)
+	<-asked
+	a.mu.Lock()
+	next := &question{done: make(chan struct{})}
+	a.out[digest{1}] = next
+	a.mu.Unlock()
+	for range 50 {
+		ask(&rest)
+	}
+	release <- struct{}{}
+	first.Wait()
+	<-asked
+	// Those that came before this line share the second question, any that were slower the third.
+	go func() {
+		for range asked {
+			release <- struct{}{}
+		}
+	}()
+	release <- struct{}{}
+	rest.Wait()
+	<-next.done
+	if n > 3 {
+		t.Errorf("51 requests cost %d questions", n)
+	}
+}
+
+// D9: invented key ids make us read a set at most once in 30 s; a real new key is found at once.
+func TestCheck_D9_unknownKeys(t *testing.T) {
+	i := newIssuer(t)
+	v := i.verifier(t)
+	now := time.Now()
+	v.now = func() time.Time { return now }
+	i.lastingRead.Store(0)
+	i.keysRead.Store(0)
+
+	fresh := newKey(t)
+	i.set(func() {
+		i.lastJWKs = append(i.lastJWKs, jose.JSONWebKey{Key: &fresh.PublicKey, KeyID: "lasting-2", Algorithm: "ES256"})
+	})
+	token := sign(t, fresh, jose.ES256, "lasting-2", "apikey+jwt", i.claims())
+	i.stand(token, i.claims(), nil)
+	if _, err := v.Check(context.Background(), token, Access{}); err != nil {
+		t.Fatalf("a new key just after start: %v", err)
+	}
+	flood := func() {
+		var wg sync.WaitGroup
+		for n := range 100 {
+			token := sign(t, fresh, jose.ES256, fmt.Sprint("made-up-", n), "apikey+jwt", i.claims())
+			wg.Go(func() {
+				_, err := v.Check(context.Background(), token, Access{})
+				wantError(t, err, BadToken, "unknown_key")
+			})
+		}
+		wg.Wait()
+	}
+	flood()
+	if n := i.lastingRead.Load(); n != 1 {
+		t.Errorf("read the set %d times within 30 s", n)
+	}
+	now = now.Add(refetchEvery)
+	flood()
+	if n := i.lastingRead.Load(); n != 2 {
+		t.Errorf("read the set %d times within 60 s", n)
+	}
+	if n := i.keysRead.Load(); n != 0 {
+		t.Errorf("read the other set %d times", n)
+	}
+	// Tokens for somebody else cost nothing.
+	now = now.Add(refetchEvery)
+	for _, edit := range []object{{"iss": "https://evil.example"}, {"aud": "https://other.example"}} {
+		_, err := v.Check(context.Background(), sign(t, fresh, jose.ES256, "x", "apikey+jwt", edited(i.claims(), edit)), Access{})
+		wantError(t, err, BadToken, "")
+	}
+	if n := i.lastingRead.Load(); n != 2 {
+		t.Errorf("read the set %d times", n)
+	}
+	// A set that cannot be read makes no token bad, nor does it lose the keys that are known.
+	i.set(func() { i.failKeys = status(500) })
+	_, err := v.Check(context.Background(), sign(t, fresh, jose.ES256, "x", "apikey+jwt", i.claims()), Access{})
+	wantError(t, err, Unavailable, "no_keys")
+	if _, err := v.Check(context.Background(), token, Access{}); err != nil {
+		t.Error(err)
+	}
+	i.set(func() { i.failKeys = nil })
+	now = now.Add(retryEvery)
+	_, err = v.Check(context.Background(), sign(t, fresh, jose.ES256, "x", "apikey+jwt", i.claims()), Access{})
+	wantError(t, err, BadToken, "unknown_key")
+}
+
+func TestNew_config(t *testing.T) {
+	i := newIssuer(t)
+	ok := i.config()
+	for name, edit := range map[string]func(*Config){
+		"no issuer":              func(c *Config) { c.Issuer = "" },
+		"relative issuer":        func(c *Config) { c.Issuer = "/oauth" },
+		"plain http":             func(c *Config) { c.Issuer = "http://auth.example" },
+		"plain http, lookalike":  func(c *Config) { c.Issuer = "http://127.0.0.1.example" },
+		"plain http, localhost.": func(c *Config) { c.Issuer = "http://localhost.example" },
+		"other scheme":           func(c *Config) { c.Issuer = "file:///etc/issuer" },
+		"query":                  func(c *Config) { c.Issuer += "?x" },
+		"empty query":            func(c *Config) { c.Issuer += "?" },
+		"fragment":               func(c *Config) { c.Issuer += "#x" },
+		"user":                   func(c *Config) { c.Issuer = "https://a:b@auth.example" },
+		"no audience":            func(c *Config) { c.Audience = "" },
+		"audience with quotes":   func(c *Config) { c.Audience = `a"b` },
+		"audience, new line":     func(c *Config) { c.Audience = "a\nb" },
+		"no id":                  func(c *Config) { c.ClientID = "" },
+		"no secret":              func(c *Config) { c.ClientSecret = "" },
+		"wrong secret":           func(c *Config) { c.ClientSecret = "wrong" },
+		"OnStale":                func(c *Config) { c.OnStale = 7 },
+		"Errors":                 func(c *Config) { c.Errors = -1 },
+		"issuer with a slash":    func(c *Config) { c.Issuer += "/" },
+	} {
+		cfg := ok
+		edit(&cfg)
+		if v, err := New(context.Background(), cfg); err == nil {
+			v.Close()
+			t.Errorf("%s: taken", name)
+		} else if strings.Contains(err.Error(), testSecret) {
+			t.Errorf("%s: the secret is in the error", name)
+		}
+	}
+	for name, edit := range map[string]object{
+		"RFC 8414 section 3.3, other issuer": {"issuer": "https://evil.example"}, "no issuer": {"issuer": nil}, "no keys": {"jwks_uri": nil},
+		"plain http keys": {"jwks_uri": "http://auth.example/jwks"}, "no introspection": {"introspection_endpoint": nil},
+		"plain http introspection": {"introspection_endpoint": "http://auth.example/introspect"},
+	} {
+		right := i.meta
+		i.set(func() { i.meta = edited(right, edit) })
+		if v, err := New(context.Background(), ok); err == nil {
+			v.Close()
+			t.Errorf("metadata, %s: taken", name)
+		}
+		i.set(func() { i.meta = right })
+	}
+	if err := checkURL("http://127.0.0.1/jwks", false); err == nil {
+		t.Error("an https issuer may send us to plain http")
+	}
+	for _, s := range []string{"https://auth.example", "https://auth.example/path", "http://localhost:80", "http://[::1]:1", "http://127.0.0.9"} {
+		if err := checkURL(s, true); err != nil {
+			t.Errorf("%s: %v", s, err)
+		}
+	}
+	if s := fmt.Sprintf("%v %+v %#v %s", ok, ok, ok, marshal(t, ok)); strings.Contains(s, testSecret) {
+		t.Errorf("a printed configuration shows its secret: %s", s)
+	}
+}
+
+// An API may start while the issuer is down: it is not ready, answers 503, and mends by itself.
+func TestNew_issuerComesLater(t *testing.T) {
+	i := newIssuer(t)
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := listener.Addr().String()
+	listener.Close()
+	cfg := i.config()
+	cfg.Issuer = "http://" + address
+	i.meta["issuer"] = cfg.Issuer
+	v, err := New(context.Background(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer v.Close()
+	if v.Ready() == nil {
+		t.Error("ready without an issuer")
+	}
+	token := i.lasting(t, object{"iss": cfg.Issuer})
+	if r := call(api(v), "GET", "/any", "Authorization", "Bearer "+token); r.StatusCode != 503 {
+		t.Errorf("%d, want 503", r.StatusCode)
+	}
+	late := &http.Server{Handler: i.Config.Handler}
+	if listener, err = net.Listen("tcp", address); err != nil {
+		t.Fatal(err)
+	}
+	go late.Serve(listener)
+	defer late.Close()
+	deadline := time.After(10 * time.Second)
+	for tick := time.Tick(20 * time.Millisecond); v.Ready() != nil; {
+		select {
+		case <-tick:
+		case <-deadline:
+			t.Fatal(v.Ready())
+		}
+	}
+	if r := call(api(v), "GET", "/any", "Authorization", "Bearer "+token); r.StatusCode != 200 {
+		t.Errorf("%d, want 200", r.StatusCode)
+	}
+	v.Close()
+	if r := call(api(v), "GET", "/any", "Authorization", "Bearer "+token); r.StatusCode != 503 {
+		t.Errorf("after Close: %d, want 503", r.StatusCode)
+	}
+}
+
+// An issuer that closes kept connections, as on every upgrade, costs no request.
+func TestCheck_keptConnectionsClosed(t *testing.T) {
+	i := newIssuer(t)
+	v := i.verifier(t)
+	token := i.lasting(t, nil)
+	for range 50 {
+		if _, err := v.Check(context.Background(), token, Access{}); err != nil {
+			t.Fatal(err)
+		}
+		i.CloseClientConnections()
+	}
+}
+
+// What goes wrong is logged once when it begins and once when it ends, without token or secret.
+func TestLog_outageWithoutSecrets(t *testing.T) {
+	var log bytes.Buffer
+	before := slog.Default()
+	slog.SetDefault(slog.New(slog.NewTextHandler(&log, nil)))
+	defer slog.SetDefault(before)
+	i := newIssuer(t)
+	v := i.verifier(t)
+	token := i.lasting(t, nil)
+	i.set(func() { i.fail = status(500) })
+	for range 5 {
+		v.Check(context.Background(), token, Access{})
+	}
+	i.set(func() { i.fail = nil })
+	for range 5 {
+		v.Check(context.Background(), token, Access{})
+	}
+	if n := strings.Count(log.String(), "\n"); n != 2 {
+		t.Errorf("%d lines, want 2:\n%s", n, &log)
+	}
+	if strings.Contains(log.String(), "eyJ") || strings.Contains(log.String(), testSecret) {
+		t.Errorf("a secret is in the log:\n%s", &log)
+	}
+}
