@@ -53,7 +53,7 @@ func sampleScopes(language string) []askedScope {
 	return []askedScope{
 		{scopeView{Name: "stores.view", Sentence: say[0]}, "Store", false},
 		{scopeView{Name: "stores.products.view", Sentence: say[1]}, "Products", false},
-		{scopeView{Name: "stores.orders.view", Sentence: say[2], Risks: []string{"people"}}, "Orders", false},
+		{scopeView{Name: "stores.orders.view", Sentence: say[2], Risks: []string{"customers"}}, "Orders", false},
 		{scopeView{Name: "stores.products.update", Sentence: say[3]}, "Products", true},
 		{scopeView{Name: "stores.orders.refund", Sentence: say[4], Risks: []string{"money"}}, "Orders", true},
 	}
@@ -65,7 +65,7 @@ func manyScopes() []askedScope {
 		for _, verb := range []string{"See", "Create", "Update", "Delete"} {
 			s := askedScope{scopeView{Name: group + verb, Sentence: verb + " what belongs to " + strings.ToLower(group)}, group, verb != "See"}
 			if verb == "Delete" {
-				s.Risks = []string{"delete"}
+				s.Risks = []string{"deletion"}
 			}
 			out = append(out, s)
 		}
@@ -103,7 +103,7 @@ func previews(language string) []preview {
 	account1 := sampleConsent(language, 0, pick{})
 	wide := sampleConsent(language, 3, pick{Ticked: []string{"s1", "s3"}})
 	wide.Sections = sections(manyScopes())
-	wide.Optional = []scopeView{{Name: "o1", Sentence: "See your customers’ names and addresses", Risks: []string{"people"}}, {Name: "o2", Sentence: "Delete coupons", Risks: []string{"delete"}, Ticked: true}}
+	wide.Optional = []scopeView{{Name: "o1", Sentence: "See your customers’ names and addresses", Risks: []string{"customers"}}, {Name: "o2", Sentence: "Delete coupons", Risks: []string{"deletion"}, Ticked: true}}
 	again := sampleConsent(language, 3, pick{Ticked: []string{"s1"}})
 	again.Sections, again.Held, again.HeldCount = sections(sampleScopes(language)[3:]), sections(sampleScopes(language)[:3]), 3
 	again.Days = 180

@@ -41,7 +41,7 @@ type signView struct {
 type scopeView struct {
 	Name     string
 	Sentence string
-	Risks    []string // money, people, delete; anything else is marked "sensitive"
+	Risks    []string // money, customers, deletion; anything else is marked "sensitive"
 	Ticked   bool     // optional ones
 }
 

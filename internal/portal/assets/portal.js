@@ -43,6 +43,17 @@
       list.querySelectorAll("li:not([hidden]) input[type=checkbox]:not(:disabled)").forEach(function (box) {
         box.checked = button.value === "all";
       });
+      list.dispatchEvent(new Event("change"));
+    });
+  });
+
+  // The number of ticked stores follows the ticks, those on other pages included.
+  document.querySelectorAll("[data-counts][data-words]").forEach(function (hint) {
+    var list = document.getElementById(hint.dataset.counts);
+    list.addEventListener("change", function () {
+      var ticked = list.querySelectorAll("input:checked").length +
+        list.closest("form").querySelectorAll("input[type=hidden][name=store]").length;
+      hint.textContent = hint.dataset.words.replace("{n}", ticked.toLocaleString(document.documentElement.lang));
     });
   });
 
