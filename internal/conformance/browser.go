@@ -78,8 +78,9 @@ func (b *browser) open(ctx context.Context, target string) error {
 	return b.load(req)
 }
 
-// load sends a request and follows redirects while they stay inside. It refuses what a browser would not carry through:
-// a redirect after a form that leaves the origin (CSP form-action), and one that repeats a form's body (307, 308).
+// load sends a request and follows redirects while they stay inside. It refuses a cookie that scripts or other sites
+// could use, and what a browser would not carry through: a redirect after a form that leaves the origin (CSP
+// form-action), and one that repeats a form's body (307, 308).
 func (b *browser) load(req *http.Request) error {
 	posted := req.Method == http.MethodPost
 	for range 10 {
@@ -96,6 +97,11 @@ func (b *browser) load(req *http.Request) error {
 		resp.Body.Close()
 		if err != nil {
 			return err
+		}
+		for _, c := range resp.Cookies() {
+			if err := b.checkCookie(c); err != nil {
+				return err
+			}
 		}
 		p := &page{answer: &answer{url: req.URL, status: resp.StatusCode, header: resp.Header, body: body}}
 		location := resp.Header.Get("Location")
@@ -129,6 +135,15 @@ func (b *browser) load(req *http.Request) error {
 	return errors.New("redirected ten times")
 }
 
+// checkCookie holds every cookie against DESIGN decision 11.
+func (b *browser) checkCookie(c *http.Cookie) error {
+	https := b.origin.Scheme == "https"
+	if !c.HttpOnly || c.SameSite != http.SameSiteLaxMode || c.Secure != https || strings.HasPrefix(c.Name, "__Host-") != https {
+		return fmt.Errorf("cookie %s: HttpOnly %t, Secure %t, SameSite %d", c.Name, c.HttpOnly, c.Secure, c.SameSite)
+	}
+	return nil
+}
+
 // signIn fills in the sign-in form if the page on screen is one.
 func (b *browser) signIn(ctx context.Context, who Person) error {
 	p, err := b.page()
@@ -150,7 +165,8 @@ func (b *browser) signIn(ctx context.Context, who Person) error {
 }
 
 // press presses the button with a label; stores, if not nil, is what is ticked among the stores when it is pressed,
-// offered or not, and header is one `Name:value` that a forger would set (`Cookie:!absent` takes a header away).
+// offered or not, and header lists each `Name:value` that a forger would set, with commas between them; `Name:!absent`
+// takes a header away.
 func (b *browser) press(ctx context.Context, label, near string, stores []string, header string) error {
 	p, err := b.page()
 	if err != nil {
@@ -204,13 +220,18 @@ func (b *browser) submit(ctx context.Context, p *page, f *form, button *html.Nod
 		req.Header.Set("Origin", b.origin.Scheme+"://"+b.origin.Host)
 	}
 	req.Header.Set("Sec-Fetch-Site", "same-origin")
-	switch name, value, _ := strings.Cut(header, ":"); {
-	case name == "Cookie" && value == "!absent":
-		jar := b.client.Jar
-		b.client.Jar = nil
-		defer func() { b.client.Jar = jar }()
-	case name != "":
-		req.Header.Set(name, value)
+	for forged := range strings.SplitSeq(header, ",") {
+		switch name, value, _ := strings.Cut(forged, ":"); {
+		case name == "":
+		case name == "Cookie" && value == "!absent":
+			jar := b.client.Jar
+			b.client.Jar = nil
+			defer func() { b.client.Jar = jar }()
+		case value == "!absent":
+			req.Header.Del(name)
+		default:
+			req.Header.Set(name, value)
+		}
 	}
 	return b.load(req)
 }

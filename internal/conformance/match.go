@@ -73,7 +73,7 @@ func decodeAllJSON(text string) ([]any, error) {
 	}
 }
 
-var placeholder = regexp.MustCompile(`\A<<(?:(any|string|number|jwt|absent)(?::([A-Za-z0-9_]+))?|~(.*)~)>>\z`)
+var placeholder = regexp.MustCompile(`\A<<(?:(any|string|number|jwt|absent)(?::([A-Za-z0-9_]+))?|~(.*)~|(not) (.*))>>\z`)
 
 // matchJSON holds a decoded value against a decoded expectation; path names the place in errors. Objects and arrays
 // must match exactly unless "..." in them allows more.
@@ -93,6 +93,12 @@ func (v variables) matchJSON(want, got any, path string) error {
 		return v.matchArray(want, array, path)
 	case string:
 		if m := placeholder.FindStringSubmatch(want); m != nil {
+			if text, ok := got.(string); m[4] != "" {
+				if !ok || text == m[5] {
+					return fmt.Errorf("%s is %s, want a string other than %q", path, show(got), m[5])
+				}
+				return nil
+			}
 			return v.matchPlaceholder(m[1], m[2], m[3], got, path)
 		}
 	}

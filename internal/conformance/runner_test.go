@@ -85,6 +85,9 @@ func TestMatchJSON(t *testing.T) {
 		{`{"a":"<<jwt>>"}`, `{"a":"e30.e30.c2ln"}`, true},
 		{`{"a":"<<~x|y~>>"}`, `{"a":"xy"}`, false},
 		{`{"a":"<<~x|y~>>"}`, `{"a":"y"}`, true},
+		{`{"a":"<<not x>>"}`, `{"a":"x"}`, false},
+		{`{"a":"<<not x>>"}`, `{"a":1}`, false},
+		{`{"a":"<<not x>>"}`, `{"a":"y"}`, true},
 		{`["a","b"]`, `["b","a"]`, false},
 		{`["<<unordered>>","a","b"]`, `["b","a"]`, true},
 		{`["<<unordered>>","a","b"]`, `["b","a","c"]`, false},
@@ -141,7 +144,7 @@ func sample(t *testing.T) Demo {
 			html(w, "wrong")
 			return
 		}
-		http.SetCookie(w, &http.Cookie{Name: "who", Value: "u"})
+		http.SetCookie(w, &http.Cookie{Name: "who", Value: "u", HttpOnly: r.FormValue("state") != "open", SameSite: http.SameSiteLaxMode})
 		http.Redirect(w, r, "/oauth/authorize?"+r.URL.RawQuery, http.StatusSeeOther)
 	})
 	mux.HandleFunc("POST /consent", func(w http.ResponseWriter, r *http.Request) {
@@ -160,6 +163,9 @@ func sample(t *testing.T) Demo {
 	})
 	mux.HandleFunc("GET /many", func(w http.ResponseWriter, r *http.Request) {
 		html(w, `<ul><li>One app<form action=/one method=post><button>Revoke</button></form></li><li>Two app<form action=/two method=post><button>Revoke</button></form></li></ul>`)
+	})
+	mux.HandleFunc("GET /astray", func(w http.ResponseWriter, r *http.Request) {
+		html(w, `<meta http-equiv=refresh content="0;url=https://client.example/"><a href="https://evil.example/">Continue</a>`)
 	})
 	mux.HandleFunc("POST /two", func(w http.ResponseWriter, r *http.Request) { html(w, "two is gone") })
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -221,11 +227,14 @@ func TestRun_Breaks(t *testing.T) {
 	for name, c := range map[string]struct{ text, want string }{
 		"status":           {"-- request --\nGET /echo\n-- response --\n201\n", `status is "200", want "201"`},
 		"header":           {"-- request --\nGET /echo\n-- response --\n200\nCache-Control: !absent\n", "must be absent"},
+		"part of a header": {"-- request --\nGET /echo\n-- response --\n200\nCache-Control: ~no~\n", "does not match"},
+		"links disagree":   {"-- open --\n/astray\n-- returned --\nto: x\n", "no link on the page"},
 		"missing header":   {"-- request --\nGET /echo\n-- response --\n200\nPragma: no-cache\n", "is absent"},
 		"body":             {"-- request --\nGET /echo\n-- response --\n200\n\n{\"method\":\"GET\"}\n", "which nothing expects"},
 		"text":             {"-- request --\nGET /echo\n-- response --\n200\n\nlacks: method\n", `contains "method"`},
 		"unknown name":     {"-- request --\nGET /{{nobody}}\n-- response --\n200\n", "not known here"},
 		"form leaves":      {"-- consent public state=leave --\n-- returned --\nto: x\n", "leaves the origin"},
+		"cookie":           {"-- consent public state=open --\n-- returned --\nto: x\n", "HttpOnly false"},
 		"wrong password":   {"-- open --\n/oauth/authorize\n-- sign in password=x --\n-- response --\n200\n\ncontains: A & B\n", "lacks"},
 		"extra parameter":  {"-- open --\n/oauth/authorize?state=x\n-- sign in --\n-- press Allow --\n-- returned --\nto: {{redirect_uri}}\ncode: s0-yes\n", "[state], which nothing expects"},
 		"no such button":   {"-- open --\n/many\n-- press Destroy --\n-- response --\n200\n", "no button"},
