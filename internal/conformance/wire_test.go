@@ -1,6 +1,7 @@
 package conformance
 
 import (
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -10,14 +11,11 @@ import (
 	"testing"
 )
 
-// TestWire holds every conversation of testdata/wire with one running server.
-//
-// All consents of one user to an app that authenticates update one grant, so a file that speaks of the exchange app or
-// of the confidential standard app has that app to itself while it runs. The others run side by side.
-func TestWire(t *testing.T) {
+// conversations reads testdata/wire; the names are paths without their ending.
+func conversations(t *testing.T) (scripts map[string]script, texts map[string]string) {
+	t.Helper()
 	root := filepath.Join("testdata", "wire")
-	scripts := map[string]script{}
-	texts := map[string]string{}
+	scripts, texts = map[string]script{}, map[string]string{}
 	err := filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
 		if err != nil || entry.IsDir() || filepath.Ext(path) != ".txtar" {
 			return err
@@ -26,11 +24,11 @@ func TestWire(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		name := strings.TrimSuffix(filepath.ToSlash(strings.TrimPrefix(path, root+string(filepath.Separator))), ".txtar")
 		s, err := parseScript(data)
 		if err != nil {
 			t.Errorf("%s: %v", path, err)
 		}
+		name := strings.TrimSuffix(filepath.ToSlash(strings.TrimPrefix(path, root+string(filepath.Separator))), ".txtar")
 		scripts[name], texts[name] = s, string(data)
 		return nil
 	})
@@ -38,9 +36,96 @@ func TestWire(t *testing.T) {
 		t.Fatal(err)
 	}
 	if t.Failed() {
-		return
+		t.FailNow()
 	}
+	return scripts, texts
+}
 
+// captures are the places where a file names a value for later sections.
+var captures = regexp.MustCompile(`<<(?:any|string|number|jwt):([A-Za-z0-9_]+)>>|\(\?<([A-Za-z0-9_]+)>`)
+
+// TestFiles reads every file without a server: names are known where they are used, requests can be sent, and what is
+// expected is JSON or a regular expression where it looks like one.
+func TestFiles(t *testing.T) {
+	scripts, _ := conversations(t)
+	demo := Demo{Issuer: "http://127.0.0.1:1", StoreAPI: "http://127.0.0.1:2"}
+	for range 4 {
+		demo.Stores = append(demo.Stores, Store{ID: "id", Name: "name"})
+	}
+	for _, profile := range []string{"exchange", "direct", "standard"} {
+		demo.Apps = append(demo.Apps, App{Profile: profile, ClientID: "client", ClientSecret: "secret", Name: "name"})
+	}
+	demo.Apps = append(demo.Apps, App{Profile: "standard", ClientID: "client"})
+	demo.User = Person{"user@example", "password"}
+	for name, s := range scripts {
+		t.Run(name, func(t *testing.T) {
+			vars := variables(demo.variables())
+			for i, st := range s.steps {
+				for _, m := range captures.FindAllStringSubmatch(st.text, -1) {
+					vars[m[1]+m[2]] = "100000" // an integer and long enough to mutate
+				}
+				if st.verb == "consent" {
+					code := st.args["capture"]
+					if code == "" {
+						code = "code"
+					}
+					vars[code] = "100000"
+				}
+				texts := []string{st.text}
+				for _, value := range st.args {
+					texts = append(texts, value)
+				}
+				for _, text := range texts {
+					if _, err := vars.expand(text); err != nil {
+						t.Fatalf("section %d: %v", i+1, err)
+					}
+				}
+				text, _ := vars.expand(st.text)
+				if err := checkText(st.verb, text); err != nil {
+					t.Fatalf("section %d (%s): %v", i+1, st.verb, err)
+				}
+			}
+		})
+	}
+}
+
+func checkText(verb, text string) error {
+	switch verb {
+	case "request":
+		_, err := parseRequest(text)
+		return err
+	case "jwt":
+		values, err := decodeAllJSON(text)
+		if err == nil && len(values) != 2 {
+			err = fmt.Errorf("%d JSON values, want two", len(values))
+		}
+		return err
+	case "response", "returned":
+		for line := range strings.Lines(text) {
+			_, value, _ := strings.Cut(strings.TrimSpace(line), ": ")
+			if value == "" {
+				value = strings.TrimSpace(line)
+			}
+			if len(value) > 1 && value[0] == '~' && value[len(value)-1] == '~' {
+				if _, err := regexp.Compile(value[1 : len(value)-1]); err != nil {
+					return err
+				}
+			}
+		}
+		if _, body, _ := strings.Cut(strings.Trim(text, "\n"), "\n\n"); strings.HasPrefix(strings.TrimSpace(body), "{") {
+			_, err := decodeJSON(body)
+			return err
+		}
+	}
+	return nil
+}
+
+// TestWire holds every conversation of testdata/wire with one running server.
+//
+// All consents of one user to an app that authenticates update one grant, so a file that speaks of the exchange app or
+// of the confidential standard app has that app to itself while it runs. The others run side by side.
+func TestWire(t *testing.T) {
+	scripts, texts := conversations(t)
 	demo := Start(t)
 	var exchange, standard sync.Mutex
 	speaksOf := func(app, text string) bool {
