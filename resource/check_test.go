@@ -212,6 +212,21 @@ func TestCheck_RFC8725_3_1_oneAlgorithmPerKey(t *testing.T) {
 	}
 }
 
+// A key on another curve is no ES256 key, whatever the set calls it (RFC 7518 section 3.4).
+func TestCheck_D8_curveMismatch(t *testing.T) {
+	i := newIssuer(t)
+	p384, err := ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	i.lastJWKs = append(i.lastJWKs, jose.JSONWebKey{Key: &p384.PublicKey, KeyID: "p384", Algorithm: "ES256"}, jose.JSONWebKey{Key: &p384.PublicKey, KeyID: "p384-unsaid"})
+	v := i.verifier(t)
+	for _, kid := range []string{"p384", "p384-unsaid"} {
+		_, err := v.Check(context.Background(), forge(t, i.lastingKey, `{"alg":"ES256","typ":"apikey+jwt","kid":"`+kid+`"}`, marshal(t, i.claims())), Access{})
+		wantError(t, err, BadToken, "unknown_key")
+	}
+}
+
 func TestCheck_D3_keyIDs(t *testing.T) {
 	i := newIssuer(t)
 	v := i.verifier(t)
@@ -253,7 +268,7 @@ func TestCheck_D4_D6_D7_strictForm(t *testing.T) {
 	for _, m := range []string{
 		`"jwk":` + jwk, `"jku":"https://evil.example/keys"`, `"x5u":"https://evil.example/x"`, `"x5c":["AAAA"]`,
 		`"crit":["exp"]`, `"crit":[]`, `"b64":false`, `"b64":true`, `"alg":"ES256"`, `"kid":"lasting-1"`, `"x":1,"x":1`,
-		`"\u0061lg":"none"`, `"deep":[[[[[[[[[1]]]]]]]]]`, `"x":nan`, `"x":01`, `"x":1.`, `"x":"\ud800"`, `"x":"` + "\xff" + `"`,
+		`"\u0061lg":"none"`, `"deep":[[[[[[[[[1]]]]]]]]]`, `"x":nan`, `"x":01`, `"x":1.`, `"x":"\ud800"`, `"x":"\ud800\u0041"`, `"x":"\udc00\ud800"`, `"x":"` + "\xff" + `"`,
 		`"x":"` + "\t" + `"`, `"x":tru`, `"x":'a'`,
 	} {
 		cases["header "+m] = forge(t, i.lastingKey, with(head, m), claims)
@@ -339,6 +354,7 @@ func TestCheck_D8_signatures(t *testing.T) {
 		"63 bytes":           sig[:63],
 		"65 bytes":           append(slices.Clone(sig), 0),
 		"leading zero":       append([]byte{0}, sig...),
+		"zero before s":      slices.Concat(sig[:32], []byte{0}, sig[32:]),
 		"128 bytes":          slices.Concat(sig, sig),
 		"96 bytes as ES384":  slices.Concat(sig, zero),
 		"DER":                der,

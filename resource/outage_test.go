@@ -46,11 +46,12 @@ func TestRequire_outageIs503Never401(t *testing.T) {
 		"HTML": says("<html>sign in to the network</html>"), "empty": says(""), "array": says("[]"), "null": says("null"),
 		"no active": says(`{}`), "active text": says(`{"active":"false"}`), "active null": says(`{"active":null}`),
 		"twice": says(`{"active":false,"active":true}`), "cut": says(`{"active":fal`), "and more": says(`{"active":false}{}`),
-		"rights text": says(`{"active":true,"rights":"all"}`),
-		"endless":     says(`{"active":false,"x":"` + strings.Repeat("x", maxBody) + `"}`),
-		"redirect":    func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, elsewhere.URL, 307) },
-		"other case":  says(`{"Active":true}`),
-		"hangs up":    func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) },
+		"rights text":   says(`{"active":true,"rights":"all"}`),
+		"endless":       says(`{"active":false,"x":"` + strings.Repeat("x", maxBody) + `"}`),
+		"endless space": says(`{"active":false}` + strings.Repeat(" ", maxBody)),
+		"redirect":      func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, elsewhere.URL, 307) },
+		"other case":    says(`{"Active":true}`),
+		"hangs up":      func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) },
 		"hangs up late": func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Length", "99")
 			fmt.Fprint(w, "{")

@@ -108,6 +108,11 @@ func TestRequire_rightsOfNow(t *testing.T) {
 			t.Errorf("%s: %d, want 403", name, r.StatusCode)
 		}
 	}
+	// A scope held in no store is held nowhere.
+	i.stand(token, i.claims(), object{"rights": []object{{"scope": "stores.view"}}, "scope": nil})
+	if r := call(h, "GET", "/stores", "Authorization", auth); r.StatusCode != 403 {
+		t.Errorf("a right without stores: %d, want 403", r.StatusCode)
+	}
 }
 
 func TestCaller(t *testing.T) {
@@ -136,10 +141,18 @@ func TestCaller(t *testing.T) {
 	if !c.Has("view") || c.Has("update") || c.Has("") || c.Has("view user.view") {
 		t.Errorf("Has goes wrong on %q", c.Scopes)
 	}
-	c.Scopes[0] = "changed by one handler"
-	again, err := v.Check(context.Background(), token, Access{})
-	if err != nil || again.Scopes[0] != "view" {
-		t.Errorf("another caller sees %q, %v", again.Scopes, err)
+	// Requests that share an answer do not share a Caller.
+	shared, err := v.introspect(token)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v.asking.do = func(string) (*answer, error) { return shared, nil }
+	for range 2 {
+		c, err := v.Check(context.Background(), token, Access{})
+		if err != nil || c.Scopes[0] != "view" {
+			t.Fatalf("scopes %q, %v", c.Scopes, err)
+		}
+		c.Scopes[0] = "changed by one handler"
 	}
 	none := FromContext(context.Background())
 	if none.Subject != "" || none.Has("view") || none.HasIn("a", "view") || none.Stores("view") != nil {

@@ -64,7 +64,7 @@ const (
 	Closed
 )
 
-// ErrorStyle is the form of the answers with which Require refuses. Statuses, challenge and Retry-After are in errors.go.
+// ErrorStyle is the form of the answers with which Require refuses; its comment has the table.
 type ErrorStyle int
 
 const (
