@@ -13,39 +13,39 @@ type Kind string
 // that keys and caches rest on: they move the feed's sequence. The others only
 // issue, and never touch it (DESIGN, decision 6).
 const (
-	GrantMade      Kind = "grant.made"
-	GrantEdited    Kind = "grant.edited"    // feed
-	GrantRevoked   Kind = "grant.revoked"   // feed
-	GrantSuspended Kind = "grant.suspended" // feed
-	GrantResumed   Kind = "grant.resumed"   // feed
-	ConsentDenied  Kind = "consent.denied"
-	CodeIssued     Kind = "code.issued"
-	CodeRedeemed   Kind = "code.redeemed"
-	CodeReplayed   Kind = "code.replayed" // feed when it revoked something
-	TokenRefreshed Kind = "token.refreshed"
-	RefreshReplay  Kind = "refresh.replayed" // feed
-	FamilyRevoked  Kind = "family.revoked"   // feed
+	EventGrantMade      Kind = "grant.made"
+	EventGrantEdited    Kind = "grant.edited"    // feed
+	EventGrantRevoked   Kind = "grant.revoked"   // feed
+	EventGrantSuspended Kind = "grant.suspended" // feed
+	EventGrantResumed   Kind = "grant.resumed"   // feed
+	EventConsentDenied  Kind = "consent.denied"
+	EventCodeIssued     Kind = "code.issued"
+	EventCodeRedeemed   Kind = "code.redeemed"
+	EventCodeReplayed   Kind = "code.replayed" // feed when it revoked something
+	EventTokenRefreshed Kind = "token.refreshed"
+	EventRefreshReplay  Kind = "refresh.replayed" // feed
+	EventFamilyRevoked  Kind = "family.revoked"   // feed
 
-	ClientCreated       Kind = "client.created" // feed
-	ClientUpdated       Kind = "client.updated" // feed
-	ClientSuspendedKind Kind = "client.suspended"
-	ClientResumed       Kind = "client.resumed"
-	ClientDeleted       Kind = "client.deleted"
-	SecretAdded         Kind = "secret.added"
-	SecretRevoked       Kind = "secret.revoked"
+	EventClientCreated   Kind = "client.created" // feed
+	EventClientUpdated   Kind = "client.updated" // feed
+	EventClientSuspended Kind = "client.suspended"
+	EventClientResumed   Kind = "client.resumed"
+	EventClientDeleted   Kind = "client.deleted"
+	EventSecretAdded     Kind = "secret.added"
+	EventSecretRevoked   Kind = "secret.revoked"
 
-	UserCreated       Kind = "user.created"
-	UserSuspendedKind Kind = "user.suspended" // feed
-	UserResumed       Kind = "user.resumed"   // feed
-	SignedIn          Kind = "user.signed_in"
-	SignInRefused     Kind = "user.sign_in_refused"
-	StorePut          Kind = "store.put"          // feed
-	StoreRemoved      Kind = "store.removed"      // feed
-	MembershipSet     Kind = "membership.set"     // feed
-	MembershipDropped Kind = "membership.dropped" // feed
-	APIPut            Kind = "api.put"            // feed
-	APISecretAdded    Kind = "api.secret_added"   // feed
-	KeyAdded          Kind = "key.added"          // feed
+	EventUserCreated       Kind = "user.created"
+	EventUserSuspended     Kind = "user.suspended" // feed
+	EventUserResumed       Kind = "user.resumed"   // feed
+	EventSignedIn          Kind = "user.signed_in"
+	EventSignInRefused     Kind = "user.sign_in_refused"
+	EventStorePut          Kind = "store.put"          // feed
+	EventStoreRemoved      Kind = "store.removed"      // feed
+	EventMembershipSet     Kind = "membership.set"     // feed
+	EventMembershipDropped Kind = "membership.dropped" // feed
+	EventAPIPut            Kind = "api.put"            // feed
+	EventAPISecretAdded    Kind = "api.secret_added"   // feed
+	EventKeyAdded          Kind = "key.added"          // feed
 )
 
 // Event is one row of what happened. It is written in the transaction that made

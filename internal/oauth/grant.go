@@ -35,6 +35,34 @@ type Grant struct {
 	LastUsed  time.Time // zero: never; written at most once an hour
 }
 
+// scopesIn returns the store scopes granted for a store, nil if it is not in the
+// grant.
+func (g *Grant) scopesIn(storeID string) ScopeSet {
+	i := slices.IndexFunc(g.Stores, func(s GrantStore) bool { return s.StoreID == storeID })
+	switch {
+	case i >= 0 && g.Stores[i].Scopes != nil:
+		return g.Stores[i].Scopes
+	case i >= 0 || g.AllStores:
+		return g.Scopes
+	}
+	return nil
+}
+
+// normalise lets stores that all have the same scopes share the grant's.
+func (g *Grant) normalise() {
+	for _, s := range g.Stores {
+		if s.Scopes == nil || !s.Scopes.Equal(g.Stores[0].Scopes) {
+			return
+		}
+	}
+	if len(g.Stores) > 0 {
+		g.Scopes = g.Stores[0].Scopes
+	}
+	for i := range g.Stores {
+		g.Stores[i].Scopes = nil
+	}
+}
+
 // GrantStore is one store of a grant.
 type GrantStore struct {
 	StoreID string
@@ -75,15 +103,7 @@ type Rights struct {
 func effective(g *Grant, members []Membership) Rights {
 	r := Rights{Account: g.Account, Stores: map[string]ScopeSet{}}
 	for _, m := range members {
-		scopes := g.Scopes
-		i := slices.IndexFunc(g.Stores, func(s GrantStore) bool { return s.StoreID == m.StoreID })
-		switch {
-		case i >= 0 && g.Stores[i].Scopes != nil:
-			scopes = g.Stores[i].Scopes
-		case i < 0 && !g.AllStores:
-			continue
-		}
-		if s := m.may(scopes); len(s) > 0 {
+		if s := m.may(g.scopesIn(m.StoreID)); len(s) > 0 {
 			r.Stores[m.StoreID] = s
 		}
 	}

@@ -12,9 +12,17 @@ type RedirectURI string
 // client's registration builds one, so an open redirect does not compile
 // (DESIGN, decision 10).
 type Redirect struct {
-	uri    string
-	params string
+	uri     string
+	params  string
+	app     string
+	refusal *Error
 }
+
+// App returns the name of the app that the browser goes to.
+func (r Redirect) App() string { return r.app }
+
+// Refusal returns the error that the redirect carries, or nil.
+func (r Redirect) Refusal() *Error { return r.refusal }
 
 // URL returns the address with the answer's parameters. Whatever query the app
 // registered stays as it is.

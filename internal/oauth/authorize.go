@@ -1,0 +1,288 @@
+package oauth
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"net/url"
+	"strings"
+	"time"
+)
+
+// AuthorizationRequest is what an app asked for, validated against its
+// registration. Between validation and decision it travels sealed in a form
+// (Seal, Open): no unauthenticated GET writes anything.
+type AuthorizationRequest struct {
+	ID           string // one request is decided once
+	ClientID     string
+	RedirectURI  string // byte for byte as sent
+	RedirectSent bool   // false: the app has one and did not name it (RFC 6749, 3.1.2.3)
+	State        string
+	Scope        ScopeSet // nil: everything that the app registered
+	Challenge    string   // S256; "" if none was sent
+	Nonce        string
+	Expires      time.Time
+}
+
+// Limits on what a browser may bring (attack G5).
+const (
+	maxState  = 2 << 10
+	maxScope  = 4 << 10
+	maxNonce  = 512
+	maxClient = 255
+)
+
+// Mismatch is the error of a redirect_uri that leads nowhere: what the error page
+// shows. It is never redirected (RFC 6749, 4.1.2.1).
+type Mismatch struct {
+	Refusal *Error
+	App     string      // name of the app, "" if the client is unknown
+	Sent    string      // what was sent, cut to a length that can be shown
+	Nearest RedirectURI // the registered one that is most like it
+	Common  int         // length of the run that both begin with
+}
+
+func (m *Mismatch) Error() string { return m.Refusal.Error() }
+
+func (m *Mismatch) Unwrap() error { return m.Refusal }
+
+// Authorize validates the query of an authorization request (RFC 6749, 4.1.1;
+// seed komerza-overview). Exactly one result counts: a request to put before the
+// user; a Redirect that takes an error back to the app; or an error, which is
+// always a page. Client and redirect_uri are settled first, so that no error path
+// can leave for an unregistered place (attack A3).
+func (s *Server) Authorize(ctx context.Context, q url.Values) (*AuthorizationRequest, Redirect, error) {
+	c, redirect, sent, err := s.identify(ctx, q)
+	if err != nil {
+		return nil, Redirect{}, err
+	}
+	r := &AuthorizationRequest{ClientID: c.ID, RedirectURI: redirect.uri, RedirectSent: sent, Expires: s.now().Add(RequestLife)}
+	if e := s.fill(r, c, q); e != nil {
+		return nil, s.back(c, redirect, r.State, e), nil
+	}
+	if r.ID, err = s.newID("rq_"); err != nil {
+		return nil, Redirect{}, err
+	}
+	return r, Redirect{}, nil
+}
+
+// identify settles the client and where the browser may be sent.
+func (s *Server) identify(ctx context.Context, q url.Values) (*Client, Redirect, bool, error) {
+	id, e := single(q, "client_id", maxClient)
+	if e == nil && id == "" {
+		e = refuseParam(ParamMissing, "client_id")
+	}
+	if e != nil {
+		return nil, Redirect{}, false, e
+	}
+	c, err := s.Client(ctx, id)
+	switch {
+	case errors.Is(err, ErrNotFound):
+		return nil, Redirect{}, false, refuse(ClientUnknown)
+	case err != nil:
+		return nil, Redirect{}, false, err
+	case c.Status != Active:
+		return nil, Redirect{}, false, refuse(ClientSuspended)
+	}
+	sent, e := single(q, "redirect_uri", maxRedirectLen)
+	if e != nil {
+		return nil, Redirect{}, false, e
+	}
+	if sent == "" {
+		if c.Profile == Standard && len(c.Redirects) == 1 {
+			redirect, ok := c.RedirectTo(string(c.Redirects[0]))
+			if ok {
+				return c, redirect, false, nil
+			}
+		}
+		return nil, Redirect{}, false, refuse(RedirectMissing)
+	}
+	redirect, ok := c.RedirectTo(sent)
+	if !ok {
+		m := &Mismatch{Refusal: refuse(RedirectUnregistered), App: c.Name, Sent: sent}
+		m.Nearest, m.Common = Nearest(c.Redirects, sent)
+		if m.Common == len(sent) && strings.HasPrefix(string(m.Nearest)[m.Common:], "&") {
+			m.Refusal = refuse(RedirectTruncated) // sent unencoded: seed-contracts K13
+		}
+		return nil, Redirect{}, false, m
+	}
+	return c, redirect, true, nil
+}
+
+// fill reads the rest of the request; whatever is wrong with it may go back to
+// the app.
+func (s *Server) fill(r *AuthorizationRequest, c *Client, q url.Values) *Error {
+	p := c.profile()
+	var e *Error
+	if r.State, e = single(q, "state", maxState); e != nil {
+		return e
+	}
+	responseType, e := single(q, "response_type", 64)
+	if e != nil {
+		return e
+	}
+	if p.ResponseType && responseType == "" {
+		return refuseParam(ParamMissing, "response_type")
+	}
+	if responseType != "" && responseType != "code" {
+		return refuse(ResponseType)
+	}
+	if r.Challenge, e = challenge(q, p.PKCE); e != nil {
+		return e
+	}
+	if r.Nonce, e = single(q, "nonce", maxNonce); e != nil {
+		return e
+	}
+	scope, e := single(q, "scope", maxScope)
+	if e != nil {
+		return e
+	}
+	if scope != "" {
+		set, ok := ParseScope(scope)
+		if !ok || !c.ScopeSet().Contains(set) {
+			return refuse(ScopeUnknown)
+		}
+		r.Scope = set
+	}
+	return nil
+}
+
+// challenge reads the PKCE parameters. Only S256 is served; a method that is
+// absent means plain (RFC 7636, 4.3), which is refused like plain itself.
+func challenge(q url.Values, required bool) (string, *Error) {
+	value, e := single(q, "code_challenge", 256)
+	if e != nil {
+		return "", e
+	}
+	method, e := single(q, "code_challenge_method", 64)
+	switch {
+	case e != nil:
+		return "", e
+	case value == "" && method == "" && !required:
+		return "", nil
+	case value == "":
+		return "", refuse(ChallengeMissing)
+	case method != "S256":
+		return "", refuse(ChallengeMethod)
+	}
+	if b, err := base64.RawURLEncoding.Strict().DecodeString(value); err != nil || len(b) != 32 {
+		return "", refuse(ChallengeMalformed)
+	}
+	return value, nil
+}
+
+// single returns the one value of a parameter. A parameter sent twice is an
+// error, an empty one counts as omitted (RFC 6749, 3.1).
+func single(q url.Values, name string, limit int) (string, *Error) {
+	switch v := q[name]; {
+	case len(v) == 0:
+		return "", nil
+	case len(v) > 1:
+		return "", refuseParam(ParamRepeated, name)
+	case len(v[0]) > limit:
+		return "", refuseParam(ParamTooLong, name)
+	default:
+		return v[0], nil
+	}
+}
+
+// back builds the error answer to an app (RFC 6749, 4.1.2.1; RFC 9207, 2).
+func (s *Server) back(c *Client, r Redirect, state string, e *Error) Redirect {
+	r = r.with("error", string(e.Code), "error_description", e.Description, "state", state, "iss", s.issFor(c))
+	r.app, r.refusal = c.Name, e
+	return r
+}
+
+func (s *Server) issFor(c *Client) string {
+	if c.profile().Iss {
+		return s.issuer
+	}
+	return ""
+}
+
+const sealRequestPurpose = "authorization request"
+
+// Seal encrypts a validated request for a form of one session. session is any
+// stable name of the session that will decide.
+func (s *Server) Seal(r *AuthorizationRequest, session string) (string, error) {
+	plain, err := json.Marshal(r)
+	if err != nil {
+		return "", err
+	}
+	return base64.RawURLEncoding.EncodeToString(s.ring.seal(sealRequestPurpose+" "+session, plain)), nil
+}
+
+// Open decrypts what [Server.Seal] made for the same session.
+func (s *Server) Open(sealed, session string) (*AuthorizationRequest, error) {
+	box, err := base64.RawURLEncoding.DecodeString(sealed)
+	if err != nil {
+		return nil, refuseCause(RequestForeign, err)
+	}
+	plain, err := s.ring.open(sealRequestPurpose+" "+session, box)
+	if err != nil {
+		return nil, refuseCause(RequestForeign, err)
+	}
+	var r AuthorizationRequest
+	if err := json.Unmarshal(plain, &r); err != nil {
+		return nil, refuseCause(RequestForeign, err)
+	}
+	if !s.now().Before(r.Expires) {
+		return nil, refuse(RequestExpired)
+	}
+	return &r, nil
+}
+
+// reopen finds the client of a request again, and where it may go, by today's
+// registration: both may have changed since.
+func (s *Server) reopen(ctx context.Context, r *AuthorizationRequest) (*Client, Redirect, error) {
+	c, err := s.Client(ctx, r.ClientID)
+	switch {
+	case errors.Is(err, ErrNotFound):
+		return nil, Redirect{}, refuse(ClientUnknown)
+	case err != nil:
+		return nil, Redirect{}, err
+	case c.Status != Active:
+		return nil, Redirect{}, refuse(ClientSuspended)
+	}
+	redirect, ok := c.RedirectTo(r.RedirectURI)
+	if !ok {
+		return nil, Redirect{}, refuse(RedirectUnregistered)
+	}
+	redirect.app = c.Name
+	return c, redirect, nil
+}
+
+const pendingKind = "authorization"
+
+// Keep stores the query of a POSTed authorization request and returns the handle
+// under which our own GET finds it again (Kept). A POST from another origin thus
+// decides nothing.
+func (s *Server) Keep(ctx context.Context, q url.Values) (string, error) {
+	a, err := s.newArtefact()
+	if err != nil {
+		return "", err
+	}
+	sealed := s.ring.seal(pendingKind+" "+a.Secret.Reveal(), []byte(q.Encode()))
+	return a.Secret.Reveal(), s.storage.PutPending(ctx, a.Selector, pendingKind, sealed, s.now().Add(RequestLife))
+}
+
+// Kept returns the query that was stored under handle.
+func (s *Server) Kept(ctx context.Context, handle string) (url.Values, error) {
+	a, ok := parseArtefact(handle)
+	if !ok {
+		return nil, refuse(RequestExpired)
+	}
+	sealed, err := s.storage.Pending(ctx, a.Selector, pendingKind, s.now())
+	if errors.Is(err, ErrNotFound) {
+		return nil, refuse(RequestExpired)
+	}
+	if err != nil {
+		return nil, err
+	}
+	plain, err := s.ring.open(pendingKind+" "+handle, sealed)
+	if err != nil {
+		return nil, refuseCause(RequestExpired, err)
+	}
+	return url.ParseQuery(string(plain))
+}

@@ -1,0 +1,183 @@
+package oauth
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// clientCache keeps apps and audiences between requests. It follows the feed:
+// whoever changes an app, also the command line in another process, moves the
+// feed's sequence, and the follower reads it every pollEvery. Entries count only
+// while the last good read is younger than staleAfter; a node that cannot read
+// asks the database each time. Grants, tokens and sessions are never cached.
+type clientCache struct {
+	read atomic.Int64 // monotonic time since start at which the last good read was sent
+	seq  atomic.Int64 // how far the feed was followed
+
+	mu      sync.RWMutex
+	clients map[string]*Client
+	apis    map[string]*API
+}
+
+const (
+	pollEvery  = 40 * time.Millisecond
+	staleAfter = 100 * time.Millisecond
+	cacheMax   = 10_000 // apps; beyond it the cache begins anew
+)
+
+var start = time.Now()
+
+func (c *clientCache) fresh() bool {
+	sent := c.read.Load()
+	return sent != 0 && time.Since(start)-time.Duration(sent) < staleAfter
+}
+
+// Client reads an app that is not deleted. The value is shared: do not change it.
+func (s *Server) Client(ctx context.Context, id string) (*Client, error) {
+	c := &s.cache
+	if c.fresh() {
+		c.mu.RLock()
+		found := c.clients[id]
+		c.mu.RUnlock()
+		if found != nil {
+			return found, nil
+		}
+	}
+	seq := c.seq.Load()
+	client, err := s.storage.Client(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	// What was read before an event that the follower has seen since may be older
+	// than that event.
+	if c.fresh() && c.seq.Load() == seq {
+		if c.clients == nil || len(c.clients) >= cacheMax {
+			c.clients = map[string]*Client{}
+		}
+		c.clients[id] = client
+	}
+	return client, nil
+}
+
+func (s *Server) cachedAPI(ctx context.Context, id string) (*API, error) {
+	c := &s.cache
+	if c.fresh() {
+		c.mu.RLock()
+		found := c.apis[id]
+		c.mu.RUnlock()
+		if found != nil {
+			return found, nil
+		}
+	}
+	seq := c.seq.Load()
+	api, err := s.storage.API(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.fresh() && c.seq.Load() == seq {
+		if c.apis == nil {
+			c.apis = map[string]*API{}
+		}
+		c.apis[id] = api
+	}
+	return api, nil
+}
+
+// follow reads the feed once and drops what its events are about.
+func (s *Server) follow(ctx context.Context) error {
+	c := &s.cache
+	sent := time.Since(start)
+	seq, _, err := s.storage.Head(ctx)
+	if err != nil {
+		return err
+	}
+	if before := c.seq.Load(); before == 0 {
+		c.seq.Store(seq)
+	} else {
+		for before < seq {
+			events, err := s.storage.FeedAfter(ctx, before, 1000)
+			if err != nil {
+				return err
+			}
+			if len(events) == 0 {
+				break
+			}
+			if err := s.apply(ctx, events); err != nil {
+				return err
+			}
+			before = events[len(events)-1].Seq
+		}
+	}
+	c.read.Store(int64(sent))
+	return nil
+}
+
+// apply moves the mark under the lock under which entries are put, so that no
+// entry read before these events is put after them.
+func (s *Server) apply(ctx context.Context, events []Event) error {
+	c := &s.cache
+	reload := false
+	c.mu.Lock()
+	for _, e := range events {
+		if e.ClientID != "" {
+			delete(c.clients, e.ClientID)
+		}
+		switch e.Kind {
+		case EventAPIPut, EventAPISecretAdded:
+			clear(c.apis)
+		case EventKeyAdded:
+			reload = true
+		}
+	}
+	c.seq.Store(events[len(events)-1].Seq)
+	c.mu.Unlock()
+	if reload {
+		return s.loadKeys(ctx)
+	}
+	return nil
+}
+
+const (
+	flushEvery = 15 * time.Second
+	sweepEvery = 30 * time.Second
+	sweepBatch = 500
+)
+
+// Run does the server's chores until ctx ends: it follows the feed, notes when
+// things were last used, and removes what is over. It returns when all is still.
+func (s *Server) Run(ctx context.Context) {
+	poll, flush, sweep := time.NewTicker(pollEvery), time.NewTicker(flushEvery), time.NewTicker(sweepEvery)
+	defer poll.Stop()
+	defer flush.Stop()
+	defer sweep.Stop()
+	failing := false
+	chore := func(what string, err error) {
+		if err != nil && !errors.Is(err, context.Canceled) && !failing {
+			s.log.Error("a chore failed; it is tried again", "chore", what, "error", err)
+		}
+		failing = err != nil
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+			defer cancel()
+			chore("note use", s.flushUsage(last))
+			return
+		case <-poll.C:
+			chore("follow events", s.follow(ctx))
+		case <-flush.C:
+			chore("note use", s.flushUsage(ctx))
+		case <-sweep.C:
+			_, err := s.storage.Sweep(ctx, s.now(), sweepBatch)
+			chore("sweep", err)
+		}
+	}
+}

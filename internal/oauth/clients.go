@@ -1,0 +1,432 @@
+package oauth
+
+import (
+	"context"
+	"errors"
+	"net/url"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// ClientForm is what a developer or operator says of an app. It is checked whole:
+// every mistake is reported, each beside its field.
+type ClientForm struct {
+	ID        string // for an imported app; "" makes a UUID
+	Name      string
+	Type      ClientType
+	Profile   ProfileName
+	Redirects []string
+	Scopes    []ClientScope
+	Homepage  string
+	Terms     string
+	Privacy   string
+	Settings  ClientSettings // what only an operator may set; links and badge are not read from it
+}
+
+// FieldErrors are the mistakes of a form, by field name ("redirect_uri[2]").
+type FieldErrors map[string]*Error
+
+func (f FieldErrors) Error() string {
+	var b strings.Builder
+	for field, e := range f {
+		if b.Len() > 0 {
+			b.WriteString("; ")
+		}
+		b.WriteString(field + ": " + e.Description)
+	}
+	return b.String()
+}
+
+// Limits on what an app says of itself.
+const (
+	maxName = 60 // characters
+	maxLink = 500
+)
+
+// CreateClient registers an app. A confidential one gets its secret, which is
+// returned here and never again.
+func (s *Server) CreateClient(ctx context.Context, actor Actor, f ClientForm) (*Client, Secret, error) {
+	if actor.Kind != AsUser && !actor.runs() {
+		return nil, "", refuse(NotSignedIn)
+	}
+	c := &Client{Type: f.Type, Profile: f.Profile, Origin: "portal", Status: Active, Version: 1, Created: s.now()}
+	if actor.Kind == AsUser || actor.Kind == AsOperator {
+		c.Owner = actor.ID
+	} else {
+		c.Origin = "command"
+	}
+	c.AuthMethod = BySecret
+	if c.Type == Public {
+		c.AuthMethod = ByNone
+	}
+	errs := s.applyForm(actor, c, f)
+	switch {
+	case c.Profile != Standard && c.Profile != Exchange && c.Profile != Direct:
+		errs["type"] = refuse(FieldRequired)
+	case c.Profile == Exchange && c.Type != Confidential, c.Profile == Direct && c.Type != Public, c.Type != Confidential && c.Type != Public:
+		errs["type"] = refuse(FieldRequired)
+	case c.Profile == Direct && !actor.runs():
+		errs["type"] = refuse(NotPermitted) // it mints guests unasked: the operator decides
+	}
+	var err error
+	switch {
+	case f.ID == "":
+		if c.ID, err = s.newUUID(); err != nil {
+			return nil, "", err
+		}
+	case !actor.runs():
+		errs["id"] = refuse(NotPermitted)
+	case !opaqueID(f.ID) || strings.HasPrefix(f.ID, "https://"):
+		errs["id"] = refuse(IDMalformed)
+	case f.Profile == Exchange && !isUUID(f.ID):
+		errs["id"] = refuse(IDMalformed)
+	default:
+		c.ID = f.ID
+	}
+	if len(errs) > 0 {
+		return nil, "", errs
+	}
+	var secret Secret
+	if c.AuthMethod == BySecret {
+		var row ClientSecret
+		if secret, row, err = s.newSecret(); err != nil {
+			return nil, "", err
+		}
+		c.Secrets = []ClientSecret{row}
+	}
+	e, err := s.NewEvent(ctx, EventClientCreated, actor, map[string]any{"name": c.Name, "profile": c.Profile, "type": c.Type, "redirects": c.Redirects, "scopes": c.Scopes})
+	if err != nil {
+		return nil, "", err
+	}
+	e.ClientID = c.ID
+	won, err := s.storage.CreateClient(ctx, c, e)
+	switch {
+	case err != nil:
+		return nil, "", err
+	case !won:
+		return nil, "", FieldErrors{"id": refuse(IDTaken)}
+	}
+	return c, secret, nil
+}
+
+func (s *Server) newSecret() (Secret, ClientSecret, error) {
+	secret, err := NewClientSecret(s.rand)
+	if err != nil {
+		return "", ClientSecret{}, err
+	}
+	text := secret.Reveal()
+	return secret, ClientSecret{Hash: HashOf(secret), Last4: text[len(text)-4:], Created: s.now()}, nil
+}
+
+// applyForm checks a form and fills c with it.
+func (s *Server) applyForm(actor Actor, c *Client, f ClientForm) FieldErrors {
+	errs := FieldErrors{}
+	c.Name = strings.TrimSpace(f.Name)
+	if e := s.checkName(c.Name); e != nil {
+		errs["name"] = e
+	}
+	c.Redirects = nil
+	for i, raw := range f.Redirects {
+		raw = strings.TrimSpace(raw)
+		if raw == "" {
+			continue
+		}
+		if e := checkRedirect(c, raw, c.Redirects); e != nil {
+			errs[indexed("redirect_uri", i)] = e
+			continue
+		}
+		c.Redirects = append(c.Redirects, RedirectURI(raw))
+	}
+	if len(c.Redirects) == 0 && len(errs) == 0 {
+		errs[indexed("redirect_uri", 0)] = refuse(FieldRequired)
+	}
+	c.Scopes = nil
+	seen := map[string]bool{}
+	for _, sc := range f.Scopes {
+		if s.catalogue.Scope(sc.Name) == nil {
+			errs["scope"] = refuse(ScopeUnknown)
+			continue
+		}
+		if !seen[sc.Name] {
+			seen[sc.Name] = true
+			c.Scopes = append(c.Scopes, sc)
+		}
+	}
+	if len(c.Scopes) == 0 && c.Profile != Direct && errs["scope"] == nil {
+		errs["scope"] = refuse(FieldRequired)
+	}
+	for field, pair := range map[string]struct {
+		from string
+		to   *string
+	}{"homepage": {f.Homepage, &c.Settings.Homepage}, "terms": {f.Terms, &c.Settings.Terms}, "privacy": {f.Privacy, &c.Settings.Privacy}} {
+		link := strings.TrimSpace(pair.from)
+		if link != "" {
+			if e := checkLink(link); e != nil {
+				errs[field] = e
+				continue
+			}
+		}
+		*pair.to = link
+	}
+	if actor.runs() {
+		c.Settings.NoPKCE = f.Settings.NoPKCE
+		c.Settings.RotateRefresh = f.Settings.RotateRefresh
+		c.Settings.ContinueGuest = f.Settings.ContinueGuest
+		c.Settings.APIKeyHash = f.Settings.APIKeyHash
+	}
+	c.Settings.Iss = f.Settings.Iss
+	return errs
+}
+
+func indexed(field string, i int) string { return field + "[" + string(rune('0'+i%10)) + "]" }
+
+func checkLink(link string) *Error {
+	u, err := url.Parse(link)
+	if err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil || len(link) > maxLink || strings.ContainsFunc(link, func(r rune) bool { return r <= ' ' || r >= 0x7f }) {
+		return refuse(LinkNotHTTPS)
+	}
+	return nil
+}
+
+// checkName refuses names that could deceive on the consent page (attack B6):
+// control, format and bidi characters, marks that pose as a badge, and letters of
+// more than one script in one name.
+func (s *Server) checkName(name string) *Error {
+	switch {
+	case name == "":
+		return refuse(FieldRequired)
+	case utf8.RuneCountInString(name) > maxName:
+		return refuse(FieldTooLong)
+	case !utf8.ValidString(name):
+		return refuse(FieldUnclean)
+	}
+	script := ""
+	for _, r := range name {
+		switch {
+		case unicode.In(r, unicode.Cc, unicode.Cf, unicode.Co, unicode.Cs, unicode.So, unicode.Zl, unicode.Zp) || r > 0xffff:
+			return refuse(FieldUnclean)
+		case !unicode.IsLetter(r):
+			continue
+		}
+		in := scriptOf(r)
+		if script != "" && in != script {
+			return refuse(FieldUnclean)
+		}
+		script = in
+	}
+	return nil
+}
+
+// scriptOf names the script of a letter. Japanese writes three scripts together,
+// so they count as one.
+func scriptOf(r rune) string {
+	for name, table := range unicode.Scripts {
+		if unicode.Is(table, r) {
+			switch name {
+			case "Han", "Hiragana", "Katakana":
+				return "Japanese or Chinese"
+			}
+			return name
+		}
+	}
+	return "unknown"
+}
+
+// MyClient reads an app that the actor may manage.
+func (s *Server) MyClient(ctx context.Context, actor Actor, id string) (*Client, error) {
+	c, err := s.storage.Client(ctx, id)
+	switch {
+	case errors.Is(err, ErrNotFound):
+		return nil, refuse(NoSuch)
+	case err != nil:
+		return nil, err
+	case !actor.runs() && (actor.Kind != AsUser || c.Owner == "" || c.Owner != actor.ID):
+		return nil, refuse(NotPermitted) // 404, not 403: ids of others stay unknown (attack B4)
+	}
+	return c, nil
+}
+
+// Clients lists the actor's apps, or all for who runs the platform and asks for
+// all.
+func (s *Server) Clients(ctx context.Context, actor Actor, all bool, p Page) ([]*Client, error) {
+	switch {
+	case all && actor.runs():
+		return s.storage.Clients(ctx, "", p)
+	case (actor.Kind == AsUser || actor.Kind == AsOperator) && actor.ID != "":
+		return s.storage.Clients(ctx, actor.ID, p)
+	}
+	return nil, refuse(NotSignedIn)
+}
+
+// UpdateClient changes an app. version is the one that the form was made from:
+// it refuses to overwrite what somebody else changed meanwhile. Type, profile and
+// id never change.
+func (s *Server) UpdateClient(ctx context.Context, actor Actor, id string, version int64, f ClientForm) (*Client, error) {
+	old, err := s.MyClient(ctx, actor, id)
+	if err != nil {
+		return nil, err
+	}
+	c := cloneClient(old)
+	c.Version = version
+	if errs := s.applyForm(actor, c, f); len(errs) > 0 {
+		return nil, errs
+	}
+	// A name that the operator vouched for is not carried over to another name.
+	if c.Name != old.Name && !actor.runs() {
+		c.Settings.Verified = false
+	}
+	return c, s.writeClient(ctx, actor, old, c)
+}
+
+// VerifyClient gives or takes the operator's badge.
+func (s *Server) VerifyClient(ctx context.Context, actor Actor, id string, verified bool) error {
+	if !actor.runs() {
+		return refuse(NotPermitted)
+	}
+	old, err := s.MyClient(ctx, actor, id)
+	if err != nil {
+		return err
+	}
+	c := cloneClient(old)
+	c.Settings.Verified = verified
+	return s.writeClient(ctx, actor, old, c)
+}
+
+func (s *Server) writeClient(ctx context.Context, actor Actor, old, c *Client) error {
+	type view struct {
+		Name      string
+		Redirects []RedirectURI
+		Scopes    []ClientScope
+		Settings  ClientSettings
+	}
+	e, err := s.NewEvent(ctx, EventClientUpdated, actor, map[string]any{
+		"before": view{old.Name, old.Redirects, old.Scopes, old.Settings.public()}, "after": view{c.Name, c.Redirects, c.Scopes, c.Settings.public()}})
+	if err != nil {
+		return err
+	}
+	e.ClientID = c.ID
+	won, err := s.storage.UpdateClient(ctx, c, e)
+	if err == nil && !won {
+		return refuse(Changed)
+	}
+	return err
+}
+
+// public returns the settings without what is at rest of credentials.
+func (s ClientSettings) public() ClientSettings {
+	s.APIKeyHash = nil
+	return s
+}
+
+// SuspendClient stops an app at once: it gets no codes and no keys, and its keys
+// are refused until it is resumed.
+func (s *Server) SuspendClient(ctx context.Context, actor Actor, id string) error {
+	return s.setClientStatus(ctx, actor, id, Suspended, EventClientSuspended, actor.runs())
+}
+
+// ResumeClient lets a suspended app go on.
+func (s *Server) ResumeClient(ctx context.Context, actor Actor, id string) error {
+	return s.setClientStatus(ctx, actor, id, Active, EventClientResumed, actor.runs())
+}
+
+// DeleteClient ends an app for ever, with every key of it. name must be the
+// app's name, typed by whoever deletes it.
+func (s *Server) DeleteClient(ctx context.Context, actor Actor, id, name string) error {
+	c, err := s.MyClient(ctx, actor, id)
+	if err != nil {
+		return err
+	}
+	if strings.TrimSpace(name) != c.Name {
+		return FieldErrors{"name": refuse(FieldRequired)}
+	}
+	return s.setClientStatus(ctx, actor, id, Deleted, EventClientDeleted, true)
+}
+
+func (s *Server) setClientStatus(ctx context.Context, actor Actor, id string, to Status, kind Kind, allowed bool) error {
+	if _, err := s.MyClient(ctx, actor, id); err != nil {
+		return err
+	}
+	if !allowed {
+		return refuse(NotPermitted)
+	}
+	e, err := s.NewEvent(ctx, kind, actor, nil)
+	if err != nil {
+		return err
+	}
+	e.ClientID = id
+	won, err := s.storage.SetClientStatus(ctx, id, to, e)
+	if err == nil && !won {
+		return refuse(Changed)
+	}
+	return err
+}
+
+// AddSecret gives an app a second secret, so that the first can be replaced
+// without an outage. It is returned here and never again.
+func (s *Server) AddSecret(ctx context.Context, actor Actor, id string) (Secret, error) {
+	c, err := s.MyClient(ctx, actor, id)
+	switch {
+	case err != nil:
+		return "", err
+	case c.AuthMethod != BySecret:
+		return "", refuse(NoSuch)
+	}
+	secret, row, err := s.newSecret()
+	if err != nil {
+		return "", err
+	}
+	e, err := s.NewEvent(ctx, EventSecretAdded, actor, map[string]string{"last4": row.Last4})
+	if err != nil {
+		return "", err
+	}
+	e.ClientID = id
+	won, err := s.storage.AddSecret(ctx, id, row, e)
+	switch {
+	case err != nil:
+		return "", err
+	case !won:
+		return "", refuse(TooMany)
+	}
+	return secret, nil
+}
+
+// RevokeSecret ends the secret whose last four characters are last4. The only
+// secret cannot be revoked.
+func (s *Server) RevokeSecret(ctx context.Context, actor Actor, id, last4 string) error {
+	c, err := s.MyClient(ctx, actor, id)
+	if err != nil {
+		return err
+	}
+	var match *ClientSecret
+	for i := range c.Secrets {
+		if c.Secrets[i].Last4 == last4 {
+			match = &c.Secrets[i]
+		}
+	}
+	switch {
+	case match == nil:
+		return refuse(NoSuch)
+	case len(c.Secrets) == 1:
+		return refuse(LastSecret)
+	}
+	e, err := s.NewEvent(ctx, EventSecretRevoked, actor, map[string]string{"last4": last4})
+	if err != nil {
+		return err
+	}
+	e.ClientID = id
+	won, err := s.storage.RevokeSecret(ctx, id, match.Hash, e)
+	if err == nil && !won {
+		return refuse(Changed)
+	}
+	return err
+}
+
+// Reach says how many live grants an app has, of how many users: what deleting it
+// would end.
+func (s *Server) Reach(ctx context.Context, actor Actor, id string) (grants, users int, err error) {
+	if _, err := s.MyClient(ctx, actor, id); err != nil {
+		return 0, 0, err
+	}
+	return s.storage.CountGrants(ctx, id)
+}

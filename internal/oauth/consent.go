@@ -1,0 +1,391 @@
+package oauth
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Consent is what is put before a user: who asks, for what, and what he has to
+// choose from.
+type Consent struct {
+	Request    *AuthorizationRequest
+	Client     *Client
+	User       *User
+	Redirect   Redirect // where the browser goes next
+	Stores     []StoreChoice
+	Scopes     []ScopeChoice
+	NeedsStore bool // a store must be chosen, unless every optional store scope is declined
+	Repeat     bool // the app is connected already: choices show what it has
+	Lasting    bool // the key works until it is revoked
+}
+
+// StoreChoice is one store on the consent page.
+type StoreChoice struct {
+	Membership
+	May    bool // false: the user may not connect apps to it
+	Ticked bool
+}
+
+// ScopeChoice is one scope on the consent page.
+type ScopeChoice struct {
+	Scope
+	Required bool
+	Held     bool // granted before
+}
+
+// Delegable returns the stores that may be ticked.
+func (c *Consent) Delegable() int {
+	n := 0
+	for _, s := range c.Stores {
+		if s.May {
+			n++
+		}
+	}
+	return n
+}
+
+// Ask prepares the consent of a user. If the app authenticates, is standard, and
+// has everything already that it asks for, the second result is where to go at
+// once (DESIGN, decision 1); a profile whose keys do not expire always asks.
+func (s *Server) Ask(ctx context.Context, r *AuthorizationRequest, userID string, authTime time.Time) (*Consent, Redirect, error) {
+	c, redirect, err := s.reopen(ctx, r)
+	if err != nil {
+		return nil, Redirect{}, err
+	}
+	if c.Profile == Direct {
+		return nil, Redirect{}, refuse(ProfileMismatch)
+	}
+	user, err := s.activeUser(ctx, userID)
+	if err != nil {
+		return nil, Redirect{}, err
+	}
+	members, err := s.storage.Memberships(ctx, userID)
+	if err != nil {
+		return nil, Redirect{}, err
+	}
+	held, err := s.held(ctx, c, userID)
+	if err != nil {
+		return nil, Redirect{}, err
+	}
+	asked := s.asked(c, r)
+	stores, _ := s.catalogue.split(asked)
+	if held != nil && c.Profile == Standard && held.Grant.Status == Live && held.covers(asked) {
+		back, err := s.decide(ctx, r, c, redirect, user, held, decided{unchanged: true, approved: asked, authTime: authTime})
+		if err != nil && !errors.Is(err, &Error{Reason: RequestSpent}) {
+			return nil, Redirect{}, err
+		}
+		return nil, back, err
+	}
+	q := &Consent{Request: r, Client: c, User: user, Redirect: redirect, NeedsStore: len(stores) > 0, Repeat: held != nil, Lasting: c.profile().Lasting}
+	for _, m := range members {
+		if m.StoreStatus != Active {
+			continue
+		}
+		choice := StoreChoice{Membership: m, May: m.MayDelegate}
+		choice.Ticked = choice.May && held != nil && held.has(m.StoreID)
+		q.Stores = append(q.Stores, choice)
+	}
+	if held == nil && q.Delegable() == 1 { // one store: shown and chosen
+		for i := range q.Stores {
+			q.Stores[i].Ticked = q.Stores[i].May
+		}
+	}
+	required := c.required()
+	for _, sc := range s.catalogue.Scopes {
+		if asked.Has(sc.Name) {
+			q.Scopes = append(q.Scopes, ScopeChoice{Scope: sc, Required: required.Has(sc.Name), Held: held != nil && held.holds(sc.Name)})
+		}
+	}
+	return q, Redirect{}, nil
+}
+
+// asked is what the request asks for: everything registered, or the subset that
+// it named. A scope that left the catalogue cannot be asked for.
+func (s *Server) asked(c *Client, r *AuthorizationRequest) ScopeSet {
+	all := c.ScopeSet()
+	if r.Scope != nil {
+		all = all.And(r.Scope)
+	}
+	store, account := s.catalogue.split(all)
+	return store.Or(account)
+}
+
+// held reads what an authenticating app has already of this user, or nil. What
+// was granted to a public app never counts: anybody could be asking in its name.
+func (s *Server) held(ctx context.Context, c *Client, userID string) (*Standing, error) {
+	if c.Type != Confidential {
+		return nil, nil
+	}
+	id, err := s.storage.DefaultGrant(ctx, userID, c.ID)
+	if errors.Is(err, ErrNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	st, err := s.storage.Standing(ctx, id)
+	if err != nil || st.Grant.Status == GrantIsRevoked {
+		return nil, err
+	}
+	return st, nil
+}
+
+func (s *Standing) has(storeID string) bool {
+	return s.Grant.AllStores || slices.ContainsFunc(s.Grant.Stores, func(g GrantStore) bool { return g.StoreID == storeID })
+}
+
+func (s *Standing) holds(scope string) bool {
+	if s.Grant.Account.Has(scope) || s.Grant.Scopes.Has(scope) {
+		return true
+	}
+	return slices.ContainsFunc(s.Grant.Stores, func(g GrantStore) bool { return g.Scopes.Has(scope) })
+}
+
+// covers reports whether every asked scope holds now, store scopes in every store
+// of the grant.
+func (s *Standing) covers(asked ScopeSet) bool {
+	rights := s.rights()
+	if rights.empty() || len(rights.Stores) < len(s.Grant.Stores) {
+		return false
+	}
+	return rights.Flat().Contains(asked)
+}
+
+func (s *Server) activeUser(ctx context.Context, id string) (*User, error) {
+	u, err := s.storage.User(ctx, id)
+	switch {
+	case errors.Is(err, ErrNotFound):
+		return nil, refuse(NotSignedIn)
+	case err != nil:
+		return nil, err
+	case u.Status != Active || u.Kind == Guest:
+		return nil, refuse(UserSuspended)
+	}
+	return u, nil
+}
+
+// Decision is what a user pressed and ticked. Ids come from a form: none is
+// trusted.
+type Decision struct {
+	Allow     bool
+	Stores    []string
+	AllStores bool     // also stores that come later
+	Scopes    []string // the optional ones that were ticked
+	AuthTime  time.Time
+}
+
+// Decide carries out a user's decision on a request that [Server.Open] returned
+// for his session, and returns where the browser goes with it. Errors of code
+// [Incorrect] are the user's to mend on the same page; RequestSpent says that the
+// app is connected already. Pressing Allow twice gives a second code of the same
+// deadline, and the first is void.
+func (s *Server) Decide(ctx context.Context, userID string, r *AuthorizationRequest, d Decision) (Redirect, error) {
+	c, redirect, err := s.reopen(ctx, r)
+	if err != nil {
+		return Redirect{}, err
+	}
+	if c.Profile == Direct {
+		return Redirect{}, refuse(ProfileMismatch)
+	}
+	user, err := s.activeUser(ctx, userID)
+	if err != nil {
+		return Redirect{}, err
+	}
+	if !d.Allow {
+		return s.deny(ctx, r, c, redirect, user)
+	}
+	asked := s.asked(c, r)
+	required := c.required()
+	approved := asked.filter(func(name string) bool { return required.Has(name) || slices.Contains(d.Scopes, name) })
+	choice := decided{approved: approved, stores: Scopes(d.Stores...), all: d.AllStores, authTime: d.AuthTime}
+	storeScopes, _ := s.catalogue.split(approved)
+	switch {
+	case len(approved) == 0:
+		return Redirect{}, refuse(NothingToGrant)
+	case len(storeScopes) == 0:
+		choice.stores, choice.all = nil, false
+	default:
+		if err := s.checkStores(ctx, userID, choice); err != nil {
+			return Redirect{}, err
+		}
+	}
+	// Somebody else's edit between our read and our write is seen as a lost guard:
+	// read again, decide again.
+	for range 5 {
+		held, err := s.held(ctx, c, userID)
+		if err != nil {
+			return Redirect{}, err
+		}
+		if held == nil && c.Type == Public {
+			held, err = s.grantOfRequest(ctx, r)
+			if err != nil {
+				return Redirect{}, err
+			}
+		}
+		back, err := s.decide(ctx, r, c, redirect, user, held, choice)
+		if !errors.Is(err, &Error{Reason: Changed}) {
+			return back, err
+		}
+		if err := s.checkStores(ctx, userID, choice); len(storeScopes) > 0 && err != nil {
+			return Redirect{}, err
+		}
+	}
+	return Redirect{}, refuse(Changed)
+}
+
+// checkStores compares posted ids with the user's memberships of this moment.
+// Foreign ids are refused, not dropped (attack B3).
+func (s *Server) checkStores(ctx context.Context, userID string, d decided) error {
+	members, err := s.storage.Memberships(ctx, userID)
+	if err != nil {
+		return err
+	}
+	may := map[string]bool{}
+	for _, m := range members {
+		if m.MayDelegate && m.StoreStatus == Active {
+			may[m.StoreID] = true
+		}
+	}
+	switch {
+	case len(may) == 0:
+		return refuse(NothingToGrant)
+	case len(d.stores) == 0 && !d.all:
+		return refuse(StoreNone)
+	}
+	for _, id := range d.stores {
+		if !may[id] {
+			return refuse(StoreForeign)
+		}
+	}
+	return nil
+}
+
+// decided is a decision after all checks that need no guard.
+type decided struct {
+	unchanged bool // nobody was asked: the grant covers the request already
+	approved  ScopeSet
+	stores    []string
+	all       bool
+	authTime  time.Time
+}
+
+// requestGrant is the id of the grant that a public app's request makes, so that
+// a second Allow meets the same row.
+func requestGrant(r *AuthorizationRequest) string { return "gr_" + strings.TrimPrefix(r.ID, "rq_") }
+
+func (s *Server) grantOfRequest(ctx context.Context, r *AuthorizationRequest) (*Standing, error) {
+	st, err := s.storage.Standing(ctx, requestGrant(r))
+	if errors.Is(err, ErrNotFound) {
+		return nil, nil
+	}
+	return st, err
+}
+
+// decide writes one decision: grant, code and event together. It returns Changed
+// if it lost against another write.
+func (s *Server) decide(ctx context.Context, r *AuthorizationRequest, c *Client, redirect Redirect, u *User, held *Standing, d decided) (Redirect, error) {
+	if err := s.unspent(ctx, r, u); err != nil {
+		return Redirect{}, err
+	}
+	code, err := s.newArtefact()
+	if err != nil {
+		return Redirect{}, err
+	}
+	now := s.now()
+	rec := DecisionRecord{Now: now, Unchanged: d.unchanged}
+	kind := EventGrantEdited
+	switch {
+	case held == nil:
+		rec.Create, kind = true, EventGrantMade
+		rec.Grant = Grant{ID: requestGrant(r), UserID: u.ID, ClientID: c.ID, Default: c.Type == Confidential, Status: Pending, Rev: 1, Created: now}
+		s.merge(&rec.Grant, d)
+	case d.unchanged:
+		kind = EventCodeIssued
+		rec.Grant, rec.Rev = held.Grant, held.Grant.Rev
+	default:
+		rec.Grant, rec.Rev = held.Grant, held.Grant.Rev
+		s.merge(&rec.Grant, d)
+	}
+	for _, id := range d.stores {
+		if held == nil || !held.has(id) {
+			rec.Connecting = append(rec.Connecting, id)
+		}
+	}
+	rec.Code = StoredCode{
+		Selector: code.Selector, Hash: HashOf(code.Secret), Request: r.ID, ClientID: c.ID, GrantID: rec.Grant.ID, Profile: c.Profile, API: s.api.ID,
+		Redirect: r.RedirectURI, RedirectSent: r.RedirectSent, Challenge: r.Challenge, Nonce: r.Nonce, AuthTime: d.authTime, Expires: now.Add(CodeLife),
+	}
+	if r.Scope != nil {
+		rec.Code.Narrowing = d.approved
+	}
+	// What was shown stands in the event, so that a dispute can be settled.
+	if rec.Event, err = s.NewEvent(ctx, kind, Actor{AsUser, u.ID}, map[string]any{
+		"request": r.ID, "asked": s.asked(c, r), "approved": d.approved, "stores": d.stores, "all_stores": d.all, "app": c.Name,
+	}); err != nil {
+		return Redirect{}, err
+	}
+	rec.Event.ClientID, rec.Event.UserID, rec.Event.GrantID = c.ID, u.ID, rec.Grant.ID
+	won, err := s.storage.RecordDecision(ctx, rec)
+	switch {
+	case err != nil:
+		return Redirect{}, err
+	case !won:
+		return Redirect{}, refuse(Changed)
+	}
+	back := redirect.with("code", code.Secret.Reveal(), "state", r.State, "iss", s.issFor(c))
+	return back, nil
+}
+
+// unspent refuses a request whose code was redeemed or has run out.
+func (s *Server) unspent(ctx context.Context, r *AuthorizationRequest, u *User) error {
+	code, err := s.storage.CodeOfRequest(ctx, r.ID)
+	switch {
+	case errors.Is(err, ErrNotFound):
+		return nil
+	case err != nil:
+		return err
+	case code.RedeemedFamily != "":
+		return refuse(RequestSpent)
+	case !s.now().Before(code.Expires):
+		return refuse(RequestExpired)
+	}
+	return nil
+}
+
+// merge applies a decision to a grant (DESIGN, decision 1): a store that stays
+// ticked keeps its scopes and gains those approved now, a newly ticked one gets
+// only those approved now, an unticked one leaves.
+func (s *Server) merge(g *Grant, d decided) {
+	stores, account := s.catalogue.split(d.approved)
+	g.Account = g.Account.Or(account)
+	if len(stores) == 0 {
+		return // nothing about stores was asked: what is connected stays
+	}
+	before := *g
+	g.Scopes, g.Stores, g.AllStores = stores, nil, d.all
+	if d.all {
+		if before.AllStores {
+			g.Scopes = before.Scopes.Or(stores)
+		}
+		return
+	}
+	for _, id := range d.stores {
+		g.Stores = append(g.Stores, GrantStore{StoreID: id, Scopes: before.scopesIn(id).Or(stores)})
+	}
+	g.normalise()
+}
+
+func (s *Server) deny(ctx context.Context, r *AuthorizationRequest, c *Client, redirect Redirect, u *User) (Redirect, error) {
+	e, err := s.NewEvent(ctx, EventConsentDenied, Actor{AsUser, u.ID}, map[string]string{"request": r.ID})
+	if err != nil {
+		return Redirect{}, err
+	}
+	e.ClientID, e.UserID = c.ID, u.ID
+	if err := s.storage.NoteEvent(ctx, e); err != nil {
+		return Redirect{}, err
+	}
+	return s.back(c, redirect, r.State, refuse(UserDenied)), nil
+}

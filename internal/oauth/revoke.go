@@ -1,0 +1,57 @@
+package oauth
+
+import (
+	"context"
+	"errors"
+)
+
+// Revoke ends the key or the refresh chain that token belongs to (RFC 7009). It
+// takes access tokens and refresh tokens of every profile; a token that is
+// unknown, or another client's, changes nothing and is no error (2.2).
+func (s *Server) Revoke(ctx context.Context, auth ClientAuth, token string) error {
+	c, err := s.authenticate(ctx, auth, nil)
+	if err != nil {
+		return err
+	}
+	if token == "" {
+		return refuseParam(ParamMissing, "token")
+	}
+	family, err := s.familyOf(ctx, token)
+	if err != nil || family == "" {
+		return err
+	}
+	f, _, err := s.storage.Family(ctx, family)
+	if errors.Is(err, ErrNotFound) || err == nil && f.ClientID != c.ID {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	e, err := s.NewEvent(ctx, EventFamilyRevoked, Actor{AsClient, c.ID}, map[string]any{"family": f.ID})
+	if err != nil {
+		return err
+	}
+	e.ClientID, e.UserID, e.GrantID = c.ID, f.UserID, f.GrantID
+	_, err = s.storage.RevokeFamily(ctx, f.ID, e)
+	return err
+}
+
+func (s *Server) familyOf(ctx context.Context, token string) (string, error) {
+	if v, ok := s.verifyOwn(token); ok {
+		return v.family, nil
+	}
+	a, ok := parseArtefact(token)
+	if !ok {
+		return "", nil
+	}
+	t, _, _, err := s.storage.Refresh(ctx, a.Selector, "")
+	switch {
+	case errors.Is(err, ErrNotFound):
+		return "", nil
+	case err != nil:
+		return "", err
+	case !t.Hash.Matches(a.Secret):
+		return "", nil
+	}
+	return t.Family, nil
+}

@@ -1,0 +1,121 @@
+package oauth
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"strings"
+	"time"
+)
+
+// Config is what a server is made of. Issuer, Storage, Ring, Catalogue and
+// Audience are required.
+type Config struct {
+	Issuer   string // RFC 8414; iss of every token, byte for byte
+	PagesURL string // where people's pages are; "" means Issuer
+	APIURL   string // where the exchange is, for documents and snippets; "" means Issuer
+	Audience string // aud of keys: the URI of the platform's API
+
+	Catalogue *Catalogue
+	Storage   Storage
+	Ring      *KeyRing
+	Log       *slog.Logger
+	Now       func() time.Time // nil: the wall clock
+	Rand      io.Reader        // nil: crypto/rand
+}
+
+// Server is the authorization server. Its methods are safe for concurrent use.
+type Server struct {
+	issuer, pages, apiURL string
+	catalogue             *Catalogue
+	storage               Storage
+	ring                  *KeyRing
+	log                   *slog.Logger
+	now                   func() time.Time
+	rand                  io.Reader
+
+	api     *API // the audience of every key
+	refresh []byte
+	keys    keySet
+	cache   clientCache
+	indices allotment
+	usage   usage
+}
+
+// New makes a server on a migrated database. It creates what a fresh database
+// lacks: the audience and the signing keys.
+func New(ctx context.Context, c Config) (*Server, error) {
+	switch {
+	case c.Issuer == "" || strings.HasSuffix(c.Issuer, "/"):
+		return nil, errors.New("oauth: an issuer without a trailing slash is required")
+	case c.Storage == nil || c.Ring == nil || c.Catalogue == nil || c.Audience == "":
+		return nil, errors.New("oauth: storage, key ring, catalogue and audience are required")
+	}
+	s := &Server{
+		issuer: c.Issuer, pages: cmp.Or(c.PagesURL, c.Issuer), apiURL: cmp.Or(c.APIURL, c.Issuer),
+		catalogue: c.Catalogue, storage: c.Storage, ring: c.Ring, log: c.Log, now: c.Now, rand: c.Rand,
+		refresh: c.Ring.derive("refresh successor"),
+	}
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
+	}
+	if s.now == nil {
+		s.now = time.Now
+	}
+	if s.rand == nil {
+		s.rand = rand.Reader
+	}
+	s.usage.init()
+	var err error
+	if s.api, err = s.ensureAPI(ctx, c.Audience); err != nil {
+		return nil, err
+	}
+	if err := s.loadKeys(ctx); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// Issuer returns the issuer identifier (RFC 8414, 2).
+func (s *Server) Issuer() string { return s.issuer }
+
+// PagesURL returns the base of people's pages.
+func (s *Server) PagesURL() string { return s.pages }
+
+// APIURL returns the base of the exchange, as developers see it.
+func (s *Server) APIURL() string { return s.apiURL }
+
+// Audience returns the URI that keys are for.
+func (s *Server) Audience() string { return s.api.URI }
+
+// Catalogue returns every scope there is.
+func (s *Server) Catalogue() *Catalogue { return s.catalogue }
+
+// Now returns the server's time.
+func (s *Server) Now() time.Time { return s.now() }
+
+// ensureAPI finds the audience or creates it.
+func (s *Server) ensureAPI(ctx context.Context, uri string) (*API, error) {
+	for range 2 { // another node may create it first
+		a, err := s.storage.APIByURI(ctx, uri)
+		if err == nil || !errors.Is(err, ErrNotFound) {
+			return a, err
+		}
+		id, err := s.newID("api_")
+		if err != nil {
+			return nil, err
+		}
+		e, err := s.NewEvent(ctx, EventAPIPut, Actor{Kind: AsSystem}, map[string]string{"uri": uri})
+		if err != nil {
+			return nil, err
+		}
+		if _, err := s.storage.CreateAPI(ctx, &API{ID: id, URI: uri, Name: uri}, e); err != nil {
+			return nil, err
+		}
+	}
+	return nil, fmt.Errorf("oauth: the audience %s could not be created", uri)
+}

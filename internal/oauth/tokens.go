@@ -1,0 +1,145 @@
+package oauth
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+
+	"github.com/go-jose/go-jose/v4"
+)
+
+// The typ headers. Kinds of JWT from one issuer are mutually exclusive (RFC
+// 8725bis, 3.12).
+const (
+	TypAccess  = "at+jwt"     // RFC 9068
+	TypLasting = "apikey+jwt" // ours: no exp, so that a stock at+jwt verifier refuses it
+)
+
+// Claims is the payload of a key.
+type Claims struct {
+	Issuer   string      `json:"iss"`
+	Audience string      `json:"aud"`
+	Subject  string      `json:"sub"`
+	ClientID string      `json:"client_id"`
+	IssuedAt int64       `json:"iat"`
+	Expires  int64       `json:"exp,omitempty"` // absent in a lasting key
+	ID       string      `json:"jti"`
+	Scope    string      `json:"scope,omitempty"`
+	Rights   []Right     `json:"rights,omitempty"` // absent when they cannot be printed
+	GrantID  string      `json:"grant_id"`
+	ISeq     int64       `json:"iseq"` // the feed's sequence as read before signing
+	Status   StatusClaim `json:"status"`
+	Narrowed string      `json:"narrowed,omitempty"` // a refresh asked for no more than this
+}
+
+// StatusClaim is the status claim of the Token Status List draft, section 6.
+type StatusClaim struct {
+	List StatusRef `json:"status_list"`
+}
+
+// StatusRef names a place in a status list.
+type StatusRef struct {
+	Index int64  `json:"idx"`
+	URI   string `json:"uri"`
+}
+
+const listBits = 20 // 2^20 indices in one status list
+
+// statusOf renders a family's index. The list's URI carries the epoch, so that a
+// restored database hands out other ones.
+func (s *Server) statusOf(index, epoch int64) StatusClaim {
+	return StatusClaim{StatusRef{
+		Index: index & (1<<listBits - 1),
+		URI:   s.issuer + "/status/" + strconv.FormatInt(epoch, 10) + "-" + strconv.FormatInt(index>>listBits, 10),
+	}}
+}
+
+// mint signs an access token of a family. rights are what it may do now; st says
+// when that was read; narrowed, if not nil, limits this one token for its life.
+func (s *Server) mint(p Profile, f *Family, st *Standing, rights Rights, narrowed ScopeSet) (string, error) {
+	now := s.now()
+	var jti [16]byte
+	if _, err := io.ReadFull(s.rand, jti[:]); err != nil {
+		return "", fmt.Errorf("oauth: reading randomness: %w", err)
+	}
+	c := Claims{
+		Issuer: s.issuer, Audience: s.api.URI, Subject: f.UserID, ClientID: f.ClientID, IssuedAt: at(now),
+		ID:    f.ID + "." + base64.RawURLEncoding.EncodeToString(jti[:]),
+		Scope: rights.Flat().String(), GrantID: f.GrantID, ISeq: st.Seq, Status: s.statusOf(f.StatusIndex, st.Epoch),
+		Narrowed: narrowed.String(),
+	}
+	if rights.printable(&st.Grant) {
+		c.Rights = rights.Claim()
+	} else {
+		c.Scope = rights.Account.String()
+	}
+	use, typ := ForLasting, TypLasting
+	if !p.Lasting {
+		use, typ = ForAccess, TypAccess
+		c.Expires = at(now.Add(p.AccessLife))
+	}
+	payload, err := marshalClaims(&c)
+	if err != nil {
+		return "", err
+	}
+	return s.keys.current.Load().sign[use].sign(typ, payload, s.rand)
+}
+
+// marshalClaims leaves &, < and > as they are: as \u0026 they would only be longer.
+func marshalClaims(c *Claims) ([]byte, error) {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(c); err != nil {
+		return nil, err
+	}
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
+}
+
+// verified is a JWT of ours whose signature holds.
+type verified struct {
+	Claims
+	typ    string
+	family string
+}
+
+// verifyOwn checks a JWT that somebody says is ours: one of our two kinds, signed
+// by a key of that kind. Expiry is left to the caller.
+func (s *Server) verifyOwn(token string) (*verified, bool) {
+	const maxToken = 16 << 10
+	if len(token) > maxToken || strings.Count(token, ".") != 2 {
+		return nil, false
+	}
+	jws, err := jose.ParseSignedCompact(token, []jose.SignatureAlgorithm{jose.ES256})
+	if err != nil {
+		return nil, false
+	}
+	header := jws.Signatures[0].Protected
+	typ, _ := header.ExtraHeaders[jose.HeaderType].(string)
+	use := ForAccess
+	switch typ {
+	case TypAccess:
+	case TypLasting:
+		use = ForLasting
+	default:
+		return nil, false
+	}
+	key, ok := s.keys.current.Load().verify[use][header.KeyID]
+	if !ok {
+		return nil, false
+	}
+	payload, err := jws.Verify(key)
+	if err != nil {
+		return nil, false
+	}
+	v := &verified{typ: typ}
+	if err := json.Unmarshal(payload, &v.Claims); err != nil || v.Issuer != s.issuer || (typ == TypLasting) != (v.Expires == 0) {
+		return nil, false
+	}
+	v.family, _, ok = strings.Cut(v.ID, ".")
+	return v, ok
+}

@@ -1,0 +1,198 @@
+package sqlstore
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+
+	"github.com/grantway/grantway/internal/oauth"
+)
+
+const clientColumns = "id, owner, name, type, profile, origin, auth_method, settings, status, version, created"
+
+func scanClient(scan func(...any) error) (*oauth.Client, error) {
+	var c oauth.Client
+	var settings string
+	var created int64
+	if err := scan(&c.ID, &c.Owner, &c.Name, (*string)(&c.Type), (*string)(&c.Profile), &c.Origin, (*string)(&c.AuthMethod), &settings,
+		(*string)(&c.Status), &c.Version, &created); err != nil {
+		return nil, unavailable(err)
+	}
+	c.Created = fromMicros(created)
+	var err error
+	c.Settings, err = parseSettings(settings)
+	return &c, err
+}
+
+func parseSettings(text string) (s oauth.ClientSettings, err error) {
+	if err := json.Unmarshal([]byte(text), &s); err != nil {
+		return s, fmt.Errorf("settings of a client in the database: %w", err)
+	}
+	return s, nil
+}
+
+// Client implements oauth.ClientStorage.
+func (s *Store) Client(ctx context.Context, id string) (*oauth.Client, error) {
+	list, err := s.clients(ctx, "id = $1", []any{id})
+	if err != nil {
+		return nil, err
+	}
+	if len(list) == 0 {
+		return nil, oauth.ErrNotFound
+	}
+	return list[0], nil
+}
+
+// Clients implements oauth.ClientStorage.
+func (s *Store) Clients(ctx context.Context, owner string, p oauth.Page) ([]*oauth.Client, error) {
+	return s.clients(ctx, "($1 = '' OR owner = $1)", []any{owner, p.Limit, p.Offset}, "ORDER BY name, id LIMIT $2 OFFSET $3")
+}
+
+func (s *Store) clients(ctx context.Context, where string, args []any, tail ...string) ([]*oauth.Client, error) {
+	sql := "SELECT " + clientColumns + " FROM clients WHERE status <> 'deleted' AND " + where
+	for _, t := range tail {
+		sql += " " + t
+	}
+	var list []*oauth.Client
+	err := s.engine.query(ctx, sql, args, func(scan func(...any) error) error {
+		c, err := scanClient(scan)
+		list = append(list, c)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	for _, c := range list {
+		if err := s.fillClient(ctx, c); err != nil {
+			return nil, err
+		}
+	}
+	return list, nil
+}
+
+func (s *Store) fillClient(ctx context.Context, c *oauth.Client) error {
+	err := s.engine.query(ctx, "SELECT uri FROM client_redirects WHERE client_id = $1 ORDER BY position", []any{c.ID}, func(scan func(...any) error) error {
+		var uri string
+		err := scan(&uri)
+		c.Redirects = append(c.Redirects, oauth.RedirectURI(uri))
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	err = s.engine.query(ctx, "SELECT scope, required FROM client_scopes WHERE client_id = $1 ORDER BY scope", []any{c.ID}, func(scan func(...any) error) error {
+		var sc oauth.ClientScope
+		err := scan(&sc.Name, &sc.Required)
+		c.Scopes = append(c.Scopes, sc)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	c.Secrets, err = s.secrets(ctx, "client_secrets", "client_id", c.ID)
+	return err
+}
+
+func (s *Store) secrets(ctx context.Context, table, key, id string) ([]oauth.ClientSecret, error) {
+	var list []oauth.ClientSecret
+	err := s.engine.query(ctx, "SELECT hash, last4, created, last_used FROM "+table+" WHERE "+key+" = $1 ORDER BY created, hash", []any{id}, func(scan func(...any) error) error {
+		var sec oauth.ClientSecret
+		var created, used int64
+		err := scan((*[]byte)(&sec.Hash), &sec.Last4, &created, &used)
+		sec.Created, sec.LastUsed = fromMicros(created), fromMicros(used)
+		list = append(list, sec)
+		return err
+	})
+	return list, err
+}
+
+// CreateClient implements oauth.ClientStorage.
+func (s *Store) CreateClient(ctx context.Context, c *oauth.Client, e oauth.Event) (bool, error) {
+	settings, err := json.Marshal(c.Settings)
+	if err != nil {
+		return false, err
+	}
+	var n int64
+	m := opOf("clients", c.ID, e.ID)
+	guard := counted(&n, `INSERT INTO clients (id, owner, name, type, profile, origin, auth_method, settings, status, version, op, created)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 'active', 1, $9, $10) ON CONFLICT DO NOTHING`,
+		c.ID, c.Owner, c.Name, string(c.Type), string(c.Profile), c.Origin, string(c.AuthMethod), string(settings), e.ID, micros(e.At))
+	steps := s.replaceParts(c, m)
+	for _, sec := range c.Secrets {
+		steps = append(steps, insertSecret("client_secrets", "client_id", c.ID, sec, e, m))
+	}
+	return s.won(ctx, &n, one(guard), steps, note(e, true, m))
+}
+
+// replaceParts writes redirects and scopes anew.
+func (s *Store) replaceParts(c *oauth.Client, m mark) []statement {
+	steps := []statement{
+		do("DELETE FROM client_redirects WHERE client_id = $1 AND "+m.where(2), m.args(c.ID)...),
+		do("DELETE FROM client_scopes WHERE client_id = $1 AND "+m.where(2), m.args(c.ID)...),
+	}
+	for i, r := range c.Redirects {
+		steps = append(steps, do("INSERT INTO client_redirects (client_id, position, uri) SELECT CAST($1 AS TEXT), CAST($2 AS BIGINT), CAST($3 AS TEXT) WHERE "+m.where(4),
+			m.args(c.ID, i, string(r))...))
+	}
+	for _, sc := range c.Scopes {
+		steps = append(steps, do("INSERT INTO client_scopes (client_id, scope, required) SELECT CAST($1 AS TEXT), CAST($2 AS TEXT), CAST($3 AS BOOLEAN) WHERE "+m.where(4),
+			m.args(c.ID, sc.Name, sc.Required)...))
+	}
+	return steps
+}
+
+func insertSecret(table, key, id string, sec oauth.ClientSecret, e oauth.Event, m mark) statement {
+	return do("INSERT INTO "+table+" (hash, "+key+`, last4, op, created, last_used)
+		SELECT CAST($1 AS BYTEA), CAST($2 AS TEXT), CAST($3 AS TEXT), CAST($4 AS TEXT), CAST($5 AS BIGINT), 0 WHERE `+m.where(6),
+		m.args([]byte(sec.Hash), id, sec.Last4, e.ID, micros(sec.Created))...)
+}
+
+// UpdateClient implements oauth.ClientStorage.
+func (s *Store) UpdateClient(ctx context.Context, c *oauth.Client, e oauth.Event) (bool, error) {
+	settings, err := json.Marshal(c.Settings)
+	if err != nil {
+		return false, err
+	}
+	var n int64
+	m := opOf("clients", c.ID, e.ID)
+	guard := counted(&n, `UPDATE clients SET owner = $1, name = $2, settings = $3, version = version + 1, op = $4
+		WHERE id = $5 AND version = $6 AND status <> 'deleted'`, c.Owner, c.Name, string(settings), e.ID, c.ID, c.Version)
+	return s.won(ctx, &n, s.lockClient(c.ID), one(guard), s.replaceParts(c, m), note(e, true, m))
+}
+
+func (s *Store) lockClient(id string) []statement {
+	return s.engine.lock("SELECT id FROM clients WHERE id = $1", id)
+}
+
+// SetClientStatus implements oauth.ClientStorage.
+func (s *Store) SetClientStatus(ctx context.Context, id string, to oauth.Status, e oauth.Event) (bool, error) {
+	var n int64
+	guard := counted(&n, "UPDATE clients SET status = $1, version = version + 1, op = $2 WHERE id = $3 AND status <> 'deleted' AND status <> $1", string(to), e.ID, id)
+	return s.won(ctx, &n, s.lockClient(id), one(guard), note(e, true, opOf("clients", id, e.ID)))
+}
+
+// AddSecret implements oauth.ClientStorage.
+func (s *Store) AddSecret(ctx context.Context, clientID string, sec oauth.ClientSecret, e oauth.Event) (bool, error) {
+	var n int64
+	m := opOf("clients", clientID, e.ID)
+	guard := counted(&n, `UPDATE clients SET op = $1 WHERE id = $2 AND status <> 'deleted'
+		AND (SELECT COUNT(*) FROM client_secrets WHERE client_id = $2) < $3`, e.ID, clientID, oauth.MaxSecrets)
+	return s.won(ctx, &n, s.lockClient(clientID), one(guard), one(insertSecret("client_secrets", "client_id", clientID, sec, e, m)), note(e, true, m))
+}
+
+// RevokeSecret implements oauth.ClientStorage.
+func (s *Store) RevokeSecret(ctx context.Context, clientID string, h oauth.Hash, e oauth.Event) (bool, error) {
+	var n int64
+	m := opOf("clients", clientID, e.ID)
+	guard := counted(&n, `UPDATE clients SET op = $1 WHERE id = $2
+		AND EXISTS (SELECT 1 FROM client_secrets WHERE client_id = $2 AND hash = $3)
+		AND EXISTS (SELECT 1 FROM client_secrets WHERE client_id = $2 AND hash <> $3)`, e.ID, clientID, []byte(h))
+	return s.won(ctx, &n, s.lockClient(clientID), one(guard),
+		one(do("DELETE FROM client_secrets WHERE client_id = $1 AND hash = $2 AND "+m.where(3), m.args(clientID, []byte(h))...)), note(e, true, m))
+}
+
+// CountGrants implements oauth.ClientStorage.
+func (s *Store) CountGrants(ctx context.Context, clientID string) (grants, users int, err error) {
+	err = s.row(ctx, "SELECT COUNT(*), COUNT(DISTINCT user_id) FROM grants WHERE client_id = $1 AND status IN ('live', 'suspended')", []any{clientID}, &grants, &users)
+	return grants, users, err
+}

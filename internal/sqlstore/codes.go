@@ -1,0 +1,127 @@
+package sqlstore
+
+import (
+	"context"
+
+	"github.com/grantway/grantway/internal/oauth"
+)
+
+const codeColumns = `a.selector, a.hash, a.request, a.client_id, COALESCE(a.grant_id, ''), COALESCE(a.family, ''), a.profile, a.api, a.narrowing,
+	a.redirect, a.redirect_sent, a.challenge, a.nonce, a.auth_time, a.expires, COALESCE(a.redeemed_family, ''), COALESCE(a.redeemed_at, 0)`
+
+type codeReader struct {
+	code                oauth.StoredCode
+	narrowing           *string
+	auth, expires, used int64
+}
+
+func (r *codeReader) dest() []any {
+	c := &r.code
+	return []any{&c.Selector, (*[]byte)(&c.Hash), &c.Request, &c.ClientID, &c.GrantID, &c.FamilyID, (*string)(&c.Profile), &c.API, &r.narrowing,
+		&c.Redirect, &c.RedirectSent, &c.Challenge, &c.Nonce, &r.auth, &r.expires, &c.RedeemedFamily, &r.used}
+}
+
+func (r *codeReader) result() *oauth.StoredCode {
+	r.code.Narrowing = scopesFrom(r.narrowing)
+	r.code.AuthTime, r.code.Expires, r.code.RedeemedAt = fromMicros(r.auth), fromMicros(r.expires), fromMicros(r.used)
+	return &r.code
+}
+
+// Code implements oauth.CodeStorage.
+func (s *Store) Code(ctx context.Context, selector string) (*oauth.StoredCode, *oauth.Standing, error) {
+	var r codeReader
+	st, err := s.standing(ctx, "SELECT "+codeColumns+", "+standingColumns+" FROM authorization_codes a LEFT JOIN grants g ON g.id = a.grant_id"+standingJoins+
+		" WHERE a.selector = $1 ORDER BY gs.store_id", []any{selector}, r.dest()...)
+	if err != nil {
+		return nil, nil, err
+	}
+	return r.result(), st, nil
+}
+
+// CodeOfRequest implements oauth.CodeStorage.
+func (s *Store) CodeOfRequest(ctx context.Context, request string) (*oauth.StoredCode, error) {
+	var r codeReader
+	if err := s.row(ctx, "SELECT "+codeColumns+" FROM authorization_codes a WHERE a.request = $1", []any{request}, r.dest()...); err != nil {
+		return nil, err
+	}
+	return r.result(), nil
+}
+
+// IssueGuestCode implements oauth.CodeStorage.
+func (s *Store) IssueGuestCode(ctx context.Context, c *oauth.StoredCode, e oauth.Event) (bool, error) {
+	var n int64
+	guard := counted(&n, `INSERT INTO authorization_codes (selector, hash, request, client_id, grant_id, family, profile, api, narrowing, redirect,
+			redirect_sent, challenge, nonce, auth_time, expires, op)
+		SELECT CAST($1 AS TEXT), CAST($2 AS BYTEA), CAST($3 AS TEXT), CAST($4 AS TEXT), CAST($5 AS TEXT), CAST($6 AS TEXT), CAST($7 AS TEXT), CAST($8 AS TEXT),
+		       NULL, CAST($9 AS TEXT), TRUE, CAST($10 AS TEXT), '', CAST($11 AS BIGINT), CAST($12 AS BIGINT), CAST($13 AS TEXT)
+		WHERE EXISTS (SELECT 1 FROM clients WHERE id = $4 AND status = 'active')
+		  AND (CAST($6 AS TEXT) IS NULL OR EXISTS (SELECT 1 FROM families WHERE id = $6 AND client_id = $4 AND status <> 'invalid'))`,
+		c.Selector, []byte(c.Hash), c.Request, c.ClientID, textOrNull(c.GrantID), textOrNull(c.FamilyID), string(c.Profile), c.API, c.Redirect,
+		c.Challenge, micros(c.AuthTime), micros(c.Expires), e.ID)
+	return s.won(ctx, &n, one(guard), note(e, false, mark{"authorization_codes", "selector", "op", c.Selector, e.ID}))
+}
+
+// RedeemCode implements oauth.CodeStorage.
+func (s *Store) RedeemCode(ctx context.Context, r oauth.Redemption) (bool, error) {
+	var n int64
+	f := &r.Family
+	m := mark{"authorization_codes", "selector", "op", r.Selector, r.Event.ID}
+	guard := "UPDATE authorization_codes SET redeemed_family = $1, redeemed_at = $2, op = $3 WHERE selector = $4 AND redeemed_family IS NULL AND expires > $2"
+	args := []any{f.ID, micros(r.Now), r.Event.ID, r.Selector}
+	var steps []statement
+	if r.Guest != nil {
+		guard += " AND EXISTS (SELECT 1 FROM clients WHERE id = $5 AND status = 'active')"
+		args = append(args, r.ClientID)
+		g := r.Guest
+		steps = append(steps,
+			do(`INSERT INTO users (id, kind, name, email, operator, status, op, created)
+				SELECT CAST($1 AS TEXT), 'guest', '', '', FALSE, 'active', CAST($2 AS TEXT), CAST($3 AS BIGINT) WHERE `+m.where(4),
+				m.args(g.UserID, r.Event.ID, micros(r.Now))...),
+			do(`INSERT INTO grants (id, user_id, client_id, is_default, scopes, account_scopes, all_stores, status, rev, op, created, last_used)
+				SELECT CAST($1 AS TEXT), CAST($2 AS TEXT), CAST($3 AS TEXT), FALSE, '', CAST($4 AS TEXT), FALSE, 'live', 1, CAST($5 AS TEXT), CAST($6 AS BIGINT), 0 WHERE `+m.where(7),
+				m.args(g.ID, g.UserID, g.ClientID, g.Account.String(), r.Event.ID, micros(r.Now))...))
+	} else {
+		guard += ` AND EXISTS (SELECT 1 FROM grants g JOIN users u ON u.id = g.user_id JOIN clients c ON c.id = g.client_id
+			WHERE g.id = $5 AND g.rev = $6 AND g.status IN ('pending', 'live') AND u.status = 'active' AND c.status = 'active')`
+		args = append(args, r.GrantID, r.Rev)
+	}
+	switch {
+	case r.Continue:
+		guard += " AND EXISTS (SELECT 1 FROM families WHERE id = $1 AND status <> 'invalid')"
+	default:
+		steps = append(steps, do(`INSERT INTO families (id, grant_id, client_id, user_id, api, status_index, narrowing, status, op, created, expires)
+			SELECT CAST($1 AS TEXT), CAST($2 AS TEXT), CAST($3 AS TEXT), CAST($4 AS TEXT), CAST($5 AS TEXT), CAST($6 AS BIGINT), CAST($7 AS TEXT),
+			       CAST($8 AS TEXT), CAST($9 AS TEXT), CAST($10 AS BIGINT), CAST($11 AS BIGINT) WHERE `+m.where(12),
+			m.args(f.ID, f.GrantID, f.ClientID, f.UserID, f.API, f.StatusIndex, scopesOrNull(f.Narrowing), string(f.Status), r.Event.ID, micros(f.Created), orNull(f.Expires))...))
+	}
+	if r.Refresh != nil {
+		steps = append(steps, insertRefresh(r.Refresh, r.Event.ID, m))
+	}
+	if r.Activate {
+		steps = append(steps, do("UPDATE grants SET status = 'live' WHERE id = $1 AND status = 'pending' AND "+m.where(2), m.args(r.GrantID)...))
+	}
+	var lock []statement
+	if r.GrantID != "" {
+		lock = s.lockGrant(r.GrantID)
+	}
+	return s.won(ctx, &n, lock, one(counted(&n, guard, args...)), steps, note(r.Event, false, m))
+}
+
+func insertRefresh(t *oauth.StoredRefresh, op string, m mark) statement {
+	return do(`INSERT INTO refresh_tokens (selector, family, hash, op, idle_until, absolute_until)
+		SELECT CAST($1 AS TEXT), CAST($2 AS TEXT), CAST($3 AS BYTEA), CAST($4 AS TEXT), CAST($5 AS BIGINT), CAST($6 AS BIGINT) WHERE `+m.where(7),
+		m.args(t.Selector, t.Family, []byte(t.Hash), op, micros(t.IdleUntil), orNull(t.AbsoluteUntil))...)
+}
+
+// RevokeReplayed implements oauth.CodeStorage. A family that was dead already
+// leaves only the note, in an event of its own.
+func (s *Store) RevokeReplayed(ctx context.Context, family string, e oauth.Event) (bool, error) {
+	if family == "" {
+		return false, s.NoteEvent(ctx, e)
+	}
+	won, err := s.RevokeFamily(ctx, family, e)
+	if err == nil && !won {
+		return false, s.NoteEvent(ctx, e)
+	}
+	return won, err
+}

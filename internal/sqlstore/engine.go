@@ -1,0 +1,46 @@
+package sqlstore
+
+import (
+	"context"
+	"embed"
+	"fmt"
+	"io/fs"
+
+	"github.com/pressly/goose/v3"
+)
+
+// engine is everything in which SQLite and PostgreSQL differ.
+type engine interface {
+	// write runs the statements as one atomic, durable event. It returns only when
+	// the outcome is known, whatever becomes of ctx once the event was queued.
+	write(ctx context.Context, event []statement) error
+	// query calls row for each row of the answer.
+	query(ctx context.Context, sql string, args []any, row func(scan func(...any) error) error) error
+	// lock returns the statement that locks the rows of a SELECT until the event
+	// ends, or nothing where there is one writer anyway.
+	lock(sql string, args ...any) []statement
+	// migrator returns goose on this engine, and how to release what it needs.
+	migrator(migrations fs.FS) (*goose.Provider, func() error, error)
+	close() error
+}
+
+//go:embed migrations/*.sql
+var migrations embed.FS
+
+// Migrate brings the schema up to what this program knows. Several nodes may call
+// it at once.
+func (s *Store) Migrate(ctx context.Context) error {
+	dir, err := fs.Sub(migrations, "migrations")
+	if err != nil {
+		return err
+	}
+	provider, release, err := s.engine.migrator(dir)
+	if err != nil {
+		return fmt.Errorf("preparing the migration: %w", err)
+	}
+	if _, err := provider.Up(ctx); err != nil {
+		release()
+		return fmt.Errorf("migrating the database: %w", err)
+	}
+	return release()
+}

@@ -1,0 +1,117 @@
+package sqlstore
+
+import (
+	"context"
+	"errors"
+
+	"github.com/grantway/grantway/internal/oauth"
+)
+
+const familyColumns = `f.id, f.grant_id, f.client_id, f.user_id, f.api, f.status_index, f.narrowing, f.status, f.created, COALESCE(f.expires, 0)`
+
+type familyReader struct {
+	family           oauth.Family
+	narrowing        *string
+	created, expires int64
+}
+
+func (r *familyReader) dest() []any {
+	f := &r.family
+	return []any{&f.ID, &f.GrantID, &f.ClientID, &f.UserID, &f.API, &f.StatusIndex, &r.narrowing, (*string)(&f.Status), &r.created, &r.expires}
+}
+
+func (r *familyReader) result() *oauth.Family {
+	r.family.Narrowing = scopesFrom(r.narrowing)
+	r.family.Created, r.family.Expires = fromMicros(r.created), fromMicros(r.expires)
+	return &r.family
+}
+
+// Family implements oauth.FamilyStorage.
+func (s *Store) Family(ctx context.Context, id string) (*oauth.Family, *oauth.Standing, error) {
+	var r familyReader
+	st, err := s.standing(ctx, "SELECT "+familyColumns+", "+standingColumns+" FROM families f JOIN grants g ON g.id = f.grant_id"+standingJoins+
+		" WHERE f.id = $1 ORDER BY gs.store_id", []any{id}, r.dest()...)
+	if err != nil {
+		return nil, nil, err
+	}
+	return r.result(), st, nil
+}
+
+// Refresh implements oauth.FamilyStorage.
+func (s *Store) Refresh(ctx context.Context, selector, successor string) (*oauth.StoredRefresh, *oauth.Family, *oauth.Standing, error) {
+	var r familyReader
+	var t oauth.StoredRefresh
+	var used, idle, absolute, after int64
+	root := append([]any{&t.Selector, &t.Family, (*[]byte)(&t.Hash), &used, &idle, &absolute, &after}, r.dest()...)
+	// after: -1 no successor, 0 an unused one, else when it was used.
+	st, err := s.standing(ctx, `SELECT t.selector, t.family, t.hash, COALESCE(t.used_at, 0), t.idle_until, COALESCE(t.absolute_until, 0),
+			COALESCE((SELECT COALESCE(n.used_at, 0) FROM refresh_tokens n WHERE n.selector = $2), -1), `+familyColumns+", "+standingColumns+`
+		FROM refresh_tokens t JOIN families f ON f.id = t.family JOIN grants g ON g.id = f.grant_id`+standingJoins+
+		" WHERE t.selector = $1 ORDER BY gs.store_id", []any{selector, successor}, root...)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	t.UsedAt, t.IdleUntil, t.AbsoluteUntil = fromMicros(used), fromMicros(idle), fromMicros(absolute)
+	t.SuccessorThere, t.SuccessorUsed = after >= 0, after > 0
+	return &t, r.result(), st, nil
+}
+
+// RotateRefreshToken implements oauth.FamilyStorage.
+func (s *Store) RotateRefreshToken(ctx context.Context, r oauth.Rotation) (bool, error) {
+	var n int64
+	op, now := r.Event.ID, micros(r.Now)
+	// What every use asks. Arguments $1 to $6.
+	ask := `selector = $1 AND family = $2 AND idle_until > $3 AND (absolute_until IS NULL OR absolute_until > $3)
+		AND EXISTS (SELECT 1 FROM families WHERE id = $2 AND status <> 'invalid')
+		AND EXISTS (SELECT 1 FROM grants g JOIN users u ON u.id = g.user_id JOIN clients c ON c.id = g.client_id
+			WHERE g.id = $4 AND g.rev = $5 AND g.status IN ('pending', 'live') AND u.status = 'active' AND c.status = 'active')`
+	args := []any{r.Selector, r.Family, now, r.GrantID, r.Rev, op}
+	m := mark{"refresh_tokens", "selector", "op", r.Selector, op}
+	var guard statement
+	var steps []statement
+	switch {
+	case r.Again != "":
+		guard = counted(&n, "UPDATE refresh_tokens SET op = $6 WHERE "+ask+` AND used_at > $7
+			AND EXISTS (SELECT 1 FROM refresh_tokens s WHERE s.selector = $8 AND s.used_at IS NULL)`,
+			append(args, now-oauth.RotateGrace.Microseconds(), r.Again)...)
+	case r.Successor != nil:
+		guard = counted(&n, "UPDATE refresh_tokens SET op = $6, used_at = $3 WHERE "+ask+" AND used_at IS NULL", args...)
+		steps = one(insertRefresh(r.Successor, op, m))
+	default:
+		guard = counted(&n, "UPDATE refresh_tokens SET op = $6, idle_until = $7 WHERE "+ask+" AND used_at IS NULL", append(args, micros(r.IdleUntil))...)
+	}
+	return s.won(ctx, &n, s.lockGrant(r.GrantID), one(guard), steps, note(r.Event, false, m))
+}
+
+// RevokeFamily implements oauth.FamilyStorage.
+func (s *Store) RevokeFamily(ctx context.Context, family string, e oauth.Event) (bool, error) {
+	var n int64
+	lock := s.engine.lock("SELECT id FROM grants WHERE id = (SELECT grant_id FROM families WHERE id = $1)", family)
+	guard := counted(&n, "UPDATE families SET status = 'invalid', op = $1 WHERE id = $2 AND status <> 'invalid'", e.ID, family)
+	return s.won(ctx, &n, lock, one(guard), note(e, true, opOf("families", family, e.ID)))
+}
+
+// listSize is the number of indices in one status list.
+const listSize = 1 << 20
+
+// AllotIndices implements oauth.FamilyStorage. The lease row serialises nodes, so
+// that the number of a new list is free.
+func (s *Store) AllotIndices(ctx context.Context, api, kind string, n int64) (int64, error) {
+	var number, next int64
+	number = -1
+	ev := []statement{
+		do("UPDATE leases SET until = until WHERE name = 'status_lists'"),
+		do(`INSERT INTO status_lists (number, api, kind, next, op)
+			SELECT (SELECT COALESCE(MAX(number), -1) + 1 FROM status_lists), CAST($1 AS TEXT), CAST($2 AS TEXT), 0, ''
+			WHERE NOT EXISTS (SELECT 1 FROM status_lists WHERE api = $1 AND kind = $2 AND next + $3 <= $4)`, api, kind, n, listSize),
+		{sql: `UPDATE status_lists SET next = next + $3 WHERE number = (SELECT MIN(number) FROM status_lists WHERE api = $1 AND kind = $2 AND next + $3 <= $4)
+			RETURNING number, next`, args: []any{api, kind, n, listSize}, scan: []any{&number, &next}},
+	}
+	if err := s.engine.write(ctx, ev); err != nil {
+		return 0, err
+	}
+	if number < 0 {
+		return 0, unavailable(errors.New("no status list could be begun"))
+	}
+	return number*listSize + next - n, nil
+}

@@ -1,0 +1,297 @@
+package sqlstore
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/grantway/grantway/internal/oauth"
+)
+
+// standingColumns reads a grant with all that decides what its keys may print, one
+// row a store. The root of the FROM may lack a grant (a guest's code), hence the
+// COALESCE.
+const standingColumns = `COALESCE(g.id, ''), COALESCE(g.user_id, ''), COALESCE(g.client_id, ''), COALESCE(g.is_default, FALSE),
+	COALESCE(g.scopes, ''), COALESCE(g.account_scopes, ''), COALESCE(g.all_stores, FALSE), COALESCE(g.status, ''), COALESCE(g.rev, 0),
+	COALESCE(g.created, 0), COALESCE(g.last_used, 0), COALESCE(u.kind, ''), COALESCE(u.status, ''), COALESCE(c.status, ''), h.seq, h.epoch,
+	COALESCE(gs.store_id, ''), gs.scopes, m.scopes, COALESCE(m.may_delegate, FALSE), COALESCE(m.is_owner, FALSE),
+	COALESCE(st.name, ''), COALESCE(st.domain, ''), COALESCE(st.status, '')`
+
+const standingJoins = ` LEFT JOIN users u ON u.id = g.user_id
+	LEFT JOIN clients c ON c.id = g.client_id
+	JOIN heads h ON h.name = 'feed'
+	LEFT JOIN grant_stores gs ON gs.grant_id = g.id
+	LEFT JOIN memberships m ON m.user_id = g.user_id AND m.store_id = gs.store_id
+	LEFT JOIN stores st ON st.id = gs.store_id`
+
+// standingReader gathers the rows of one standing.
+type standingReader struct {
+	st      oauth.Standing
+	found   bool
+	created int64
+	used    int64
+}
+
+// scan reads one row; root are the destinations before the standing's columns.
+func (r *standingReader) scan(scan func(...any) error, root ...any) error {
+	g := &r.st.Grant
+	var grantScopes, accountScopes, storeID, name, domain, status string
+	var own, member *string
+	var delegate, owner bool
+	err := scan(append(root, &g.ID, &g.UserID, &g.ClientID, &g.Default, &grantScopes, &accountScopes, &g.AllStores,
+		(*string)(&g.Status), &g.Rev, &r.created, &r.used, (*string)(&r.st.UserKind), (*string)(&r.st.UserStatus), (*string)(&r.st.ClientStatus),
+		&r.st.Seq, &r.st.Epoch, &storeID, &own, &member, &delegate, &owner, &name, &domain, &status)...)
+	if err != nil {
+		return unavailable(err)
+	}
+	if !r.found {
+		r.found = true
+		g.Scopes, g.Account = scopes(grantScopes), scopes(accountScopes)
+		g.Created, g.LastUsed = fromMicros(r.created), fromMicros(r.used)
+	}
+	if storeID != "" {
+		g.Stores = append(g.Stores, oauth.GrantStore{StoreID: storeID, Scopes: scopesFrom(own)})
+		if member != nil {
+			r.st.Members = append(r.st.Members, oauth.Membership{
+				UserID: g.UserID, StoreID: storeID, StoreName: name, StoreDomain: domain, StoreStatus: oauth.Status(status),
+				Owner: owner, Scopes: scopes(*member), MayDelegate: delegate,
+			})
+		}
+	}
+	return nil
+}
+
+// standing runs a query whose rows start with root and go on with
+// standingColumns. It returns nil if the root has no grant.
+func (s *Store) standing(ctx context.Context, sql string, args []any, root ...any) (*oauth.Standing, error) {
+	var r standingReader
+	if err := s.engine.query(ctx, sql, args, func(scan func(...any) error) error { return r.scan(scan, root...) }); err != nil {
+		return nil, err
+	}
+	if !r.found {
+		return nil, oauth.ErrNotFound
+	}
+	if r.st.Grant.ID == "" {
+		return nil, nil
+	}
+	if r.st.Grant.AllStores {
+		all, err := s.Memberships(ctx, r.st.Grant.UserID)
+		if err != nil {
+			return nil, err
+		}
+		r.st.Members = all
+	}
+	return &r.st, nil
+}
+
+// Standing implements oauth.GrantStorage.
+func (s *Store) Standing(ctx context.Context, grantID string) (*oauth.Standing, error) {
+	return s.standing(ctx, "SELECT "+standingColumns+" FROM grants g"+standingJoins+" WHERE g.id = $1 ORDER BY gs.store_id", []any{grantID})
+}
+
+// DefaultGrant implements oauth.GrantStorage.
+func (s *Store) DefaultGrant(ctx context.Context, userID, clientID string) (string, error) {
+	var id string
+	err := s.row(ctx, "SELECT id FROM grants WHERE user_id = $1 AND client_id = $2 AND is_default AND status <> 'revoked'",
+		[]any{userID, clientID}, &id)
+	return id, err
+}
+
+// row reads exactly one row into dest, or returns oauth.ErrNotFound.
+func (s *Store) row(ctx context.Context, sql string, args []any, dest ...any) error {
+	found := false
+	err := s.engine.query(ctx, sql, args, func(scan func(...any) error) error {
+		found = true
+		if err := scan(dest...); err != nil {
+			return unavailable(err)
+		}
+		return nil
+	})
+	if err == nil && !found {
+		return oauth.ErrNotFound
+	}
+	return err
+}
+
+// GrantsOf implements oauth.GrantStorage.
+func (s *Store) GrantsOf(ctx context.Context, userID string) ([]oauth.Connection, error) {
+	return s.connections(ctx, "g.user_id = $1 AND g.status IN ('live', 'suspended') AND c.status <> 'deleted'", []any{userID}, oauth.Page{Limit: 500})
+}
+
+// Grants implements oauth.GrantStorage.
+func (s *Store) Grants(ctx context.Context, f oauth.GrantFilter) ([]oauth.Connection, error) {
+	return s.connections(ctx, `($1 = '' OR g.user_id = $1) AND ($2 = '' OR g.client_id = $2)
+		AND ($3 = '' OR EXISTS (SELECT 1 FROM grant_stores x WHERE x.grant_id = g.id AND x.store_id = $3))
+		AND (NOT $4 OR g.status IN ('live', 'suspended'))`, []any{f.UserID, f.ClientID, f.StoreID, f.OnlyLive}, f.Page)
+}
+
+func (s *Store) connections(ctx context.Context, where string, args []any, p oauth.Page) ([]oauth.Connection, error) {
+	var list []oauth.Connection
+	n := len(args)
+	// Only live families are counted: how many keys are out.
+	sql := fmt.Sprintf(`SELECT g.id, g.user_id, g.client_id, g.is_default, g.scopes, g.account_scopes, g.all_stores, g.status, g.rev, g.created, g.last_used,
+			c.name, c.owner, c.type, c.profile, c.settings, c.status,
+			(SELECT COUNT(*) FROM families f WHERE f.grant_id = g.id AND f.status <> 'invalid')
+		FROM grants g JOIN clients c ON c.id = g.client_id WHERE %s ORDER BY g.created DESC, g.id DESC LIMIT $%d OFFSET $%d`, where, n+1, n+2)
+	err := s.engine.query(ctx, sql, append(args, p.Limit, p.Offset), func(scan func(...any) error) error {
+		var c oauth.Connection
+		var scopeText, accountText, settings string
+		var created, used int64
+		if err := scan(&c.ID, &c.UserID, &c.ClientID, &c.Default, &scopeText, &accountText, &c.AllStores, (*string)(&c.Status), &c.Rev, &created, &used,
+			&c.Client.Name, &c.Client.Owner, (*string)(&c.Client.Type), (*string)(&c.Client.Profile), &settings, (*string)(&c.Client.Status), &c.Keys); err != nil {
+			return unavailable(err)
+		}
+		c.Client.ID = c.ClientID
+		c.Grant.Scopes, c.Account = scopes(scopeText), scopes(accountText)
+		c.Created, c.LastUsed = fromMicros(created), fromMicros(used)
+		var err error
+		c.Client.Settings, err = parseSettings(settings)
+		list = append(list, c)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	for i := range list {
+		st, err := s.Standing(ctx, list[i].ID)
+		if err != nil {
+			return nil, err
+		}
+		list[i].Grant.Stores, list[i].Stores = st.Grant.Stores, st.Members
+	}
+	return list, nil
+}
+
+// RecordDecision implements oauth.GrantStorage.
+func (s *Store) RecordDecision(ctx context.Context, d oauth.DecisionRecord) (bool, error) {
+	g, op := &d.Grant, d.Event.ID
+	var n int64
+	// What every decision asks, whatever it does to the grant. Arguments $1 to $4.
+	ask := `EXISTS (SELECT 1 FROM clients WHERE id = $1 AND status = 'active')
+		AND EXISTS (SELECT 1 FROM users WHERE id = $2 AND status = 'active')
+		AND NOT EXISTS (SELECT 1 FROM authorization_codes WHERE request = $3 AND (redeemed_family IS NOT NULL OR expires <= $4))`
+	args := []any{g.ClientID, g.UserID, d.Code.Request, micros(d.Now)}
+	if len(d.Connecting) > 0 {
+		ids := padded(d.Connecting)
+		ask += fmt.Sprintf(` AND (SELECT COUNT(*) FROM memberships m JOIN stores st ON st.id = m.store_id
+			WHERE m.user_id = $2 AND m.may_delegate AND st.status = 'active' AND m.store_id IN (%s)) = $5`, places(6, len(ids)))
+		args = append(args, len(d.Connecting))
+		for _, id := range ids {
+			args = append(args, id)
+		}
+	}
+	more := func(values ...any) ([]any, int) { return append(args, values...), len(args) }
+
+	var guard statement
+	switch {
+	case d.Create:
+		all, at := more(g.ID, g.Default, g.Scopes.String(), g.Account.String(), g.AllStores, op, micros(g.Created))
+		guard = counted(&n, fmt.Sprintf(`INSERT INTO grants (id, user_id, client_id, is_default, scopes, account_scopes, all_stores, status, rev, op, created, last_used)
+			SELECT CAST($%d AS TEXT), CAST($2 AS TEXT), CAST($1 AS TEXT), CAST($%d AS BOOLEAN), CAST($%d AS TEXT), CAST($%d AS TEXT), CAST($%d AS BOOLEAN),
+			       'pending', 1, CAST($%d AS TEXT), CAST($%d AS BIGINT), 0
+			WHERE %s ON CONFLICT DO NOTHING`, at+1, at+2, at+3, at+4, at+5, at+6, at+7, ask), all...)
+	case d.Unchanged:
+		all, at := more(op, g.ID, d.Rev)
+		guard = counted(&n, fmt.Sprintf("UPDATE grants SET op = $%d WHERE id = $%d AND rev = $%d AND status IN ('pending', 'live') AND %s", at+1, at+2, at+3, ask), all...)
+	default:
+		all, at := more(g.Scopes.String(), g.Account.String(), g.AllStores, op, g.ID, d.Rev)
+		guard = counted(&n, fmt.Sprintf(`UPDATE grants SET scopes = $%d, account_scopes = $%d, all_stores = $%d, rev = rev + 1, op = $%d
+			WHERE id = $%d AND rev = $%d AND status <> 'revoked' AND %s`, at+1, at+2, at+3, at+4, at+5, at+6, ask), all...)
+	}
+	m := opOf("grants", g.ID, op)
+	var steps []statement
+	if !d.Unchanged {
+		steps = s.replaceStores(g, m)
+	}
+	c := &d.Code
+	steps = append(steps, do(`INSERT INTO authorization_codes (selector, hash, request, client_id, grant_id, family, profile, api, narrowing, redirect,
+			redirect_sent, challenge, nonce, auth_time, expires, op)
+		SELECT CAST($1 AS TEXT), CAST($2 AS BYTEA), CAST($3 AS TEXT), CAST($4 AS TEXT), CAST($5 AS TEXT), NULL, CAST($6 AS TEXT), CAST($7 AS TEXT),
+		       CAST($8 AS TEXT), CAST($9 AS TEXT), CAST($10 AS BOOLEAN), CAST($11 AS TEXT), CAST($12 AS TEXT), CAST($13 AS BIGINT), CAST($14 AS BIGINT), CAST($15 AS TEXT)
+		WHERE `+m.where(16)+`
+		ON CONFLICT (request) DO UPDATE SET selector = excluded.selector, hash = excluded.hash, grant_id = excluded.grant_id,
+			narrowing = excluded.narrowing, op = excluded.op`,
+		m.args(c.Selector, []byte(c.Hash), c.Request, c.ClientID, g.ID, string(c.Profile), c.API, scopesOrNull(c.Narrowing), c.Redirect, c.RedirectSent,
+			c.Challenge, c.Nonce, micros(c.AuthTime), micros(c.Expires), op)...))
+	return s.won(ctx, &n, s.lockGrant(g.ID), one(guard), steps, note(d.Event, !d.Create && !d.Unchanged, m))
+}
+
+// replaceStores writes the stores of a grant anew.
+func (s *Store) replaceStores(g *oauth.Grant, m mark) []statement {
+	steps := []statement{do("DELETE FROM grant_stores WHERE grant_id = $1 AND "+m.where(2), m.args(g.ID)...)}
+	for _, st := range g.Stores {
+		steps = append(steps, do("INSERT INTO grant_stores (grant_id, store_id, scopes) SELECT CAST($1 AS TEXT), CAST($2 AS TEXT), CAST($3 AS TEXT) WHERE "+m.where(4),
+			m.args(g.ID, st.StoreID, scopesOrNull(st.Scopes))...))
+	}
+	return steps
+}
+
+// EditGrant implements oauth.GrantStorage.
+func (s *Store) EditGrant(ctx context.Context, g *oauth.Grant, rev int64, e oauth.Event) (bool, error) {
+	var n int64
+	m := opOf("grants", g.ID, e.ID)
+	guard := counted(&n, `UPDATE grants SET scopes = $1, account_scopes = $2, all_stores = $3, rev = rev + 1, op = $4
+		WHERE id = $5 AND rev = $6 AND status <> 'revoked'`, g.Scopes.String(), g.Account.String(), g.AllStores, e.ID, g.ID, rev)
+	return s.won(ctx, &n, s.lockGrant(g.ID), one(guard), s.replaceStores(g, m), note(e, true, m))
+}
+
+// RevokeGrant implements oauth.GrantStorage.
+func (s *Store) RevokeGrant(ctx context.Context, grantID string, e oauth.Event) (bool, error) {
+	m := opOf("grants", grantID, e.ID)
+	return s.setGrantStatus(ctx, grantID, "revoked", "status <> 'revoked'", e,
+		do("UPDATE families SET status = 'invalid', op = $1 WHERE grant_id = $2 AND status <> 'invalid' AND "+m.where(3), m.args(e.ID, grantID)...))
+}
+
+// SuspendGrant implements oauth.GrantStorage.
+func (s *Store) SuspendGrant(ctx context.Context, grantID string, e oauth.Event) (bool, error) {
+	return s.setGrantStatus(ctx, grantID, "suspended", "status IN ('pending', 'live')", e)
+}
+
+// ResumeGrant implements oauth.GrantStorage.
+func (s *Store) ResumeGrant(ctx context.Context, grantID string, e oauth.Event) (bool, error) {
+	return s.setGrantStatus(ctx, grantID, "live", "status = 'suspended'", e)
+}
+
+func (s *Store) setGrantStatus(ctx context.Context, grantID, to, from string, e oauth.Event, then ...statement) (bool, error) {
+	var n int64
+	guard := counted(&n, "UPDATE grants SET status = $1, rev = rev + 1, op = $2 WHERE id = $3 AND "+from, to, e.ID, grantID)
+	return s.won(ctx, &n, s.lockGrant(grantID), one(guard), then, note(e, true, opOf("grants", grantID, e.ID)))
+}
+
+// TouchUsed implements oauth.FamilyStorage.
+func (s *Store) TouchUsed(ctx context.Context, at time.Time, grants []string, secrets []oauth.Hash) error {
+	var ev []statement
+	for _, id := range grants {
+		ev = append(ev, do("UPDATE grants SET last_used = $1 WHERE id = $2 AND last_used < $1", micros(at), id))
+	}
+	for _, h := range secrets {
+		ev = append(ev, do("UPDATE client_secrets SET last_used = $1 WHERE hash = $2 AND last_used < $1", micros(at), []byte(h)))
+	}
+	if len(ev) == 0 {
+		return nil
+	}
+	return s.engine.write(ctx, ev)
+}
+
+// places renders $from, $from+1, … for an IN list.
+func places(from, n int) string {
+	var b strings.Builder
+	for i := range n {
+		if i > 0 {
+			b.WriteString(", ")
+		}
+		fmt.Fprintf(&b, "$%d", from+i)
+	}
+	return b.String()
+}
+
+// padded repeats the last id until the length is a power of two, so that lists of
+// any length share a few prepared statements.
+func padded(ids []string) []string {
+	out := append([]string(nil), ids...)
+	for len(out)&(len(out)-1) != 0 {
+		out = append(out, ids[len(ids)-1])
+	}
+	return out
+}

@@ -1,0 +1,254 @@
+-- +goose Up
+-- One text for SQLite and PostgreSQL. Times are BIGINT microseconds since 1970;
+-- ids and enumerations are TEXT; credentials are hashes. Columns named op hold the
+-- id of the event that wrote the row last: later statements of an event ask for it.
+
+CREATE TABLE heads (
+    name  TEXT PRIMARY KEY,
+    seq   BIGINT NOT NULL,
+    epoch BIGINT NOT NULL
+);
+INSERT INTO heads (name, seq, epoch) VALUES ('feed', 1, 1);
+
+CREATE TABLE events (
+    id         TEXT PRIMARY KEY,
+    seq        BIGINT,
+    at         BIGINT NOT NULL,
+    kind       TEXT NOT NULL,
+    actor      TEXT NOT NULL,
+    client_id  TEXT NOT NULL,
+    user_id    TEXT NOT NULL,
+    grant_id   TEXT NOT NULL,
+    store_id   TEXT NOT NULL,
+    request_id TEXT NOT NULL,
+    payload    TEXT NOT NULL
+);
+CREATE UNIQUE INDEX events_by_seq ON events (seq) WHERE seq IS NOT NULL;
+
+CREATE TABLE leases (
+    name   TEXT PRIMARY KEY,
+    holder TEXT NOT NULL,
+    until  BIGINT NOT NULL
+);
+INSERT INTO leases (name, holder, until) VALUES ('status_lists', '', 0);
+
+-- next is the high-water mark: an index below it belongs to some node for ever.
+CREATE TABLE status_lists (
+    number BIGINT PRIMARY KEY,
+    api    TEXT NOT NULL,
+    kind   TEXT NOT NULL,
+    next   BIGINT NOT NULL,
+    op     TEXT NOT NULL
+);
+
+CREATE TABLE signing_keys (
+    kid     TEXT PRIMARY KEY,
+    alg     TEXT NOT NULL,
+    use     TEXT NOT NULL,
+    sealed  BYTEA NOT NULL,
+    public  BYTEA NOT NULL,
+    status  TEXT NOT NULL,
+    op      TEXT NOT NULL,
+    created BIGINT NOT NULL
+);
+CREATE UNIQUE INDEX signing_keys_active ON signing_keys (use) WHERE status = 'active';
+
+CREATE TABLE apis (
+    id      TEXT PRIMARY KEY,
+    uri     TEXT NOT NULL UNIQUE,
+    name    TEXT NOT NULL,
+    status  TEXT NOT NULL,
+    op      TEXT NOT NULL,
+    created BIGINT NOT NULL
+);
+CREATE TABLE api_secrets (
+    hash      BYTEA PRIMARY KEY,
+    api_id    TEXT NOT NULL,
+    last4     TEXT NOT NULL,
+    op        TEXT NOT NULL,
+    created   BIGINT NOT NULL,
+    last_used BIGINT NOT NULL
+);
+CREATE INDEX api_secrets_by_api ON api_secrets (api_id);
+
+CREATE TABLE clients (
+    id          TEXT PRIMARY KEY,
+    owner       TEXT NOT NULL,
+    name        TEXT NOT NULL,
+    type        TEXT NOT NULL,
+    profile     TEXT NOT NULL,
+    origin      TEXT NOT NULL,
+    auth_method TEXT NOT NULL,
+    settings    TEXT NOT NULL,
+    status      TEXT NOT NULL,
+    version     BIGINT NOT NULL,
+    op          TEXT NOT NULL,
+    created     BIGINT NOT NULL
+);
+CREATE INDEX clients_by_owner ON clients (owner);
+CREATE TABLE client_secrets (
+    hash      BYTEA PRIMARY KEY,
+    client_id TEXT NOT NULL,
+    last4     TEXT NOT NULL,
+    op        TEXT NOT NULL,
+    created   BIGINT NOT NULL,
+    last_used BIGINT NOT NULL
+);
+CREATE INDEX client_secrets_by_client ON client_secrets (client_id);
+CREATE TABLE client_redirects (
+    client_id TEXT NOT NULL,
+    position  BIGINT NOT NULL,
+    uri       TEXT NOT NULL,
+    PRIMARY KEY (client_id, position)
+);
+CREATE TABLE client_scopes (
+    client_id TEXT NOT NULL,
+    scope     TEXT NOT NULL,
+    required  BOOLEAN NOT NULL,
+    PRIMARY KEY (client_id, scope)
+);
+
+CREATE TABLE users (
+    id       TEXT PRIMARY KEY,
+    kind     TEXT NOT NULL,
+    name     TEXT NOT NULL,
+    email    TEXT NOT NULL,
+    operator BOOLEAN NOT NULL,
+    status   TEXT NOT NULL,
+    op       TEXT NOT NULL,
+    created  BIGINT NOT NULL
+);
+CREATE TABLE logins (
+    issuer     TEXT NOT NULL,
+    subject    TEXT NOT NULL,
+    user_id    TEXT NOT NULL,
+    credential TEXT NOT NULL,
+    op         TEXT NOT NULL,
+    PRIMARY KEY (issuer, subject)
+);
+CREATE INDEX logins_by_user ON logins (user_id);
+CREATE TABLE sessions (
+    selector  TEXT PRIMARY KEY,
+    hash      BYTEA NOT NULL,
+    user_id   TEXT NOT NULL,
+    auth_time BIGINT NOT NULL,
+    amr       TEXT NOT NULL,
+    expires   BIGINT NOT NULL
+);
+CREATE INDEX sessions_by_expiry ON sessions (expires);
+CREATE INDEX sessions_by_user ON sessions (user_id);
+CREATE TABLE throttles (
+    key     TEXT PRIMARY KEY,
+    count   BIGINT NOT NULL,
+    until   BIGINT NOT NULL,
+    expires BIGINT NOT NULL
+);
+CREATE INDEX throttles_by_expiry ON throttles (expires);
+
+CREATE TABLE stores (
+    id      TEXT PRIMARY KEY,
+    name    TEXT NOT NULL,
+    domain  TEXT NOT NULL,
+    status  TEXT NOT NULL,
+    created BIGINT NOT NULL
+);
+CREATE TABLE memberships (
+    user_id      TEXT NOT NULL,
+    store_id     TEXT NOT NULL,
+    scopes       TEXT NOT NULL,
+    may_delegate BOOLEAN NOT NULL,
+    is_owner     BOOLEAN NOT NULL,
+    op           TEXT NOT NULL,
+    PRIMARY KEY (user_id, store_id)
+);
+CREATE INDEX memberships_by_store ON memberships (store_id);
+
+CREATE TABLE grants (
+    id             TEXT PRIMARY KEY,
+    user_id        TEXT NOT NULL,
+    client_id      TEXT NOT NULL,
+    is_default     BOOLEAN NOT NULL,
+    scopes         TEXT NOT NULL,
+    account_scopes TEXT NOT NULL,
+    all_stores     BOOLEAN NOT NULL,
+    status         TEXT NOT NULL,
+    rev            BIGINT NOT NULL,
+    op             TEXT NOT NULL,
+    created        BIGINT NOT NULL,
+    last_used      BIGINT NOT NULL
+);
+CREATE UNIQUE INDEX grants_default ON grants (user_id, client_id) WHERE is_default AND status <> 'revoked';
+CREATE INDEX grants_by_user ON grants (user_id);
+CREATE INDEX grants_by_client ON grants (client_id);
+CREATE TABLE grant_stores (
+    grant_id TEXT NOT NULL,
+    store_id TEXT NOT NULL,
+    scopes   TEXT,
+    PRIMARY KEY (grant_id, store_id)
+);
+CREATE INDEX grant_stores_by_store ON grant_stores (store_id);
+
+CREATE TABLE authorization_codes (
+    selector        TEXT PRIMARY KEY,
+    hash            BYTEA NOT NULL,
+    request         TEXT NOT NULL UNIQUE,
+    client_id       TEXT NOT NULL,
+    grant_id        TEXT,
+    family          TEXT,
+    profile         TEXT NOT NULL,
+    api             TEXT NOT NULL,
+    narrowing       TEXT,
+    redirect        TEXT NOT NULL,
+    redirect_sent   BOOLEAN NOT NULL,
+    challenge       TEXT NOT NULL,
+    nonce           TEXT NOT NULL,
+    auth_time       BIGINT NOT NULL,
+    expires         BIGINT NOT NULL,
+    op              TEXT NOT NULL,
+    redeemed_family TEXT,
+    redeemed_at     BIGINT
+);
+CREATE INDEX authorization_codes_by_expiry ON authorization_codes (expires);
+
+CREATE TABLE families (
+    id           TEXT PRIMARY KEY,
+    grant_id     TEXT NOT NULL,
+    client_id    TEXT NOT NULL,
+    user_id      TEXT NOT NULL,
+    api          TEXT NOT NULL,
+    status_index BIGINT NOT NULL UNIQUE,
+    narrowing    TEXT,
+    status       TEXT NOT NULL,
+    op           TEXT NOT NULL,
+    created      BIGINT NOT NULL,
+    expires      BIGINT
+);
+CREATE INDEX families_by_grant ON families (grant_id);
+CREATE INDEX families_by_expiry ON families (expires) WHERE expires IS NOT NULL;
+
+CREATE TABLE refresh_tokens (
+    selector       TEXT PRIMARY KEY,
+    family         TEXT NOT NULL,
+    hash           BYTEA NOT NULL,
+    op             TEXT NOT NULL,
+    used_at        BIGINT,
+    idle_until     BIGINT NOT NULL,
+    absolute_until BIGINT
+);
+CREATE INDEX refresh_tokens_by_expiry ON refresh_tokens (idle_until);
+
+CREATE TABLE pending_requests (
+    selector TEXT PRIMARY KEY,
+    kind     TEXT NOT NULL,
+    sealed   BYTEA NOT NULL,
+    expires  BIGINT NOT NULL
+);
+CREATE INDEX pending_requests_by_expiry ON pending_requests (expires);
+CREATE TABLE used_once (
+    kind    TEXT NOT NULL,
+    hash    BYTEA NOT NULL,
+    op      TEXT NOT NULL,
+    expires BIGINT NOT NULL,
+    PRIMARY KEY (kind, hash)
+);
+CREATE INDEX used_once_by_expiry ON used_once (expires);

@@ -1,0 +1,139 @@
+package sqlstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/jackc/pgx/v5/stdlib"
+	"github.com/pressly/goose/v3"
+	"github.com/pressly/goose/v3/lock"
+)
+
+// postgres sends each event as one batch: one round trip and one implicit
+// transaction. The server groups the flushes itself.
+type postgres struct {
+	pool *pgxpool.Pool
+}
+
+const (
+	poolMax    = 16 // an uncapped pool runs the server out of clients under races (measured)
+	retriesMax = 10
+	writeLimit = 15 * time.Second
+)
+
+func openPostgres(ctx context.Context, dsn string) (*postgres, error) {
+	config, err := pgxpool.ParseConfig(dsn)
+	if err != nil {
+		// pgx quotes the URL in its errors, with the password taken out.
+		return nil, fmt.Errorf("reading the database URL: %w", err)
+	}
+	config.MaxConns = poolMax
+	pool, err := pgxpool.NewWithConfig(ctx, config)
+	if err != nil {
+		return nil, fmt.Errorf("opening the database: %w", err)
+	}
+	if err := pool.Ping(ctx); err != nil {
+		pool.Close()
+		return nil, fmt.Errorf("reaching the database: %w", err)
+	}
+	return &postgres{pool}, nil
+}
+
+func (p *postgres) lock(sql string, args ...any) []statement {
+	return []statement{do(sql+" FOR UPDATE", args...)}
+}
+
+// write retries what the server gave up for the sake of another transaction
+// (serialization failure, deadlock): nothing of it was kept.
+func (p *postgres) write(ctx context.Context, event []statement) error {
+	// A caller that goes away does not stop an event half way: its outcome would
+	// then be unknown.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), writeLimit)
+	defer cancel()
+	for try := 0; ; try++ {
+		err := p.batch(ctx, event)
+		if err == nil {
+			return nil
+		}
+		state, ok := errors.AsType[*pgconn.PgError](err)
+		if !ok || state.Code != "40001" && state.Code != "40P01" || try == retriesMax {
+			return unavailable(err)
+		}
+		select {
+		case <-time.After(time.Duration(rand.Int64N(int64(time.Millisecond) << min(try, 6)))):
+		case <-ctx.Done():
+			return unavailable(ctx.Err())
+		}
+	}
+}
+
+func (p *postgres) batch(ctx context.Context, event []statement) error {
+	b := &pgx.Batch{}
+	for i := range event {
+		b.Queue(event[i].sql, event[i].args...)
+	}
+	results := p.pool.SendBatch(ctx, b)
+	for i := range event {
+		st := &event[i]
+		if st.scan != nil {
+			if err := results.QueryRow().Scan(st.scan...); err != nil && !errors.Is(err, pgx.ErrNoRows) {
+				results.Close()
+				return err
+			}
+			continue
+		}
+		tag, err := results.Exec()
+		if err != nil {
+			results.Close()
+			return err
+		}
+		if st.rows != nil {
+			*st.rows = tag.RowsAffected()
+		}
+	}
+	return results.Close()
+}
+
+func (p *postgres) query(ctx context.Context, sql string, args []any, row func(func(...any) error) error) error {
+	rows, err := p.pool.Query(ctx, sql, args...)
+	if err != nil {
+		return unavailable(err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		if err := row(rows.Scan); err != nil {
+			return err
+		}
+	}
+	if err := rows.Err(); err != nil {
+		return unavailable(err)
+	}
+	return nil
+}
+
+func (p *postgres) migrator(migrations fs.FS) (*goose.Provider, func() error, error) {
+	// A lock table, not an advisory lock: distributed SQL has none.
+	locker, err := lock.NewPostgresTableLocker()
+	if err != nil {
+		return nil, nil, err
+	}
+	db := stdlib.OpenDBFromPool(p.pool)
+	provider, err := goose.NewProvider(goose.DialectPostgres, db, migrations, goose.WithLocker(locker))
+	if err != nil {
+		db.Close()
+		return nil, nil, err
+	}
+	return provider, db.Close, nil
+}
+
+func (p *postgres) close() error {
+	p.pool.Close()
+	return nil
+}

@@ -1,0 +1,185 @@
+// Package sqlstore is the one implementation of the storage contracts of oauth
+// and people, on SQLite and on PostgreSQL, with one SQL text and one list of
+// migrations.
+//
+// An event is an ordered list of statements with arguments and no Go code between
+// them. The first locks the grant's row (PostgreSQL; SQLite has one writer). The
+// second is the guard: it makes every check and writes this event's id into op.
+// Every later one asks for that id, so a lost race is zero rows, never an error.
+// On PostgreSQL the lock must be a statement of its own, because a statement that
+// waited for a lock sees other tables as they were before it waited. Lock order:
+// clients → grants → codes → families → refresh tokens → heads.
+//
+// The differences of the two engines live in engine.go, sqlite.go and postgres.go.
+package sqlstore
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/grantway/grantway/internal/oauth"
+)
+
+// Store implements oauth.Storage and people.Storage.
+type Store struct {
+	engine engine
+}
+
+// Open opens the database that dsn names: a postgres:// URL, or the path of a
+// SQLite file, which is made if it is not there. It does not migrate.
+func Open(ctx context.Context, dsn string) (*Store, error) {
+	var e engine
+	var err error
+	if IsPostgres(dsn) {
+		e, err = openPostgres(ctx, dsn)
+	} else {
+		e, err = openSQLite(ctx, dsn)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &Store{e}, nil
+}
+
+// IsPostgres reports whether dsn names a PostgreSQL server.
+func IsPostgres(dsn string) bool {
+	return strings.HasPrefix(dsn, "postgres://") || strings.HasPrefix(dsn, "postgresql://")
+}
+
+// Close waits for the events under way and closes the database.
+func (s *Store) Close() error { return s.engine.close() }
+
+// Ping reads one row, to show that the database answers.
+func (s *Store) Ping(ctx context.Context) error {
+	_, _, err := s.Head(ctx)
+	return err
+}
+
+// statement is one step of an event.
+type statement struct {
+	sql  string
+	args []any
+	rows *int64 // if not nil: receives how many rows it changed
+	scan []any  // if not nil: destinations for the one row of a RETURNING
+}
+
+func do(sql string, args ...any) statement { return statement{sql: sql, args: args} }
+
+func counted(n *int64, sql string, args ...any) statement {
+	return statement{sql: sql, args: args, rows: n}
+}
+
+// lockGrant and lockGrantsOf begin events that rest on grants.
+func (s *Store) lockGrant(id string) []statement {
+	return s.engine.lock("SELECT id FROM grants WHERE id = $1", id)
+}
+
+func (s *Store) lockGrantsOf(userID string) []statement {
+	return s.engine.lock("SELECT id FROM grants WHERE user_id = $1 ORDER BY id", userID)
+}
+
+// mark is what an event's guard left behind: later statements ask for it.
+type mark struct {
+	table, key, op string // op: the column that holds the event's id
+	id, value      string
+}
+
+func opOf(table, id, op string) mark { return mark{table, "id", "op", id, op} }
+
+// where renders the mark as a condition whose arguments are $n and $n+1.
+func (m mark) where(n int) string {
+	return fmt.Sprintf("EXISTS (SELECT 1 FROM %s WHERE %s = $%d AND %s = $%d)", m.table, m.key, n, m.op, n+1)
+}
+
+func (m mark) args(before ...any) []any { return append(before, m.id, m.value) }
+
+// note writes the event's row, and moves the feed first if feed is set: last of
+// all, so that the row of the feed is locked for as short as can be.
+func note(e oauth.Event, feed bool, m mark) []statement {
+	row := []any{e.ID, micros(e.At), string(e.Kind), e.Actor, e.ClientID, e.UserID, e.GrantID, e.StoreID, e.Request, payload(e)}
+	if !feed {
+		return []statement{do(`INSERT INTO events (id, at, kind, actor, client_id, user_id, grant_id, store_id, request_id, payload)
+			SELECT CAST($1 AS TEXT), CAST($2 AS BIGINT), CAST($3 AS TEXT), CAST($4 AS TEXT), CAST($5 AS TEXT), CAST($6 AS TEXT),
+			       CAST($7 AS TEXT), CAST($8 AS TEXT), CAST($9 AS TEXT), CAST($10 AS TEXT)
+			WHERE `+m.where(11), m.args(row...)...)}
+	}
+	return []statement{
+		do("UPDATE heads SET seq = seq + 1 WHERE name = 'feed' AND "+m.where(1), m.args()...),
+		do(`INSERT INTO events (id, at, kind, actor, client_id, user_id, grant_id, store_id, request_id, payload, seq)
+			SELECT CAST($1 AS TEXT), CAST($2 AS BIGINT), CAST($3 AS TEXT), CAST($4 AS TEXT), CAST($5 AS TEXT), CAST($6 AS TEXT),
+			       CAST($7 AS TEXT), CAST($8 AS TEXT), CAST($9 AS TEXT), CAST($10 AS TEXT), h.seq
+			FROM heads h WHERE h.name = 'feed' AND `+m.where(11), m.args(row...)...),
+	}
+}
+
+func payload(e oauth.Event) string { return string(e.Payload) }
+
+// won runs an event and reports whether its guard held.
+func (s *Store) won(ctx context.Context, n *int64, steps ...[]statement) (bool, error) {
+	var ev []statement
+	for _, part := range steps {
+		ev = append(ev, part...)
+	}
+	if err := s.engine.write(ctx, ev); err != nil {
+		return false, err
+	}
+	return *n > 0, nil
+}
+
+func one(st statement) []statement { return []statement{st} }
+
+// unavailable wraps a failure of the database, which is never the caller's fault.
+func unavailable(err error) error {
+	return fmt.Errorf("%w: %w", oauth.ErrUnavailable, err)
+}
+
+func micros(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixMicro()
+}
+
+func fromMicros(n int64) time.Time {
+	if n == 0 {
+		return time.Time{}
+	}
+	return time.UnixMicro(n).UTC()
+}
+
+// orNull maps the zero time and the nil set to NULL.
+func orNull(t time.Time) any {
+	if t.IsZero() {
+		return nil
+	}
+	return t.UnixMicro()
+}
+
+func scopesOrNull(s oauth.ScopeSet) any {
+	if s == nil {
+		return nil
+	}
+	return s.String()
+}
+
+func textOrNull(s string) any {
+	if s == "" {
+		return nil
+	}
+	return s
+}
+
+func scopes(s string) oauth.ScopeSet { return oauth.Scopes(strings.Fields(s)...) }
+
+// scopesFrom keeps NULL and the empty set apart.
+func scopesFrom(s *string) oauth.ScopeSet {
+	if s == nil {
+		return nil
+	}
+	if set := scopes(*s); set != nil {
+		return set
+	}
+	return oauth.ScopeSet{}
+}

@@ -1,0 +1,166 @@
+package sqlstore
+
+import (
+	"context"
+	"strings"
+
+	"github.com/grantway/grantway/internal/oauth"
+)
+
+const userColumns = "id, kind, name, email, operator, status, created"
+
+func scanUser(scan func(...any) error) (*oauth.User, error) {
+	var u oauth.User
+	var created int64
+	if err := scan(&u.ID, (*string)(&u.Kind), &u.Name, &u.Email, &u.Operator, (*string)(&u.Status), &created); err != nil {
+		return nil, unavailable(err)
+	}
+	u.Created = fromMicros(created)
+	return &u, nil
+}
+
+// User implements oauth.PeopleStorage.
+func (s *Store) User(ctx context.Context, id string) (*oauth.User, error) {
+	return only(s.users(ctx, "id = $1", id))
+}
+
+// Users implements oauth.PeopleStorage.
+func (s *Store) Users(ctx context.Context, query string, p oauth.Page) ([]*oauth.User, error) {
+	return s.users(ctx, "kind <> 'guest' AND ($1 = '' OR id LIKE $1 OR LOWER(name) LIKE $1 OR LOWER(email) LIKE $1) ORDER BY created DESC, id DESC LIMIT $2 OFFSET $3",
+		startsWith(query), p.Limit, p.Offset)
+}
+
+func (s *Store) users(ctx context.Context, where string, args ...any) ([]*oauth.User, error) {
+	var list []*oauth.User
+	err := s.engine.query(ctx, "SELECT "+userColumns+" FROM users WHERE "+where, args, func(scan func(...any) error) error {
+		u, err := scanUser(scan)
+		list = append(list, u)
+		return err
+	})
+	return list, err
+}
+
+// only returns the one thing that a read by key found.
+func only[T any](list []*T, err error) (*T, error) {
+	if err != nil {
+		return nil, err
+	}
+	if len(list) == 0 {
+		return nil, oauth.ErrNotFound
+	}
+	return list[0], nil
+}
+
+// startsWith makes a LIKE pattern of what somebody typed; "" stays "".
+func startsWith(query string) string {
+	if query == "" {
+		return ""
+	}
+	return strings.NewReplacer("%", "", "_", "").Replace(strings.ToLower(query)) + "%"
+}
+
+// CreateUser implements oauth.PeopleStorage.
+func (s *Store) CreateUser(ctx context.Context, u *oauth.User, e oauth.Event) (bool, error) {
+	var n int64
+	return s.won(ctx, &n, one(counted(&n, insertUser+" ON CONFLICT DO NOTHING", userArgs(u, e)...)), note(e, false, opOf("users", u.ID, e.ID)))
+}
+
+const insertUser = `INSERT INTO users (id, kind, name, email, operator, status, op, created) VALUES ($1, $2, $3, $4, $5, 'active', $6, $7)`
+
+func userArgs(u *oauth.User, e oauth.Event) []any {
+	return []any{u.ID, string(u.Kind), u.Name, u.Email, u.Operator, e.ID, micros(e.At)}
+}
+
+// SetUserStatus implements oauth.PeopleStorage.
+func (s *Store) SetUserStatus(ctx context.Context, id string, to oauth.Status, e oauth.Event) (bool, error) {
+	var n int64
+	m := opOf("users", id, e.ID)
+	return s.won(ctx, &n, s.lockGrantsOf(id),
+		one(counted(&n, "UPDATE users SET status = $1, op = $2 WHERE id = $3 AND status <> $1", string(to), e.ID, id)),
+		one(raiseRevs(id, m)), note(e, true, m))
+}
+
+// raiseRevs makes every issuing event under way for the user's grants read again.
+func raiseRevs(userID string, m mark) statement {
+	return do("UPDATE grants SET rev = rev + 1 WHERE user_id = $1 AND status <> 'revoked' AND "+m.where(2), m.args(userID)...)
+}
+
+// Store implements oauth.PeopleStorage.
+func (s *Store) Store(ctx context.Context, id string) (*oauth.Store, error) {
+	return only(s.stores(ctx, "id = $1", id))
+}
+
+// Stores implements oauth.PeopleStorage.
+func (s *Store) Stores(ctx context.Context, query string, p oauth.Page) ([]*oauth.Store, error) {
+	return s.stores(ctx, "($1 = '' OR id LIKE $1 OR LOWER(name) LIKE $1 OR LOWER(domain) LIKE $1) ORDER BY name, id LIMIT $2 OFFSET $3", startsWith(query), p.Limit, p.Offset)
+}
+
+func (s *Store) stores(ctx context.Context, where string, args ...any) ([]*oauth.Store, error) {
+	var list []*oauth.Store
+	err := s.engine.query(ctx, "SELECT id, name, domain, status, created FROM stores WHERE "+where, args, func(scan func(...any) error) error {
+		var st oauth.Store
+		var created int64
+		if err := scan(&st.ID, &st.Name, &st.Domain, (*string)(&st.Status), &created); err != nil {
+			return unavailable(err)
+		}
+		st.Created = fromMicros(created)
+		list = append(list, &st)
+		return nil
+	})
+	return list, err
+}
+
+// PutStore implements oauth.PeopleStorage.
+func (s *Store) PutStore(ctx context.Context, st *oauth.Store, e oauth.Event) error {
+	var n int64
+	_, err := s.won(ctx, &n, one(counted(&n, `INSERT INTO stores (id, name, domain, status, created) VALUES ($1, $2, $3, $4, $5)
+		ON CONFLICT (id) DO UPDATE SET name = excluded.name, domain = excluded.domain, status = excluded.status`,
+		st.ID, st.Name, st.Domain, string(st.Status), micros(e.At))), note(e, true, mark{"stores", "id", "id", st.ID, st.ID}))
+	return err
+}
+
+// Memberships implements oauth.PeopleStorage.
+func (s *Store) Memberships(ctx context.Context, userID string) ([]oauth.Membership, error) {
+	var list []oauth.Membership
+	err := s.engine.query(ctx, `SELECT m.user_id, m.store_id, st.name, st.domain, st.status, m.is_owner, m.scopes, m.may_delegate
+		FROM memberships m JOIN stores st ON st.id = m.store_id WHERE m.user_id = $1 ORDER BY st.name, st.id`, []any{userID}, func(scan func(...any) error) error {
+		var m oauth.Membership
+		var scopeText string
+		if err := scan(&m.UserID, &m.StoreID, &m.StoreName, &m.StoreDomain, (*string)(&m.StoreStatus), &m.Owner, &scopeText, &m.MayDelegate); err != nil {
+			return unavailable(err)
+		}
+		m.Scopes = scopes(scopeText)
+		list = append(list, m)
+		return nil
+	})
+	return list, err
+}
+
+// SetMembership implements oauth.PeopleStorage.
+func (s *Store) SetMembership(ctx context.Context, m *oauth.Membership, e oauth.Event) (bool, error) {
+	var n int64
+	k := memberMark(m.UserID, e.ID)
+	guard := counted(&n, `INSERT INTO memberships (user_id, store_id, scopes, may_delegate, is_owner, op)
+		SELECT CAST($1 AS TEXT), CAST($2 AS TEXT), CAST($3 AS TEXT), CAST($4 AS BOOLEAN), CAST($5 AS BOOLEAN), CAST($6 AS TEXT)
+		WHERE EXISTS (SELECT 1 FROM users WHERE id = $1) AND EXISTS (SELECT 1 FROM stores WHERE id = $2)
+		ON CONFLICT (user_id, store_id) DO UPDATE SET scopes = excluded.scopes, may_delegate = excluded.may_delegate, is_owner = excluded.is_owner, op = excluded.op`,
+		m.UserID, m.StoreID, m.Scopes.String(), m.MayDelegate, m.Owner, e.ID)
+	return s.won(ctx, &n, s.lockGrantsOf(m.UserID), one(guard), one(raiseRevs(m.UserID, k)), note(e, true, k))
+}
+
+// DropMembership implements oauth.PeopleStorage. The row is marked first and
+// removed last, so that the steps between can ask for the mark.
+func (s *Store) DropMembership(ctx context.Context, userID, storeID string, e oauth.Event) (bool, error) {
+	var n int64
+	k := memberMark(userID, e.ID)
+	return s.won(ctx, &n, s.lockGrantsOf(userID),
+		one(counted(&n, "UPDATE memberships SET op = $1 WHERE user_id = $2 AND store_id = $3", e.ID, userID, storeID)),
+		one(raiseRevs(userID, k)), note(e, true, k),
+		one(do("DELETE FROM memberships WHERE user_id = $1 AND store_id = $2 AND op = $3", userID, storeID, e.ID)))
+}
+
+// memberMark asks for the event's id among the user's memberships; an event
+// writes only one of them.
+func memberMark(userID, op string) mark {
+	return mark{"memberships", "user_id", "op", userID, op}
+}
