@@ -1,0 +1,155 @@
+// Package endpoint is what machines call: token, revocation, introspection,
+// metadata and keys, and Komerza's exchange. A dialect is a file that parses a
+// request into one of oauth's structs and prints the answer or the refusal.
+// Machines get no cookies, JSON errors, and answers that nobody may store.
+package endpoint
+
+import (
+	"encoding/json"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"github.com/grantway/grantway/internal/oauth"
+)
+
+// Config is what the endpoints rest on.
+type Config struct {
+	Server *oauth.Server
+	// Authorize shows people the authorization request of a client that is not
+	// direct: the portal's handler. It is called with GET requests only.
+	Authorize http.Handler
+	Log       *slog.Logger
+}
+
+type handler struct {
+	server    *oauth.Server
+	authorize http.Handler
+	log       *slog.Logger
+}
+
+// New returns the endpoints. Paths under /oauth2/ must come to it uncleaned: see
+// [IsExchange].
+func New(c Config) http.Handler {
+	h := &handler{c.Server, c.Authorize, c.Log}
+	if h.log == nil {
+		h.log = slog.New(slog.DiscardHandler)
+	}
+	mux := http.NewServeMux()
+	for _, prefix := range []string{"/oauth", "/api/oauth"} {
+		mux.HandleFunc(prefix+"/token", h.token)
+		mux.HandleFunc(prefix+"/authorize", h.serveAuthorize)
+	}
+	mux.HandleFunc("/oauth/revoke", h.revoke)
+	mux.HandleFunc("/oauth/introspect", h.introspect)
+	mux.HandleFunc("/oauth/jwks", h.keys(oauth.ForAccess))
+	mux.HandleFunc("/oauth/jwks/lasting", h.keys(oauth.ForLasting))
+	h.serveMetadata(mux)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if IsExchange(r) {
+			h.exchange(w, r)
+			return
+		}
+		mux.ServeHTTP(w, r)
+	})
+}
+
+// Owns reports whether a path belongs to this package.
+func Owns(path string) bool {
+	for _, prefix := range []string{"/oauth/", "/oauth2/", "/api/oauth/", "/.well-known/"} {
+		if strings.HasPrefix(path, prefix) {
+			return true
+		}
+	}
+	return false
+}
+
+// secure sets the headers of every answer that holds or might hold a credential
+// (RFC 6749, 5.1).
+func secure(w http.ResponseWriter) {
+	h := w.Header()
+	h.Set("Cache-Control", "no-store")
+	h.Set("Pragma", "no-cache")
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Referrer-Policy", "no-referrer")
+}
+
+func writeJSON(w http.ResponseWriter, status int, body any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	enc := json.NewEncoder(w)
+	enc.SetEscapeHTML(false)
+	enc.Encode(body) // the client went away: nothing is left to be done
+}
+
+// oauthError is RFC 6749, 5.2.
+type oauthError struct {
+	Error       string `json:"error"`
+	Description string `json:"error_description,omitempty"`
+	State       string `json:"state,omitempty"` // direct authorize: nowhere to redirect (seed-contracts D5)
+}
+
+// allow refuses other methods.
+func allow(w http.ResponseWriter, r *http.Request, method string) bool {
+	if r.Method == method {
+		return true
+	}
+	w.Header().Set("Allow", method)
+	writeJSON(w, http.StatusMethodNotAllowed, oauthError{Error: string(oauth.InvalidRequest), Description: "Use " + method + "."})
+	return false
+}
+
+// status maps a refusal to HTTP (RFC 6749, 5.2). unauthorized is the status of
+// invalid_client.
+func status(e *oauth.Error, unauthorized int) int {
+	switch e.Code {
+	case oauth.InvalidClient:
+		return unauthorized
+	case oauth.ServerError:
+		return http.StatusInternalServerError
+	case oauth.TemporarilyUnavailable:
+		return http.StatusServiceUnavailable
+	default:
+		return http.StatusBadRequest
+	}
+}
+
+// refused prints a refusal as RFC 6749, 5.2 has it, and logs its reason.
+func (h *handler) refused(w http.ResponseWriter, r *http.Request, err error, unauthorized int, state string) {
+	e := oauth.AsError(err)
+	h.logRefusal(r, e)
+	code := status(e, unauthorized)
+	switch {
+	case code == http.StatusUnauthorized && r.Header.Get("Authorization") != "":
+		w.Header().Set("WWW-Authenticate", `Basic realm="oauth", charset="UTF-8"`)
+	case code == http.StatusServiceUnavailable:
+		w.Header().Set("Retry-After", "1")
+	}
+	if e.Reason == tooLarge {
+		code = http.StatusRequestEntityTooLarge
+	}
+	writeJSON(w, code, oauthError{Error: string(e.Code), Description: e.Description, State: state})
+}
+
+// logRefusal names the reason and never what was sent.
+func (h *handler) logRefusal(r *http.Request, e *oauth.Error) {
+	level := slog.LevelInfo
+	if e.Code == oauth.ServerError || e.Code == oauth.TemporarilyUnavailable {
+		level = slog.LevelError
+	}
+	h.log.LogAttrs(r.Context(), level, "refused", slog.String("reason", string(e.Reason)), slog.String("code", string(e.Code)),
+		slog.String("param", e.Param), slog.Any("cause", e.Cause), slog.String("request_id", oauth.RequestID(r.Context())))
+}
+
+// sameOrigin reports whether a browser page of this origin belongs to one of the
+// client's registered redirect URLs: its own single-page app (RFC 10017).
+func sameOrigin(redirects []oauth.RedirectURI, origin string) bool {
+	for _, r := range redirects {
+		u, err := url.Parse(string(r))
+		if err == nil && (u.Scheme == "https" || u.Scheme == "http") && u.Scheme+"://"+u.Host == origin {
+			return true
+		}
+	}
+	return false
+}

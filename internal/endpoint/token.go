@@ -1,0 +1,179 @@
+package endpoint
+
+import (
+	"errors"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"github.com/grantway/grantway/internal/oauth"
+)
+
+// tokenAnswer is RFC 6749, 5.1. A key that does not expire has no expires_in.
+type tokenAnswer struct {
+	AccessToken  string `json:"access_token"`
+	TokenType    string `json:"token_type"`
+	ExpiresIn    int64  `json:"expires_in,omitempty"` // seconds
+	RefreshToken string `json:"refresh_token,omitempty"`
+	Scope        string `json:"scope,omitempty"`
+}
+
+// token is POST /oauth/token and /api/oauth/token, for standard clients (RFC
+// 6749) and direct ones (seed dressipi-token).
+func (h *handler) token(w http.ResponseWriter, r *http.Request) {
+	secure(w)
+	if !allow(w, r, http.MethodPost) {
+		return
+	}
+	p, err := h.gather(w, r)
+	if err != nil {
+		h.refused(w, r, err, http.StatusBadRequest, "")
+		return
+	}
+	auth, err := credentials(r, p)
+	if err != nil {
+		h.refused(w, r, err, http.StatusUnauthorized, "")
+		return
+	}
+	h.allowOrigin(w, r, auth.ID)
+	resp, err := h.server.Token(r.Context(), oauth.TokenRequest{
+		Serves: []oauth.ProfileName{oauth.Standard, oauth.Direct}, Auth: auth,
+		GrantType: oauth.GrantType(p.Get("grant_type")), Code: p.Get("code"), RedirectURI: p.Get("redirect_uri"),
+		Verifier: p.Get("code_verifier"), RefreshToken: p.Get("refresh_token"), Scope: p.Get("scope"),
+	})
+	if err != nil {
+		h.refused(w, r, err, h.unauthorized(r, auth.ID), "")
+		return
+	}
+	answer := tokenAnswer{AccessToken: resp.AccessToken.Reveal(), TokenType: "Bearer", ExpiresIn: int64(resp.ExpiresIn.Seconds()), RefreshToken: resp.RefreshToken.Reveal()}
+	if resp.Profile == oauth.Standard {
+		answer.Scope = resp.Scope
+	}
+	writeJSON(w, http.StatusOK, answer)
+}
+
+// unauthorized is the status of invalid_client: 401 when an Authorization header
+// was sent or the client is standard, or unknown under /oauth; else 400, as the
+// direct contract has it (DESIGN, decision 3).
+func (h *handler) unauthorized(r *http.Request, id string) int {
+	if r.Header.Get("Authorization") != "" {
+		return http.StatusUnauthorized
+	}
+	profile, err := h.server.ProfileOf(r.Context(), id)
+	if err == nil && profile != oauth.Standard || errors.Is(err, oauth.ErrNotFound) && strings.HasPrefix(r.URL.Path, "/api/") {
+		return http.StatusBadRequest
+	}
+	return http.StatusUnauthorized
+}
+
+// allowOrigin lets an app's own pages read the answer. No cookie counts here, so
+// none is allowed to be sent.
+func (h *handler) allowOrigin(w http.ResponseWriter, r *http.Request, clientID string) {
+	origin := r.Header.Get("Origin")
+	if origin == "" || clientID == "" {
+		return
+	}
+	w.Header().Add("Vary", "Origin")
+	c, err := h.server.Client(r.Context(), clientID)
+	if err == nil && c.Type == oauth.Public && sameOrigin(c.Redirects, origin) {
+		w.Header().Set("Access-Control-Allow-Origin", origin)
+	}
+}
+
+// revoke is POST /oauth/revoke (RFC 7009). It takes keys and refresh tokens of
+// every profile.
+func (h *handler) revoke(w http.ResponseWriter, r *http.Request) {
+	secure(w)
+	if !allow(w, r, http.MethodPost) {
+		return
+	}
+	p, err := h.gather(w, r)
+	if err != nil {
+		h.refused(w, r, err, http.StatusBadRequest, "")
+		return
+	}
+	auth, err := credentials(r, p)
+	if err != nil {
+		h.refused(w, r, err, http.StatusUnauthorized, "")
+		return
+	}
+	h.allowOrigin(w, r, auth.ID)
+	if err := h.server.Revoke(r.Context(), auth, p.Get("token")); err != nil {
+		h.refused(w, r, err, h.unauthorized(r, auth.ID), "")
+		return
+	}
+	writeJSON(w, http.StatusOK, struct{}{})
+}
+
+// introspection is RFC 7662, 2.2, with what a key may do now.
+type introspection struct {
+	Active    bool          `json:"active"`
+	Issuer    string        `json:"iss,omitempty"`
+	Audience  string        `json:"aud,omitempty"`
+	Subject   string        `json:"sub,omitempty"`
+	ClientID  string        `json:"client_id,omitempty"`
+	TokenType string        `json:"token_type,omitempty"`
+	IssuedAt  int64         `json:"iat,omitempty"`
+	Expires   int64         `json:"exp,omitempty"` // absent for a key without end: never invented
+	ID        string        `json:"jti,omitempty"`
+	Scope     string        `json:"scope,omitempty"`
+	Rights    []oauth.Right `json:"rights,omitempty"`
+	GrantID   string        `json:"grant_id,omitempty"`
+	ISeq      int64         `json:"iseq,omitempty"`
+}
+
+// introspect is POST /oauth/introspect (RFC 7662), for APIs.
+func (h *handler) introspect(w http.ResponseWriter, r *http.Request) {
+	secure(w)
+	if !allow(w, r, http.MethodPost) {
+		return
+	}
+	p, err := formOnly(w, r)
+	if err != nil {
+		h.refused(w, r, err, http.StatusUnauthorized, "")
+		return
+	}
+	auth, err := credentials(r, p)
+	if err != nil {
+		h.refused(w, r, err, http.StatusUnauthorized, "")
+		return
+	}
+	api, err := h.server.AuthenticateAPI(r.Context(), auth)
+	if err != nil {
+		h.refused(w, r, err, http.StatusUnauthorized, "")
+		return
+	}
+	token := p.Get("token")
+	if token == "" {
+		h.refused(w, r, bad(oauth.ParamMissing, "token", "The parameter token is required."), http.StatusUnauthorized, "")
+		return
+	}
+	v, err := h.server.Introspect(r.Context(), api, token)
+	switch {
+	case err != nil:
+		h.refused(w, r, err, http.StatusUnauthorized, "")
+	case v == nil:
+		writeJSON(w, http.StatusOK, introspection{})
+	default:
+		writeJSON(w, http.StatusOK, introspection{Active: true, Issuer: v.Issuer, Audience: v.Audience, Subject: v.Subject, ClientID: v.ClientID,
+			TokenType: "Bearer", IssuedAt: v.IssuedAt, Expires: v.Expires, ID: v.ID, Scope: v.Scope, Rights: v.Rights, GrantID: v.GrantID, ISeq: v.ISeq})
+	}
+}
+
+// formOnly reads parameters that may come in a form alone.
+func formOnly(w http.ResponseWriter, r *http.Request) (url.Values, error) {
+	sent, fromJSON, err := body(w, r)
+	if err != nil {
+		return nil, err
+	}
+	query := r.URL.Query()
+	for _, name := range oauthParams {
+		switch {
+		case query.Has(name) || fromJSON && sent.Has(name):
+			return nil, bad(oauth.ParamPlace, name, "The parameter "+name+" belongs in a form-encoded body.")
+		case len(sent[name]) > 1:
+			return nil, bad(oauth.ParamRepeated, name, "The parameter "+name+" may be sent only once.")
+		}
+	}
+	return sent, nil
+}
