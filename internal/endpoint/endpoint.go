@@ -18,7 +18,7 @@ import (
 type Config struct {
 	Server *oauth.Server
 	// Authorize shows people the authorization request of a client that is not
-	// direct: the portal's handler. It is called with GET requests only.
+	// direct: the portal's handler.
 	Authorize http.Handler
 	Log       *slog.Logger
 }

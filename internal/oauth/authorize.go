@@ -84,6 +84,8 @@ func (s *Server) identify(ctx context.Context, q url.Values) (*Client, Redirect,
 		return nil, Redirect{}, false, err
 	case c.Status != Active:
 		return nil, Redirect{}, false, refuse(ClientSuspended)
+	case c.Profile == Direct: // no page may ever show its code
+		return nil, Redirect{}, false, refuse(ProfileMismatch)
 	}
 	sent, e := single(q, "redirect_uri", maxRedirectLen)
 	if e != nil {
