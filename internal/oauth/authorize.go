@@ -271,7 +271,7 @@ func (s *Server) Keep(ctx context.Context, q url.Values) (string, error) {
 
 // Kept returns the query that was stored under handle.
 func (s *Server) Kept(ctx context.Context, handle string) (url.Values, error) {
-	a, ok := parseArtefact(handle)
+	a, ok := ParseArtefact(handle)
 	if !ok {
 		return nil, refuse(RequestExpired)
 	}

@@ -140,10 +140,10 @@ func isUUID(s string) bool {
 	return true
 }
 
-// opaqueID reports whether s may be an id that a platform gives to a user, a
+// OpaqueID reports whether s may be an id that a platform gives to a user, a
 // store or an imported client: 1 to 255 bytes of printable ASCII or letters
 // beyond it, no space, no control character.
-func opaqueID(s string) bool {
+func OpaqueID(s string) bool {
 	return len(s) >= 1 && len(s) <= 255 && !strings.ContainsFunc(s, func(r rune) bool {
 		return r <= 0x20 || r == 0x7f || r == '�' || r >= 0x80 && r <= 0xa0 || r >= 0x2000 && r <= 0x200f || r >= 0x2028 && r <= 0x202e || r == 0xfeff
 	})

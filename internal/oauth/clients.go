@@ -77,7 +77,7 @@ func (s *Server) CreateClient(ctx context.Context, actor Actor, f ClientForm) (*
 		}
 	case !actor.runs():
 		errs["id"] = refuse(NotPermitted)
-	case !opaqueID(f.ID) || strings.HasPrefix(f.ID, "https://"):
+	case !OpaqueID(f.ID) || strings.HasPrefix(f.ID, "https://"):
 		errs["id"] = refuse(IDMalformed)
 	case f.Profile == Exchange && !isUUID(f.ID):
 		errs["id"] = refuse(IDMalformed)

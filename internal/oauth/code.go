@@ -20,7 +20,7 @@ func (s *Server) redeemCode(ctx context.Context, c *Client, r TokenRequest) (*To
 	if r.Code == "" {
 		return nil, refuseParam(ParamMissing, "code")
 	}
-	a, ok := parseArtefact(r.Code)
+	a, ok := ParseArtefact(r.Code)
 	if !ok {
 		return nil, refuse(CodeUnknown)
 	}

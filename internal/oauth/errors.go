@@ -88,6 +88,10 @@ func refuse(r Reason) *Error {
 	return &Error{Code: row.code, Reason: r, Description: row.text, Param: row.param}
 }
 
+// Refuse builds the refusal of reason r: for the packages beside this one, so that
+// each reason keeps one code and one sentence.
+func Refuse(r Reason) *Error { return refuse(r) }
+
 func refuseParam(r Reason, param string) *Error {
 	e := refuse(r)
 	e.Param = param

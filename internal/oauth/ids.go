@@ -53,13 +53,16 @@ func ordered(now time.Time, random io.Reader) ([16]byte, error) {
 	return b, nil
 }
 
-func (s *Server) newID(prefix string) (string, error) {
-	b, err := ordered(s.now(), s.rand)
+// NewID returns a fresh id that sorts by time, after a prefix such as "usr_".
+func NewID(prefix string, now time.Time, random io.Reader) (string, error) {
+	b, err := ordered(now, random)
 	if err != nil {
 		return "", err
 	}
 	return prefix + idEncoding.EncodeToString(b[:]), nil
 }
+
+func (s *Server) newID(prefix string) (string, error) { return NewID(prefix, s.now(), s.rand) }
 
 // newUUID returns a random UUID (RFC 9562, 5.4), the form of a client id that
 // Komerza's appId demands.
@@ -97,26 +100,29 @@ type Artefact struct {
 	Secret   Secret // the whole credential, selector included
 }
 
-func (s *Server) newArtefact() (Artefact, error) {
-	id, err := ordered(s.now(), s.rand)
+// NewArtefact makes a fresh credential.
+func NewArtefact(now time.Time, random io.Reader) (Artefact, error) {
+	id, err := ordered(now, random)
 	if err != nil {
 		return Artefact{}, err
 	}
 	var v [32]byte
-	if _, err := io.ReadFull(s.rand, v[:]); err != nil {
+	if _, err := io.ReadFull(random, v[:]); err != nil {
 		return Artefact{}, fmt.Errorf("oauth: reading randomness: %w", err)
 	}
 	return artefactOf(id[:], v[:]), nil
 }
+
+func (s *Server) newArtefact() (Artefact, error) { return NewArtefact(s.now(), s.rand) }
 
 func artefactOf(selector, verifier []byte) Artefact {
 	sel := base64.RawURLEncoding.EncodeToString(selector)
 	return Artefact{sel, Secret(sel + base64.RawURLEncoding.EncodeToString(verifier))}
 }
 
-// parseArtefact splits a credential that a client sent. A string of any other
+// ParseArtefact splits a credential that a client sent. A string of any other
 // form cannot be one of ours.
-func parseArtefact(s string) (Artefact, bool) {
+func ParseArtefact(s string) (Artefact, bool) {
 	if len(s) != artefactLen {
 		return Artefact{}, false
 	}

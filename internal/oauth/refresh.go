@@ -28,7 +28,7 @@ func (s *Server) refreshToken(ctx context.Context, c *Client, r TokenRequest) (*
 	case p.Guest && r.RedirectURI != "" && r.RedirectURI != OutOfBand:
 		return nil, refuse(CodeRedirect) // seed dressipi-token; its absence is tolerated (D7)
 	}
-	a, ok := parseArtefact(r.RefreshToken)
+	a, ok := ParseArtefact(r.RefreshToken)
 	if !ok {
 		return nil, refuse(RefreshUnknown)
 	}

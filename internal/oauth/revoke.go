@@ -40,7 +40,7 @@ func (s *Server) familyOf(ctx context.Context, token string) (string, error) {
 	if v, ok := s.verifyOwn(token); ok {
 		return v.family, nil
 	}
-	a, ok := parseArtefact(token)
+	a, ok := ParseArtefact(token)
 	if !ok {
 		return "", nil
 	}

@@ -10,7 +10,7 @@ func (s *Server) PutStore(ctx context.Context, actor Actor, st Store) error {
 	switch {
 	case !actor.runs():
 		return refuse(NotPermitted)
-	case !opaqueID(st.ID):
+	case !OpaqueID(st.ID):
 		return FieldErrors{"id": refuse(IDMalformed)}
 	case st.Name == "":
 		return FieldErrors{"name": refuse(FieldRequired)}
@@ -92,7 +92,7 @@ func (s *Server) PutUser(ctx context.Context, actor Actor, u User) error {
 	switch {
 	case !actor.runs():
 		return refuse(NotPermitted)
-	case !opaqueID(u.ID):
+	case !OpaqueID(u.ID):
 		return FieldErrors{"id": refuse(IDMalformed)}
 	}
 	u.Kind = Person
