@@ -1,0 +1,193 @@
+package people
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/base64"
+	"errors"
+	"net/netip"
+	"time"
+
+	"github.com/grantway/grantway/internal/oauth"
+)
+
+// SignIn is the form of a sign-in.
+type SignIn struct {
+	Email    string
+	Password string
+	IP       string // where the form came from
+}
+
+// SignIn checks a password and starts a session with a new id; the secret is for
+// the cookie. An unknown address and a wrong password take as long and get the same
+// answer.
+//
+// Errors: [ReasonCredentials]; [oauth.UserSuspended], to who knows the password;
+// [Locked], without a look at the password; [ReasonBusy].
+func (s *Service) SignIn(ctx context.Context, f SignIn) (*Session, oauth.Secret, error) {
+	email, ok := normaliseEmail(f.Email)
+	if !ok {
+		return nil, "", refuse(ReasonCredentials) // nobody has it
+	}
+	// A place in the queue comes first: who is sent away for want of one has made no
+	// attempt.
+	leave, err := s.hashes.enter()
+	if err != nil {
+		return nil, "", err
+	}
+	defer leave()
+	now := s.now()
+	limits := signInLimits(email, f.IP)
+	if err := s.admit(ctx, now, limits); err != nil {
+		return nil, "", err
+	}
+	login, u, err := s.storage.Login(ctx, byPassword, email)
+	if errors.Is(err, oauth.ErrNotFound) {
+		s.hashes.waste(f.Password)
+		return nil, "", s.refused(ctx, nil, f.IP, refuse(ReasonCredentials))
+	}
+	if err != nil {
+		return nil, "", err
+	}
+	right, stale, err := s.hashes.verify(login.Credential, f.Password)
+	switch {
+	case err != nil:
+		return nil, "", err
+	case !right:
+		return nil, "", s.refused(ctx, u, f.IP, refuse(ReasonCredentials))
+	case u.Status != oauth.Active:
+		return nil, "", s.refused(ctx, u, f.IP, oauth.Refuse(oauth.UserSuspended))
+	}
+	r := &SignInRecord{Login: *login}
+	if !s.unlimited {
+		r.Clear, r.Uncount = []string{limits[0].Key}, []string{limits[1].Key, limits[2].Key}
+	}
+	if stale {
+		if r.Credential, err = s.hashes.hash(f.Password, s.rand); err != nil {
+			return nil, "", err
+		}
+	}
+	session, secret, stored, err := s.newSession(u, now)
+	if err != nil {
+		return nil, "", err
+	}
+	r.Session = *stored
+	if r.Event, err = s.signedIn(ctx, u, f.IP); err != nil {
+		return nil, "", err
+	}
+	won, err := s.storage.StartSession(ctx, r)
+	switch {
+	case err != nil:
+		return nil, "", err
+	case !won: // suspended while the password was checked
+		return nil, "", s.refused(ctx, u, f.IP, oauth.Refuse(oauth.UserSuspended))
+	}
+	return session, secret, nil
+}
+
+func (s *Service) signedIn(ctx context.Context, u *oauth.User, ip string) (oauth.Event, error) {
+	e, err := s.server.NewEvent(ctx, oauth.EventSignedIn, oauth.Actor{Kind: oauth.AsUser, ID: u.ID}, map[string]string{"amr": "pwd", "network": network(ip)})
+	e.UserID = u.ID
+	return e, err
+}
+
+// refused notes a sign-in that failed and returns why. The event holds nothing that
+// was typed: people type passwords into the wrong field.
+func (s *Service) refused(ctx context.Context, u *oauth.User, ip string, why *oauth.Error) error {
+	e, err := s.server.NewEvent(ctx, oauth.EventSignInRefused, oauth.Actor{}, map[string]string{"reason": string(why.Reason), "network": network(ip)})
+	if err != nil {
+		return err
+	}
+	if u != nil {
+		e.UserID = u.ID
+	}
+	if err := s.storage.NoteEvent(ctx, e); err != nil {
+		return err
+	}
+	return why
+}
+
+// signInLimits are the limits on guessing, the one of address and network first:
+// it alone closes early, so that an attacker elsewhere does not lock the owner out.
+// The one of the address over all networks never closes for longer than a quarter
+// of an hour at a time.
+func signInLimits(email, ip string) []Limit {
+	from := network(ip)
+	return []Limit{
+		{Key: limitKey("sign-in", email, from), Free: 5, First: 30 * time.Second, Max: 15 * time.Minute, Window: 24 * time.Hour},
+		{Key: limitKey("sign-in to", email), Free: 50, First: 15 * time.Minute, Max: 15 * time.Minute, Window: time.Hour},
+		{Key: limitKey("sign-in from", address(ip)), Free: 100, First: time.Hour, Max: time.Hour, Window: time.Hour},
+	}
+}
+
+// signUpLimit also bounds how many addresses can be asked about, since sign-up must
+// tell that one is taken.
+func signUpLimit(ip string) Limit {
+	return Limit{Key: limitKey("sign-up from", address(ip)), Free: 30, First: time.Hour, Max: time.Hour, Window: time.Hour}
+}
+
+// limitKey hashes its parts, since an address may be a password typed into the
+// wrong field.
+func limitKey(parts ...string) string {
+	h := sha256.New()
+	for _, p := range parts {
+		h.Write([]byte(p))
+		h.Write([]byte{0})
+	}
+	return base64.RawURLEncoding.EncodeToString(h.Sum(nil))
+}
+
+// admit counts an attempt, or refuses it with [Locked].
+func (s *Service) admit(ctx context.Context, now time.Time, limits []Limit) error {
+	if s.unlimited {
+		return nil
+	}
+	keys := make([]string, len(limits))
+	for i, l := range limits {
+		keys[i] = l.Key
+	}
+	for range 3 { // the sweeper may take a row away in between
+		until, err := s.storage.ClosedUntil(ctx, keys)
+		if err != nil {
+			return err
+		}
+		if until.After(now) {
+			return Locked{until}
+		}
+		op, err := oauth.NewID("at_", now, s.rand)
+		if err != nil {
+			return err
+		}
+		won, err := s.storage.Admit(ctx, op, limits, now)
+		if err != nil || won {
+			return err
+		}
+	}
+	return Locked{now.Add(time.Second)}
+}
+
+// network returns the network that an attempt counts for: /24 in IPv4, /56 in
+// IPv6, which is what a household or an office gets.
+func network(ip string) string { return prefix(ip, 24, 56) }
+
+// address returns the one that an attempt counts for. In IPv6 nobody has only one.
+func address(ip string) string { return prefix(ip, 32, 56) }
+
+// prefix maps whatever is not an IP address to one value, so that it is limited
+// too.
+func prefix(ip string, v4, v6 int) string {
+	a, err := netip.ParseAddr(ip)
+	if err != nil {
+		return "unknown"
+	}
+	a = a.Unmap().WithZone("")
+	bits := v6
+	if a.Is4() {
+		bits = v4
+	}
+	p, err := a.Prefix(bits)
+	if err != nil {
+		return "unknown"
+	}
+	return p.String()
+}

@@ -1,0 +1,119 @@
+package people
+
+import (
+	"context"
+	"time"
+
+	"github.com/grantway/grantway/internal/oauth"
+)
+
+// Storage is what accounts need of a database. Its methods keep the promises of
+// [oauth.Storage]: an event is atomic and durable, its row in events is part of
+// it, and a method that returns won reports false, with nothing written, if its
+// guard did not hold. The suite in storagetest proves each promise on every
+// engine.
+type Storage interface {
+	// Login reads a way to sign in with its user, or [oauth.ErrNotFound].
+	Login(ctx context.Context, issuer, subject string) (*Login, *oauth.User, error)
+	// CreateAccount stores a user and, if they are there, the login and the first
+	// session, and spends the invite. It loses if user or login exists, or if the
+	// invite is spent or over. Of several calls for one login or invite one wins.
+	CreateAccount(ctx context.Context, a *Account) (won bool, err error)
+	// StartSession stores a session of an active user, forgives the attempt that led
+	// to it, and replaces the credential if a new one is given and the old one is
+	// still there. It loses if the user is not active.
+	StartSession(ctx context.Context, r *SignInRecord) (won bool, err error)
+	// NoteEvent stores the event of a sign-in that was refused.
+	NoteEvent(ctx context.Context, e oauth.Event) error
+
+	// Session reads a session and its user, in whatever state, or
+	// [oauth.ErrNotFound].
+	Session(ctx context.Context, selector string) (*StoredSession, *oauth.User, error)
+	// EndSession removes a session.
+	EndSession(ctx context.Context, selector string, e oauth.Event) (won bool, err error)
+	// EndSessions removes every session of a user. It loses if there is none.
+	EndSessions(ctx context.Context, userID string, e oauth.Event) (won bool, err error)
+
+	// Admit counts an attempt against each of the limits, or against none: it loses
+	// if one of them is closed at now. However many calls race, no more are admitted
+	// than the limits have room for. op is a fresh id.
+	Admit(ctx context.Context, op string, limits []Limit, now time.Time) (won bool, err error)
+	// ClosedUntil returns until when the limits of these keys are closed, at the
+	// latest; the zero time if none was ever.
+	ClosedUntil(ctx context.Context, keys []string) (time.Time, error)
+
+	// PutInvite keeps an operator's invite.
+	PutInvite(ctx context.Context, selector string, h oauth.Hash, expires time.Time, e oauth.Event) error
+	// Invite reads an invite, or [oauth.ErrNotFound].
+	Invite(ctx context.Context, selector string) (*Invite, error)
+}
+
+// Login is one way to sign in.
+type Login struct {
+	Issuer     string // "password", or who vouches for the subject
+	Subject    string // for a password: the normalised e-mail
+	UserID     string
+	Credential string // PHC string
+}
+
+const byPassword = "password"
+
+// StoredSession is a sign-in session at rest.
+type StoredSession struct {
+	Selector string
+	Hash     oauth.Hash
+	UserID   string
+	AuthTime time.Time
+	AMR      string // RFC 8176: how the user proved himself
+	Expires  time.Time
+}
+
+// Invite is an operator link at rest.
+type Invite struct {
+	Selector string
+	Hash     oauth.Hash
+	Expires  time.Time
+	Used     bool // read only
+}
+
+// Account is the argument of CreateAccount.
+type Account struct {
+	User     oauth.User
+	Login    *Login         // nil: none
+	Session  *StoredSession // nil: nobody is signed in by this; needs Login
+	Invite   *Invite        // nil: none; needs Login
+	Now      time.Time
+	Created  oauth.Event
+	SignedIn oauth.Event // with Session
+}
+
+// SignInRecord is the argument of StartSession.
+type SignInRecord struct {
+	Session    StoredSession
+	Login      Login    // as it was read
+	Credential string   // what replaces Login.Credential; "" keeps it
+	Clear      []string // keys of limits whose count ends
+	Uncount    []string // keys of limits from which this attempt is taken back
+	Event      oauth.Event
+}
+
+// Limit bounds attempts under one key. Up to Free of them pass within Window,
+// counted from the first; the Free-th and each later one closes the key, for First
+// and then for twice as long each time, at most Max. A key whose window is over and
+// which is not closed begins anew.
+type Limit struct {
+	Key    string
+	Free   int64
+	First  time.Duration
+	Max    time.Duration
+	Window time.Duration
+}
+
+// Doublings returns how often First doubles before it reaches Max.
+func (l Limit) Doublings() int64 {
+	n := int64(0)
+	for d := l.First; d < l.Max; d *= 2 {
+		n++
+	}
+	return n
+}
