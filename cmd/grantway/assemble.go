@@ -1,0 +1,113 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/grantway/grantway/internal/endpoint"
+	"github.com/grantway/grantway/internal/oauth"
+	"github.com/grantway/grantway/internal/people"
+	"github.com/grantway/grantway/internal/portal"
+	"github.com/grantway/grantway/internal/sqlstore"
+)
+
+// parts is what a node is assembled from.
+type parts struct {
+	store                              *sqlstore.Store
+	issuer, pagesURL, apiURL, audience string
+	ring                               *oauth.KeyRing
+	catalogue                          *oauth.Catalogue
+	brand                              portal.Brand
+	log                                *slog.Logger
+}
+
+// node is a server ready to be served: the one place where concrete types meet.
+type node struct {
+	server *oauth.Server
+	people *people.Service
+	front  *front
+}
+
+func assemble(ctx context.Context, p parts) (*node, error) {
+	server, err := oauth.New(ctx, oauth.Config{
+		Issuer: p.issuer, PagesURL: p.pagesURL, APIURL: p.apiURL, Audience: p.audience,
+		Catalogue: p.catalogue, Storage: p.store, Ring: p.ring, Log: p.log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	accounts := people.New(people.Config{Storage: p.store, Server: server})
+	pages, err := portal.New(portal.Config{Server: server, People: accounts, Brand: p.brand, Log: p.log})
+	if err != nil {
+		return nil, err
+	}
+	issuer, err := url.Parse(p.issuer)
+	if err != nil {
+		return nil, err
+	}
+	f := &front{
+		machines: endpoint.New(endpoint.Config{Server: server, Authorize: http.HandlerFunc(pages.Authorize), Log: p.log}),
+		people:   pages, ready: p.store.Ping, https: issuer.Scheme == "https", log: p.log,
+	}
+	return &node{server, accounts, f}, nil
+}
+
+// maxHeader is room for a request line of one megabyte: what is too long is then
+// refused by the page that can say which parameter it is.
+const maxHeader = 1<<20 + 256<<10
+
+func httpServer(h http.Handler, log *slog.Logger) *http.Server {
+	return &http.Server{
+		Handler: h, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second, WriteTimeout: 60 * time.Second,
+		IdleTimeout: 120 * time.Second, MaxHeaderBytes: maxHeader, ErrorLog: slog.NewLogLogger(quiet{log.Handler()}, slog.LevelWarn),
+	}
+}
+
+// quiet keeps net/http's own messages, which may quote what a client sent, down to
+// the fact that there was one.
+type quiet struct{ slog.Handler }
+
+func (q quiet) Handle(ctx context.Context, r slog.Record) error {
+	what, _, _ := strings.Cut(r.Message, ":")
+	plain := slog.NewRecord(r.Time, r.Level, "http server: "+what, r.PC)
+	return q.Handler.Handle(ctx, plain)
+}
+
+// serveNode serves until ctx ends, then drains: readiness fails first, requests
+// under way may finish within grace, and then the chores end.
+func (n *node) serve(ctx context.Context, l net.Listener, grace time.Duration) error {
+	work, stop := context.WithCancel(context.WithoutCancel(ctx))
+	idle := make(chan struct{})
+	go func() {
+		defer close(idle)
+		n.server.Run(work)
+	}()
+	err := serve(ctx, httpServer(n.front, n.front.log), l, grace, func() { n.front.draining.Store(true) })
+	stop()
+	<-idle
+	return err
+}
+
+func serve(ctx context.Context, s *http.Server, l net.Listener, grace time.Duration, draining func()) error {
+	failed := make(chan error, 1)
+	go func() { failed <- s.Serve(l) }()
+	select {
+	case err := <-failed:
+		return err
+	case <-ctx.Done():
+	}
+	draining()
+	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
+	defer cancel()
+	err := s.Shutdown(drain)
+	if errors.Is(err, context.DeadlineExceeded) {
+		return errors.Join(errors.New("some requests did not finish in time"), s.Close())
+	}
+	return err
+}

@@ -1,0 +1,149 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"log/slog"
+	"net"
+	"net/http"
+	"path"
+	"runtime/debug"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/grantway/grantway/internal/endpoint"
+	"github.com/grantway/grantway/internal/oauth"
+)
+
+// front stands before every handler: it gives each request an id, writes the
+// access log, catches panics, and decides which package answers. A path, a query
+// and a header may hold credentials, so only the route's template is logged.
+type front struct {
+	machines http.Handler // endpoint
+	people   http.Handler // portal
+	ready    func(context.Context) error
+	draining atomic.Bool
+	https    bool
+	log      *slog.Logger
+}
+
+func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	began := time.Now()
+	id := rand.Text()[:16]
+	r = r.WithContext(oauth.WithRequestID(r.Context(), id))
+	rec := &recorder{ResponseWriter: w}
+	rec.Header().Set("X-Request-Id", id)
+	if f.https {
+		rec.Header().Set("Strict-Transport-Security", "max-age=31536000")
+	}
+	defer func() {
+		if p := recover(); p != nil {
+			if p == http.ErrAbortHandler {
+				panic(p)
+			}
+			f.log.Error("panic", "request_id", id, "route", template(r), "panic", p, "stack", string(debug.Stack()))
+			if rec.status == 0 {
+				http.Error(rec, "The server met an error of its own. Request id: "+id, http.StatusInternalServerError)
+			}
+		}
+		host, _, _ := net.SplitHostPort(r.RemoteAddr)
+		f.log.LogAttrs(r.Context(), slog.LevelInfo, "request", slog.String("request_id", id), slog.String("method", method(r)),
+			slog.String("route", template(r)), slog.Int("status", rec.status), slog.Int64("bytes", rec.bytes),
+			slog.Int64("us", time.Since(began).Microseconds()), slog.String("remote", host))
+	}()
+	f.route(rec, r)
+}
+
+func (f *front) route(w http.ResponseWriter, r *http.Request) {
+	switch p := r.URL.Path; {
+	case endpoint.IsExchange(r):
+		r.Pattern = endpoint.ExchangePattern
+		f.machines.ServeHTTP(w, r)
+	// A ServeMux would answer with a redirect that repeats the path, and with it
+	// whatever credential somebody put there.
+	case p != "/" && path.Clean(p) != strings.TrimSuffix(p, "/") || !strings.HasPrefix(p, "/"):
+		http.Error(w, "There is nothing at this address.", http.StatusNotFound)
+	case p == "/healthz":
+		r.Pattern = p
+		say(w, http.StatusOK, "ok")
+	case p == "/readyz":
+		r.Pattern = p
+		f.readyz(w, r)
+	case endpoint.Owns(p):
+		f.machines.ServeHTTP(w, r)
+	default:
+		f.people.ServeHTTP(w, r)
+	}
+}
+
+// readyz says whether requests should be sent here: not while draining, and not
+// while the database does not answer.
+func (f *front) readyz(w http.ResponseWriter, r *http.Request) {
+	ctx, cancel := context.WithTimeout(r.Context(), time.Second)
+	defer cancel()
+	switch err := f.ready(ctx); {
+	case f.draining.Load():
+		say(w, http.StatusServiceUnavailable, "draining")
+	case err != nil:
+		f.log.Warn("not ready", "error", err)
+		say(w, http.StatusServiceUnavailable, "database")
+	default:
+		say(w, http.StatusOK, "ready")
+	}
+}
+
+func say(w http.ResponseWriter, status int, text string) {
+	w.Header().Set("Cache-Control", "no-store")
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	w.WriteHeader(status)
+	w.Write([]byte(text + "\n"))
+}
+
+// template names the route of a request without what was in its path.
+func template(r *http.Request) string {
+	if r.Pattern == "" {
+		return "(none)"
+	}
+	_, route, found := strings.Cut(r.Pattern, " ")
+	if !found {
+		route = r.Pattern
+	}
+	return route
+}
+
+// method keeps what a client invented out of the log.
+func method(r *http.Request) string {
+	switch r.Method {
+	case http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete, http.MethodOptions:
+		return r.Method
+	}
+	return "other"
+}
+
+// recorder notes what was answered.
+type recorder struct {
+	http.ResponseWriter
+	status int
+	bytes  int64
+}
+
+func (r *recorder) WriteHeader(status int) {
+	if r.status == 0 {
+		r.status = status
+	}
+	r.ResponseWriter.WriteHeader(status)
+}
+
+func (r *recorder) Write(b []byte) (int, error) {
+	if r.status == 0 {
+		r.status = http.StatusOK
+	}
+	n, err := r.ResponseWriter.Write(b)
+	r.bytes += int64(n)
+	return n, err
+}
+
+// Unwrap lets http.ResponseController reach the connection.
+func (r *recorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }
