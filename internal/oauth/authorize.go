@@ -205,10 +205,17 @@ func (s *Server) issFor(c *Client) string {
 
 const sealRequestPurpose = "authorization request"
 
+// sealedRequest keeps the state as bytes: JSON text would change those that are not
+// UTF-8, and the state goes back byte for byte.
+type sealedRequest struct {
+	AuthorizationRequest
+	State []byte
+}
+
 // Seal encrypts a validated request for a form of one session. session is any
 // stable name of the session that will decide.
 func (s *Server) Seal(r *AuthorizationRequest, session string) (string, error) {
-	plain, err := json.Marshal(r)
+	plain, err := json.Marshal(sealedRequest{*r, []byte(r.State)})
 	if err != nil {
 		return "", err
 	}
@@ -217,18 +224,20 @@ func (s *Server) Seal(r *AuthorizationRequest, session string) (string, error) {
 
 // Open decrypts what [Server.Seal] made for the same session.
 func (s *Server) Open(sealed, session string) (*AuthorizationRequest, error) {
-	box, err := base64.RawURLEncoding.DecodeString(sealed)
+	text, err := base64.RawURLEncoding.DecodeString(sealed)
 	if err != nil {
 		return nil, refuseCause(RequestForeign, err)
 	}
-	plain, err := s.ring.open(sealRequestPurpose+" "+session, box)
+	plain, err := s.ring.open(sealRequestPurpose+" "+session, text)
 	if err != nil {
 		return nil, refuseCause(RequestForeign, err)
 	}
-	var r AuthorizationRequest
-	if err := json.Unmarshal(plain, &r); err != nil {
+	var box sealedRequest
+	if err := json.Unmarshal(plain, &box); err != nil {
 		return nil, refuseCause(RequestForeign, err)
 	}
+	r := box.AuthorizationRequest
+	r.State = string(box.State)
 	if !s.now().Before(r.Expires) {
 		return nil, refuse(RequestExpired)
 	}
