@@ -168,7 +168,8 @@ func challenge(q url.Values, required bool) (string, *Error) {
 	case method != "S256":
 		return "", refuse(ChallengeMethod)
 	}
-	if b, err := base64.RawURLEncoding.Strict().DecodeString(value); err != nil || len(b) != 32 {
+	// The decoder passes over line breaks, hence the length of the text.
+	if b, err := base64.RawURLEncoding.Strict().DecodeString(value); err != nil || len(b) != 32 || len(value) != 43 {
 		return "", refuse(ChallengeMalformed)
 	}
 	return value, nil
