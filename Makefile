@@ -1,0 +1,30 @@
+# make demo    run the demo
+# make test    everything: installs what a fresh Debian machine with Go lacks, then the whole suite
+# make bench   benchmarks beside the code
+# make lint    gofmt, go vet, staticcheck
+
+GO ?= go
+export TEST_GRANTWAY_ALL = 1
+
+.PHONY: demo test tools lint bench
+
+demo:
+	@$(GO) version >/dev/null 2>&1 || { echo "The demo needs Go 1.26: see https://go.dev/dl/"; exit 1; }
+	@echo "Building (the first time takes a minute or two: the packages are named as they are built)"
+	@mkdir -p .cache && $(GO) build -v -o .cache/grantway ./cmd/grantway
+	@exec .cache/grantway demo
+
+tools:
+	@./tools.sh
+
+lint:
+	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); echo "gofmt would change these"; exit 1; }
+	$(GO) vet ./...
+	$(GO) tool staticcheck ./...
+
+test: tools lint
+	$(GO) test -timeout 15m ./...
+	$(GO) test -race -timeout 15m ./internal/oauth ./internal/people ./internal/sqlstore ./internal/endpoint ./resource
+
+bench:
+	$(GO) test -run '^$$' -bench . -benchmem ./internal/oauth ./internal/endpoint ./resource

@@ -1,0 +1,37 @@
+#!/usr/bin/env bash
+# Installs what the suite needs and this machine lacks, from Debian's packages, and
+# says so. Nothing is skipped silently: what cannot be installed is an error.
+set -euo pipefail
+
+command -v go >/dev/null || { echo "Go 1.26 is needed: see https://go.dev/dl/"; exit 1; }
+
+want=()
+need() { # need PACKAGE FILE...: any one of the files will do
+	local package=$1 f
+	shift
+	for f in "$@"; do
+		if compgen -G "$f" >/dev/null; then return; fi
+	done
+	want+=("$package")
+}
+need postgresql '/usr/lib/postgresql/*/bin/initdb'
+need chromium /usr/bin/chromium /usr/bin/google-chrome
+need nodejs /usr/bin/node /usr/local/bin/node "${HOME:-/root}/.nvm/versions/node/*/bin/node"
+need npm /usr/bin/npm /usr/local/bin/npm "${HOME:-/root}/.nvm/versions/node/*/bin/npm"
+need curl /usr/bin/curl
+
+if command -v node >/dev/null && command -v npm >/dev/null; then
+	kept=()
+	for p in "${want[@]}"; do [[ $p == nodejs || $p == npm ]] || kept+=("$p"); done
+	want=("${kept[@]}")
+fi
+if ((${#want[@]})); then
+	echo "Installing from Debian's packages: ${want[*]}"
+	sudo=
+	if ((EUID != 0)); then
+		command -v sudo >/dev/null || { echo "Install these first, as root: ${want[*]}"; exit 1; }
+		sudo=sudo
+	fi
+	$sudo env DEBIAN_FRONTEND=noninteractive apt-get update -qq
+	$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${want[@]}" >/dev/null
+fi
