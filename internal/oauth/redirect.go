@@ -41,7 +41,7 @@ func (r Redirect) URL() string {
 // of an installed app.
 func (r Redirect) Host() string {
 	u, err := url.Parse(r.uri)
-	if err != nil || u.Host == "" {
+	if err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" {
 		scheme, _, _ := strings.Cut(r.uri, ":")
 		return scheme
 	}
@@ -149,7 +149,7 @@ func checkRedirect(c *Client, raw string, before []RedirectURI) *Error {
 		if u.User != nil || strings.Contains(u.Host, "@") {
 			return refuse(RedirectUserinfo)
 		}
-		if u.Hostname() == "" || u.Scheme != scheme {
+		if u.Hostname() == "" || !strings.HasPrefix(raw, scheme+"://") {
 			return refuse(RedirectNotAbsolute)
 		}
 		if scheme == "http" && !isLoopback(u.Hostname()) {
