@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/url"
+	"strconv"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -127,18 +128,20 @@ func (s *Server) applyForm(actor Actor, c *Client, f ClientForm) FieldErrors {
 		errs["name"] = e
 	}
 	c.Redirects = nil
+	sent := false
 	for i, raw := range f.Redirects {
 		raw = strings.TrimSpace(raw)
 		if raw == "" {
 			continue
 		}
+		sent = true
 		if e := checkRedirect(c, raw, c.Redirects); e != nil {
 			errs[indexed("redirect_uri", i)] = e
 			continue
 		}
 		c.Redirects = append(c.Redirects, RedirectURI(raw))
 	}
-	if len(c.Redirects) == 0 && len(errs) == 0 {
+	if !sent {
 		errs[indexed("redirect_uri", 0)] = refuse(FieldRequired)
 	}
 	c.Scopes = nil
@@ -179,7 +182,7 @@ func (s *Server) applyForm(actor Actor, c *Client, f ClientForm) FieldErrors {
 	return errs
 }
 
-func indexed(field string, i int) string { return field + "[" + string(rune('0'+i%10)) + "]" }
+func indexed(field string, i int) string { return field + "[" + strconv.Itoa(i) + "]" }
 
 func checkLink(link string) *Error {
 	u, err := url.Parse(link)
