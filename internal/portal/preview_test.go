@@ -15,6 +15,8 @@ import (
 
 	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/chromedp"
+
+	"github.com/grantway/grantway/internal/oauth"
 )
 
 var (
@@ -27,6 +29,12 @@ var (
 type preview struct {
 	name string
 	page page
+}
+
+// registered is a Redirect to an address that an app registered just so.
+func registered(uri string) oauth.Redirect {
+	redirect, _ := (&oauth.Client{Redirects: []oauth.RedirectURI{oauth.RedirectURI(uri)}}).RedirectTo(uri)
+	return redirect
 }
 
 const longName = "Warenwirtschaftsanbindungsverwaltung für Großhandelsgesellschaften & Söhne GmbH"
@@ -76,7 +84,7 @@ func manyScopes() []askedScope {
 
 func sampleConsent(language string, stores int, p pick) consentView {
 	v := consentView{
-		App: newAppView("7d0c6a8e", "Shelfmate", "Shelfmate ApS", "shelfmate.example", "verified"), Request: "sealed", Account: "mara@nordlicht.example",
+		App: newAppView("7d0c6a8e", "Shelfmate", "Shelfmate ApS", "shelfmate.example", "verified"), Request: "sealed", Next: "/auth/authorize?client_id=7d0c6a8e", Account: "mara@nordlicht.example",
 		Sections: sections(sampleScopes(language)), Host: "app.shelfmate.example",
 		Privacy: "https://shelfmate.example/privacy", Terms: "https://shelfmate.example/terms",
 	}
@@ -120,13 +128,13 @@ func previews(language string) []preview {
 		{Grant: "g1", App: shelfmate, Stores: chips(2), Sections: sections(sampleScopes(language)), Since: noon.AddDate(0, -2, 0), LastUsed: noon.Add(-26 * time.Hour), Keys: 1},
 		{Grant: "g2", App: newAppView("4", longName, longName, "warenwirtschaft.example", "unverified"), Stores: chips(40), Sections: sections(manyScopes()), Since: noon.AddDate(-1, 0, 0), LastUsed: noon.AddDate(0, -5, 0), Stale: true, Keys: 12},
 		{Grant: "g3", App: newAppView("9", "<b>", "", "", ""), Sections: sections(sampleScopes(language)[:1]), Since: noon},
-		{Grant: "g4", App: newAppView("12", "Ledger Line", "", "ledger.example", "suspended"), Stores: chips(1), Sections: sections(sampleScopes(language)[2:3]), Since: noon, Paused: true, Keys: 3},
+		{Grant: "g4", App: newAppView("12", "Ledger Line", "", "ledger.example", "suspended"), Stores: chips(1), Alone: true, Sections: sections(sampleScopes(language)[2:3]), Since: noon, Paused: true, Keys: 3},
 	}
 	for i := range apps {
 		apps[i].fold()
 	}
 	return []preview{
-		{"sign-in", page{Name: "sign_in", Frame: framePlain, Body: signView{Request: "sealed", App: "Shelfmate", Other: "/sign-up"}}},
+		{"sign-in", page{Name: "sign_in", Frame: framePlain, Body: signView{Next: "/auth/authorize?client_id=7d0c6a8e", App: "Shelfmate", Other: "/sign-up"}}},
 		{"sign-in-wrong", page{Name: "sign_in", Frame: framePlain, Body: signView{Email: "mara@nordlicht.example", Problem: "problem.sign_in", Other: "/sign-up"}}},
 		{"sign-up-errors", page{Name: "sign_up", Frame: framePlain, Body: signView{Email: "mara", Errors: map[string]string{"email": "problem.email_form", "password": "problem.password_short"}, Other: "/sign-in"}}},
 		consent("1", one),
@@ -140,8 +148,8 @@ func previews(language string) []preview {
 		consent("long", long),
 		consent("scopes", wide),
 		consent("again", again),
-		{"no-stores", page{Name: "no_stores", Frame: framePlain, Body: noStoresView{App: shelfmate, Request: "sealed", Account: "mara@nordlicht.example", Stores: []storeRow{{ID: "c", Name: "Atelier am Hafen", Reason: "reason.not_yours"}}}}},
-		{"returning", returningPage(shelfmate, true, "https://app.shelfmate.example/callback?code=c&state=a%26b")},
+		{"no-stores", page{Name: "no_stores", Frame: framePlain, Body: noStoresView{App: shelfmate, Request: "sealed", Next: "/auth/authorize?client_id=7d0c6a8e", Account: "mara@nordlicht.example", Stores: []storeRow{{ID: "c", Name: "Atelier am Hafen", Reason: "reason.not_yours"}}}}},
+		{"returning", returningPage(shelfmate, registered("https://app.shelfmate.example/callback?code=c&state=a%26b"))},
 		{"already", page{Name: "already", TitleOf: []any{"App", "Shelfmate"}, Frame: framePlain, Body: alreadyView{shelfmate}}},
 		{"expired", page{Name: "expired", Frame: framePlain, Body: expiredView{App: "Shelfmate", Home: "https://shelfmate.example/"}}},
 		{"refused", page{Name: "refused", Frame: framePlain, Body: refusedView{App: "Shelfmate", Why: "refused.why_redirect", Reference: "req_4f1a9c",

@@ -80,7 +80,7 @@ func newRenderer(brand Brand, now func() time.Time, log *slog.Logger, folders ..
 	if err != nil {
 		return nil, err
 	}
-	base, err := template.New("").Funcs(r.funcs(c.words[0])).ParseFS(files, "templates/layout.html", "templates/icons.html")
+	base, err := template.New("").Funcs(r.funcs(c.words[0])).ParseFS(files, "templates/layout.html", "templates/icons.html", "templates/*_parts.html")
 	if err != nil {
 		return nil, err
 	}
@@ -88,7 +88,7 @@ func newRenderer(brand Brand, now func() time.Time, log *slog.Logger, folders ..
 		set := map[string]*template.Template{}
 		for _, file := range names {
 			name := strings.TrimSuffix(strings.TrimPrefix(file, "templates/"), ".html")
-			if name == "layout" || name == "icons" {
+			if name == "layout" || name == "icons" || strings.HasSuffix(name, "_parts") {
 				continue
 			}
 			t, err := base.Clone()
@@ -169,6 +169,11 @@ func (r *renderer) render(w http.ResponseWriter, req *http.Request, status int, 
 	if req.Method != http.MethodHead {
 		w.Write(body)
 	}
+}
+
+// language is the reader's, as a tag.
+func (r *renderer) language(req *http.Request) string {
+	return r.catalogue.words[r.catalogue.choose(req.Header.Get("Accept-Language"))].tag.String()
 }
 
 // secure sets the headers of every answer that a person gets, redirects included.

@@ -3,9 +3,10 @@ package portal
 import (
 	"hash/fnv"
 	"html/template"
-	"net/url"
 	"slices"
 	"time"
+
+	"github.com/grantway/grantway/internal/oauth"
 )
 
 // What the templates of the customer's pages receive. Times are UTC; Problem, Reason, Why and the like are message ids.
@@ -28,8 +29,8 @@ func newAppView(id, name, publisher, host, badge string) appView {
 
 // signView is sign-in and sign-up.
 type signView struct {
-	Request string // the sealed authorization request to go on with
-	Next    string // or the page of ours to go on to
+	Next    string // the page of ours to go on to: an authorization request, perhaps
+	Invite  string // sign-up: the secret of an operator's link
 	Other   string // link to the other one of the two pages
 	App     string // who is waiting, if somebody is
 	Email   string
@@ -110,6 +111,7 @@ func sections(scopes []askedScope) []scopeSection {
 type consentView struct {
 	App       appView
 	Request   string // sealed
+	Next      string // the page of ours that asks this again, should the sign-in end meanwhile
 	Account   string // e-mail of who is signed in
 	Picker    *picker
 	Sections  []scopeSection // required; on a repeat visit only what is new
@@ -127,6 +129,7 @@ type consentView struct {
 type noStoresView struct {
 	App     appView
 	Request string
+	Next    string
 	Account string
 	Stores  []storeRow // those there are, each with the reason
 }
@@ -134,7 +137,7 @@ type noStoresView struct {
 // returningView hands the browser back to the app.
 type returningView struct {
 	App     appView
-	Allowed bool
+	Refusal string // why the app gets nothing; "" when it does
 	Host    string
 	Target  template.URL // a validated redirect
 }
@@ -179,6 +182,7 @@ type connectedApp struct {
 	App       appView
 	Stores    []storeChip
 	More      []storeChip // those beyond the first few, folded
+	Alone     bool        // the only store, and nothing beside it: removing it would be revoking
 	AllStores bool        // also those that come later
 	Sections  []scopeSection
 	Since     time.Time
@@ -199,18 +203,23 @@ func (a *connectedApp) fold() {
 	}
 }
 
-// returningPage is the one way out of this origin. The target must come from a Redirect, which only registration
-// matching builds; it may have any registered scheme, which is why it is not filtered here.
-func returningPage(app appView, allowed bool, target string) page {
-	host := target
-	if u, err := url.Parse(target); err == nil {
-		if host = u.Host; host == "" {
-			host = u.Scheme
-		}
-	}
-	url := template.URL(target)
+// returningPage is the one way out of this origin. The target is a Redirect, which only matching against a registration
+// builds; it may have any registered scheme, which is why the template does not filter it.
+func returningPage(app appView, back oauth.Redirect) page {
+	target := template.URL(back.URL())
 	return page{
-		Name: "returning", TitleOf: []any{"App", app.Name}, Frame: framePlain, NoSender: true, Refresh: url,
-		Body: returningView{App: app, Allowed: allowed, Host: host, Target: url},
+		Name: "returning", TitleOf: []any{"App", app.Name}, Frame: framePlain, NoSender: true, Refresh: target,
+		Body: returningView{App: app, Refusal: refusalMessage(back.Refusal()), Host: back.Host(), Target: target},
 	}
+}
+
+// refusalMessage is what the visitor reads of an error that the app is told.
+func refusalMessage(e *oauth.Error) string {
+	switch {
+	case e == nil:
+		return ""
+	case e.Reason == oauth.UserDenied:
+		return "returning.refused"
+	}
+	return "returning.wrong"
 }

@@ -34,7 +34,7 @@ type words struct {
 	brand   string
 }
 
-// newCatalogue reads the message files of each folder ("messages/en.json").
+// newCatalogue reads the message files of each folder: "messages/en.json", "messages/developer.en.json".
 func newCatalogue(brand string, now func() time.Time, folders ...fs.FS) (*catalogue, error) {
 	bundle := i18n.NewBundle(language.English)
 	bundle.RegisterUnmarshalFunc("json", json.Unmarshal)

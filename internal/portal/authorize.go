@@ -1,0 +1,345 @@
+package portal
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"net/url"
+	"slices"
+
+	"github.com/grantway/grantway/internal/oauth"
+)
+
+// Authorize serves /auth/authorize, and /oauth/authorize for every client with a sign-in. GET shows a page; POST keeps
+// the validated request and leads to our own GET, so that a form of any origin decides nothing (OIDC Core, 3.1.2.1).
+func (p *Portal) Authorize(w http.ResponseWriter, r *http.Request) {
+	switch r.Method {
+	case http.MethodGet:
+		q, err := p.query(r.Context(), r.URL.RawQuery)
+		if err != nil {
+			p.refuse(w, r, nil, err)
+			return
+		}
+		p.authorize(w, r, q)
+	case http.MethodPost:
+		p.keep(w, r)
+	default:
+		w.Header().Set("Allow", "GET, POST")
+		p.wrongMethod(w, r)
+	}
+}
+
+// kept is the parameter under which our own GET finds a posted request.
+const kept = "kept"
+
+func (p *Portal) query(ctx context.Context, raw string) (url.Values, error) {
+	q, err := url.ParseQuery(raw)
+	if err != nil {
+		return nil, &oauth.Error{Code: oauth.InvalidRequest, Reason: oauth.ParamMalformed, Description: "The query of this address is not well formed."}
+	}
+	if q.Has(kept) {
+		return p.server.Kept(ctx, q.Get(kept))
+	}
+	return q, nil
+}
+
+func (p *Portal) keep(w http.ResponseWriter, r *http.Request) {
+	if _, ok := p.form(w, r, smallForm); !ok {
+		return
+	}
+	_, back, err := p.server.Authorize(r.Context(), r.Form)
+	switch {
+	case err != nil:
+		p.refuse(w, r, r.Form, err)
+	case !back.IsZero():
+		p.returnTo(w, r, r.Form.Get("client_id"), back)
+	default:
+		handle, err := p.server.Keep(r.Context(), r.Form)
+		if err != nil {
+			p.fail(w, r, err)
+			return
+		}
+		p.goTo(w, r.URL.Path+"?"+kept+"="+url.QueryEscape(handle))
+	}
+}
+
+func (p *Portal) authorize(w http.ResponseWriter, r *http.Request, q url.Values) {
+	request, back, err := p.server.Authorize(r.Context(), q)
+	switch {
+	case err != nil:
+		p.refuse(w, r, q, err)
+		return
+	case !back.IsZero():
+		p.returnTo(w, r, q.Get("client_id"), back)
+		return
+	}
+	v, err := p.visitor(r)
+	if err != nil {
+		p.fail(w, r, err)
+		return
+	}
+	next := r.URL.RequestURI()
+	if v == nil {
+		p.goTo(w, signInPath(next))
+		return
+	}
+	sealed, err := p.server.Seal(request, v.ID)
+	if err != nil {
+		p.fail(w, r, err)
+		return
+	}
+	p.ask(w, r, http.StatusOK, v, request, question{sealed: sealed, next: next})
+}
+
+// refuse answers a request that must not go back to the app: the client or the address is not known (RFC 6749,
+// 4.1.2.1). The page never redirects.
+func (p *Portal) refuse(w http.ResponseWriter, r *http.Request, q url.Values, err error) {
+	e := oauth.AsError(err)
+	if e.Code == oauth.ServerError || e.Code == oauth.TemporarilyUnavailable {
+		p.fail(w, r, err)
+		return
+	}
+	if e.Reason == oauth.RequestExpired {
+		p.expired(w, r)
+		return
+	}
+	view := refusedView{Why: "refused.why_request", Detail: e.Description, Reference: oauth.RequestID(r.Context())}
+	client := &oauth.Client{}
+	if ids := q["client_id"]; len(ids) == 1 {
+		if found, err := p.server.Client(r.Context(), ids[0]); err == nil {
+			client = found
+			view.App = found.Name
+		}
+	}
+	switch e.Reason {
+	case oauth.ClientUnknown:
+		view.Why = "refused.why_app"
+	case oauth.ClientSuspended:
+		view.Why, view.Detail = "refused.why_suspended", ""
+	case oauth.RedirectUnregistered, oauth.RedirectTruncated, oauth.RedirectMissing:
+		view.Why = "refused.why_redirect"
+		registered := make([]string, len(client.Redirects))
+		for i, uri := range client.Redirects {
+			registered[i] = string(uri)
+		}
+		view.Compare = compare(q.Get("redirect_uri"), registered)
+		if e.Reason == oauth.RedirectTruncated {
+			view.Compare.Hint = "differs.truncated"
+		}
+		if e.Reason == oauth.RedirectMissing {
+			view.Why = "refused.why_no_redirect"
+		}
+	}
+	p.log.InfoContext(r.Context(), "authorization request refused", "reason", e.Reason, "client", client.ID, "request", oauth.RequestID(r.Context()))
+	p.pages.render(w, r, http.StatusBadRequest, page{Name: "refused", Frame: framePlain, Body: view})
+}
+
+// returnTo hands the browser back to the app.
+func (p *Portal) returnTo(w http.ResponseWriter, r *http.Request, clientID string, back oauth.Redirect) {
+	app := newAppView(clientID, back.App(), "", "", "")
+	p.pages.render(w, r, http.StatusOK, returningPage(app, back))
+}
+
+// expired is the page of a request that cannot be taken up again.
+func (p *Portal) expired(w http.ResponseWriter, r *http.Request) {
+	view := expiredView{}
+	next := ownPath(r.PostFormValue("next"))
+	if c := p.waiting(r.Context(), next); c != nil {
+		view.App, view.Home = c.Name, c.Settings.Homepage
+	}
+	p.pages.render(w, r, http.StatusBadRequest, page{Name: "expired", Frame: framePlain, Body: view})
+}
+
+// question is a consent page as its form stands.
+type question struct {
+	sealed, next string
+	posted       bool     // the form's ticks count, not those of the grant
+	pick         pick     // of stores
+	scopes       []string // optional ones that are ticked
+	problem      string
+}
+
+// ask puts a request before the visitor.
+func (p *Portal) ask(w http.ResponseWriter, r *http.Request, status int, v *visitor, request *oauth.AuthorizationRequest, q question) {
+	c, back, err := p.server.Ask(r.Context(), request, v.User.ID, v.AuthTime)
+	switch {
+	case err != nil:
+		p.refuseDecision(w, r, v, request, q, err)
+		return
+	case !back.IsZero():
+		p.returnTo(w, r, request.ClientID, back)
+		return
+	}
+	app := appOf(c.Client)
+	rows := make([]storeRow, 0, len(c.Stores))
+	for _, s := range c.Stores {
+		row := storeRow{ID: s.StoreID, Name: s.StoreName, Domain: s.StoreDomain}
+		if !s.May {
+			row.Reason = "reason.not_yours"
+		}
+		if s.Ticked && !q.posted {
+			q.pick.Ticked = append(q.pick.Ticked, s.StoreID)
+		}
+		rows = append(rows, row)
+	}
+	if c.NeedsStore && c.Delegable() == 0 && needsStore(c) {
+		p.pages.render(w, r, status, page{Name: "no_stores", Frame: framePlain, Body: noStoresView{
+			App: app, Request: q.sealed, Next: q.next, Account: account(c.User), Stores: rows}})
+		return
+	}
+	view := consentView{
+		App: app, Request: q.sealed, Next: q.next, Account: account(c.User), Host: c.Redirect.Host(), Problem: q.problem,
+		Privacy: c.Client.Settings.Privacy, Terms: c.Client.Settings.Terms,
+	}
+	if !c.Lasting {
+		view.Days = int(oauth.Absolute.Hours() / 24)
+	}
+	p.describeAsked(&view, c, r, q)
+	if c.NeedsStore && c.Delegable() > 0 {
+		view.Picker = newPicker(rows, q.pick)
+	}
+	p.pages.render(w, r, status, page{Name: "consent", TitleOf: []any{"App", app.Name}, Frame: framePlain, Body: view})
+}
+
+// needsStore reports whether nothing is left to ask for without a store.
+func needsStore(c *oauth.Consent) bool {
+	return !slices.ContainsFunc(c.Scopes, func(s oauth.ScopeChoice) bool { return s.Kind == oauth.AccountScope }) ||
+		slices.ContainsFunc(c.Scopes, func(s oauth.ScopeChoice) bool { return s.Kind == oauth.StoreScope && s.Required })
+}
+
+// describeAsked fills in what the app may do: required, optional, and on a repeat visit what it has already.
+func (p *Portal) describeAsked(view *consentView, c *oauth.Consent, r *http.Request, q question) {
+	var required, optional, held []string
+	for _, s := range c.Scopes {
+		switch {
+		case s.Kind == oauth.StoreScope && c.Delegable() == 0: // optional, and there is nothing to hold it for
+		case !s.Required:
+			optional = append(optional, s.Name)
+			if s.Held && !q.posted {
+				q.scopes = append(q.scopes, s.Name)
+			}
+		case s.Held:
+			held = append(held, s.Name)
+		default:
+			required = append(required, s.Name)
+		}
+	}
+	if len(required) == 0 && len(optional) == 0 { // nothing is new: show all of it again
+		required, held = held, nil
+	}
+	language := p.pages.language(r)
+	say := func(names []string) []askedScope {
+		return describe(p.server.Catalogue(), language, oauth.Scopes(names...))
+	}
+	view.Sections, view.Held, view.HeldCount = sections(say(required)), sections(say(held)), len(held)
+	for _, s := range say(optional) {
+		s.Ticked = slices.Contains(q.scopes, s.Name)
+		view.Optional = append(view.Optional, s.scopeView)
+	}
+}
+
+func account(u *oauth.User) string {
+	if u.Email != "" {
+		return u.Email
+	}
+	return u.Name
+}
+
+// decide takes the consent form: Allow, Cancel, or a turn of the store list, which keeps what is ticked.
+func (p *Portal) decide(w http.ResponseWriter, r *http.Request) {
+	f, ok := p.form(w, r, storeForm)
+	if !ok {
+		return
+	}
+	next := ownPath(f.Get("next"))
+	v, err := p.visitor(r)
+	switch {
+	case err != nil:
+		p.fail(w, r, err)
+		return
+	case v == nil && next == "":
+		p.expired(w, r)
+		return
+	case v == nil: // signed out halfway: sign in, and the request goes on
+		p.goTo(w, signInPath(next))
+		return
+	}
+	request, err := p.server.Open(f.Get("request"), v.ID)
+	switch {
+	// Sealed for another sign-in, in another tab perhaps: whoever is signed in now is asked afresh.
+	case errors.Is(err, &oauth.Error{Reason: oauth.RequestForeign}) && next != "":
+		p.goTo(w, next)
+		return
+	case err != nil:
+		p.expired(w, r)
+		return
+	}
+	q := question{sealed: f.Get("request"), next: next, posted: true, scopes: f["scope"], pick: readPick(f)}
+	switch f.Get("decision") {
+	case "allow", "cancel":
+		back, err := p.server.Decide(r.Context(), v.User.ID, request, oauth.Decision{
+			Allow: f.Get("decision") == "allow", Stores: f["store"], Scopes: f["scope"], AuthTime: v.AuthTime})
+		if err != nil {
+			p.refuseDecision(w, r, v, request, q, err)
+			return
+		}
+		p.returnTo(w, r, request.ClientID, back)
+	default:
+		p.ask(w, r, http.StatusOK, v, request, q)
+	}
+}
+
+// readPick reads what was done with the store list.
+func readPick(f url.Values) pick {
+	number := func(name string) int {
+		n := 0
+		for _, c := range f.Get(name) {
+			if c < '0' || c > '9' || n > 1<<20 {
+				return 1
+			}
+			n = n*10 + int(c-'0')
+		}
+		return n
+	}
+	out := pick{Ticked: f["store"], Query: f.Get("q"), Page: number("at"), All: f.Get("tick") == "all", None: f.Get("tick") == "none"}
+	switch {
+	case f.Has("search"):
+		out.Page = 1
+	case f.Has("page"):
+		out.Page = number("page")
+	}
+	return out
+}
+
+// refuseDecision answers a decision that did not come about: what the visitor can mend goes back on the page with
+// everything that was ticked.
+func (p *Portal) refuseDecision(w http.ResponseWriter, r *http.Request, v *visitor, request *oauth.AuthorizationRequest, q question, err error) {
+	again := func(problem string) {
+		if q.problem != "" { // asking failed as well
+			p.fail(w, r, err)
+			return
+		}
+		q.problem = problem
+		p.ask(w, r, http.StatusUnprocessableEntity, v, request, q)
+	}
+	switch oauth.ReasonOf(err) {
+	case oauth.StoreNone:
+		again("problem.no_store")
+	case oauth.StoreForeign, oauth.Changed:
+		again("problem.changed")
+	case oauth.NothingToGrant:
+		again("problem.nothing")
+	case oauth.RequestSpent:
+		app := appView{}
+		if c, err := p.server.Client(r.Context(), request.ClientID); err == nil {
+			app = appOf(c)
+		}
+		p.pages.render(w, r, http.StatusOK, page{Name: "already", TitleOf: []any{"App", app.Name}, Frame: framePlain, Body: alreadyView{app}})
+	case oauth.RequestExpired:
+		p.expired(w, r)
+	case oauth.ClientUnknown, oauth.ClientSuspended, oauth.RedirectUnregistered, oauth.ProfileMismatch:
+		p.refuse(w, r, url.Values{"client_id": {request.ClientID}, "redirect_uri": {request.RedirectURI}}, err)
+	default:
+		p.fail(w, r, err)
+	}
+}

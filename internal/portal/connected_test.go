@@ -1,0 +1,160 @@
+package portal
+
+import (
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+)
+
+// connect lets a user connect an app to stores, and the app take its key.
+func (b *browser) connect(s *site, user, app string, stores ...string) {
+	b.t.Helper()
+	c := s.app(app, "stores.view", "stores.orders.refund")
+	b.open(ask(c))
+	if _, values := b.form("Sign in"); values != nil {
+		b.signIn(user)
+	}
+	b.press("Allow", stores...)
+	s.redeem(c, b.returned().Get("code"))
+}
+
+func TestConnectedApps_RemoveOneStoreThenRevoke(t *testing.T) {
+	s := newSite(t)
+	s.user("mara", 3)
+	b := s.browser()
+	b.connect(s, "mara", "Shelfmate", "mara-1", "mara-2")
+	g := s.grants("mara")[0]
+	b.open("/connected-apps")
+	b.sees(200, "Connected apps", "Shelfmate", "Store mara-1", "Store mara-2", "Sentence of stores.view.", "1 key", "Revoke",
+		"Revoking ends the access of Shelfmate at once. What it already copied stays with it.")
+	b.press("Remove from this store") // of the first
+	b.sees(200, "Shelfmate can no longer use Store mara-1")
+	if stores := s.grants("mara")[0].Grant.Stores; len(stores) != 1 || stores[0].StoreID != "mara-2" {
+		t.Errorf("left: %+v", stores)
+	}
+	if strings.Contains(b.body, "Remove<span") {
+		t.Error("the only store can be removed, which would be revoking")
+	}
+	b.press("Revoke")
+	b.sees(200, "Shelfmate has lost its access", "No app is connected")
+	if got := s.grants("mara")[0].Status; got != "revoked" {
+		t.Errorf("status %s", got)
+	}
+	b.post("/connected-apps/revoke", url.Values{"grant": {g.ID}}, s.url)
+	b.sees(200, "That app had no access any more")
+}
+
+func TestConnectedApps_OthersGrantsStayOutOfReach_B4(t *testing.T) {
+	s := newSite(t)
+	s.user("mara", 2)
+	s.user("otto", 1)
+	s.browser().connect(s, "mara", "Shelfmate", "mara-1", "mara-2")
+	g := s.grants("mara")[0]
+	b := s.browser()
+	b.open("/connected-apps")
+	b.sees(200, "Sign in")
+	b.signIn("otto")
+	b.sees(200, "No app is connected")
+	b.post("/connected-apps/revoke", url.Values{"grant": {g.ID}}, s.url)
+	b.sees(200, "That app had no access any more")
+	b.post("/connected-apps/remove-store", url.Values{"grant": {g.ID}, "store": {"mara-1"}}, s.url)
+	b.sees(200, "That app had no access any more")
+	if left := s.grants("mara")[0]; left.Status != "live" || len(left.Grant.Stores) != 2 {
+		t.Errorf("changed: %+v", left.Grant)
+	}
+}
+
+func TestConnectedApps_NotUsedFor90Days(t *testing.T) {
+	s := newSite(t)
+	s.user("mara", 1)
+	s.browser().connect(s, "mara", "Shelfmate", "mara-1")
+	s.late.Add(int64(91 * 24 * time.Hour))
+	b := s.browser()
+	b.open("/connected-apps")
+	b.signIn("mara")
+	b.sees(200, "Not used for 90 days")
+}
+
+func TestSite_EveryFormIsRefusedFromAnotherOrigin(t *testing.T) {
+	s := newSite(t)
+	s.user("mara", 2)
+	b := s.browser()
+	b.connect(s, "mara", "Shelfmate", "mara-1", "mara-2")
+	g := s.grants("mara")[0]
+	b.open(ask(s.app("Ledger", "stores.view")))
+	_, consent := b.form("Allow")
+	consent.Add("store", "mara-1")
+	for path, form := range map[string]url.Values{
+		"/consent":                     consent,
+		"/connected-apps/revoke":       {"grant": {g.ID}},
+		"/connected-apps/remove-store": {"grant": {g.ID}, "store": {"mara-1"}},
+		"/sign-in":                     {"email": {"mara@nordlicht.example"}, "password": {password}},
+		"/sign-up":                     {"email": {"new@nordlicht.example"}, "password": {password}},
+		"/sign-out":                    {},
+	} {
+		for _, origin := range []string{"https://evil.example", "null", "http://127.0.0.1:9"} {
+			b.post(path, form, origin)
+			b.sees(http.StatusForbidden, "This form came from another site", "Nothing was changed")
+			if len(b.header["Set-Cookie"]) > 0 {
+				t.Errorf("%s: a cookie was set", path)
+			}
+		}
+	}
+	if left := s.grants("mara"); len(left) != 1 || left[0].Status != "live" || len(left[0].Grant.Stores) != 2 {
+		t.Errorf("changed: %+v", left)
+	}
+	b.open("/connected-apps")
+	b.sees(200, "Shelfmate") // still signed in
+}
+
+func TestSite_PagesThatAreNotThere(t *testing.T) {
+	s := newSite(t)
+	b := s.browser()
+	b.open("/nowhere/canary")
+	b.sees(http.StatusNotFound, "There is nothing at this address")
+	if strings.Contains(b.body, "canary") {
+		t.Error("the page repeats the path")
+	}
+	for _, path := range []string{"/sign-out", "/connected-apps/revoke"} {
+		b.open(path)
+		b.sees(http.StatusMethodNotAllowed)
+	}
+	b.open("/consent")
+	b.sees(http.StatusBadRequest, "This page is too old")
+	b.post("/sign-in", url.Values{"email": {strings.Repeat("a", smallForm)}}, s.url)
+	b.sees(http.StatusRequestEntityTooLarge, "This form is too large")
+}
+
+func TestOwnPath_NeverLeavesTheOrigin(t *testing.T) {
+	for _, own := range []string{"/connected-apps", "/developer", "/developer/apps/1?x=1", "/oauth/authorize?client_id=a&state=b\\c%20d", "/auth/authorize?redirect_uri=https://client.example/cb"} {
+		if ownPath(own) != own {
+			t.Errorf("%s was refused", own)
+		}
+	}
+	for _, foreign := range []string{"", "//evil.example", "/\\evil.example", "https://evil.example/connected-apps", "/connected-apps/../../evil", "/connected-appsx",
+		"/%2fevil.example", "/connected-apps\n", "/sign-out", "javascript:alert(1)", "/connected-apps/%2e%2e/x", "/developer//evil.example", " /developer", "/\t/evil.example"} {
+		if got := ownPath(foreign); got != "" {
+			t.Errorf("%q was taken as %q", foreign, got)
+		}
+	}
+}
+
+func TestCookieName_DistinctPerProgramOnOneHost(t *testing.T) {
+	names := map[string]string{}
+	for _, base := range []string{"http://127.0.0.1:8080", "http://127.0.0.1:9090", "http://[::1]:8080", "https://auth.example", "https://auth.example:8443"} {
+		u, err := url.Parse(base)
+		if err != nil {
+			t.Fatal(err)
+		}
+		name := cookieName(u)
+		if strings.HasPrefix(name, "__Host-") != (u.Scheme == "https") {
+			t.Errorf("%s: %s", base, name)
+		}
+		if u.Hostname() != "::1" && names[name] != "" {
+			t.Errorf("%s and %s share %s", base, names[name], name)
+		}
+		names[name] = base
+	}
+}

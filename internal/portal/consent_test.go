@@ -1,0 +1,365 @@
+package portal
+
+import (
+	"context"
+	"net/http"
+	"net/http/cookiejar"
+	"net/url"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/grantway/grantway/internal/oauth"
+)
+
+func TestConsent_TwoOfThreeStores(t *testing.T) {
+	s := newSite(t)
+	s.user("mara", 3)
+	c := s.app("Shelfmate", "stores.view", "stores.orders.refund")
+	b := s.browser()
+	b.open(ask(c))
+	b.sees(200, "Sign in", "Shelfmate")
+	b.signIn("mara")
+	b.sees(200, "Shelfmate wants access to your Kaufhaus account", "Signed in as mara@nordlicht.example", "Store mara-2", "mara-2.example",
+		"Sentence of stores.view.", "Sentence of stores.orders.refund. Money", "Next you go to client.example", "Access lasts until you revoke it")
+	if len(b.ticked()) != 0 {
+		t.Errorf("ticked beforehand: %v", b.ticked())
+	}
+	b.press("Allow", "mara-1", "mara-3")
+	q := b.returned()
+	if q.Get("code") == "" || q.Get("state") != "a b&c" || q.Get("error") != "" {
+		t.Errorf("back to the app: %v", q)
+	}
+	g := s.grants("mara")
+	if len(g) != 1 || len(g[0].Grant.Stores) != 2 || g[0].Grant.Stores[0].StoreID != "mara-1" || g[0].Grant.Stores[1].StoreID != "mara-3" {
+		t.Errorf("granted: %+v", g)
+	}
+}
+
+func TestConsent_Cancel_RFC6749_4_1_2_1(t *testing.T) {
+	s := newSite(t)
+	s.user("mara", 1)
+	c := s.app("Shelfmate", "stores.view")
+	b := s.browser()
+	b.open(ask(c))
+	b.signIn("mara")
+	b.press("Cancel")
+	b.sees(200, "You allowed nothing")
+	if q := b.returned(); q.Get("error") != "access_denied" || q.Get("state") != "a b&c" || q.Has("code") {
+		t.Errorf("back to the app: %v", q)
+	}
+	if len(s.grants("mara")) != 0 {
+		t.Error("Cancel granted something")
+	}
+}
+
+func TestConsent_NoStoreTicked_TicksAreKept(t *testing.T) {
+	s := newSite(t)
+	s.user("mara", 3)
+	c := s.app("Shelfmate", "stores.view", "user.view?", "stores.orders.view?")
+	b := s.browser()
+	b.open(ask(c))
+	b.signIn("mara")
+	action, values := b.form("Allow")
+	values["scope"] = []string{"user.view"}
+	b.post(action, values, s.url)
+	b.sees(http.StatusUnprocessableEntity, "You ticked no store", "Store mara-1")
+	if _, v := b.form("Allow"); !slices.Equal(v["scope"], []string{"user.view"}) {
+		t.Errorf("ticks: %v", v)
+	}
+	b.press("Allow", "mara-2")
+	b.returned()
+	if g := s.grants("mara"); !g[0].Account.Has("user.view") || g[0].Scopes.Has("stores.orders.view") {
+		t.Errorf("granted: %+v", g[0].Grant)
+	}
+}
+
+func TestConsent_UserWithoutStores(t *testing.T) {
+	s := newSite(t)
+	s.user("nora", 0)
+	c := s.app("Shelfmate", "stores.view")
+	b := s.browser()
+	b.open(ask(c))
+	b.signIn("nora")
+	b.sees(200, "You have no store to connect", "nora@nordlicht.example", "Use another account")
+	b.press("Go back to Shelfmate")
+	if q := b.returned(); q.Get("error") != "access_denied" {
+		t.Errorf("back to the app: %v", q)
+	}
+
+	s.user("mara", 1)
+	s.member("nora", "mara-1", false) // one that she may not open to apps
+	b.open(ask(c))
+	b.sees(200, "You have no store to connect", "Store mara-1", "You may not connect apps to this store")
+}
+
+func TestConsent_AccountScopesOnly_NoPicker(t *testing.T) {
+	s := newSite(t)
+	s.user("nora", 0)
+	c := s.app("Greeter", "user.view")
+	b := s.browser()
+	b.open(ask(c))
+	b.signIn("nora")
+	b.sees(200, "Sentence of user.view.")
+	if strings.Contains(b.body, `name="store"`) || strings.Contains(b.body, "Which stores") {
+		t.Error("a picker without a store scope")
+	}
+	b.press("Allow")
+	b.returned()
+}
+
+func TestConsent_OneStore_ShownAndChosen(t *testing.T) {
+	s := newSite(t)
+	s.user("otto", 1)
+	b := s.browser()
+	b.open(ask(s.app("Shelfmate", "stores.view")))
+	b.signIn("otto")
+	b.sees(200, "Store otto-1")
+	if !slices.Equal(b.ticked(), []string{"otto-1"}) {
+		t.Errorf("ticked: %v", b.ticked())
+	}
+	b.press("Allow")
+	b.returned()
+}
+
+func TestConsent_ThousandsOfStores_WithoutJavaScript(t *testing.T) {
+	s := newSite(t)
+	const stores = 300 // six pages; the picker's own test has 5,000
+	s.user("rita", stores)
+	b := s.browser()
+	b.open(ask(s.app("Shelfmate", "stores.view")))
+	b.signIn("rita")
+	b.sees(200, "Page 1 of 6", "0 of 300 ticked")
+	b.press("Next", "rita-1")
+	b.sees(200, "Page 2 of 6", "1 of 300 ticked")
+	action, values := b.form("Search")
+	values.Set("q", "rita-277")
+	b.post(action, values, s.url)
+	b.sees(200, "1 store found", "Store rita-277", "1 of 300 ticked")
+	b.press("Tick all found")
+	b.sees(200, "2 of 300 ticked")
+	b.press("Allow")
+	b.returned()
+	if g := s.grants("rita")[0].Grant; len(g.Stores) != 2 || g.Stores[0].StoreID != "rita-1" || g.Stores[1].StoreID != "rita-277" {
+		t.Errorf("granted: %+v", g.Stores)
+	}
+	b.open(ask(s.app("Ledger", "stores.view")))
+	b.press("Tick all")
+	b.press("Allow")
+	b.returned()
+	for _, g := range s.grants("rita") {
+		if g.Client.Name == "Ledger" && len(g.Grant.Stores) != stores {
+			t.Errorf("Ledger has %d stores", len(g.Grant.Stores))
+		}
+	}
+}
+
+// TestConsent_ForeignStores_B3: an id that is not the user's is refused, not dropped, and nothing is granted.
+func TestConsent_ForeignStores_B3(t *testing.T) {
+	s := newSite(t)
+	s.user("mara", 2)
+	s.user("otto", 1)
+	s.member("mara", "otto-1", false)
+	b := s.browser()
+	b.open(ask(s.app("Shelfmate", "stores.view")))
+	b.signIn("mara")
+	for _, foreign := range []string{"otto-1", "nowhere"} {
+		b.press("Allow", "mara-1", foreign)
+		b.sees(http.StatusUnprocessableEntity, "Your stores have changed meanwhile")
+		if !slices.Equal(b.ticked(), []string{"mara-1"}) {
+			t.Errorf("ticked: %v", b.ticked())
+		}
+	}
+	if len(s.grants("mara")) != 0 {
+		t.Error("something was granted")
+	}
+}
+
+func TestConsent_SignInEndsHalfway_RequestSurvives(t *testing.T) {
+	s := newSite(t)
+	s.user("mara", 1)
+	b := s.browser()
+	b.open(ask(s.app("Shelfmate", "stores.view")))
+	b.signIn("mara")
+	page := b.screen
+	b.client.Jar, _ = cookiejar.New(nil)
+	b.screen = page
+	b.press("Allow")
+	b.sees(200, "Sign in", "Shelfmate")
+	b.signIn("mara")
+	b.sees(200, "Shelfmate wants access")
+	b.press("Allow")
+	if q := b.returned(); q.Get("state") != "a b&c" || q.Get("code") == "" {
+		t.Errorf("back to the app: %v", q)
+	}
+}
+
+func TestConsent_UseAnotherAccount_RequestSurvives(t *testing.T) {
+	s := newSite(t)
+	s.user("mara", 1)
+	s.user("otto", 1)
+	b := s.browser()
+	b.open(ask(s.app("Shelfmate", "stores.view")))
+	b.signIn("mara")
+	before := b.screen
+	b.press("Use another account")
+	b.sees(200, "Sign in", "Shelfmate")
+	b.signIn("otto")
+	b.sees(200, "Signed in as otto@nordlicht.example", "Store otto-1")
+	if strings.Contains(b.body, "mara") {
+		t.Error("the other account is still on the page")
+	}
+	// The first page is still open in another tab: its request was sealed for a session that is over. Nothing is
+	// decided, and the question is put to who is signed in now.
+	b.screen = before
+	b.press("Allow", "mara-1")
+	b.sees(200, "Signed in as otto@nordlicht.example", "Shelfmate wants access")
+	if len(s.grants("mara"))+len(s.grants("otto")) != 0 {
+		t.Error("something was granted")
+	}
+}
+
+func TestConsent_ReplayedSecondTabAndAllowTwice(t *testing.T) {
+	s := newSite(t)
+	s.user("mara", 2)
+	c := s.app("Shelfmate", "stores.view")
+	b := s.browser()
+	b.open(ask(c))
+	b.signIn("mara")
+	first := b.screen
+	b.press("Allow", "mara-1")
+	one := b.returned().Get("code")
+	b.screen = first
+	b.press("Allow", "mara-1")
+	two := b.returned().Get("code")
+	if one == two || two == "" {
+		t.Errorf("codes %q and %q", one, two)
+	}
+	s.redeem(c, two)
+	b.screen = first
+	b.press("Allow", "mara-1")
+	b.sees(200, "Shelfmate is connected already", "Nothing was changed")
+	if title := titleOf(b.doc); !strings.HasPrefix(title, "Already connected to Shelfmate") {
+		t.Errorf("title %q", title)
+	}
+	if n := len(s.grants("mara")); n != 1 {
+		t.Errorf("%d grants", n)
+	}
+	// A code that nobody took within its minute leaves the request over.
+	b.open(ask(c))
+	late := b.screen
+	b.press("Allow", "mara-1")
+	s.late.Add(int64(61 * time.Second))
+	b.screen = late
+	b.press("Allow", "mara-1")
+	b.sees(http.StatusBadRequest, "This page is too old", "Start again from Shelfmate")
+}
+
+func TestConsent_RequestIsTooOld(t *testing.T) {
+	s := newSite(t)
+	s.user("mara", 1)
+	b := s.browser()
+	b.open(ask(s.app("Shelfmate", "stores.view")))
+	b.signIn("mara")
+	s.late.Add(int64(11 * time.Minute))
+	b.press("Allow")
+	b.sees(http.StatusBadRequest, "This page is too old", "Start again from Shelfmate")
+	if len(s.grants("mara")) != 0 {
+		t.Error("something was granted")
+	}
+	for _, sealed := range []string{"", "x", strings.Repeat("A", 100)} {
+		b.post("/consent", url.Values{"request": {sealed}, "decision": {"allow"}, "store": {"mara-1"}}, s.url)
+		b.sees(http.StatusBadRequest, "This page is too old")
+	}
+}
+
+// TestAuthorize_RedirectUnregistered_RFC6749_4_1_2_1: a page, never a redirect, and it shows the difference.
+func TestAuthorize_RedirectUnregistered_RFC6749_4_1_2_1(t *testing.T) {
+	s := newSite(t)
+	c := s.app("Shelfmate", "stores.view")
+	b := s.browser()
+	for sent, says := range map[string]string{
+		callback + "/":                   "They differ in the last slash",
+		"http://client.example/callback": "The scheme differs",
+		"javascript:alert(1)":            "differs",
+		"https://evil.example/<script>":  "The host differs",
+	} {
+		b.open("/auth/authorize?" + url.Values{"client_id": {c.ID}, "redirect_uri": {sent}, "state": {"s"}}.Encode())
+		b.sees(http.StatusBadRequest, "Shelfmate sent us a request we cannot answer", "Nothing was shared", says, callback)
+		if b.header.Get("Location") != "" || strings.Contains(b.body, "http-equiv") || strings.Contains(b.body, `href="`+sent) {
+			t.Errorf("%s: the page leads away", sent)
+		}
+	}
+	b.open("/auth/authorize?client_id=" + c.ID)
+	b.sees(http.StatusBadRequest, "does not say where you should go")
+	for _, q := range []string{"client_id=nobody&redirect_uri=" + callback, "redirect_uri=" + callback, "client_id=" + c.ID + "&client_id=" + c.ID, "client_id=%zz", "a;b"} {
+		b.open("/auth/authorize?" + q)
+		b.sees(http.StatusBadRequest, "Nothing was shared")
+	}
+}
+
+func TestAuthorize_ErrorsForTheAppGoByThePage(t *testing.T) {
+	s := newSite(t)
+	s.user("mara", 1)
+	c := s.app("Shelfmate", "stores.view")
+	b := s.browser()
+	b.open(ask(c) + "&scope=stores.orders.view")
+	if q := b.returned(); q.Get("error") != "invalid_scope" || q.Get("state") != "a b&c" {
+		t.Errorf("back to the app: %v", q)
+	}
+	if err := s.server.SuspendClient(context.Background(), system, c.ID); err != nil {
+		t.Fatal(err)
+	}
+	b.open(ask(c))
+	b.sees(http.StatusBadRequest, "This app is paused")
+}
+
+// TestAuthorize_POST_OnlyLeadsToOurOwnGET_OIDC_3_1_2_1: it may come from any origin, so it decides nothing.
+func TestAuthorize_POST_OnlyLeadsToOurOwnGET_OIDC_3_1_2_1(t *testing.T) {
+	s := newSite(t)
+	s.user("mara", 1)
+	c := s.app("Shelfmate", "stores.view")
+	for _, path := range []string{"/auth/authorize", "/oauth/authorize"} {
+		b := s.browser()
+		b.post(path, url.Values{"client_id": {c.ID}, "redirect_uri": {callback}, "state": {"posted"}}, "https://client.example")
+		b.sees(200, "Sign in", "Shelfmate")
+		b.signIn("mara")
+		b.sees(200, "Shelfmate wants access")
+		if b.address.Path != path || !b.address.Query().Has(kept) {
+			t.Errorf("the page is at %s", b.address)
+		}
+		b.press("Allow")
+		if q := b.returned(); q.Get("state") != "posted" {
+			t.Errorf("back to the app: %v", q)
+		}
+		b.open(path + "?kept=unknown")
+		b.sees(http.StatusBadRequest, "This page is too old")
+	}
+}
+
+func TestConsent_Repeat_ShowsWhatIsNew(t *testing.T) {
+	s := newSite(t)
+	s.user("mara", 3)
+	c := s.app("Shelfmate", "stores.view")
+	b := s.browser()
+	b.open(ask(c))
+	b.signIn("mara")
+	b.press("Allow", "mara-2")
+	b.returned()
+	c, err := s.server.UpdateClient(context.Background(), system, c.ID, c.Version, oauth.ClientForm{Name: c.Name, Redirects: []string{callback},
+		Scopes: []oauth.ClientScope{{Name: "stores.view", Required: true}, {Name: "stores.orders.view", Required: true}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.open(ask(c))
+	b.sees(200, "What Shelfmate may do from now on", "1 permission that you gave before")
+	if !slices.Equal(b.ticked(), []string{"mara-2"}) {
+		t.Errorf("ticked: %v", b.ticked())
+	}
+	_, after, _ := strings.Cut(b.body, `id="can"`)
+	fresh, folded, _ := strings.Cut(after, "<details>")
+	if !strings.Contains(fresh, "stores.orders.view") || strings.Contains(fresh, "stores.view.") || !strings.Contains(folded, "stores.view.") {
+		t.Error("what is new does not stand apart from what is held")
+	}
+}

@@ -1,0 +1,226 @@
+package portal
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"path"
+	"strings"
+
+	"github.com/grantway/grantway/internal/oauth"
+	"github.com/grantway/grantway/internal/people"
+)
+
+// Config is what the portal is made of. Server and People are required.
+type Config struct {
+	Server *oauth.Server
+	People *people.Service
+	Brand  Brand
+	Log    *slog.Logger // nil: nothing is logged
+}
+
+// Portal serves people's pages.
+type Portal struct {
+	server  *oauth.Server
+	people  *people.Service
+	pages   *renderer
+	log     *slog.Logger
+	cookie  string // name of the session cookie
+	https   bool
+	handler http.Handler
+}
+
+// New makes the portal. Its own forms are refused when another origin posts them; Authorize is not behind that check.
+func New(c Config) (*Portal, error) {
+	if c.Server == nil || c.People == nil {
+		return nil, errors.New("portal: server and people are required")
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	base, err := url.Parse(c.Server.PagesURL())
+	if err != nil {
+		return nil, err
+	}
+	p := &Portal{server: c.Server, people: c.People, log: c.Log, https: base.Scheme == "https"}
+	p.cookie = cookieName(base)
+	if p.pages, err = newRenderer(c.Brand, c.Server.Now, c.Log); err != nil {
+		return nil, err
+	}
+	// Behind a proxy that rewrites Host, Origin is the public address and Host is not (libraries.md, trap 3).
+	var origin http.CrossOriginProtection
+	if err := origin.AddTrustedOrigin(base.Scheme + "://" + base.Host); err != nil {
+		return nil, err
+	}
+	origin.SetDenyHandler(http.HandlerFunc(p.foreign))
+	mux := http.NewServeMux()
+	p.routes(mux)
+	checked := origin.Handler(mux)
+	// POST to authorize may come from any origin: it decides nothing (DESIGN, decision 11).
+	p.handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/auth/authorize" {
+			p.Authorize(w, r)
+			return
+		}
+		checked.ServeHTTP(w, r)
+	})
+	return p, nil
+}
+
+func (p *Portal) ServeHTTP(w http.ResponseWriter, r *http.Request) { p.handler.ServeHTTP(w, r) }
+
+func (p *Portal) routes(mux *http.ServeMux) {
+	mux.Handle("GET /assets/", p.pages.assets)
+	for pattern, handler := range map[string]http.HandlerFunc{
+		"GET /{$}":                          func(w http.ResponseWriter, r *http.Request) { p.goTo(w, "/connected-apps") },
+		"GET /sign-in":                      p.showSignIn,
+		"POST /sign-in":                     p.signIn,
+		"GET /sign-up":                      p.showSignUp,
+		"POST /sign-up":                     p.signUp,
+		"POST /sign-out":                    p.signOut,
+		"GET /consent":                      p.expired,
+		"POST /consent":                     p.decide,
+		"GET /connected-apps":               p.signedIn(p.connectedApps),
+		"POST /connected-apps/revoke":       p.signedIn(p.revokeApp),
+		"POST /connected-apps/remove-store": p.signedIn(p.removeStore),
+		"/":                                 p.lost,
+	} {
+		mux.HandleFunc(pattern, handler)
+	}
+	for _, known := range []string{"/sign-in", "/sign-up", "/sign-out", "/consent", "/connected-apps", "/connected-apps/revoke", "/connected-apps/remove-store"} {
+		mux.HandleFunc(known, p.wrongMethod)
+	}
+}
+
+// goTo sends the browser to another page of ours, after which a reload repeats nothing.
+func (p *Portal) goTo(w http.ResponseWriter, target string) {
+	secure(w.Header())
+	w.Header().Set("Location", target)
+	w.WriteHeader(http.StatusSeeOther)
+}
+
+// say answers with a page that says one thing.
+func (p *Portal) say(w http.ResponseWriter, r *http.Request, status int, body noticeBody) {
+	p.pages.render(w, r, status, page{Name: "notice", Title: body.Heading, Frame: framePlain, Body: body})
+}
+
+func (p *Portal) lost(w http.ResponseWriter, r *http.Request) {
+	p.say(w, r, http.StatusNotFound, noticeBody{"lost.heading", "lost.what", "/connected-apps", "lost.label"})
+}
+
+func (p *Portal) foreign(w http.ResponseWriter, r *http.Request) {
+	p.say(w, r, http.StatusForbidden, noticeBody{Heading: "foreign.heading", What: "foreign.what"})
+}
+
+func (p *Portal) wrongMethod(w http.ResponseWriter, r *http.Request) {
+	p.say(w, r, http.StatusMethodNotAllowed, noticeBody{Heading: "method.heading", What: "method.what"})
+}
+
+// fail answers with the page of an error that has no page of its own. Its cause goes to the log only.
+func (p *Portal) fail(w http.ResponseWriter, r *http.Request, err error) {
+	e := oauth.AsError(err)
+	switch {
+	case e.Code == oauth.NotFound:
+		p.lost(w, r)
+	case e.Reason == oauth.NotSignedIn:
+		p.goTo(w, signInPath(r.URL.RequestURI()))
+	case e.Reason == oauth.UserSuspended:
+		p.say(w, r, http.StatusForbidden, noticeBody{"suspended.heading", "suspended.what", "/sign-in", "suspended.label"})
+	case e.Code == oauth.Conflict:
+		p.say(w, r, http.StatusConflict, noticeBody{"changed.heading", "changed.what", "/connected-apps", "back.label"})
+	case e.Code == oauth.TemporarilyUnavailable:
+		p.log.ErrorContext(r.Context(), "storage", "reason", e.Reason, "request", oauth.RequestID(r.Context()), "error", err)
+		p.say(w, r, http.StatusServiceUnavailable, failedView)
+	case e.Code == oauth.ServerError:
+		p.log.ErrorContext(r.Context(), "page", "reason", e.Reason, "request", oauth.RequestID(r.Context()), "error", err)
+		p.say(w, r, http.StatusInternalServerError, failedView)
+	default:
+		p.log.InfoContext(r.Context(), "page refused", "reason", e.Reason, "request", oauth.RequestID(r.Context()))
+		p.pages.render(w, r, http.StatusBadRequest, page{Name: "refused", Frame: framePlain, Body: refusedView{
+			Why: "refused.why_request", Detail: e.Description, Reference: oauth.RequestID(r.Context())}})
+	}
+}
+
+// Forms of customers are small, but for the ticks of thousands of stores.
+const (
+	smallForm = 64 << 10
+	storeForm = 8 << 20
+)
+
+// form reads a posted form; on false the answer has been given.
+func (p *Portal) form(w http.ResponseWriter, r *http.Request, limit int64) (url.Values, bool) {
+	r.Body = http.MaxBytesReader(w, r.Body, limit)
+	if err := r.ParseForm(); err != nil {
+		status, body := http.StatusBadRequest, noticeBody{Heading: "failed.heading", What: "failed.what"}
+		if _, large := errors.AsType[*http.MaxBytesError](err); large {
+			status, body = http.StatusRequestEntityTooLarge, noticeBody{Heading: "too_big.heading", What: "too_big.what"}
+		}
+		p.say(w, r, status, body)
+		return nil, false
+	}
+	return r.PostForm, true
+}
+
+// ownPath returns next if it is a page of ours that sign-in may lead to, else "". What is compared is exactly what the
+// browser will read, so nothing that it could take for another origin passes.
+func ownPath(next string) string {
+	place, _, _ := strings.Cut(next, "?")
+	if !strings.HasPrefix(next, "/") || strings.HasPrefix(next, "//") || strings.Contains(place, "\\") || len(next) > 16<<10 ||
+		strings.ContainsFunc(next, func(r rune) bool { return r <= ' ' || r == 0x7f }) {
+		return ""
+	}
+	u, err := url.Parse(next)
+	if err != nil || u.Host != "" || u.Scheme != "" || u.Opaque != "" || path.Clean(u.Path) != u.Path || u.EscapedPath() != u.Path {
+		return ""
+	}
+	for _, own := range []string{"/oauth/authorize", "/api/oauth/authorize", "/auth/authorize", "/connected-apps", "/developer", "/operator"} {
+		if u.Path == own || strings.HasPrefix(u.Path, own+"/") {
+			return next
+		}
+	}
+	return ""
+}
+
+func withNext(page, next string) string {
+	if next == "" {
+		return page
+	}
+	return page + "?next=" + url.QueryEscape(next)
+}
+
+func signInPath(next string) string { return withNext("/sign-in", ownPath(next)) }
+
+// waiting returns the app whose authorization request next is, or nil.
+func (p *Portal) waiting(ctx context.Context, next string) *oauth.Client {
+	u, err := url.Parse(next)
+	if err != nil || !strings.HasSuffix(u.Path, "/authorize") {
+		return nil
+	}
+	q, err := p.query(ctx, u.RawQuery)
+	if err != nil {
+		return nil
+	}
+	c, err := p.server.Client(ctx, q.Get("client_id"))
+	if err != nil {
+		return nil
+	}
+	return c
+}
+
+// appOf shows an app as its users meet it.
+func appOf(c *oauth.Client) appView {
+	host := ""
+	if u, err := url.Parse(c.Settings.Homepage); err == nil {
+		host = u.Host
+	}
+	badge := "unverified"
+	switch {
+	case c.Status == oauth.Suspended:
+		badge = "suspended"
+	case c.Settings.Verified:
+		badge = "verified"
+	}
+	return newAppView(c.ID, c.Name, "", host, badge)
+}

@@ -1,0 +1,194 @@
+package portal
+
+import (
+	"context"
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/net/html"
+)
+
+// cookie is the one that the last answer set, or nil.
+func (b *browser) cookie() *http.Cookie {
+	for _, line := range b.header["Set-Cookie"] {
+		if c, err := http.ParseSetCookie(line); err == nil {
+			return c
+		}
+	}
+	return nil
+}
+
+// stay makes the browser show redirects instead of following them.
+func (b *browser) stay() {
+	b.client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+}
+
+func TestSignIn_CookieIsBoundAndNewEachTime(t *testing.T) {
+	s := newSite(t)
+	s.user("mara", 1)
+	b := s.browser()
+	b.stay()
+	form := url.Values{"email": {" Mara@Nordlicht.example "}, "password": {password}, "next": {"/developer"}}
+	b.post("/sign-in", form, s.url)
+	first := b.cookie()
+	if b.status != http.StatusSeeOther || b.header.Get("Location") != "/developer" || b.header.Get("Cache-Control") != "no-store" {
+		t.Errorf("signed in: %d %v", b.status, b.header)
+	}
+	if first == nil || !first.HttpOnly || first.SameSite != http.SameSiteLaxMode || first.Path != "/" || first.Domain != "" || first.Secure || first.MaxAge <= 0 {
+		t.Fatalf("cookie %+v", first)
+	}
+	b.post("/sign-in", form, s.url)
+	if second := b.cookie(); second.Value == first.Value {
+		t.Error("the session was not renewed")
+	}
+	if _, err := s.portal.people.Session(context.Background(), first.Value); err == nil {
+		t.Error("the session before it still works")
+	}
+	b.post("/sign-in", url.Values{"email": form["email"], "password": form["password"], "next": {"//evil.example"}}, s.url)
+	if to := b.header.Get("Location"); to != "/connected-apps" {
+		t.Errorf("led to %s", to)
+	}
+}
+
+func TestSignIn_WrongPassword(t *testing.T) {
+	s := newSite(t)
+	s.user("mara", 1)
+	b := s.browser()
+	for _, tc := range []struct{ email, password, says string }{
+		{"mara@nordlicht.example", "wrong canary", "We could not sign you in. Check the e-mail and password."},
+		{"nobody@nordlicht.example", "wrong canary", "We could not sign you in. Check the e-mail and password."},
+		{"", "wrong canary", "Enter your e-mail address."},
+		{"mara@nordlicht.example", "", "Enter your password."},
+	} {
+		b.post("/sign-in", url.Values{"email": {tc.email}, "password": {tc.password}, "next": {"/developer"}}, s.url)
+		b.sees(http.StatusUnprocessableEntity, tc.says)
+		if _, values := b.form("Sign in"); values.Get("email") != tc.email || values.Get("next") != "/developer" {
+			t.Errorf("the form forgot %v", values)
+		}
+		if strings.Contains(b.body, "canary") || b.cookie() != nil {
+			t.Error("the password is on the page, or a session was given")
+		}
+	}
+}
+
+func TestSignIn_GuessingIsSlowedAndTheOwnerGetsInLater(t *testing.T) {
+	s := newSite(t)
+	s.user("mara", 1)
+	b := s.browser()
+	guess := url.Values{"email": {"mara@nordlicht.example"}, "password": {"a wrong guess"}}
+	for range 5 {
+		b.post("/sign-in", guess, s.url)
+	}
+	guess.Set("password", password)
+	b.post("/sign-in", guess, s.url)
+	b.sees(http.StatusTooManyRequests, "Too many tries. Wait a while, then try again.")
+	if b.header.Get("Retry-After") == "" {
+		t.Error("no Retry-After")
+	}
+	s.late.Add(int64(16 * time.Minute))
+	b.post("/sign-in", guess, s.url)
+	b.sees(200, "Connected apps")
+}
+
+func TestSignUp_ErrorsStandBesideTheirFields(t *testing.T) {
+	s := newSite(t)
+	s.user("mara", 1)
+	b := s.browser()
+	b.open("/sign-up?next=/developer")
+	b.sees(200, "Create your Kaufhaus account")
+	_, form := b.form("Create account")
+	for _, tc := range []struct{ email, password, field, says string }{
+		{"", "", "email", "Enter your e-mail address."},
+		{"mara", password, "email", "Enter an e-mail address such as name@example.com."},
+		{"mara@nordlicht.example", password, "email", "There is an account with this e-mail. Sign in instead."},
+		{"new@nordlicht.example", "short", "password", "Use at least 8 characters."},
+		{"new@nordlicht.example", "password", "password", "This would be guessed first."},
+		{"new@nordlicht.example", strings.Repeat("x", 300), "password", "Use at most 256 characters."},
+	} {
+		form.Set("email", tc.email)
+		form.Set("password", tc.password)
+		b.post("/sign-up", form, s.url)
+		b.sees(http.StatusUnprocessableEntity)
+		beside := ""
+		each(b.doc, func(n *html.Node) {
+			if id, _ := attr(n, "id"); id == tc.field+"-error" {
+				beside = textOf(n)
+			}
+			if id, _ := attr(n, "id"); id == tc.field {
+				if v, _ := attr(n, "aria-invalid"); v != "true" {
+					t.Errorf("%s is not marked", tc.field)
+				}
+			}
+		})
+		if !strings.HasPrefix(beside, tc.says) {
+			t.Errorf("%s, %s: beside the field stands %q", tc.email, tc.field, beside)
+		}
+	}
+	form.Set("email", "new@nordlicht.example")
+	form.Set("password", password)
+	b.stay()
+	b.post("/sign-up", form, s.url)
+	if b.status != http.StatusSeeOther || b.header.Get("Location") != "/developer" || b.cookie() == nil {
+		t.Errorf("signed up: %d %v", b.status, b.header)
+	}
+}
+
+func TestSignUp_OperatorLinkWorksOnce(t *testing.T) {
+	s := newSite(t)
+	link, err := s.portal.people.OperatorLink(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, email := range []string{"boss@nordlicht.example", "late@nordlicht.example"} {
+		b := s.browser()
+		b.open("/sign-up?invite=" + url.QueryEscape(link.Reveal()))
+		_, form := b.form("Create account")
+		form.Set("email", email)
+		form.Set("password", password)
+		b.post("/sign-up", form, s.url)
+		if i == 0 {
+			b.sees(200, "Connected apps", "Operator")
+		} else {
+			b.sees(http.StatusUnprocessableEntity, "This link was used or has expired.")
+		}
+	}
+}
+
+func TestSignOut_EndsTheSessionOnTheServer(t *testing.T) {
+	s := newSite(t)
+	s.user("mara", 1)
+	b := s.browser()
+	b.open("/connected-apps")
+	b.signIn("mara")
+	home := b.screen
+	b.stay()
+	b.press("Sign out")
+	if c := b.cookie(); c == nil || c.MaxAge >= 0 {
+		t.Errorf("cookie %+v", c)
+	}
+	b.screen = home
+	b.press("Sign out") // again: no error
+	if b.status != http.StatusSeeOther || b.header.Get("Location") != "/sign-in" {
+		t.Errorf("again: %d %s", b.status, b.header.Get("Location"))
+	}
+}
+
+func TestSession_SuspendedAccount(t *testing.T) {
+	s := newSite(t)
+	s.user("mara", 1)
+	b := s.browser()
+	b.open("/connected-apps")
+	b.signIn("mara")
+	if err := s.server.SuspendUser(context.Background(), system, "mara"); err != nil {
+		t.Fatal(err)
+	}
+	b.open("/connected-apps")
+	b.sees(http.StatusForbidden, "This account is suspended", "Use another account")
+	b.open("/sign-in")
+	b.sees(200, "Sign in")
+	b.signIn("mara")
+	b.sees(http.StatusForbidden, "This account is suspended")
+}
