@@ -143,7 +143,7 @@ func (s *Store) replaceParts(c *oauth.Client, m mark) []statement {
 
 func insertSecret(table, key, id string, sec oauth.ClientSecret, e oauth.Event, m mark) statement {
 	return do("INSERT INTO "+table+" (hash, "+key+`, last4, op, created, last_used)
-		SELECT CAST($1 AS BYTEA), CAST($2 AS TEXT), CAST($3 AS TEXT), CAST($4 AS TEXT), CAST($5 AS BIGINT), 0 WHERE `+m.where(6),
+		SELECT $1, CAST($2 AS TEXT), CAST($3 AS TEXT), CAST($4 AS TEXT), CAST($5 AS BIGINT), 0 WHERE `+m.where(6),
 		m.args([]byte(sec.Hash), id, sec.Last4, e.ID, micros(sec.Created))...)
 }
 

@@ -52,7 +52,7 @@ func (s *Store) IssueGuestCode(ctx context.Context, c *oauth.StoredCode, e oauth
 	var n int64
 	guard := counted(&n, `INSERT INTO authorization_codes (selector, hash, request, client_id, grant_id, family, profile, api, narrowing, redirect,
 			redirect_sent, challenge, nonce, auth_time, expires, op)
-		SELECT CAST($1 AS TEXT), CAST($2 AS BYTEA), CAST($3 AS TEXT), CAST($4 AS TEXT), CAST($5 AS TEXT), CAST($6 AS TEXT), CAST($7 AS TEXT), CAST($8 AS TEXT),
+		SELECT CAST($1 AS TEXT), $2, CAST($3 AS TEXT), CAST($4 AS TEXT), CAST($5 AS TEXT), CAST($6 AS TEXT), CAST($7 AS TEXT), CAST($8 AS TEXT),
 		       NULL, CAST($9 AS TEXT), TRUE, CAST($10 AS TEXT), '', CAST($11 AS BIGINT), CAST($12 AS BIGINT), CAST($13 AS TEXT)
 		WHERE EXISTS (SELECT 1 FROM clients WHERE id = $4 AND status = 'active')
 		  AND (CAST($6 AS TEXT) IS NULL OR EXISTS (SELECT 1 FROM families WHERE id = $6 AND client_id = $4 AND status <> 'invalid'))`,
@@ -109,7 +109,7 @@ func (s *Store) RedeemCode(ctx context.Context, r oauth.Redemption) (bool, error
 
 func insertRefresh(t *oauth.StoredRefresh, op string, m mark) statement {
 	return do(`INSERT INTO refresh_tokens (selector, family, hash, op, idle_until, absolute_until)
-		SELECT CAST($1 AS TEXT), CAST($2 AS TEXT), CAST($3 AS BYTEA), CAST($4 AS TEXT), CAST($5 AS BIGINT), CAST($6 AS BIGINT) WHERE `+m.where(7),
+		SELECT CAST($1 AS TEXT), CAST($2 AS TEXT), $3, CAST($4 AS TEXT), CAST($5 AS BIGINT), CAST($6 AS BIGINT) WHERE `+m.where(7),
 		m.args(t.Selector, t.Family, []byte(t.Hash), op, micros(t.IdleUntil), orNull(t.AbsoluteUntil))...)
 }
 

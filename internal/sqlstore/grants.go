@@ -207,7 +207,7 @@ func (s *Store) RecordDecision(ctx context.Context, d oauth.DecisionRecord) (boo
 	c := &d.Code
 	steps = append(steps, do(`INSERT INTO authorization_codes (selector, hash, request, client_id, grant_id, family, profile, api, narrowing, redirect,
 			redirect_sent, challenge, nonce, auth_time, expires, op)
-		SELECT CAST($1 AS TEXT), CAST($2 AS BYTEA), CAST($3 AS TEXT), CAST($4 AS TEXT), CAST($5 AS TEXT), NULL, CAST($6 AS TEXT), CAST($7 AS TEXT),
+		SELECT CAST($1 AS TEXT), $2, CAST($3 AS TEXT), CAST($4 AS TEXT), CAST($5 AS TEXT), NULL, CAST($6 AS TEXT), CAST($7 AS TEXT),
 		       CAST($8 AS TEXT), CAST($9 AS TEXT), CAST($10 AS BOOLEAN), CAST($11 AS TEXT), CAST($12 AS TEXT), CAST($13 AS BIGINT), CAST($14 AS BIGINT), CAST($15 AS TEXT)
 		WHERE `+m.where(16)+`
 		ON CONFLICT (request) DO UPDATE SET selector = excluded.selector, hash = excluded.hash, grant_id = excluded.grant_id,
