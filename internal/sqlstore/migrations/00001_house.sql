@@ -133,7 +133,8 @@ CREATE TABLE sessions (
     user_id   TEXT NOT NULL,
     auth_time BIGINT NOT NULL,
     amr       TEXT NOT NULL,
-    expires   BIGINT NOT NULL
+    expires   BIGINT NOT NULL,
+    op        TEXT NOT NULL
 );
 CREATE INDEX sessions_by_expiry ON sessions (expires);
 CREATE INDEX sessions_by_user ON sessions (user_id);
@@ -141,7 +142,8 @@ CREATE TABLE throttles (
     key     TEXT PRIMARY KEY,
     count   BIGINT NOT NULL,
     until   BIGINT NOT NULL,
-    expires BIGINT NOT NULL
+    expires BIGINT NOT NULL,
+    op      TEXT NOT NULL
 );
 CREATE INDEX throttles_by_expiry ON throttles (expires);
 
