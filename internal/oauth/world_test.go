@@ -391,9 +391,6 @@ func (w *world) rights(token oauth.Secret) string {
 func printed(t testing.TB, token oauth.Secret) string {
 	t.Helper()
 	c := claims(t, token)
-	if c.Rights == nil {
-		return "ask | " + short(c.Scope)
-	}
 	return line(c.Rights, c.Scope)
 }
 

@@ -1,0 +1,377 @@
+package oauth_test
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/grantway/grantway/internal/oauth"
+)
+
+// What a user may post, and what it gets (attacks B3, B9; seed-contracts K10, K16).
+func TestConsent_Stores(t *testing.T) {
+	ctx := context.Background()
+	for name, c := range map[string]struct {
+		user   string
+		stores []string
+		want   oauth.Reason
+		rights string
+	}{
+		"one":                        {"alice", []string{"s1"}, "", "s1: deliver orders view | deliver orders view me"},
+		"two of three":               {"alice", []string{"s2", "s1"}, "", "s1,s2: deliver orders view | deliver orders view me"},
+		"twice the same":             {"alice", []string{"s1", "s1", "s1"}, "", "s1: deliver orders view | deliver orders view me"},
+		"shared with an owner":       {"bob", []string{"s1"}, "", "s1: orders view | orders view me"},
+		"none ticked":                {"alice", nil, oauth.StoreNone, ""},
+		"of another user":            {"alice", []string{"b1"}, oauth.StoreForeign, ""},
+		"own and of another":         {"alice", []string{"s1", "b1"}, oauth.StoreForeign, ""},
+		"not there":                  {"alice", []string{"s1", "nowhere"}, oauth.StoreForeign, ""},
+		"empty id":                   {"alice", []string{""}, oauth.StoreForeign, ""},
+		"not to be opened":           {"alice", []string{"s4"}, oauth.StoreForeign, ""},
+		"own and not to be opened":   {"alice", []string{"s1", "s4"}, oauth.StoreForeign, ""},
+		"a user without stores":      {"carol", nil, oauth.NothingToGrant, ""},
+		"of others, without any":     {"carol", []string{"s1"}, oauth.NothingToGrant, ""},
+		"nobody":                     {"mallory", []string{"s1"}, oauth.NotSignedIn, ""},
+		"not signed in":              {"", []string{"s1"}, oauth.NotSignedIn, ""},
+		"id with a quote":            {"alice", []string{"s1' OR '1'='1"}, oauth.StoreForeign, ""},
+		"ids joined into one":        {"alice", []string{"s1,s2"}, oauth.StoreForeign, ""},
+		"an upper-case id":           {"alice", []string{"S1"}, oauth.StoreForeign, ""},
+		"a space behind":             {"alice", []string{"s1 "}, oauth.StoreForeign, ""},
+		"three of which two foreign": {"bob", []string{"s1", "s2", "s3"}, oauth.StoreForeign, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			back, err := w.decide(c.user, w.ask(w.exchange), c.stores...)
+			if c.want != "" {
+				wantReason(t, err, c.want)
+				if !back.IsZero() {
+					t.Errorf("refused, and yet back to %s", back.URL())
+				}
+				if list, _ := w.Grants(ctx, command, oauth.GrantFilter{Page: oauth.Page{Limit: 9}}); len(list) != 0 {
+					t.Error("refused, and yet there is a grant")
+				}
+				return
+			}
+			w.must(err)
+			resp, err := w.redeem(w.exchange, param(t, back, "code"))
+			w.must(err)
+			if got := w.rights(resp.AccessToken); got != c.rights {
+				t.Errorf("rights %s, want %s", got, c.rights)
+			}
+		})
+	}
+}
+
+// What changes between page and POST counts as it is at the POST (attack B3).
+func TestConsent_ChangedMeanwhile(t *testing.T) {
+	ctx := context.Background()
+	for name, c := range map[string]struct {
+		change func(w *world) error
+		want   oauth.Reason
+	}{
+		"store lost": {func(w *world) error { return w.DropMembership(ctx, command, "alice", "s1") }, oauth.StoreForeign},
+		"may not open it": {func(w *world) error {
+			return w.SetMembership(ctx, command, oauth.Membership{UserID: "alice", StoreID: "s1", Owner: true})
+		}, oauth.StoreForeign},
+		"store gone": {func(w *world) error {
+			return w.PutStore(ctx, command, oauth.Store{ID: "s1", Name: "x", Status: oauth.Deleted})
+		}, oauth.StoreForeign},
+		"user suspended": {func(w *world) error { return w.SuspendUser(ctx, command, "alice") }, oauth.UserSuspended},
+		"app suspended":  {func(w *world) error { return w.SuspendClient(ctx, command, w.exchange.id) }, oauth.ClientSuspended},
+		"app deleted":    {func(w *world) error { return w.DeleteClient(ctx, command, w.exchange.id, "Exporter") }, oauth.ClientUnknown},
+		"redirect removed": {func(w *world) error {
+			return update(w, w.exchange, func(f *oauth.ClientForm) { f.Redirects = []string{loopback} })
+		}, oauth.RedirectUnregistered},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			sealed, err := w.Seal(w.ask(w.exchange), "s")
+			w.must(err)
+			w.must(c.change(w))
+			r, err := w.Open(sealed, "s")
+			w.must(err)
+			back, err := w.decide("alice", r, "s1", "s2")
+			wantReason(t, err, c.want)
+			if !back.IsZero() {
+				t.Errorf("and yet back to %s", back.URL())
+			}
+			if c.want != oauth.StoreForeign {
+				back, err := w.Decide(ctx, "alice", r, oauth.Decision{})
+				wantReason(t, err, c.want)
+				if !back.IsZero() {
+					t.Errorf("Cancel went to %s", back.URL())
+				}
+			}
+		})
+	}
+	t.Run("a scope taken back by the app is not granted", func(t *testing.T) {
+		w := newWorld(t)
+		r := w.ask(w.exchange)
+		w.must(update(w, w.exchange, func(f *oauth.ClientForm) { f.Scopes = []oauth.ClientScope{{Name: "stores.view"}} }))
+		back, err := w.Decide(context.Background(), "alice", r, oauth.Decision{Allow: true, Stores: []string{"s1"}, Scopes: []string{"stores.view", "stores.orders.view"}})
+		w.must(err)
+		resp, err := w.redeem(w.exchange, param(t, back, "code"))
+		w.must(err)
+		if got := w.rights(resp.AccessToken); got != "s1: view | view" {
+			t.Errorf("rights %s", got)
+		}
+	})
+}
+
+// update edits an app as its operator would.
+func update(w *world, a app, change func(f *oauth.ClientForm)) error {
+	c, err := w.MyClient(context.Background(), command, a.id)
+	if err != nil {
+		return err
+	}
+	f := oauth.ClientForm{Name: c.Name, Scopes: c.Scopes, Settings: c.Settings}
+	for _, r := range c.Redirects {
+		f.Redirects = append(f.Redirects, string(r))
+	}
+	change(&f)
+	_, err = w.UpdateClient(context.Background(), command, a.id, c.Version, f)
+	return err
+}
+
+// Scopes are approved as they were asked for: all that is required, what is ticked
+// of the rest, and never more than the request named.
+func TestConsent_Scopes(t *testing.T) {
+	ctx := context.Background()
+	for name, c := range map[string]struct {
+		scope  string
+		ticked []string
+		stores []string
+		want   oauth.Reason
+		rights string
+	}{
+		"required only":              {"", nil, []string{"s1"}, "", "s1: orders view | orders view me"},
+		"optional ticked":            {"", []string{"stores.orders.deliver"}, []string{"s1"}, "", "s1: deliver orders view | deliver orders view me"},
+		"ticked, but never asked":    {"stores.view", []string{"stores.orders.deliver", "stores.tax.update"}, []string{"s1"}, "", "s1: view | view"},
+		"ticked, but not registered": {"", []string{"stores.tax.update"}, []string{"s1"}, "", "s1: orders view | orders view me"},
+		"optional only, declined":    {"stores.orders.deliver", nil, []string{"s1"}, oauth.NothingToGrant, ""},
+		"account scopes only":        {"user.view", nil, nil, "", "| me"},
+		"account only, store posted": {"user.view", nil, []string{"b1"}, "", "| me"},
+		"store scopes declined":      {"user.view stores.orders.deliver", nil, nil, "", "| me"},
+		"store scopes need a store":  {"user.view stores.orders.deliver", []string{"stores.orders.deliver"}, nil, oauth.StoreNone, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			r := w.ask(w.exchange, "scope", c.scope)
+			back, err := w.Decide(ctx, "alice", r, oauth.Decision{Allow: true, Stores: c.stores, Scopes: c.ticked})
+			wantReason(t, err, c.want)
+			if c.want != "" {
+				return
+			}
+			resp, err := w.redeem(w.exchange, param(t, back, "code"))
+			w.must(err)
+			if got := w.rights(resp.AccessToken); got != c.rights {
+				t.Errorf("rights %s, want %s", got, c.rights)
+			}
+			if got := printed(t, resp.AccessToken); got != c.rights {
+				t.Errorf("printed %s, want %s", got, c.rights)
+			}
+		})
+	}
+	t.Run("account scopes need no store to own", func(t *testing.T) {
+		w := newWorld(t)
+		resp, err := w.redeem(w.exchange, w.allow("carol", w.ask(w.exchange, "scope", "user.view")))
+		w.must(err)
+		if got := w.rights(resp.AccessToken); got != "| me" {
+			t.Errorf("rights %s", got)
+		}
+	})
+}
+
+// Allow pressed twice replaces the code by one of the same deadline; after the
+// redemption the app is connected already (DESIGN, decision 4; attack B12).
+func TestConsent_AllowTwice(t *testing.T) {
+	for _, kind := range []string{"confidential", "public"} {
+		t.Run(kind, func(t *testing.T) {
+			w := newWorld(t)
+			a := map[string]app{"confidential": w.exchange, "public": w.public}[kind]
+			r := w.ask(a)
+			old := w.allow("alice", r, "s1")
+			w.clock.advance(40 * time.Second)
+			code := w.allow("alice", r, "s2")
+			_, err := w.redeem(a, old)
+			wantReason(t, err, oauth.CodeUnknown)
+			w.clock.advance(20*time.Second - time.Microsecond)
+			resp, err := w.redeem(a, code)
+			w.must(err)
+			if got := w.rights(resp.AccessToken); got != "s2: deliver orders view | deliver orders view me" {
+				t.Errorf("rights %s", got)
+			}
+			if list, _ := w.ConnectedApps(context.Background(), alice); len(list) != 1 {
+				t.Errorf("%d connections", len(list))
+			}
+			_, err = w.decide("alice", r, "s1")
+			wantReason(t, err, oauth.RequestSpent)
+			if got := w.rights(resp.AccessToken); got != "s2: deliver orders view | deliver orders view me" {
+				t.Errorf("the spent request changed the rights: %s", got)
+			}
+		})
+	}
+	t.Run("the deadline is the first one's", func(t *testing.T) {
+		w := newWorld(t)
+		r := w.ask(w.exchange)
+		w.allow("alice", r, "s1")
+		w.clock.advance(59 * time.Second)
+		code := w.allow("alice", r, "s1")
+		w.clock.advance(time.Second)
+		_, err := w.redeem(w.exchange, code)
+		wantReason(t, err, oauth.CodeExpired)
+		_, err = w.decide("alice", r, "s1")
+		wantReason(t, err, oauth.RequestExpired)
+	})
+}
+
+// Cancel tells the app, and nothing else happens.
+func TestConsent_Cancel(t *testing.T) {
+	w := newWorld(t)
+	ctx := context.Background()
+	back, err := w.Decide(ctx, "alice", w.ask(w.exchange), oauth.Decision{Stores: []string{"b1"}})
+	w.must(err)
+	if got, want := back.URL(), callback+"?error=access_denied&error_description=The+user+declined.&state=xyz"; got != want {
+		t.Errorf("%s, want %s", got, want)
+	}
+	if list, _ := w.Grants(ctx, command, oauth.GrantFilter{Page: oauth.Page{Limit: 9}}); len(list) != 0 {
+		t.Error("there is a grant")
+	}
+	if got := w.kinds(oauth.EventFilter{UserID: "alice", ClientID: w.exchange.id}); len(got) != 1 || got[0] != oauth.EventConsentDenied {
+		t.Errorf("events %v", got)
+	}
+}
+
+// What the page shows: stores that may be ticked, those that are ticked already,
+// scopes in the catalogue's order.
+func TestConsent_Ask(t *testing.T) {
+	w := newWorld(t)
+	ctx := context.Background()
+	show := func(user string, r *oauth.AuthorizationRequest) *oauth.Consent {
+		t.Helper()
+		q, back, err := w.Ask(ctx, r, user, w.Now())
+		if err != nil || !back.IsZero() {
+			t.Fatalf("no page: %v %s", err, back.URL())
+		}
+		return q
+	}
+	ticks := func(q *oauth.Consent) (s string) {
+		for _, c := range q.Stores {
+			s += c.StoreID
+			if c.Ticked {
+				s += "+"
+			}
+			if !c.May {
+				s += "-"
+			}
+			s += " "
+		}
+		return s
+	}
+	q := show("alice", w.ask(w.exchange))
+	if got := ticks(q); got != "s1 s2 s3 s4- " || q.Delegable() != 3 || q.Repeat || !q.NeedsStore || !q.Lasting {
+		t.Errorf("alice, first: %s %+v", got, q)
+	}
+	if len(q.Scopes) != 4 || q.Scopes[0].Name != "stores.view" || !q.Scopes[0].Required || q.Scopes[0].Held {
+		t.Errorf("scopes %+v", q.Scopes)
+	}
+	if list, _ := w.Grants(ctx, command, oauth.GrantFilter{Page: oauth.Page{Limit: 9}}); len(list) != 0 {
+		t.Error("looking at the page made a grant")
+	}
+	w.must(w.DropMembership(ctx, command, "bob", "b1"))
+	if got := ticks(show("bob", w.ask(w.exchange))); got != "s1+ " {
+		t.Errorf("one store is shown and chosen: %s", got)
+	}
+	w.connect(w.exchange, "alice", "s2")
+	if q := show("alice", w.ask(w.exchange)); ticks(q) != "s1 s2+ s3 s4- " || !q.Repeat || !q.Scopes[0].Held {
+		t.Errorf("alice, again: %s", ticks(q))
+	}
+	if q := show("alice", w.ask(w.exchange, "scope", "user.view")); q.NeedsStore {
+		t.Error("an account scope alone asks for a store")
+	}
+	if q := show("carol", w.ask(w.exchange)); len(q.Stores) != 0 || q.Delegable() != 0 {
+		t.Errorf("carol: %s", ticks(q))
+	}
+	_, _, err := w.Ask(ctx, w.ask(w.exchange), "mallory", w.Now())
+	wantReason(t, err, oauth.NotSignedIn)
+}
+
+// Silent reuse is for a standard app that authenticates and has it all already
+// (DESIGN, decision 1; attack B10).
+func TestConsent_Silent(t *testing.T) {
+	ctx := context.Background()
+	setup := func(t *testing.T) (*world, func(of app, pairs ...string) oauth.Redirect) {
+		w := newWorld(t)
+		return w, func(of app, pairs ...string) oauth.Redirect {
+			t.Helper()
+			_, back, err := w.Ask(ctx, w.ask(of, pairs...), "alice", w.Now())
+			w.must(err)
+			return back
+		}
+	}
+	t.Run("standard, confidential", func(t *testing.T) {
+		w, ask := setup(t)
+		if back := ask(w.standard); !back.IsZero() {
+			t.Fatalf("the first time without a page: %s", back.URL())
+		}
+		before := w.connect(w.standard, "alice", "s1")
+		back := ask(w.standard)
+		if back.IsZero() {
+			t.Fatal("a page, though all is granted")
+		}
+		if param(t, back, "iss") != issuer || param(t, back, "state") != "xyz" {
+			t.Errorf("answer %s", back.URL())
+		}
+		resp, err := w.redeem(w.standard, param(t, back, "code"))
+		w.must(err)
+		if resp.GrantID != before.GrantID || w.rights(resp.AccessToken) != w.rights(before.AccessToken) {
+			t.Error("the silent key is of another grant or has other rights")
+		}
+		back = ask(w.standard, "scope", "stores.view")
+		if resp, err = w.redeem(w.standard, param(t, back, "code")); err != nil || w.rights(resp.AccessToken) != "s1: view | view" {
+			t.Errorf("narrowed and silent: %v", err)
+		}
+		w.must(w.SuspendGrant(ctx, command, before.GrantID))
+		if back := ask(w.standard); !back.IsZero() {
+			t.Error("silent, though suspended")
+		}
+		w.must(w.ResumeGrant(ctx, command, before.GrantID))
+		w.must(w.RevokeGrant(ctx, alice, before.GrantID))
+		if back := ask(w.standard); !back.IsZero() {
+			t.Error("silent, though revoked")
+		}
+	})
+	t.Run("something was declined", func(t *testing.T) {
+		w, ask := setup(t)
+		back, err := w.Decide(ctx, "alice", w.ask(w.standard), oauth.Decision{Allow: true, Stores: []string{"s1"}})
+		w.must(err)
+		_, err = w.redeem(w.standard, param(t, back, "code"))
+		w.must(err)
+		if back := ask(w.standard); !back.IsZero() {
+			t.Error("silent, though a scope that was declined is asked for")
+		}
+	})
+	t.Run("a store was lost", func(t *testing.T) {
+		w, ask := setup(t)
+		w.connect(w.standard, "alice", "s1", "s2")
+		w.must(w.DropMembership(ctx, command, "alice", "s2"))
+		if back := ask(w.standard); !back.IsZero() {
+			t.Error("silent, though one store is lost")
+		}
+	})
+	t.Run("never redeemed", func(t *testing.T) {
+		w, ask := setup(t)
+		w.code(w.standard, "alice", "s1")
+		if back := ask(w.standard); !back.IsZero() {
+			t.Error("silent, though no code was ever redeemed")
+		}
+	})
+	t.Run("public and lasting always ask", func(t *testing.T) {
+		w, ask := setup(t)
+		for _, a := range []app{w.public, w.exchange} {
+			w.connect(a, "alice", "s1")
+			if back := ask(a); !back.IsZero() {
+				t.Errorf("%s: no page", a.Name)
+			}
+		}
+	})
+}
