@@ -103,6 +103,9 @@ type Rights struct {
 func effective(g *Grant, members []Membership) Rights {
 	r := Rights{Account: g.Account, Stores: map[string]ScopeSet{}}
 	for _, m := range members {
+		if g.AllStores && !m.MayDelegate {
+			continue // "all" is all that he may open to apps
+		}
 		if s := m.may(g.scopesIn(m.StoreID)); len(s) > 0 {
 			r.Stores[m.StoreID] = s
 		}

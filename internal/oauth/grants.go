@@ -90,7 +90,9 @@ func (s *Server) RemoveStore(ctx context.Context, actor Actor, id, storeID strin
 		if g.AllStores { // all but this one: from now on a list
 			g.AllStores, g.Stores = false, nil
 			for _, m := range st.Members {
-				g.Stores = append(g.Stores, GrantStore{StoreID: m.StoreID})
+				if m.MayDelegate {
+					g.Stores = append(g.Stores, GrantStore{m.StoreID, st.Grant.scopesIn(m.StoreID)})
+				}
 			}
 		}
 		before := len(g.Stores)
