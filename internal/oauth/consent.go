@@ -370,6 +370,9 @@ func (s *Server) merge(g *Grant, d decided) {
 		if before.AllStores {
 			g.Scopes = before.Scopes.Or(stores)
 		}
+		for _, st := range before.Stores {
+			g.Stores = append(g.Stores, GrantStore{st.StoreID, before.scopesIn(st.StoreID).Or(stores)})
+		}
 		return
 	}
 	for _, id := range d.stores {
