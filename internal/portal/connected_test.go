@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/grantway/grantway/internal/oauth"
 )
 
 // connect lets a user connect an app to stores, and the app take its key.
@@ -156,5 +158,24 @@ func TestCookieName_DistinctPerProgramOnOneHost(t *testing.T) {
 			t.Errorf("%s and %s share %s", base, names[name], name)
 		}
 		names[name] = base
+	}
+}
+
+func TestConnectedApps_RevokeEndsTheOneAppOnly(t *testing.T) {
+	s := newSite(t)
+	s.user("mara", 2)
+	b := s.browser()
+	b.connect(s, "mara", "Shelfmate", "mara-1")
+	b.connect(s, "mara", "Ledger", "mara-1", "mara-2")
+	for _, g := range s.grants("mara") {
+		if g.Client.Name == "Shelfmate" {
+			b.post("/connected-apps/revoke", url.Values{"grant": {g.ID}}, s.url)
+			b.sees(200, "Shelfmate has lost its access", "Ledger")
+		}
+	}
+	for _, g := range s.grants("mara") {
+		if want := map[string]oauth.GrantStatus{"Shelfmate": oauth.GrantIsRevoked, "Ledger": oauth.Live}[g.Client.Name]; g.Status != want {
+			t.Errorf("%s is %s", g.Client.Name, g.Status)
+		}
 	}
 }
