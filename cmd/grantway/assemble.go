@@ -79,8 +79,8 @@ func (q quiet) Handle(ctx context.Context, r slog.Record) error {
 	return q.Handler.Handle(ctx, plain)
 }
 
-// serveNode serves until ctx ends, then drains: readiness fails first, requests
-// under way may finish within grace, and then the chores end.
+// serve serves until ctx ends, then drains: readiness fails first, requests under
+// way may finish within grace, and then the chores end.
 func (n *node) serve(ctx context.Context, l net.Listener, grace time.Duration) error {
 	work, stop := context.WithCancel(context.WithoutCancel(ctx))
 	idle := make(chan struct{})
@@ -94,6 +94,10 @@ func (n *node) serve(ctx context.Context, l net.Listener, grace time.Duration) e
 	return err
 }
 
+// noticeShare is the part of the grace in which requests are still taken while
+// readiness fails: 3 s of 30.
+const noticeShare = 10
+
 func serve(ctx context.Context, s *http.Server, l net.Listener, grace time.Duration, draining func()) error {
 	failed := make(chan error, 1)
 	go func() { failed <- s.Serve(l) }()
@@ -105,6 +109,14 @@ func serve(ctx context.Context, s *http.Server, l net.Listener, grace time.Durat
 	draining()
 	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
 	defer cancel()
+	// Shutdown closes the listener at once. Whoever directs requests here must see
+	// first that this node is not ready, or its next request would be refused.
+	s.SetKeepAlivesEnabled(false)
+	select {
+	case err := <-failed:
+		return err
+	case <-time.After(grace / noticeShare):
+	}
 	err := s.Shutdown(drain)
 	if errors.Is(err, context.DeadlineExceeded) {
 		return errors.Join(errors.New("some requests did not finish in time"), s.Close())

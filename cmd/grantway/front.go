@@ -3,10 +3,12 @@ package main
 import (
 	"context"
 	"crypto/rand"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
 	"path"
+	"runtime"
 	"runtime/debug"
 	"strings"
 	"sync/atomic"
@@ -42,7 +44,7 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			if p == http.ErrAbortHandler {
 				panic(p)
 			}
-			f.log.Error("panic", "request_id", id, "route", template(r), "panic", p, "stack", string(debug.Stack()))
+			f.log.Error("panic", "request_id", id, "route", template(r), "panic", said(p), "stack", string(debug.Stack()))
 			if rec.status == 0 {
 				http.Error(rec, "The server met an error of its own. Request id: "+id, http.StatusInternalServerError)
 			}
@@ -99,6 +101,15 @@ func say(w http.ResponseWriter, status int, text string) {
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	w.WriteHeader(status)
 	w.Write([]byte(text + "\n"))
+}
+
+// said describes a panic: in the words of the runtime, else by its type alone, for
+// a value may quote what a client sent.
+func said(p any) string {
+	if e, ok := p.(runtime.Error); ok {
+		return e.Error()
+	}
+	return fmt.Sprintf("%T", p)
 }
 
 // template names the route of a request without what was in its path.

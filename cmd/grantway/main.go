@@ -4,51 +4,114 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/signal"
+	"slices"
+	"strings"
 	"syscall"
 
 	"github.com/alecthomas/kong"
+
+	"github.com/grantway/grantway/internal/oauth"
 )
 
 type commands struct {
-	Demo demoCommand `cmd:"" help:"Start an issuer, a store API and an example app on this machine, with made-up data."`
+	Demo  demoCommand  `cmd:"" help:"Start an issuer, a store API and an example app on this machine, with made-up data."`
+	Init  initCommand  `cmd:"" help:"Write a configuration and a key ring, set up the database, and print a link for the first operator."`
+	Serve serveCommand `cmd:"" help:"Run the server."`
+
+	User   userCommands   `cmd:"" help:"Add, list, suspend and resume users."`
+	Store  storeCommands  `cmd:"" help:"Add and list stores."`
+	Member memberCommands `cmd:"" help:"Say what a user may do in a store."`
+	Client clientCommands `cmd:"" help:"Add, list, suspend, resume and verify apps, and change their secrets."`
+	Grant  grantCommands  `cmd:"" help:"List, revoke, suspend and resume what users allowed."`
+	API    apiCommands    `cmd:"" name:"api" help:"Credentials with which an API server asks about keys."`
+
+	Events       eventsCommand       `cmd:"" help:"Show what happened lately, newest first."`
+	OperatorLink operatorLinkCommand `cmd:"" help:"Print a link whose sign-up becomes an operator, once."`
+
+	Config  configCommands `cmd:"" help:"Check, print and explain the configuration."`
+	Version versionCommand `cmd:"" help:"Print the version."`
 }
 
 // terminal is where a command reads and prints.
 type terminal struct {
+	in       io.Reader
 	out, err io.Writer
 	environ  []string
 }
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	code := run(ctx, os.Args[1:], terminal{os.Stdout, os.Stderr, os.Environ()})
+	context.AfterFunc(ctx, stop) // a second signal ends the process at once
+	code := run(ctx, os.Args[1:], terminal{os.Stdin, os.Stdout, os.Stderr, os.Environ()})
 	stop()
 	os.Exit(code)
 }
 
-// run carries out one command and returns the exit code: 0 done, 1 failed, 2 not
-// understood.
+// The exit codes.
+const (
+	done          = 0
+	failed        = 1
+	notUnderstood = 2
+)
+
+// misunderstanding is an error of what was typed or configured.
+type misunderstanding struct{ error }
+
+func (m misunderstanding) Unwrap() error { return m.error }
+
+// run carries out one command and returns the exit code.
 func run(ctx context.Context, args []string, t terminal) int {
-	var c commands
-	parser, err := kong.New(&c, kong.Name("grantway"), kong.Description("An authorization server for platforms whose customers connect apps."),
-		kong.UsageOnError(), kong.Writers(t.out, t.err))
+	parser, err := kong.New(newCommands(), kong.Name("grantway"),
+		kong.Description("An authorization server for platforms whose customers connect apps."),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true, NoExpandSubcommands: true}), kong.Writers(t.out, t.err))
 	if err != nil {
-		fmt.Fprintln(t.err, "grantway:", err)
-		return 2
+		panic(err) // the commands themselves are wrong
 	}
 	parsed, err := parser.Parse(args)
 	if err != nil {
-		fmt.Fprintln(t.err, "grantway:", err)
-		return 2
+		fmt.Fprintf(t.err, "grantway: %v; grantway --help shows what there is\n", err)
+		return notUnderstood
 	}
 	parsed.BindTo(ctx, (*context.Context)(nil))
-	if err := parsed.Run(t); err != nil {
-		fmt.Fprintln(t.err, "grantway:", err)
-		return 1
+	err = parsed.Run(t)
+	if err == nil {
+		return done
 	}
-	return 0
+	fmt.Fprintln(t.err, "grantway: "+describe(err))
+	if _, ok := errors.AsType[misunderstanding](err); ok {
+		return notUnderstood
+	}
+	return failed
+}
+
+// about is an error with the thing that it is about.
+type about struct {
+	what string
+	error
+}
+
+func (a about) Unwrap() error { return a.error }
+
+// describe says an error in the words of the reason table, for people.
+func describe(err error) string {
+	if a, ok := errors.AsType[about](err); ok {
+		return a.what + ": " + describe(a.error)
+	}
+	if fields, ok := errors.AsType[oauth.FieldErrors](err); ok {
+		lines := make([]string, 0, len(fields))
+		for field, e := range fields {
+			lines = append(lines, field+": "+e.Description)
+		}
+		slices.Sort(lines)
+		return strings.Join(lines, "\n  ")
+	}
+	if e, ok := errors.AsType[*oauth.Error](err); ok {
+		return e.Description
+	}
+	return err.Error()
 }

@@ -1,0 +1,90 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"runtime"
+	"runtime/debug"
+
+	"github.com/grantway/grantway/internal/config"
+)
+
+type configCommands struct {
+	Check     configCheck     `cmd:"" help:"Report every mistake in the configuration at once."`
+	Print     configPrint     `cmd:"" help:"Print every setting with its value and where it comes from."`
+	Reference configReference `cmd:"" help:"Print the table of all settings as Markdown."`
+}
+
+type configCheck struct {
+	Settings
+	JSON bool `name:"json" help:"Print one JSON document."`
+}
+
+// Run reads the configuration as serve would.
+func (c *configCheck) Run(t terminal) error {
+	if _, _, err := c.load(t); err != nil {
+		return err
+	}
+	o := office{json: c.JSON, out: t.out}
+	return o.show(map[string]bool{"ok": true}, "The configuration is in order.")
+}
+
+type configPrint struct {
+	Settings
+	ShowPassword bool `help:"Show the password in a database's address."`
+}
+
+// Run prints the settings; a key ring only by its file.
+func (c *configPrint) Run(t terminal) error {
+	cfg, _, err := c.load(t)
+	if err != nil {
+		return err
+	}
+	return cfg.Print(t.out, !c.ShowPassword)
+}
+
+type configReference struct{}
+
+// Run prints the reference.
+func (c *configReference) Run(t terminal) error {
+	_, err := io.WriteString(t.out, config.Reference())
+	return err
+}
+
+type versionCommand struct {
+	JSON bool `name:"json" help:"Print one JSON document."`
+}
+
+// versionDoc is what the toolchain wrote into the binary.
+type versionDoc struct {
+	Version string `json:"version"`
+	Commit  string `json:"commit"`
+	Go      string `json:"go"`
+}
+
+func version() versionDoc {
+	v := versionDoc{Version: "(devel)", Go: runtime.Version()}
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return v
+	}
+	if info.Main.Version != "" {
+		v.Version = info.Main.Version
+	}
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" {
+			v.Commit = s.Value
+		}
+	}
+	return v
+}
+
+// Run prints the version.
+func (c *versionCommand) Run(t terminal) error {
+	v := version()
+	if c.JSON {
+		return printJSON(t.out, v)
+	}
+	_, err := fmt.Fprintf(t.out, "grantway %s, %s\n", v.Version, v.Go)
+	return err
+}

@@ -1,0 +1,187 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"strings"
+	"text/tabwriter"
+	"time"
+	"unicode"
+
+	"github.com/grantway/grantway/internal/config"
+	"github.com/grantway/grantway/internal/oauth"
+	"github.com/grantway/grantway/internal/people"
+	"github.com/grantway/grantway/internal/sqlstore"
+)
+
+// Admin is shared by the commands that act on a server's database, whether the
+// server runs or not. A running one follows the feed and sees each change within
+// 100 ms.
+type Admin struct {
+	Settings
+	JSON bool `name:"json" help:"Print one JSON document."`
+}
+
+// office is the database with the use-cases on it, and how to print.
+type office struct {
+	server *oauth.Server
+	people *people.Service
+	json   bool
+	out    io.Writer
+}
+
+// command is who acts.
+var command = oauth.Actor{Kind: oauth.AsCommand}
+
+// everything is a whole list in one read, so that it is of one moment and nothing
+// falls between two pages.
+var everything = oauth.Page{Limit: math.MaxInt32}
+
+func (a *Admin) run(ctx context.Context, t terminal, act func(*office) error) (err error) {
+	cfg, ring, err := a.load(t)
+	if err != nil {
+		return err
+	}
+	store, err := openThere(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, store.Close()) }()
+	o, err := newOffice(ctx, cfg, ring, store)
+	if err != nil {
+		return err
+	}
+	o.json, o.out = a.JSON, t.out
+	return act(o)
+}
+
+// openThere opens a database that serve or init has set up. It makes none: a path
+// with a typing mistake would else be a new, empty server.
+func openThere(ctx context.Context, c config.Config) (*sqlstore.Store, error) {
+	dsn := c.Database.Reveal()
+	if !sqlstore.IsPostgres(dsn) {
+		if _, err := os.Stat(dsn); err != nil {
+			return nil, fmt.Errorf("the database %s is not there: %w; grantway serve makes it", dsn, errors.Unwrap(err))
+		}
+	}
+	store, err := sqlstore.Open(ctx, dsn)
+	if err != nil {
+		return nil, err
+	}
+	if err := store.Ping(ctx); err != nil {
+		return nil, errors.Join(fmt.Errorf("the database is not one that grantway serve has set up: %w", err), store.Close())
+	}
+	return store, nil
+}
+
+func newOffice(ctx context.Context, c config.Config, ring *oauth.KeyRing, store *sqlstore.Store) (*office, error) {
+	server, err := oauth.New(ctx, oauth.Config{Issuer: c.Issuer, PagesURL: c.PagesURL, APIURL: c.APIURL, Audience: c.APIAudience,
+		Catalogue: c.Catalogue, Storage: store, Ring: ring})
+	if err != nil {
+		return nil, wrongRing(c, err)
+	}
+	return &office{server: server, people: people.New(people.Config{Storage: store, Server: server})}, nil
+}
+
+// show prints doc as JSON, or the text for people.
+func (o *office) show(doc any, text string, args ...any) error {
+	if o.json {
+		return printJSON(o.out, doc)
+	}
+	_, err := fmt.Fprintf(o.out, text+"\n", args...)
+	return err
+}
+
+func printJSON(w io.Writer, doc any) error {
+	enc := json.NewEncoder(w)
+	enc.SetEscapeHTML(false)
+	return enc.Encode(doc)
+}
+
+// list prints rows as one JSON array, or as a table whose last column ends its line.
+func list[T any](o *office, rows []T, head string, cells func(T) []any) error {
+	if o.json {
+		if rows == nil {
+			rows = []T{}
+		}
+		return printJSON(o.out, rows)
+	}
+	t := tabwriter.NewWriter(o.out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, strings.ToUpper(strings.ReplaceAll(head, " ", "\t")))
+	for _, row := range rows {
+		line := make([]string, 0, 8)
+		for _, c := range cells(row) {
+			line = append(line, cell(c))
+		}
+		fmt.Fprintln(t, strings.Join(line, "\t"))
+	}
+	return t.Flush()
+}
+
+// cell writes a value so that a name from outside can neither break the table nor
+// steer the terminal.
+func cell(v any) string {
+	var s string
+	switch v := v.(type) {
+	case *time.Time:
+		if v != nil {
+			s = v.Local().Format("2006-01-02 15:04")
+		}
+	case time.Time:
+		s = v.Local().Format("2006-01-02 15:04:05")
+	case bool:
+		s = map[bool]string{true: "yes", false: "no"}[v]
+	default:
+		s = fmt.Sprint(v)
+	}
+	s = strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return '�'
+		}
+		return r
+	}, s)
+	if s == "" {
+		return "-"
+	}
+	return s
+}
+
+// moment is nil for a time that never was, so that JSON says null.
+func moment(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	t = t.Truncate(time.Microsecond) // what the database keeps
+	return &t
+}
+
+func texts[T ~[]string](s T) []string { return append([]string{}, s...) }
+
+// password reads a password from a file, or else from the first line of standard
+// input: a flag would show it to everybody on the machine.
+func password(file string, t terminal) (string, error) {
+	if file != "" {
+		data, err := os.ReadFile(file)
+		return strings.TrimRight(string(data), "\r\n"), err
+	}
+	if f, ok := t.in.(*os.File); ok {
+		if info, err := f.Stat(); err == nil && info.Mode()&os.ModeCharDevice != 0 && info.Mode()&os.ModeDevice != 0 && f.Name() == os.Stdin.Name() {
+			fmt.Fprint(t.err, "Password, shown as you type: ")
+		}
+	}
+	line, err := bufio.NewReader(t.in).ReadString('\n')
+	if err != nil && !errors.Is(err, io.EOF) {
+		return "", err
+	}
+	line = strings.TrimRight(line, "\r\n")
+	if line == "" {
+		return "", misunderstanding{errors.New("a password is expected on standard input or in --password-file; --no-password makes an account that nobody signs in to")}
+	}
+	return line, nil
+}

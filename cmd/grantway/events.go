@@ -1,0 +1,88 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/url"
+	"time"
+
+	"github.com/grantway/grantway/internal/oauth"
+	"github.com/grantway/grantway/internal/people"
+)
+
+type eventsCommand struct {
+	Admin
+	Limit  int    `default:"50" help:"How many at most; 0 shows all."`
+	User   string `placeholder:"ID" help:"Only those about a user."`
+	Client string `placeholder:"ID" help:"Only those about an app."`
+	Grant  string `placeholder:"ID" help:"Only those about a grant."`
+	Before string `placeholder:"ID" help:"Only those older than this event."`
+}
+
+// eventDoc is an event in JSON. seq is 0 for events that only issue.
+type eventDoc struct {
+	ID       string          `json:"id"`
+	Seq      int64           `json:"seq"`
+	At       time.Time       `json:"at"`
+	Kind     oauth.Kind      `json:"kind"`
+	Actor    string          `json:"actor"`
+	ClientID string          `json:"client_id"`
+	UserID   string          `json:"user_id"`
+	GrantID  string          `json:"grant_id"`
+	StoreID  string          `json:"store_id"`
+	Request  string          `json:"request_id"`
+	Payload  json.RawMessage `json:"payload"`
+}
+
+// Run lists events.
+func (c *eventsCommand) Run(ctx context.Context, t terminal) error {
+	if c.Limit < 0 {
+		return misunderstanding{errors.New("--limit is a number from 0 on")}
+	}
+	return c.run(ctx, t, func(o *office) error {
+		f := oauth.EventFilter{UserID: c.User, ClientID: c.Client, GrantID: c.Grant, Before: c.Before, Limit: c.Limit}
+		if f.Limit == 0 {
+			f.Limit = everything.Limit
+		}
+		found, err := o.server.Events(ctx, command, f)
+		if err != nil {
+			return err
+		}
+		var docs []eventDoc
+		for _, e := range found {
+			docs = append(docs, eventDoc{e.ID, e.Seq, e.At, e.Kind, e.Actor, e.ClientID, e.UserID, e.GrantID, e.StoreID, e.Request, e.Payload})
+		}
+		return list(o, docs, "at kind actor app user grant store details", func(d eventDoc) []any {
+			return []any{d.At, d.Kind, d.Actor, d.ClientID, d.UserID, d.GrantID, d.StoreID, string(d.Payload)}
+		})
+	})
+}
+
+type operatorLinkCommand struct{ Admin }
+
+// linkDoc is an operator link in JSON.
+type linkDoc struct {
+	URL     string    `json:"url"`
+	Expires time.Time `json:"expires"`
+}
+
+// Run prints a fresh link.
+func (c *operatorLinkCommand) Run(ctx context.Context, t terminal) error {
+	return c.run(ctx, t, func(o *office) error {
+		link, err := o.operatorLink(ctx)
+		if err != nil {
+			return err
+		}
+		return o.show(link, "Whoever signs up here becomes an operator, once, before %s:\n%s", link.Expires.Local().Format("2 January 15:04"), link.URL)
+	})
+}
+
+func (o *office) operatorLink(ctx context.Context) (linkDoc, error) {
+	expires := o.server.Now().Add(people.InviteLife)
+	secret, err := o.people.OperatorLink(ctx)
+	if err != nil {
+		return linkDoc{}, err
+	}
+	return linkDoc{o.server.PagesURL() + "/sign-up?" + url.Values{"invite": {secret.Reveal()}}.Encode(), expires}, nil
+}

@@ -1,0 +1,55 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+
+	"github.com/grantway/grantway/internal/config"
+	"github.com/grantway/grantway/internal/oauth"
+	"github.com/grantway/grantway/internal/portal"
+	"github.com/grantway/grantway/internal/sqlstore"
+)
+
+type serveCommand struct{ Settings }
+
+// Run serves until ctx ends and every request under way is answered.
+func (c *serveCommand) Run(ctx context.Context, t terminal) (err error) {
+	cfg, ring, err := c.load(t)
+	if err != nil {
+		return err
+	}
+	log := newLogger(t.err, cfg)
+	store, err := sqlstore.Open(ctx, cfg.Database.Reveal())
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, store.Close()) }()
+	if err := store.Migrate(ctx); err != nil {
+		return err
+	}
+	p := partsOf(cfg, ring, store)
+	p.log = log
+	n, err := assemble(ctx, p)
+	if err != nil {
+		return wrongRing(cfg, err)
+	}
+	l, err := net.Listen("tcp", cfg.Listen)
+	if err != nil {
+		return err
+	}
+	log.Info("serving", "version", version().Version, "listen", l.Addr().String(), "issuer", cfg.Issuer)
+	fmt.Fprintf(t.out, "Ready: listening on %s for %s\n", l.Addr(), cfg.Issuer)
+	err = n.serve(ctx, l, cfg.ShutdownGrace)
+	log.Info("stopped")
+	return err
+}
+
+func partsOf(c config.Config, ring *oauth.KeyRing, store *sqlstore.Store) parts {
+	return parts{
+		store: store, ring: ring, catalogue: c.Catalogue,
+		issuer: c.Issuer, pagesURL: c.PagesURL, apiURL: c.APIURL, audience: c.APIAudience,
+		brand: portal.Brand{Name: c.Brand.Name, Logo: c.Brand.Logo, Accent: c.Brand.Accent, Support: c.Brand.Support, Privacy: c.Brand.Privacy, Terms: c.Brand.Terms},
+	}
+}

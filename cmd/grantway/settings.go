@@ -1,0 +1,145 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"reflect"
+	"strings"
+
+	"github.com/alecthomas/kong"
+
+	"github.com/grantway/grantway/internal/config"
+	"github.com/grantway/grantway/internal/oauth"
+)
+
+// Settings are the flags of a command that reads the configuration: the file, and
+// one for each row of the table of options.
+type Settings struct {
+	Config string `short:"c" placeholder:"FILE" help:"YAML file with the settings. Each can also come from the environment, or from a flag as serve --help lists them."`
+	kong.Plugins
+}
+
+// newCommands gives every command that has Settings their flags. Only serve and
+// init show them: elsewhere they would hide the command's own.
+func newCommands() *commands {
+	c := &commands{}
+	c.Serve.Plugins = kong.Plugins{optionFlags(false)}
+	c.Init.Plugins = kong.Plugins{optionFlags(false, "key_ring")}
+	addOptionFlags(reflect.ValueOf(c).Elem())
+	return c
+}
+
+func addOptionFlags(v reflect.Value) {
+	if s, ok := v.Addr().Interface().(*Settings); ok {
+		if s.Plugins == nil {
+			s.Plugins = kong.Plugins{optionFlags(true)}
+		}
+		return
+	}
+	for i := range v.NumField() {
+		if f := v.Field(i); f.Kind() == reflect.Struct && v.Type().Field(i).IsExported() {
+			addOptionFlags(f)
+		}
+	}
+}
+
+// optionFlags returns a pointer to a struct with a *string for each option, named
+// and explained by the table.
+func optionFlags(hidden bool, without ...string) any {
+	var fields []reflect.StructField
+	for i, o := range config.Options() {
+		tag := fmt.Sprintf(`name:%q help:%q placeholder:%q group:"Settings"`, o.Flag(), o.Help, placeholder(o))
+		if hidden {
+			tag += ` hidden:""`
+		}
+		for _, key := range without {
+			if key == o.Key {
+				tag = `kong:"-"`
+			}
+		}
+		fields = append(fields, reflect.StructField{Name: fmt.Sprintf("Option%d", i), Type: reflect.TypeFor[*string](), Tag: reflect.StructTag(tag)})
+	}
+	return reflect.New(reflect.StructOf(fields)).Interface()
+}
+
+func placeholder(o config.Option) string {
+	switch o.Kind {
+	case config.Path, config.Secret:
+		return "FILE"
+	case config.Choice:
+		return strings.Join(o.Choices, "|")
+	}
+	return strings.ToUpper(string(o.Kind))
+}
+
+// flags returns the options that were given on the command line, by flag.
+func (s *Settings) flags() map[string]string {
+	given := map[string]string{}
+	for _, p := range s.Plugins {
+		v := reflect.ValueOf(p).Elem()
+		for i, o := range config.Options() {
+			if text := v.Field(i).Interface().(*string); text != nil {
+				given[o.Flag()] = *text
+			}
+		}
+	}
+	return given
+}
+
+// load reads the configuration and the key ring, and reports all that is wrong.
+func (s *Settings) load(t terminal) (config.Config, *oauth.KeyRing, error) {
+	return load(s.Config, t.environ, s.flags())
+}
+
+func load(file string, environ []string, flags map[string]string) (config.Config, *oauth.KeyRing, error) {
+	c, err := config.Load(file, environ, flags)
+	if err != nil {
+		return c, nil, wrongConfig(err)
+	}
+	ring, err := oauth.ParseKeyRing(c.KeyRing.Reveal())
+	if err != nil {
+		return c, nil, wrongConfig(about{ringName(c), err})
+	}
+	return c, ring, nil
+}
+
+func wrongConfig(err error) error {
+	all := []error{err}
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		all = joined.Unwrap()
+	}
+	what := "one mistake"
+	if len(all) > 1 {
+		what = fmt.Sprintf("%d mistakes", len(all))
+	}
+	var lines strings.Builder
+	for _, e := range all {
+		lines.WriteString("\n  " + describe(e))
+	}
+	return misunderstanding{fmt.Errorf("the configuration has %s:%s", what, &lines)}
+}
+
+func ringName(c config.Config) string {
+	if c.KeyRingPath == "" {
+		return "the key ring in the environment"
+	}
+	return "the key ring " + c.KeyRingPath
+}
+
+// wrongRing names the ring where err says that it lacks a key.
+func wrongRing(c config.Config, err error) error {
+	if errors.Is(err, oauth.ErrWrongRing) {
+		return fmt.Errorf("%s does not open this database's signing keys: name the ring that was made with it", ringName(c))
+	}
+	return err
+}
+
+func newLogger(w io.Writer, c config.Config) *slog.Logger {
+	options := &slog.HandlerOptions{Level: c.LogLevel}
+	if c.LogFormat == "text" {
+		return slog.New(slog.NewTextHandler(w, options))
+	}
+	return slog.New(slog.NewJSONHandler(w, options))
+}

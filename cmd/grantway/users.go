@@ -1,0 +1,117 @@
+package main
+
+import (
+	"context"
+	"time"
+
+	"github.com/grantway/grantway/internal/oauth"
+	"github.com/grantway/grantway/internal/people"
+)
+
+type userCommands struct {
+	Add     userAdd     `cmd:"" help:"Add a user. One with an e-mail signs in with the password given on standard input."`
+	List    userList    `cmd:"" help:"List users, newest first."`
+	Suspend userSuspend `cmd:"" help:"Refuse a user's sign-ins and every key that they allowed, until resumed."`
+	Resume  userResume  `cmd:"" help:"End a suspension."`
+}
+
+// userDoc is a user in JSON.
+type userDoc struct {
+	ID       string       `json:"id"`
+	Name     string       `json:"name"`
+	Email    string       `json:"email"`
+	Operator bool         `json:"operator"`
+	Status   oauth.Status `json:"status"`
+	Created  *time.Time   `json:"created"`
+}
+
+func docOfUser(u *oauth.User) userDoc {
+	return userDoc{u.ID, u.Name, u.Email, u.Operator, u.Status, moment(u.Created)}
+}
+
+type userAdd struct {
+	Admin
+	Name         string `required:"" help:"Name, as pages show it."`
+	Email        string `help:"E-mail to sign in with."`
+	ID           string `name:"id" help:"The platform's own id of this user. One is made if there is none."`
+	Operator     bool   `help:"May run the platform: see and stop everything."`
+	PasswordFile string `placeholder:"FILE" help:"File that holds the password, instead of standard input."`
+	NoPassword   bool   `help:"Nobody signs in to this account with a password."`
+}
+
+// Run adds the user.
+func (c *userAdd) Run(ctx context.Context, t terminal) error {
+	f := people.NewAccount{ID: c.ID, Name: c.Name, Email: c.Email, Operator: c.Operator}
+	if !c.NoPassword && (c.Email != "" || c.PasswordFile != "") {
+		var err error
+		if f.Password, err = password(c.PasswordFile, t); err != nil {
+			return err
+		}
+	}
+	return c.run(ctx, t, func(o *office) error {
+		u, err := o.people.CreateAccount(ctx, command, f)
+		if err != nil {
+			return err
+		}
+		return o.show(docOfUser(u), "Added the user %s.", u.ID)
+	})
+}
+
+type userList struct {
+	Admin
+	Query string `arg:"" optional:"" help:"Start of an id, name or e-mail."`
+}
+
+// Run lists the users.
+func (c *userList) Run(ctx context.Context, t terminal) error {
+	return c.run(ctx, t, func(o *office) error {
+		found, err := o.server.Users(ctx, command, c.Query, everything)
+		if err != nil {
+			return err
+		}
+		var docs []userDoc
+		for _, u := range found {
+			docs = append(docs, docOfUser(u))
+		}
+		return list(o, docs, "id name email operator status created", func(d userDoc) []any {
+			return []any{d.ID, d.Name, d.Email, d.Operator, d.Status, d.Created}
+		})
+	})
+}
+
+type userSuspend struct {
+	Admin
+	ID string `arg:"" help:"Id of the user."`
+}
+
+// Run suspends the user.
+func (c *userSuspend) Run(ctx context.Context, t terminal) error {
+	return c.run(ctx, t, func(o *office) error {
+		return o.setUser(ctx, c.ID, oauth.Suspended, o.server.SuspendUser)
+	})
+}
+
+type userResume struct {
+	Admin
+	ID string `arg:"" help:"Id of the user."`
+}
+
+// Run resumes the user.
+func (c *userResume) Run(ctx context.Context, t terminal) error {
+	return c.run(ctx, t, func(o *office) error {
+		return o.setUser(ctx, c.ID, oauth.Active, o.server.ResumeUser)
+	})
+}
+
+// setUser does nothing where it is so already: a script may repeat itself.
+func (o *office) setUser(ctx context.Context, id string, to oauth.Status, set func(context.Context, oauth.Actor, string) error) error {
+	u, err := o.server.User(ctx, command, id)
+	if err == nil && u.Status != to {
+		err = set(ctx, command, id)
+	}
+	if err != nil {
+		return about{"user " + cell(id), err}
+	}
+	u.Status = to
+	return o.show(docOfUser(u), "The user %s is %s.", id, to)
+}
