@@ -46,11 +46,9 @@ func (h *handler) serveMetadata(mux *http.ServeMux) {
 		m.Scopes = append(m.Scopes, sc.Name)
 	}
 	serve := func(w http.ResponseWriter, r *http.Request) {
-		public(w)
-		if r.Method != http.MethodHead && !allow(w, r, http.MethodGet) {
-			return
+		if public(w, r) {
+			writeJSON(w, http.StatusOK, m)
 		}
-		writeJSON(w, http.StatusOK, m)
 	}
 	// RFC 8414, 3.1 inserts the issuer's path; OpenID Discovery appends to it, which
 	// comes here without it.
@@ -66,22 +64,26 @@ func (h *handler) serveMetadata(mux *http.ServeMux) {
 	}
 }
 
-// public marks a document that everybody may read and keep for five minutes.
-func public(w http.ResponseWriter) {
+// public marks a document that everybody may read and keep for five minutes, and
+// refuses what is not a read.
+func public(w http.ResponseWriter, r *http.Request) bool {
+	if r.Method != http.MethodHead && r.Method != http.MethodGet {
+		secure(w)
+		return allow(w, r, http.MethodGet)
+	}
 	h := w.Header()
 	h.Set("Cache-Control", "public, max-age=300")
 	h.Set("Access-Control-Allow-Origin", "*")
 	h.Set("X-Content-Type-Options", "nosniff")
+	return true
 }
 
 // keys serves a key set (RFC 7517, 5). Those of lasting keys have an address of
 // their own: many verifiers ignore typ and accept a missing exp.
 func (h *handler) keys(use oauth.KeyUse) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		public(w)
-		if r.Method != http.MethodHead && !allow(w, r, http.MethodGet) {
-			return
+		if public(w, r) {
+			writeJSON(w, http.StatusOK, h.server.PublicKeys(use))
 		}
-		writeJSON(w, http.StatusOK, h.server.PublicKeys(use))
 	}
 }
