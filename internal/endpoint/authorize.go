@@ -1,7 +1,6 @@
 package endpoint
 
 import (
-	"errors"
 	"net/http"
 	"net/url"
 	"strings"
@@ -11,12 +10,12 @@ import (
 
 // serveAuthorize is /oauth/authorize and /api/oauth/authorize. The registered
 // client decides: a direct one, which asks by GET, is answered here, in JSON; for
-// the others the portal shows pages. A client that nobody knows gets JSON under
-// /api.
+// the others the portal shows pages. Under /api, where only direct clients ask, a
+// client that nobody knows, or that cannot be looked up, gets JSON.
 func (h *handler) serveAuthorize(w http.ResponseWriter, r *http.Request) {
 	if r.Method == http.MethodGet && !r.URL.Query().Has("kept") {
 		profile, err := h.server.ProfileOf(r.Context(), r.URL.Query().Get("client_id"))
-		if profile == oauth.Direct || errors.Is(err, oauth.ErrNotFound) && strings.HasPrefix(r.URL.Path, "/api/") {
+		if profile == oauth.Direct || err != nil && strings.HasPrefix(r.URL.Path, "/api/") {
 			h.directAuthorize(w, r)
 			return
 		}
