@@ -46,6 +46,10 @@ func New(c Config) http.Handler {
 	mux.HandleFunc("/oauth/jwks", h.keys(oauth.ForAccess))
 	mux.HandleFunc("/oauth/jwks/lasting", h.keys(oauth.ForLasting))
 	h.serveMetadata(mux)
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { // a mistyped address may hold a credential too
+		secure(w)
+		writeJSON(w, http.StatusNotFound, oauthError{Error: string(oauth.InvalidRequest), Description: "There is nothing at this address."})
+	})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if IsExchange(r) {
 			h.exchange(w, r)
@@ -100,6 +104,23 @@ func allow(w http.ResponseWriter, r *http.Request, method string) bool {
 	return false
 }
 
+// machine returns err as a refusal that a machine can be told: the codes of the
+// management use-cases are not OAuth's. A conflict that outlasted every retry is
+// worth another one; the others no request to these endpoints can meet, so they
+// are a mistake of ours.
+func machine(err error) *oauth.Error {
+	e := oauth.AsError(err)
+	switch e.Code {
+	case oauth.Conflict:
+		return &oauth.Error{Code: oauth.TemporarilyUnavailable, Reason: e.Reason, Description: "Too much changed meanwhile. Try again in a moment.", Cause: err}
+	case oauth.NotFound, oauth.Forbidden, oauth.Incorrect:
+		internal := oauth.Refuse(oauth.Internal)
+		internal.Cause = err
+		return internal
+	}
+	return e
+}
+
 // status maps a refusal to HTTP (RFC 6749, 5.2). unauthorized is the status of
 // invalid_client.
 func status(e *oauth.Error, unauthorized int) int {
@@ -117,11 +138,11 @@ func status(e *oauth.Error, unauthorized int) int {
 
 // refused prints a refusal as RFC 6749, 5.2 has it, and logs its reason.
 func (h *handler) refused(w http.ResponseWriter, r *http.Request, err error, unauthorized int, state string) {
-	e := oauth.AsError(err)
+	e := machine(err)
 	h.logRefusal(r, e)
 	code := status(e, unauthorized)
 	switch {
-	case code == http.StatusUnauthorized && r.Header.Get("Authorization") != "":
+	case code == http.StatusUnauthorized: // RFC 9110, 15.5.2: with every 401
 		w.Header().Set("WWW-Authenticate", `Basic realm="oauth", charset="UTF-8"`)
 	case code == http.StatusServiceUnavailable:
 		w.Header().Set("Retry-After", "1")

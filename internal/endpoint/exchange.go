@@ -16,9 +16,10 @@ const exchangePrefix = "/oauth2/"
 
 // IsExchange reports whether a request is for Komerza's exchange. Whoever routes
 // must ask before a ServeMux sees the path: it would answer "//" and ".." with a
-// redirect that repeats the code.
+// redirect that repeats the code. An address that is the exchange's only once it is
+// decoded ("/%6fauth2/") belongs here as well, and finds nothing.
 func IsExchange(r *http.Request) bool {
-	return strings.HasPrefix(r.URL.EscapedPath(), exchangePrefix)
+	return strings.HasPrefix(r.URL.Path, exchangePrefix) || strings.HasPrefix(r.URL.EscapedPath(), exchangePrefix)
 }
 
 // envelope is Komerza's answer to everything (seed komerza-exchange).
@@ -121,7 +122,7 @@ func prefetched(r *http.Request) bool {
 // komerza-exchange; statuses of seed-contracts 1.2) and to the platform-wide ones
 // for what the seed does not name.
 func (h *handler) komerzaRefused(w http.ResponseWriter, r *http.Request, err error) {
-	e := oauth.AsError(err)
+	e := machine(err)
 	h.logRefusal(r, e)
 	switch {
 	case e.Reason == oauth.ClientUnknown, e.Reason == oauth.ProfileMismatch:
