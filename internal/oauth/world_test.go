@@ -486,3 +486,5 @@ func s256(verifier string) string {
 	sum := sha256.Sum256([]byte(verifier))
 	return base64.RawURLEncoding.EncodeToString(sum[:])
 }
+
+var rawURL = base64.RawURLEncoding.DecodeString
