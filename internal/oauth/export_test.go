@@ -18,3 +18,6 @@ func (s *Server) VerifyOwn(token string) bool {
 	_, ok := s.verifyOwn(token)
 	return ok
 }
+
+// Unseal opens a signing key at rest.
+func (s *Server) Unseal(k StoredKey) ([]byte, error) { return s.ring.open(sealKeyPurpose, k.Sealed) }
