@@ -92,6 +92,8 @@ func (p *Portal) routes(mux *http.ServeMux) {
 	for _, known := range []string{"/sign-in", "/sign-up", "/sign-out", "/consent", "/connected-apps", "/connected-apps/revoke", "/connected-apps/remove-store"} {
 		mux.HandleFunc(known, p.wrongMethod)
 	}
+	p.developerRoutes(mux)
+	p.operatorRoutes(mux)
 }
 
 // goTo sends the browser to another page of ours, after which a reload repeats nothing.

@@ -133,7 +133,7 @@ func previews(language string) []preview {
 	for i := range apps {
 		apps[i].fold()
 	}
-	return []preview{
+	return append(consolePreviews(language), []preview{
 		{"sign-in", page{Name: "sign_in", Frame: framePlain, Body: signView{Next: "/auth/authorize?client_id=7d0c6a8e", App: "Shelfmate", Other: "/sign-up"}}},
 		{"sign-in-wrong", page{Name: "sign_in", Frame: framePlain, Body: signView{Email: "mara@nordlicht.example", Problem: "problem.sign_in", Other: "/sign-up"}}},
 		{"sign-up-errors", page{Name: "sign_up", Frame: framePlain, Body: signView{Email: "mara", Errors: map[string]string{"email": "problem.email_form", "password": "problem.password_short"}, Other: "/sign-in"}}},
@@ -158,7 +158,7 @@ func previews(language string) []preview {
 		{"connected", page{Name: "connected", Section: "connected", Account: account, Body: connectedView{Apps: apps, Done: &doneView{ID: "done.removed", App: "Shelfmate", Store: "Atelier am Hafen"}}}},
 		{"connected-empty", page{Name: "connected", Section: "connected", Account: &accountView{Email: "mara@nordlicht.example", Operator: true}, Body: connectedView{}}},
 		{"failed", page{Name: "notice", Title: failedView.Heading, Frame: framePlain, Body: failedView}},
-	}
+	}...)
 }
 
 func sampleRenderer(t *testing.T, brand Brand) *renderer {

@@ -1,0 +1,518 @@
+package portal
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/grantway/grantway/internal/oauth"
+)
+
+// operatorRoutes adds the operator's pages. To everybody else they do not exist: the answer is that of any unknown address.
+func (p *Portal) operatorRoutes(mux *http.ServeMux) {
+	for pattern, handler := range map[string]operatorHandler{
+		"GET /operator":            p.operatorEvents,
+		"GET /operator/apps":       p.operatorApps,
+		"GET /operator/users":      p.operatorUsers,
+		"GET /operator/stores":     p.operatorStores,
+		"GET /operator/grants":     p.operatorGrants,
+		"GET /operator/do/{what}":  p.operatorAsk,
+		"POST /operator/do/{what}": p.operatorDo,
+		"GET /operator/{$}":        func(w http.ResponseWriter, r *http.Request, _ *operator) { p.goTo(w, "/operator") },
+		"POST /operator":           p.operatorWrongMethod,
+		"POST /operator/apps":      p.operatorWrongMethod,
+		"POST /operator/users":     p.operatorWrongMethod,
+		"POST /operator/stores":    p.operatorWrongMethod,
+		"POST /operator/grants":    p.operatorWrongMethod,
+	} {
+		mux.HandleFunc(pattern, p.operates(handler))
+	}
+}
+
+// operator is a visitor who runs the platform.
+type operator struct{ *visitor }
+
+func (o *operator) actor() oauth.Actor { return oauth.Actor{Kind: oauth.AsOperator, ID: o.User.ID} }
+
+type operatorHandler func(http.ResponseWriter, *http.Request, *operator)
+
+func (p *Portal) operates(h operatorHandler) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		v, err := p.visitor(r)
+		switch {
+		case err != nil:
+			p.fail(w, r, err)
+		case v == nil || !v.User.Operator:
+			p.lost(w, r)
+		default:
+			h(w, r, &operator{v})
+		}
+	}
+}
+
+func (p *Portal) operatorWrongMethod(w http.ResponseWriter, r *http.Request, _ *operator) {
+	p.wrongMethod(w, r)
+}
+
+func (p *Portal) operatorPage(w http.ResponseWriter, r *http.Request, o *operator, status int, name string, body any) {
+	p.pages.render(w, r, status, page{Name: name, Frame: frameWide, Section: "operator", Account: o.account(), Body: body})
+}
+
+func operatorRail(current string) railView {
+	v := railView{Label: "rail.operator", Items: []railItem{
+		{"/operator", "rail.events", false}, {"/operator/apps", "rail.all_apps", false}, {"/operator/users", "rail.users", false},
+		{"/operator/stores", "rail.stores", false}, {"/operator/grants", "rail.grants", false},
+	}}
+	for i := range v.Items {
+		v.Items[i].Current = v.Items[i].Href == current
+	}
+	return v
+}
+
+// with is a link to a list that is limited to one thing.
+func with(path, key, value string) string { return path + "?" + url.Values{key: {value}}.Encode() }
+
+// deed is something that an operator does to one thing.
+type deed struct {
+	section string // where the thing is listed
+	asks    bool   // it ends something, so a page asks first
+	do      func(s *oauth.Server, ctx context.Context, a oauth.Actor, id string) error
+	name    func(p *Portal, ctx context.Context, a oauth.Actor, id string) (string, error)
+}
+
+var deeds = map[string]deed{
+	"suspend-app": {"/operator/apps", true, (*oauth.Server).SuspendClient, (*Portal).appName},
+	"resume-app":  {"/operator/apps", false, (*oauth.Server).ResumeClient, (*Portal).appName},
+	"verify-app": {"/operator/apps", false, func(s *oauth.Server, ctx context.Context, a oauth.Actor, id string) error {
+		return s.VerifyClient(ctx, a, id, true)
+	}, (*Portal).appName},
+	"unverify-app": {"/operator/apps", false, func(s *oauth.Server, ctx context.Context, a oauth.Actor, id string) error {
+		return s.VerifyClient(ctx, a, id, false)
+	}, (*Portal).appName},
+	"suspend-user": {"/operator/users", true, (*oauth.Server).SuspendUser, (*Portal).userName},
+	"resume-user":  {"/operator/users", false, (*oauth.Server).ResumeUser, (*Portal).userName},
+	"revoke-grant": {"/operator/grants", true, (*oauth.Server).RevokeGrant, (*Portal).grantName},
+}
+
+func (p *Portal) appName(ctx context.Context, a oauth.Actor, id string) (string, error) {
+	c, err := p.server.MyClient(ctx, a, id)
+	if err != nil {
+		return "", err
+	}
+	return c.Name, nil
+}
+
+func (p *Portal) userName(ctx context.Context, a oauth.Actor, id string) (string, error) {
+	u, err := p.server.User(ctx, a, id)
+	if err != nil {
+		return "", err
+	}
+	return personName(u), nil
+}
+
+// personName is what is known of a user, at least the id.
+func personName(u *oauth.User) string { return cmp.Or(u.Email, u.Name, u.ID) }
+
+// grantName is the id: a grant has no name of its own, and its row says whose it is.
+func (p *Portal) grantName(_ context.Context, _ oauth.Actor, id string) (string, error) {
+	return id, nil
+}
+
+// inID is the part of a message id that stands for a deed.
+func inID(what string) string { return strings.ReplaceAll(what, "-", "_") }
+
+// press makes the button of a deed.
+func press(what, id, of string) pressView {
+	d := deeds[what]
+	v := pressView{Label: "do." + inID(what), For: of, Bad: d.asks}
+	if d.asks {
+		v.Href = with("/operator/do/"+what, "id", id)
+	} else {
+		v.Action, v.Fields = "/operator/do/"+what, []formField{{"id", id}}
+	}
+	return v
+}
+
+// operatorAsk asks before something ends.
+func (p *Portal) operatorAsk(w http.ResponseWriter, r *http.Request, o *operator) {
+	what, id := r.PathValue("what"), r.URL.Query().Get("id")
+	d, ok := deeds[what]
+	if !ok || !d.asks || id == "" {
+		p.lost(w, r)
+		return
+	}
+	name, err := d.name(p, r.Context(), o.actor(), id)
+	if err != nil {
+		p.fail(w, r, err)
+		return
+	}
+	p.operatorPage(w, r, o, http.StatusOK, "operator_confirm", confirmView{
+		Rail: operatorRail(d.section), Heading: "ask." + inID(what), What: "ask." + inID(what) + "_what", Of: name, Detail: id,
+		Action: "/operator/do/" + what, Back: d.section, Fields: []formField{{"id", id}}, Button: "do." + inID(what),
+	})
+}
+
+func (p *Portal) operatorDo(w http.ResponseWriter, r *http.Request, o *operator) {
+	f, ok := p.form(w, r, smallForm)
+	if !ok {
+		return
+	}
+	what, id := r.PathValue("what"), f.Get("id")
+	d, ok := deeds[what]
+	if !ok {
+		p.lost(w, r)
+		return
+	}
+	done := what
+	err := d.do(p.server, r.Context(), o.actor(), id)
+	switch oauth.ReasonOf(err) {
+	case oauth.Changed: // pressed twice, or somebody else was first
+		done = "nothing"
+	default:
+		if err != nil {
+			p.fail(w, r, err)
+			return
+		}
+	}
+	p.goTo(w, d.section+"?"+url.Values{"done": {done}, "of": {id}}.Encode())
+}
+
+// operatorResult is the notice after a deed. The name is looked up anew: nothing of the address is shown.
+func (p *Portal) operatorResult(r *http.Request, o *operator) *resultView {
+	q := r.URL.Query()
+	what := q.Get("done")
+	if what == "nothing" {
+		return &resultView{"warn", "did.nothing", ""}
+	}
+	d, ok := deeds[what]
+	if !ok || d.section != r.URL.Path {
+		return nil
+	}
+	name, err := d.name(p, r.Context(), o.actor(), q.Get("of"))
+	if err != nil {
+		return nil
+	}
+	return &resultView{"good", "did." + inID(what), name}
+}
+
+// names remembers who and what was looked up for one page.
+type names struct {
+	p     *Portal
+	ctx   context.Context
+	actor oauth.Actor
+	apps  map[string]*oauth.Client
+	users map[string]string
+}
+
+func (p *Portal) names(r *http.Request, o *operator) *names {
+	return &names{p, r.Context(), o.actor(), map[string]*oauth.Client{}, map[string]string{}}
+}
+
+// app returns an app, or one that has its id for a name if it is deleted.
+func (n *names) app(id string) (*oauth.Client, error) {
+	if c, ok := n.apps[id]; ok {
+		return c, nil
+	}
+	c, err := n.p.server.MyClient(n.ctx, n.actor, id)
+	if errors.Is(err, &oauth.Error{Code: oauth.NotFound}) {
+		c, err = &oauth.Client{ID: id, Name: id, Status: oauth.Deleted}, nil
+	}
+	n.apps[id] = c
+	return c, err
+}
+
+func (n *names) user(id string) (personView, error) {
+	v := personView{Href: with("/operator/users", "q", id)}
+	if name, ok := n.users[id]; ok {
+		v.Text = name
+		return v, nil
+	}
+	u, err := n.p.server.User(n.ctx, n.actor, id)
+	switch {
+	case oauth.ReasonOf(err) == oauth.NoSuch:
+		v.Text = id
+	case err != nil:
+		return v, err
+	default:
+		v.Text = personName(u)
+	}
+	n.users[id] = v.Text
+	return v, nil
+}
+
+// operatorApps lists apps by name. Search matches any part of the name, or a whole id or owner id.
+func (p *Portal) operatorApps(w http.ResponseWriter, r *http.Request, o *operator) {
+	q := strings.TrimSpace(r.URL.Query().Get("q"))
+	number := pageOf(r.URL.Query().Get("page"))
+	apps, err := p.findApps(r.Context(), o.actor(), q, (number-1)*rowsPerPage, rowsPerPage+1)
+	if err != nil {
+		p.fail(w, r, err)
+		return
+	}
+	view := operatorAppsView{Rail: operatorRail("/operator/apps"), Result: p.operatorResult(r, o), Search: searchView{Action: "/operator/apps", Label: "find.apps", Query: q}}
+	view.Pager, apps = pageLinks(apps, number, "/operator/apps", queryOf("q", q))
+	names := p.names(r, o)
+	for _, c := range apps {
+		row := operatorApp{ID: c.ID, App: appOf(c), Type: kindOf(c), Status: c.Status, Created: c.Created,
+			Grants: with("/operator/grants", "app", c.ID), Events: with("/operator", "app", c.ID)}
+		if c.Owner != "" {
+			if row.Owner, err = names.user(c.Owner); err != nil {
+				p.fail(w, r, err)
+				return
+			}
+		}
+		what := []string{"verify-app", "suspend-app"}
+		if c.Settings.Verified {
+			what[0] = "unverify-app"
+		}
+		if c.Status == oauth.Suspended {
+			what[1] = "resume-app"
+		}
+		for _, w := range what {
+			row.Presses = append(row.Presses, press(w, c.ID, c.Name))
+		}
+		view.Rows = append(view.Rows, row)
+	}
+	p.operatorPage(w, r, o, http.StatusOK, "operator_apps", view)
+}
+
+// findApps returns the apps that match from offset on, at most limit. The list is read in pages and no further than needed.
+func (p *Portal) findApps(ctx context.Context, a oauth.Actor, q string, offset, limit int) ([]*oauth.Client, error) {
+	if q == "" {
+		return p.server.Clients(ctx, a, true, oauth.Page{Offset: offset, Limit: limit})
+	}
+	wanted := strings.ToLower(q)
+	const batch = 500
+	var found []*oauth.Client
+	for from := 0; ; from += batch {
+		apps, err := p.server.Clients(ctx, a, true, oauth.Page{Offset: from, Limit: batch})
+		if err != nil {
+			return nil, err
+		}
+		for _, c := range apps {
+			if c.ID == q || c.Owner == q || strings.Contains(strings.ToLower(c.Name), wanted) {
+				found = append(found, c)
+			}
+		}
+		if len(found) >= offset+limit || len(apps) < batch {
+			break
+		}
+	}
+	return found[min(offset, len(found)):min(offset+limit, len(found))], nil
+}
+
+// queryOf makes a query of what is not empty.
+func queryOf(pairs ...string) url.Values {
+	q := url.Values{}
+	for i := 0; i < len(pairs); i += 2 {
+		if pairs[i+1] != "" {
+			q.Set(pairs[i], pairs[i+1])
+		}
+	}
+	return q
+}
+
+func (p *Portal) operatorUsers(w http.ResponseWriter, r *http.Request, o *operator) {
+	q := strings.TrimSpace(r.URL.Query().Get("q"))
+	number := pageOf(r.URL.Query().Get("page"))
+	users, err := p.server.Users(r.Context(), o.actor(), q, oauth.Page{Offset: (number - 1) * rowsPerPage, Limit: rowsPerPage + 1})
+	if err == nil && q != "" && number == 1 {
+		// An id in full finds its user, a guest too.
+		var one *oauth.User
+		one, err = p.server.User(r.Context(), o.actor(), q)
+		switch {
+		case oauth.ReasonOf(err) == oauth.NoSuch:
+			err = nil
+		case err == nil && !slices.ContainsFunc(users, func(u *oauth.User) bool { return u.ID == one.ID }):
+			users = slices.Insert(users, 0, one)
+		}
+	}
+	if err != nil {
+		p.fail(w, r, err)
+		return
+	}
+	view := operatorUsersView{Rail: operatorRail("/operator/users"), Result: p.operatorResult(r, o), Search: searchView{Action: "/operator/users", Label: "find.users", Query: q}}
+	view.Pager, users = pageLinks(users, number, "/operator/users", queryOf("q", q))
+	for _, u := range users {
+		row := operatorUser{ID: u.ID, Name: u.Name, Email: u.Email, Operator: u.Operator, Self: u.ID == o.User.ID, Status: u.Status, Created: u.Created,
+			Grants: with("/operator/grants", "user", u.ID), Events: with("/operator", "user", u.ID)}
+		switch {
+		case u.Status == oauth.Suspended:
+			row.Presses = []pressView{press("resume-user", u.ID, personName(u))}
+		case !row.Self:
+			row.Presses = []pressView{press("suspend-user", u.ID, personName(u))}
+		}
+		view.Rows = append(view.Rows, row)
+	}
+	p.operatorPage(w, r, o, http.StatusOK, "operator_users", view)
+}
+
+func (p *Portal) operatorStores(w http.ResponseWriter, r *http.Request, o *operator) {
+	q := strings.TrimSpace(r.URL.Query().Get("q"))
+	number := pageOf(r.URL.Query().Get("page"))
+	stores, err := p.server.Stores(r.Context(), o.actor(), q, oauth.Page{Offset: (number - 1) * rowsPerPage, Limit: rowsPerPage + 1})
+	if err != nil {
+		p.fail(w, r, err)
+		return
+	}
+	view := operatorStoresView{Rail: operatorRail("/operator/stores"), Search: searchView{Action: "/operator/stores", Label: "find.stores", Query: q}}
+	view.Pager, stores = pageLinks(stores, number, "/operator/stores", queryOf("q", q))
+	for _, s := range stores {
+		view.Rows = append(view.Rows, operatorStore{s.ID, s.Name, s.Domain, s.Status, s.Created, with("/operator/grants", "store", s.ID)})
+	}
+	p.operatorPage(w, r, o, http.StatusOK, "operator_stores", view)
+}
+
+// storesNamed is how many stores of a grant a row names.
+const storesNamed = 3
+
+func (p *Portal) operatorGrants(w http.ResponseWriter, r *http.Request, o *operator) {
+	q := r.URL.Query()
+	number := pageOf(q.Get("page"))
+	filter := oauth.GrantFilter{UserID: strings.TrimSpace(q.Get("user")), ClientID: strings.TrimSpace(q.Get("app")), StoreID: strings.TrimSpace(q.Get("store")),
+		OnlyLive: q.Get("all") == "", Page: oauth.Page{Offset: (number - 1) * rowsPerPage, Limit: rowsPerPage + 1}}
+	grants, err := p.server.Grants(r.Context(), o.actor(), filter)
+	if err != nil {
+		p.fail(w, r, err)
+		return
+	}
+	names := p.names(r, o)
+	kept := queryOf("user", filter.UserID, "app", filter.ClientID, "store", filter.StoreID)
+	view := operatorGrantsView{Rail: operatorRail("/operator/grants"), Result: p.operatorResult(r, o), Live: filter.OnlyLive, Search: searchView{Action: "/operator/grants", Clear: "/operator/grants"}}
+	for _, n := range []narrowed{{"grants.app", "app", filter.ClientID}, {"grants.user", "user", filter.UserID}, {"grants.store", "store", filter.StoreID}} {
+		view.Search.Narrowed = append(view.Search.Narrowed, n)
+	}
+	if filter.OnlyLive {
+		toggle := queryOf("user", filter.UserID, "app", filter.ClientID, "store", filter.StoreID, "all", "1")
+		view.Toggle = "/operator/grants?" + toggle.Encode()
+	} else {
+		view.Toggle = strings.TrimSuffix("/operator/grants?"+kept.Encode(), "?")
+		kept.Set("all", "1")
+	}
+	view.Pager, grants = pageLinks(grants, number, "/operator/grants", kept)
+	for i := range grants {
+		g := &grants[i]
+		scopes := g.Scopes.Or(g.Account)
+		for _, s := range g.Grant.Stores {
+			scopes = scopes.Or(s.Scopes)
+		}
+		row := operatorGrant{ID: g.ID, App: appOf(&g.Client), AppHref: with("/operator/apps", "q", g.ClientID), All: g.AllStores, Scopes: len(scopes), Keys: g.Keys,
+			Status: g.Status, Created: g.Created, LastUsed: g.LastUsed, Events: with("/operator", "grant", g.ID)}
+		if row.User, err = names.user(g.UserID); err != nil {
+			p.fail(w, r, err)
+			return
+		}
+		for _, s := range g.Stores {
+			row.Stores = append(row.Stores, s.StoreName)
+		}
+		if len(row.Stores) > storesNamed {
+			row.More, row.Stores = len(row.Stores)-storesNamed, row.Stores[:storesNamed]
+		}
+		if g.Status != oauth.GrantIsRevoked {
+			row.Presses = []pressView{press("revoke-grant", g.ID, g.Client.Name)}
+		}
+		view.Rows = append(view.Rows, row)
+	}
+	p.operatorPage(w, r, o, http.StatusOK, "operator_grants", view)
+}
+
+// operatorEvents shows what happened, newest first.
+func (p *Portal) operatorEvents(w http.ResponseWriter, r *http.Request, o *operator) {
+	q := r.URL.Query()
+	filter := oauth.EventFilter{ClientID: strings.TrimSpace(q.Get("app")), UserID: strings.TrimSpace(q.Get("user")), GrantID: strings.TrimSpace(q.Get("grant")),
+		Before: q.Get("before"), Limit: rowsPerPage + 1}
+	events, err := p.server.Events(r.Context(), o.actor(), filter)
+	if err != nil {
+		p.fail(w, r, err)
+		return
+	}
+	view := operatorEventsView{Rail: operatorRail("/operator"), Search: searchView{Action: "/operator", Clear: "/operator", Narrowed: []narrowed{
+		{"grants.app", "app", filter.ClientID}, {"grants.user", "user", filter.UserID}, {"events.grant", "grant", filter.GrantID}}}}
+	kept := queryOf("app", filter.ClientID, "user", filter.UserID, "grant", filter.GrantID)
+	if filter.Before != "" {
+		view.Pager.Newer = strings.TrimSuffix("/operator?"+kept.Encode(), "?")
+	}
+	if len(events) > rowsPerPage {
+		events = events[:rowsPerPage]
+		kept.Set("before", events[len(events)-1].ID)
+		view.Pager.Older = "/operator?" + kept.Encode()
+	}
+	names := p.names(r, o)
+	for i := range events {
+		row, err := p.eventRow(&events[i], names)
+		if err != nil {
+			p.fail(w, r, err)
+			return
+		}
+		view.Rows = append(view.Rows, row)
+	}
+	p.operatorPage(w, r, o, http.StatusOK, "operator_events", view)
+}
+
+func (p *Portal) eventRow(e *oauth.Event, names *names) (operatorEvent, error) {
+	row := operatorEvent{ID: e.ID, At: e.At, Words: "event." + string(e.Kind), Kind: string(e.Kind), Request: e.Request, Payload: indented(e.Payload)}
+	if !p.pages.says(row.Words) {
+		row.Words = "event.other"
+	}
+	for _, end := range []string{".revoked", ".suspended", ".deleted", ".replayed", ".refused", ".denied", ".dropped", ".removed"} {
+		row.Bad = row.Bad || strings.HasSuffix(row.Kind, end)
+	}
+	kind, id, _ := strings.Cut(e.Actor, ":")
+	var err error
+	switch oauth.ActorKind(kind) {
+	case oauth.AsUser, oauth.AsOperator:
+		row.Who, err = names.subject("user", id)
+		row.Who.Label = "actor." + kind
+	case oauth.AsClient:
+		row.Who, err = names.subject("client", id)
+		row.Who.Label = "actor.client"
+	case oauth.AsCommand, oauth.AsSystem:
+		row.Actor = "actor." + kind
+	default:
+		row.Actor = "actor.nobody"
+	}
+	for _, s := range [][2]string{{"client", e.ClientID}, {"user", e.UserID}, {"store", e.StoreID}, {"grant", e.GrantID}} {
+		if s[1] == "" || err != nil {
+			continue
+		}
+		var v subjectView
+		v, err = names.subject(s[0], s[1])
+		row.Subjects = append(row.Subjects, v)
+	}
+	return row, err
+}
+
+// subject names a thing and links to where it is listed.
+func (n *names) subject(kind, id string) (subjectView, error) {
+	switch kind {
+	case "client":
+		c, err := n.app(id)
+		if err != nil {
+			return subjectView{}, err
+		}
+		return subjectView{"events.app", c.Name, with("/operator/apps", "q", id), id}, nil
+	case "user":
+		u, err := n.user(id)
+		return subjectView{"events.user", u.Text, u.Href, id}, err
+	case "store":
+		return subjectView{"events.store", id, with("/operator/grants", "store", id), id}, nil
+	}
+	return subjectView{"events.grant", id, with("/operator", "grant", id), id}, nil
+}
+
+func indented(payload json.RawMessage) string {
+	if len(payload) == 0 {
+		return ""
+	}
+	var b bytes.Buffer
+	if err := json.Indent(&b, payload, "", "  "); err != nil {
+		return string(payload)
+	}
+	return b.String()
+}
