@@ -207,7 +207,8 @@ func (s *Server) checkName(name string) *Error {
 	script := ""
 	for _, r := range name {
 		switch {
-		case unicode.In(r, unicode.Cc, unicode.Cf, unicode.Co, unicode.Cs, unicode.So, unicode.Zl, unicode.Zp) || r > 0xffff:
+		case unicode.In(r, unicode.Cc, unicode.Cf, unicode.Co, unicode.Cs, unicode.So, unicode.Zl, unicode.Zp,
+			unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector) || r > 0xffff:
 			return refuse(FieldUnclean)
 		case !unicode.IsLetter(r):
 			continue
