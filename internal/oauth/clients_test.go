@@ -1,0 +1,304 @@
+package oauth_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/grantway/grantway/internal/oauth"
+)
+
+// Secrets are 72 characters, shown once, two at most, and never none (DESIGN,
+// decision 9; seed komerza-exchange).
+func TestClient_Secrets(t *testing.T) {
+	w := newWorld(t)
+	ctx := context.Background()
+	works := func(s oauth.Secret) bool {
+		_, err := w.Token(ctx, oauth.TokenRequest{Auth: oauth.ClientAuth{ID: w.exchange.id, Secret: s}, GrantType: oauth.GrantAuthorizationCode, Code: "x"})
+		return oauth.ReasonOf(err) == oauth.CodeUnknown
+	}
+	first := w.exchange.secret
+	if n := len(first.Reveal()); n != 72 || strings.Trim(first.Reveal(), "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_") != "" {
+		t.Errorf("%d characters", n)
+	}
+	w.clock.advance(1000)
+	second, err := w.AddSecret(ctx, command, w.exchange.id)
+	w.must(err)
+	if second == first || !works(first) || !works(second) {
+		t.Error("both must work")
+	}
+	_, err = w.AddSecret(ctx, command, w.exchange.id)
+	wantReason(t, err, oauth.TooMany)
+	last4 := func(s oauth.Secret) string { return s.Reveal()[68:] }
+	c, err := w.MyClient(ctx, command, w.exchange.id)
+	w.must(err)
+	if len(c.Secrets) != 2 || c.Secrets[0].Last4 != last4(first) || c.Secrets[1].Last4 != last4(second) {
+		t.Errorf("%+v", c.Secrets)
+	}
+	wantReason(t, w.RevokeSecret(ctx, command, w.exchange.id, "????"), oauth.NoSuch)
+	w.must(w.RevokeSecret(ctx, command, w.exchange.id, last4(first)))
+	if works(first) || !works(second) {
+		t.Error("the wrong secret was revoked")
+	}
+	wantReason(t, w.RevokeSecret(ctx, command, w.exchange.id, last4(second)), oauth.LastSecret)
+	if !works(second) {
+		t.Error("the only secret is gone")
+	}
+	for _, near := range []oauth.Secret{second[:71], second + "A", oauth.Secret(strings.ToUpper(second.Reveal())), oauth.Secret(oauth.HashOf(second))} {
+		if works(near) {
+			t.Errorf("%q works", near.Reveal())
+		}
+	}
+	_, err = w.AddSecret(ctx, command, w.public.id)
+	wantReason(t, err, oauth.NoSuch)
+}
+
+// A secret prints itself nowhere.
+func TestSecret_NeverPrints(t *testing.T) {
+	s := oauth.Secret("canary")
+	type holder struct{ S oauth.Secret }
+	j, err := json.Marshal(holder{s})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, out := range []string{fmt.Sprint(s), fmt.Sprintf("%v %+v %#v %s %q %x %X %d", s, s, s, s, s, s, s, s), fmt.Sprintf("%+v %#v", holder{s}, holder{s}), string(j)} {
+		if strings.Contains(out, "canary") || strings.Contains(out, "63616e617279") {
+			t.Errorf("it prints itself: %s", out)
+		}
+	}
+}
+
+// No event holds a credential (decision 6).
+func TestEvents_HoldNoCredential(t *testing.T) {
+	w := newWorld(t)
+	ctx := context.Background()
+	code := w.code(w.standard, "alice", "s1")
+	resp, err := w.redeem(w.standard, code)
+	w.must(err)
+	next, err := w.refresh(w.standard, resp.RefreshToken)
+	w.must(err)
+	key := w.connect(w.exchange, "alice", "s1")
+	secret, err := w.AddSecret(ctx, command, w.exchange.id)
+	w.must(err)
+	_, err = w.redeem(w.standard, code)
+	wantReason(t, err, oauth.CodeUsed)
+	guest := w.connect(w.direct, "")
+	f := form("Keyed", oauth.Direct, oauth.Public)
+	f.Settings.APIKeyHash = oauth.HashOf("api key")
+	_, _, err = w.CreateClient(ctx, command, f)
+	w.must(err)
+	events, err := w.Events(ctx, command, oauth.EventFilter{Limit: 1000})
+	w.must(err)
+	all, err := json.Marshal(events)
+	w.must(err)
+	for _, s := range []oauth.Secret{oauth.Secret(code), resp.AccessToken, resp.RefreshToken, next.AccessToken, key.AccessToken, secret, guest.AccessToken, guest.RefreshToken, w.exchange.secret} {
+		for _, part := range []string{s.Reveal(), s.Reveal()[len(s)-20:]} {
+			if strings.Contains(string(all), part) {
+				t.Errorf("an event holds %s", part)
+			}
+		}
+	}
+	if len(events) < 20 {
+		t.Errorf("only %d events", len(events))
+	}
+}
+
+// What is another's is answered like what is not there, word for word (attack B4).
+func TestActor_OthersThingsAreMissing(t *testing.T) {
+	w := newWorld(t)
+	ctx := context.Background()
+	f := form("Bobs", oauth.Exchange, oauth.Confidential)
+	theirs, _, err := w.CreateClient(ctx, bob, f)
+	w.must(err)
+	grant := w.connect(w.exchange, "bob", "b1").GrantID
+	client := oauth.Actor{Kind: oauth.AsClient, ID: w.exchange.id}
+	for name, call := range map[string]func(a oauth.Actor, id string) error{
+		"MyClient":      func(a oauth.Actor, id string) error { _, err := w.MyClient(ctx, a, id); return err },
+		"UpdateClient":  func(a oauth.Actor, id string) error { _, err := w.UpdateClient(ctx, a, id, 1, f); return err },
+		"DeleteClient":  func(a oauth.Actor, id string) error { return w.DeleteClient(ctx, a, id, "Bobs") },
+		"AddSecret":     func(a oauth.Actor, id string) error { _, err := w.AddSecret(ctx, a, id); return err },
+		"RevokeSecret":  func(a oauth.Actor, id string) error { return w.RevokeSecret(ctx, a, id, "abcd") },
+		"Reach":         func(a oauth.Actor, id string) error { _, _, err := w.Reach(ctx, a, id); return err },
+		"SuspendClient": func(a oauth.Actor, id string) error { return w.SuspendClient(ctx, a, id) },
+		"RevokeGrant":   func(a oauth.Actor, id string) error { return w.RevokeGrant(ctx, a, id) },
+		"SuspendGrant":  func(a oauth.Actor, id string) error { return w.SuspendGrant(ctx, a, id) },
+		"ResumeGrant":   func(a oauth.Actor, id string) error { return w.ResumeGrant(ctx, a, id) },
+		"RemoveStore":   func(a oauth.Actor, id string) error { _, err := w.RemoveStore(ctx, a, id, "b1"); return err },
+		"User":          func(a oauth.Actor, id string) error { _, err := w.User(ctx, a, id); return err },
+	} {
+		t.Run(name, func(t *testing.T) {
+			id := theirs.ID
+			switch {
+			case strings.HasSuffix(name, "Grant") || name == "RemoveStore":
+				id = grant
+			case name == "User":
+				id = "bob"
+			}
+			for _, who := range []oauth.Actor{alice, client, {}, {Kind: oauth.AsUser}, {Kind: oauth.AsNobody, ID: "bob"}} {
+				e, missing := oauth.AsError(call(who, id)), oauth.AsError(call(who, "not-there"))
+				if e.Code != oauth.NotFound || e.Code != missing.Code || e.Description != missing.Description || e.Param != missing.Param {
+					t.Errorf("as %s: %v, a missing one: %v", who, e, missing)
+				}
+			}
+		})
+	}
+	for name, err := range map[string]error{
+		"Grants":            errOf(w.Grants(ctx, alice, oauth.GrantFilter{})),
+		"Users":             errOf(w.Users(ctx, alice, "", oauth.Page{Limit: 1})),
+		"Stores":            errOf(w.Stores(ctx, alice, "", oauth.Page{Limit: 1})),
+		"Events":            errOf(w.Events(ctx, alice, oauth.EventFilter{Limit: 1})),
+		"APIs":              errOf(w.APIs(ctx, alice)),
+		"Memberships":       errOf(w.Memberships(ctx, alice, "bob")),
+		"PutUser":           w.PutUser(ctx, alice, oauth.User{ID: "x"}),
+		"PutStore":          w.PutStore(ctx, alice, oauth.Store{ID: "x", Name: "x"}),
+		"SetMembership":     w.SetMembership(ctx, alice, oauth.Membership{UserID: "alice", StoreID: "b1", Owner: true}),
+		"DropMembership":    w.DropMembership(ctx, alice, "bob", "b1"),
+		"SuspendUser":       w.SuspendUser(ctx, alice, "bob"),
+		"VerifyClient":      w.VerifyClient(ctx, bob, theirs.ID, true),
+		"suspending itself": w.SuspendUser(ctx, oauth.Actor{Kind: oauth.AsOperator, ID: "alice"}, "alice"),
+	} {
+		if oauth.ReasonOf(err) != oauth.NotPermitted {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	_, _, err = w.AddAPISecret(ctx, alice)
+	wantReason(t, err, oauth.NotPermitted)
+	list, err := w.Clients(ctx, bob, true, oauth.Page{Limit: 10})
+	w.must(err)
+	if len(list) != 1 || list[0].ID != theirs.ID {
+		t.Errorf("bob sees %d apps", len(list))
+	}
+	if w.grant(grant).Grant.Status != oauth.Live {
+		t.Error("bob's grant changed")
+	}
+}
+
+func errOf[T any](_ T, err error) error { return err }
+
+// What only the operator may give an app.
+func TestClient_OperatorsOnly(t *testing.T) {
+	w := newWorld(t)
+	ctx := context.Background()
+	_, _, err := w.CreateClient(ctx, alice, form("Guests", oauth.Direct, oauth.Public))
+	wantField(t, err, "type", oauth.NotPermitted)
+	f := form("Mine", oauth.Standard, oauth.Confidential)
+	f.ID = "my-own-id"
+	_, _, err = w.CreateClient(ctx, alice, f)
+	wantField(t, err, "id", oauth.NotPermitted)
+	f.ID = ""
+	f.Settings = oauth.ClientSettings{NoPKCE: true, Verified: true, RotateRefresh: true, ContinueGuest: true, APIKeyHash: oauth.HashOf("x")}
+	c, _, err := w.CreateClient(ctx, alice, f)
+	w.must(err)
+	if s := c.Settings; s.NoPKCE || s.Verified || s.RotateRefresh || s.ContinueGuest || s.APIKeyHash != nil {
+		t.Errorf("a developer set %+v", s)
+	}
+	// Another name is another app: the badge is not carried over.
+	w.must(w.VerifyClient(ctx, command, c.ID, true))
+	c, err = w.MyClient(ctx, alice, c.ID)
+	w.must(err)
+	_, err = w.UpdateClient(ctx, alice, c.ID, c.Version, f)
+	w.must(err)
+	c, _ = w.MyClient(ctx, alice, c.ID)
+	if !c.Settings.Verified {
+		t.Error("the badge went without reason")
+	}
+	f.Name = "The Platform"
+	_, err = w.UpdateClient(ctx, alice, c.ID, c.Version-1, f)
+	wantReason(t, err, oauth.Changed)
+	_, err = w.UpdateClient(ctx, alice, c.ID, c.Version, f)
+	w.must(err)
+	if c, _ = w.MyClient(ctx, alice, c.ID); c.Settings.Verified || c.Name != "The Platform" {
+		t.Errorf("%s, verified %v", c.Name, c.Settings.Verified)
+	}
+	if wantField(t, w.DeleteClient(ctx, alice, c.ID, "the platform"), "name", oauth.FieldRequired); t.Failed() {
+		return
+	}
+	w.must(w.DeleteClient(ctx, alice, c.ID, " The Platform "))
+	_, err = w.MyClient(ctx, alice, c.ID)
+	wantReason(t, err, oauth.NoSuch)
+
+	for id, reason := range map[string]oauth.Reason{"not-a-uuid": oauth.IDMalformed, "https://client.example/": oauth.IDMalformed, "a b": oauth.IDMalformed,
+		strings.Repeat("x", 256): oauth.IDMalformed, w.other.id: oauth.IDTaken} {
+		f := form("Imported", oauth.Exchange, oauth.Confidential)
+		f.ID = id
+		_, _, err := w.CreateClient(ctx, command, f)
+		wantField(t, err, "id", reason)
+	}
+}
+
+// Names that could deceive on the consent page are refused (attack B6).
+func TestClient_Names(t *testing.T) {
+	w := newWorld(t)
+	for name, reason := range map[string]oauth.Reason{
+		"Exporter":              "",
+		"O'Reilly & Söhne 24/7": "",
+		"Лавка":                 "",
+		"日本のストア":                "",
+		"متجر":                  "",
+		"":                      oauth.FieldRequired,
+		" \t ":                  oauth.FieldRequired,
+		strings.Repeat("ä", 60): "",
+		strings.Repeat("a", 61): oauth.FieldTooLong,
+		"Shορ":                  oauth.FieldUnclean, // Greek in Latin
+		"Pаypal":                oauth.FieldUnclean, // Cyrillic а
+		"Shop\u202eetucexe":     oauth.FieldUnclean, // right-to-left override
+		"Sh\u200bop":            oauth.FieldUnclean, // zero-width space
+		"Sh\u00adop":            oauth.FieldUnclean, // soft hyphen
+		"Sh\u2060op":            oauth.FieldUnclean, // word joiner
+		"Shop\ufe0f":            oauth.FieldUnclean, // variation selector
+		"\u3164":                oauth.FieldUnclean, // Hangul filler: a letter that shows nothing
+		"Shop ✓":                oauth.FieldUnclean,
+		"Shop ✅":                oauth.FieldUnclean,
+		"Shop 🛡":                oauth.FieldUnclean,
+		"Shop\nVerified":        oauth.FieldUnclean,
+		"Shop\x00":              oauth.FieldUnclean,
+		"Shop\xff":              oauth.FieldUnclean,
+		"Shop\ue000":            oauth.FieldUnclean, // private use
+		"Shop\u2028x":           oauth.FieldUnclean, // line separator
+	} {
+		_, _, err := w.CreateClient(context.Background(), alice, form(name, oauth.Exchange, oauth.Confidential))
+		if reason == "" {
+			if err != nil {
+				t.Errorf("%q: %v", name, err)
+			}
+			continue
+		}
+		t.Run(fmt.Sprintf("%+q", name), func(t *testing.T) { wantField(t, err, "name", reason) })
+	}
+}
+
+// The text of every refusal is plain (RFC 6749, 5.2) and names no value that was
+// sent (attack G10).
+func TestReasons(t *testing.T) {
+	w := newWorld(t)
+	if len(oauth.Reasons()) < 70 {
+		t.Fatalf("%d reasons", len(oauth.Reasons()))
+	}
+	for r, code := range oauth.Reasons() {
+		e := oauth.Refuse(r)
+		if e.Code != code || code == "" || e.Description == "" {
+			t.Errorf("%s: %+v", r, e)
+		}
+		for _, b := range []byte(e.Description) {
+			if b < 0x20 || b > 0x7e || b == '"' || b == '\\' {
+				t.Errorf("%s: %q may not stand in error_description", r, b)
+			}
+		}
+		for _, word := range []string{"invalid", "please", "oops", "!"} {
+			if strings.Contains(strings.ToLower(e.Description), word) {
+				t.Errorf("%s: %s", r, e.Description)
+			}
+		}
+	}
+	for _, name := range []string{"state", "scope", "code_challenge", "response_type"} {
+		_, back, err := w.Authorize(context.Background(), w.query(w.public, name, "canary\""+strings.Repeat("canary", 800)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.Contains(param(t, back, "error_description"), "canary") {
+			t.Errorf("what was sent comes back: %s", back.URL())
+		}
+	}
+}
