@@ -10,12 +10,12 @@ import (
 	"time"
 
 	"github.com/grantway/grantway/internal/oauth"
-	acct "github.com/grantway/grantway/internal/people"
+	"github.com/grantway/grantway/internal/people"
 )
 
 // People proves the promises of people.Storage. open returns a fresh, migrated
 // database, which must keep the contract of oauth as well.
-func People(t *testing.T, open func(t *testing.T) acct.Storage) {
+func People(t *testing.T, open func(t *testing.T) people.Storage) {
 	for name, test := range map[string]func(*accounts){
 		"CreateAccount": (*accounts).testCreate, "CreateAccount loses": (*accounts).testCreateLoses,
 		"CreateAccount races": (*accounts).testCreateRaces, "Invite": (*accounts).testInvite, "Invite races": (*accounts).testInviteRaces,
@@ -38,7 +38,7 @@ func People(t *testing.T, open func(t *testing.T) acct.Storage) {
 
 type accounts struct {
 	t     *testing.T
-	db    acct.Storage
+	db    people.Storage
 	house oauth.Storage
 	ctx   context.Context
 }
@@ -53,17 +53,17 @@ func (a *accounts) event(kind oauth.Kind, user string) oauth.Event {
 }
 
 // form is an account with everything in it but an invite.
-func (a *accounts) form(id, email string) *acct.Account {
-	return &acct.Account{
+func (a *accounts) form(id, email string) *people.Account {
+	return &people.Account{
 		User:  oauth.User{ID: id, Kind: oauth.Person, Name: "Name of " + id, Email: email, Operator: true, Status: oauth.Active, Created: peopleNow},
-		Login: &acct.Login{Issuer: "password", Subject: email, UserID: id, Credential: "credential of " + id},
-		Session: &acct.StoredSession{Selector: "session of " + id, Hash: oauth.HashOf(oauth.Secret(id)), UserID: id, AuthTime: peopleNow, AMR: "pwd",
+		Login: &people.Login{Issuer: "password", Subject: email, UserID: id, Credential: "credential of " + id},
+		Session: &people.StoredSession{Selector: "session of " + id, Hash: oauth.HashOf(oauth.Secret(id)), UserID: id, AuthTime: peopleNow, AMR: "pwd",
 			Expires: peopleNow.Add(time.Hour)},
 		Now: peopleNow, Created: a.event(oauth.EventUserCreated, id), SignedIn: a.event(oauth.EventSignedIn, id),
 	}
 }
 
-func (a *accounts) create(f *acct.Account) bool {
+func (a *accounts) create(f *people.Account) bool {
 	a.t.Helper()
 	won, err := a.db.CreateAccount(a.ctx, f)
 	if err != nil {
@@ -72,7 +72,7 @@ func (a *accounts) create(f *acct.Account) bool {
 	return won
 }
 
-func (a *accounts) made(id, email string) *acct.Account {
+func (a *accounts) made(id, email string) *people.Account {
 	a.t.Helper()
 	f := a.form(id, email)
 	if !a.create(f) {
@@ -208,7 +208,7 @@ func (a *accounts) race(n int, call func(i int) (bool, error)) int {
 }
 
 func (a *accounts) testCreateRaces() {
-	forms := make([]*acct.Account, 40)
+	forms := make([]*people.Account, 40)
 	for i := range forms {
 		forms[i] = a.form(fmt.Sprint("u", i), "one@example.com")
 	}
@@ -225,10 +225,10 @@ func (a *accounts) testCreateRaces() {
 	}
 }
 
-func (a *accounts) putInvite(selector string, expires time.Time) *acct.Invite {
+func (a *accounts) putInvite(selector string, expires time.Time) *people.Invite {
 	a.t.Helper()
 	h := oauth.HashOf(oauth.Secret(selector))
-	if err := a.db.PutInvite(a.ctx, selector, h, expires, a.event(acct.EventOperatorLinkMade, "maker of "+selector)); err != nil {
+	if err := a.db.PutInvite(a.ctx, selector, h, expires, a.event(people.EventOperatorLinkMade, "maker of "+selector)); err != nil {
 		a.t.Fatal(err)
 	}
 	a.want("events of the invite", len(a.events("maker of "+selector)), 1)
@@ -236,7 +236,7 @@ func (a *accounts) putInvite(selector string, expires time.Time) *acct.Invite {
 	if err != nil {
 		a.t.Fatal(err)
 	}
-	a.want("invite", *i, acct.Invite{Selector: selector, Hash: h, Expires: expires})
+	a.want("invite", *i, people.Invite{Selector: selector, Hash: h, Expires: expires})
 	return i
 }
 
@@ -246,9 +246,9 @@ func (a *accounts) testInvite() {
 	}
 	live := a.putInvite("live", peopleNow.Add(time.Microsecond))
 	over := a.putInvite("over", peopleNow)
-	never := &acct.Invite{Selector: "never", Hash: oauth.HashOf("never"), Expires: peopleNow.Add(time.Hour)}
+	never := &people.Invite{Selector: "never", Hash: oauth.HashOf("never"), Expires: peopleNow.Add(time.Hour)}
 	for i, c := range []struct {
-		invite *acct.Invite
+		invite *people.Invite
 		won    bool
 	}{{over, false}, {never, false}, {live, true}, {live, false}} {
 		id := fmt.Sprint("u", i)
@@ -283,7 +283,7 @@ func (a *accounts) testInvite() {
 
 func (a *accounts) testInviteRaces() {
 	invite := a.putInvite("one", peopleNow.Add(time.Hour))
-	forms := make([]*acct.Account, 40)
+	forms := make([]*people.Account, 40)
 	for i := range forms {
 		id := fmt.Sprint("u", i)
 		forms[i] = a.form(id, id+"@example.com")
@@ -297,13 +297,13 @@ func (a *accounts) testInviteRaces() {
 	a.want("users", len(users), 1)
 }
 
-func (a *accounts) session(f *acct.Account, selector string) *acct.SignInRecord {
+func (a *accounts) session(f *people.Account, selector string) *people.SignInRecord {
 	s := *f.Session
 	s.Selector = selector
-	return &acct.SignInRecord{Session: s, Login: *f.Login, Event: a.event(oauth.EventSignedIn, f.User.ID)}
+	return &people.SignInRecord{Session: s, Login: *f.Login, Event: a.event(oauth.EventSignedIn, f.User.ID)}
 }
 
-func (a *accounts) start(r *acct.SignInRecord) bool {
+func (a *accounts) start(r *people.SignInRecord) bool {
 	a.t.Helper()
 	won, err := a.db.StartSession(a.ctx, r)
 	if err != nil {
@@ -335,7 +335,7 @@ func (a *accounts) testStart() {
 	a.setStatus("u1", oauth.Suspended)
 	refused := a.session(f, "s2")
 	refused.Credential, refused.Clear = "new", []string{"k"}
-	a.admit([]acct.Limit{{Key: "k", Free: 1, First: time.Hour, Max: time.Hour, Window: time.Hour}}, peopleNow, true)
+	a.admit([]people.Limit{{Key: "k", Free: 1, First: time.Hour, Max: time.Hour, Window: time.Hour}}, peopleNow, true)
 	if a.start(refused) {
 		a.t.Error("StartSession won for a suspended user")
 	}
@@ -382,7 +382,7 @@ func (a *accounts) testEnd() {
 	f := a.made("u1", "u1@example.com")
 	a.start(a.session(f, "s1"))
 	for _, want := range []bool{true, false} {
-		won, err := a.db.EndSession(a.ctx, "s1", a.event(acct.EventSignedOut, "u1"))
+		won, err := a.db.EndSession(a.ctx, "s1", a.event(people.EventSignedOut, "u1"))
 		if err != nil {
 			a.t.Fatal(err)
 		}
@@ -402,7 +402,7 @@ func (a *accounts) testEndAll() {
 	a.start(a.session(f, "s1"))
 	a.made("u2", "u2@example.com")
 	for _, want := range []bool{true, false} {
-		won, err := a.db.EndSessions(a.ctx, "u1", a.event(acct.EventSessionsEnded, "u1"))
+		won, err := a.db.EndSessions(a.ctx, "u1", a.event(people.EventSessionsEnded, "u1"))
 		if err != nil {
 			a.t.Fatal(err)
 		}

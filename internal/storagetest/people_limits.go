@@ -6,12 +6,12 @@ import (
 	"time"
 
 	"github.com/grantway/grantway/internal/oauth"
-	acct "github.com/grantway/grantway/internal/people"
+	"github.com/grantway/grantway/internal/people"
 )
 
 // The counters of people.Storage: how often somebody may guess.
 
-func (a *accounts) try(limits []acct.Limit, now time.Time) bool {
+func (a *accounts) try(limits []people.Limit, now time.Time) bool {
 	a.t.Helper()
 	won, err := a.db.Admit(a.ctx, fmt.Sprintf("at_%09d", peopleStep.Add(1)), limits, now)
 	if err != nil {
@@ -20,7 +20,7 @@ func (a *accounts) try(limits []acct.Limit, now time.Time) bool {
 	return won
 }
 
-func (a *accounts) admit(limits []acct.Limit, now time.Time, want bool) {
+func (a *accounts) admit(limits []people.Limit, now time.Time, want bool) {
 	a.t.Helper()
 	if a.try(limits, now) != want {
 		a.t.Errorf("Admit at %s: want %v", now.Sub(peopleNow), want)
@@ -37,7 +37,7 @@ func (a *accounts) closed(keys ...string) time.Time {
 }
 
 func (a *accounts) testAdmit() {
-	limits := []acct.Limit{{Key: "k", Free: 3, First: 30 * time.Second, Max: 5 * time.Minute, Window: 24 * time.Hour}}
+	limits := []people.Limit{{Key: "k", Free: 3, First: 30 * time.Second, Max: 5 * time.Minute, Window: 24 * time.Hour}}
 	a.want("never closed", a.closed("k").IsZero(), true)
 	now := peopleNow
 	for range 2 {
@@ -53,32 +53,32 @@ func (a *accounts) testAdmit() {
 		a.want("closed until, after who was refused", a.closed("k"), now.Add(wait))
 		now = now.Add(wait)
 	}
-	a.admit([]acct.Limit{{Key: "other", Free: 3, Window: time.Hour}}, now, true)
+	a.admit([]people.Limit{{Key: "other", Free: 3, Window: time.Hour}}, now, true)
 }
 
 func (a *accounts) testAdmitAll() {
-	pair := acct.Limit{Key: "z pair", Free: 2, First: time.Minute, Max: time.Minute, Window: time.Hour}
-	mail := acct.Limit{Key: "a mail", Free: 3, First: time.Hour, Max: time.Hour, Window: time.Hour}
+	pair := people.Limit{Key: "z pair", Free: 2, First: time.Minute, Max: time.Minute, Window: time.Hour}
+	mail := people.Limit{Key: "a mail", Free: 3, First: time.Hour, Max: time.Hour, Window: time.Hour}
 	other := pair
 	other.Key = "other pair"
 	for range 3 {
-		a.admit([]acct.Limit{other, mail}, peopleNow, true)
+		a.admit([]people.Limit{other, mail}, peopleNow, true)
 		other.Key += "'"
 	}
 	a.want("closed until", a.closed("a mail"), peopleNow.Add(time.Hour))
 	for range 5 {
-		a.admit([]acct.Limit{pair, mail}, peopleNow, false)
+		a.admit([]people.Limit{pair, mail}, peopleNow, false)
 	}
 	a.want("an attempt that the second limit refused counted for the first", a.closed("z pair").IsZero(), true)
-	a.admit([]acct.Limit{pair}, peopleNow, true)
+	a.admit([]people.Limit{pair}, peopleNow, true)
 	a.want("closed after one of two", a.closed("z pair").IsZero(), true)
-	a.admit([]acct.Limit{pair}, peopleNow, true)
+	a.admit([]people.Limit{pair}, peopleNow, true)
 	a.want("closed until, the later of the two", a.closed("z pair", "a mail"), peopleNow.Add(time.Hour))
 	a.want("closed until, asked alone", a.closed("z pair"), peopleNow.Add(time.Minute))
 }
 
 func (a *accounts) testWindow() {
-	limits := []acct.Limit{{Key: "k", Free: 2, First: 15 * time.Minute, Max: 15 * time.Minute, Window: time.Hour}}
+	limits := []people.Limit{{Key: "k", Free: 2, First: 15 * time.Minute, Max: 15 * time.Minute, Window: time.Hour}}
 	a.admit(limits, peopleNow, true)
 	a.admit(limits, peopleNow.Add(time.Hour-time.Microsecond), true) // the second within an hour
 	until := peopleNow.Add(time.Hour - time.Microsecond + 15*time.Minute)
@@ -91,10 +91,10 @@ func (a *accounts) testWindow() {
 }
 
 func (a *accounts) testAdmitRaces() {
-	lock := func(key string, free int64) acct.Limit {
-		return acct.Limit{Key: key, Free: free, First: time.Minute, Max: time.Minute, Window: time.Hour}
+	lock := func(key string, free int64) people.Limit {
+		return people.Limit{Key: key, Free: free, First: time.Minute, Max: time.Minute, Window: time.Hour}
 	}
-	try := func(limits ...acct.Limit) func(int) (bool, error) {
+	try := func(limits ...people.Limit) func(int) (bool, error) {
 		return func(int) (bool, error) {
 			return a.db.Admit(a.ctx, fmt.Sprintf("at_%09d", peopleStep.Add(1)), limits, peopleNow)
 		}
@@ -111,15 +111,15 @@ func (a *accounts) testAdmitRaces() {
 // A guess at another key in common is counted while sign-ins take theirs back.
 func (a *accounts) testAdmitForgives() {
 	f := a.made("u1", "u1@example.com")
-	mail := acct.Limit{Key: "mail", Free: 21, First: time.Hour, Max: time.Hour, Window: time.Hour}
-	records := make([]*acct.SignInRecord, 60)
+	mail := people.Limit{Key: "mail", Free: 21, First: time.Hour, Max: time.Hour, Window: time.Hour}
+	records := make([]*people.SignInRecord, 60)
 	for i := range records {
 		records[i] = a.session(f, fmt.Sprint("s", i))
 		records[i].Clear, records[i].Uncount = []string{fmt.Sprint("pair ", i)}, []string{"mail"}
 	}
 	admitted := a.race(len(records), func(i int) (bool, error) {
-		pair := acct.Limit{Key: fmt.Sprint("pair ", i), Free: 1, First: time.Hour, Max: time.Hour, Window: time.Hour}
-		won, err := a.db.Admit(a.ctx, fmt.Sprintf("at_%09d", peopleStep.Add(1)), []acct.Limit{pair, mail}, peopleNow)
+		pair := people.Limit{Key: fmt.Sprint("pair ", i), Free: 1, First: time.Hour, Max: time.Hour, Window: time.Hour}
+		won, err := a.db.Admit(a.ctx, fmt.Sprintf("at_%09d", peopleStep.Add(1)), []people.Limit{pair, mail}, peopleNow)
 		if err != nil || !won || i%3 == 0 { // a third guesses wrong
 			return won, err
 		}
@@ -139,7 +139,7 @@ func (a *accounts) testAdmitForgives() {
 	}
 	// Exactly the wrong guesses still count: 21 less those fill the key.
 	more := 0
-	for a.try([]acct.Limit{mail}, peopleNow) {
+	for a.try([]people.Limit{mail}, peopleNow) {
 		more++
 	}
 	a.want("room left", more, 21-left)
@@ -148,10 +148,10 @@ func (a *accounts) testAdmitForgives() {
 func (a *accounts) testAccountsSweep() {
 	f := a.made("u1", "u1@example.com") // its session lives for an hour
 	a.putInvite("invite", peopleNow.Add(2*time.Hour))
-	late := acct.Limit{Key: "late", Free: 2, First: 3 * time.Hour, Max: 3 * time.Hour, Window: time.Hour}
-	a.admit([]acct.Limit{late}, peopleNow, true)
-	a.admit([]acct.Limit{late}, peopleNow, true)
-	a.admit([]acct.Limit{{Key: "open", Free: 2, Window: time.Hour}}, peopleNow, true)
+	late := people.Limit{Key: "late", Free: 2, First: 3 * time.Hour, Max: 3 * time.Hour, Window: time.Hour}
+	a.admit([]people.Limit{late}, peopleNow, true)
+	a.admit([]people.Limit{late}, peopleNow, true)
+	a.admit([]people.Limit{{Key: "open", Free: 2, Window: time.Hour}}, peopleNow, true)
 	sweep := func(after time.Duration) int {
 		a.t.Helper()
 		n, err := a.house.Sweep(a.ctx, peopleNow.Add(after), 100)
