@@ -20,6 +20,8 @@ import (
 	"testing"
 	"time"
 
+	"pgregory.net/rapid"
+
 	"github.com/grantway/grantway/internal/config"
 	"github.com/grantway/grantway/internal/oauth"
 	"github.com/grantway/grantway/internal/sqlstore"
@@ -423,7 +425,7 @@ func claims(t testing.TB, token oauth.Secret) (c oauth.Claims) {
 	return c
 }
 
-func param(t testing.TB, back oauth.Redirect, name string) string {
+func param(t rapid.TB, back oauth.Redirect, name string) string {
 	t.Helper()
 	u, err := url.Parse(back.URL())
 	if err != nil {
@@ -432,7 +434,7 @@ func param(t testing.TB, back oauth.Redirect, name string) string {
 	return u.Query().Get(name)
 }
 
-func wantReason(t testing.TB, err error, want oauth.Reason) {
+func wantReason(t rapid.TB, err error, want oauth.Reason) {
 	t.Helper()
 	if got := oauth.ReasonOf(err); got != want {
 		t.Errorf("reason %q (%v), want %q", got, err, want)

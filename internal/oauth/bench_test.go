@@ -1,0 +1,77 @@
+package oauth_test
+
+import (
+	"context"
+	"testing"
+
+	"github.com/grantway/grantway/internal/oauth"
+)
+
+// One exchange of a code for a lasting key: two reads, one signature, one durable
+// event. The consent before it is not counted.
+func BenchmarkRedeemCode(b *testing.B) {
+	w := newWorld(b)
+	b.ReportAllocs()
+	for b.Loop() {
+		b.StopTimer()
+		code := w.code(w.exchange, "alice", "s1", "s2")
+		b.StartTimer()
+		if _, err := w.redeem(w.exchange, code); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// The same from many callers, whose events share their flushes.
+func BenchmarkRedeemCode_Parallel(b *testing.B) {
+	w := newWorld(b)
+	codes := make(chan string, b.N)
+	for range b.N {
+		codes <- w.code(w.exchange, "alice", "s1", "s2")
+	}
+	b.ReportAllocs()
+	b.SetParallelism(32)
+	b.ResetTimer()
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			if _, err := w.redeem(w.exchange, <-codes); err != nil {
+				b.Error(err)
+			}
+		}
+	})
+}
+
+// Rights, claims and signature of one key, with the read of its standing.
+func BenchmarkMint(b *testing.B) {
+	w := newWorld(b)
+	f := family(claims(b, w.connect(w.exchange, "alice", "s1", "s2", "s3").AccessToken))
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := w.Mint(context.Background(), f); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkVerifyOwn(b *testing.B) {
+	w := newWorld(b)
+	token := w.connect(w.exchange, "alice", "s1", "s2", "s3").AccessToken.Reveal()
+	b.ReportAllocs()
+	for b.Loop() {
+		if !w.VerifyOwn(token) {
+			b.Fatal("not our own")
+		}
+	}
+}
+
+func BenchmarkIntrospect(b *testing.B) {
+	w := newWorld(b)
+	token := w.connect(w.exchange, "alice", "s1", "s2", "s3").AccessToken.Reveal()
+	api := &oauth.API{URI: audience}
+	b.ReportAllocs()
+	for b.Loop() {
+		if in, err := w.Introspect(context.Background(), api, token); in == nil || err != nil {
+			b.Fatal(in, err)
+		}
+	}
+}

@@ -1,0 +1,458 @@
+package oauth_test
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"github.com/grantway/grantway/internal/oauth"
+)
+
+// TestModel walks one user's connections at random and compares the introspected
+// rights of every key, at every step, with a model written as naively as the rules
+// read: plain maps, no sharing, nothing stored but what people did.
+func TestModel(t *testing.T) {
+	w := newWorld(t)
+	n := 0
+	rapid.Check(t, func(t *rapid.T) {
+		n++
+		m := newModel(t, w, fmt.Sprintf("u%d", n))
+		t.Repeat(map[string]func(*rapid.T){
+			"":             m.check,
+			"consent":      m.consent,
+			"redeem":       m.redeem,
+			"removeStore":  m.removeStore,
+			"membership":   m.membership,
+			"drop":         m.drop,
+			"suspend":      m.suspend,
+			"resume":       m.resume,
+			"revoke":       m.revoke,
+			"revokeKey":    m.revokeKey,
+			"suspendUser":  m.suspendUser,
+			"suspendStore": m.suspendStore,
+			"wait":         func(t *rapid.T) { w.clock.advance(1000) },
+		})
+	})
+}
+
+type set = map[string]bool
+
+// modelGrant is what a person would write down of a connection.
+type modelGrant struct {
+	id      string
+	app     int
+	stores  map[string]set // store → scopes granted there
+	all     bool
+	later   set // scopes of stores that come later, if all
+	account set
+	status  oauth.GrantStatus
+}
+
+type modelKey struct {
+	token  oauth.Secret
+	grant  *modelGrant
+	narrow set // nil: everything
+	dead   bool
+}
+
+type modelCode struct {
+	code   string
+	grant  *modelGrant
+	narrow set
+}
+
+type modelMember struct {
+	owner, delegate bool
+	scopes          set
+}
+
+type model struct {
+	w       *world
+	user    string
+	apps    []app
+	stores  []string
+	members map[string]modelMember
+	closed  set
+	grants  []*modelGrant
+	keys    []*modelKey
+	codes   []modelCode
+	onHold  bool
+}
+
+var (
+	storeScopes = []string{"stores.view", "stores.orders.view", "stores.orders.deliver"}
+	allScopes   = append([]string{"user.view"}, storeScopes...)
+)
+
+func newModel(t *rapid.T, w *world, user string) *model {
+	ctx := context.Background()
+	m := &model{w: w, user: user, apps: []app{w.exchange, w.public}, members: map[string]modelMember{}, closed: set{}}
+	noErr(t, w.PutUser(ctx, command, oauth.User{ID: user}))
+	for i := range 3 {
+		id := fmt.Sprintf("%s-%d", user, i)
+		m.stores = append(m.stores, id)
+		noErr(t, w.PutStore(ctx, command, oauth.Store{ID: id, Name: id}))
+		m.set(t, id, modelMember{owner: true, delegate: true})
+	}
+	return m
+}
+
+func noErr(t *rapid.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (m *model) set(t *rapid.T, store string, x modelMember) {
+	noErr(t, m.w.SetMembership(context.Background(), command, oauth.Membership{UserID: m.user, StoreID: store, Owner: x.owner, MayDelegate: x.delegate, Scopes: oauth.Scopes(names(x.scopes)...)}))
+	m.members[store] = x
+}
+
+func names(s set) (out []string) {
+	for name := range s {
+		out = append(out, name)
+	}
+	slices.Sort(out)
+	return out
+}
+
+func of(list ...string) set {
+	s := set{}
+	for _, x := range list {
+		s[x] = true
+	}
+	return s
+}
+
+// expect is the rights of a key as the rules read.
+func (m *model) expect(k *modelKey) string {
+	g := k.grant
+	if k.dead || m.onHold || g.status != oauth.Live {
+		return "inactive"
+	}
+	wanted := func(scope string) bool { return k.narrow == nil || k.narrow[scope] }
+	rows := map[string][]string{}
+	var everywhere set
+	for _, store := range m.stores {
+		member, is := m.members[store]
+		granted, ticked := g.stores[store]
+		if !is || m.closed[store] || g.all && !member.delegate {
+			continue
+		}
+		if !ticked {
+			if !g.all {
+				continue
+			}
+			granted = g.later
+		}
+		may := set{}
+		for scope := range granted {
+			if (member.owner || member.scopes[scope]) && wanted(scope) {
+				may[scope] = true
+			}
+		}
+		if len(may) == 0 {
+			continue
+		}
+		text := strings.Join(names(may), " ")
+		rows[text] = append(rows[text], store)
+		if everywhere == nil {
+			everywhere = may
+		}
+		for scope := range everywhere {
+			if !may[scope] {
+				everywhere = of(slices.DeleteFunc(names(everywhere), func(s string) bool { return s == scope })...)
+			}
+		}
+	}
+	flat := set{}
+	for scope := range everywhere {
+		flat[scope] = true
+	}
+	for scope := range g.account {
+		if wanted(scope) {
+			flat[scope] = true
+		}
+	}
+	var rights []oauth.Right
+	for scope, stores := range rows {
+		rights = append(rights, oauth.Right{Stores: stores, Scope: scope})
+	}
+	slices.SortFunc(rights, func(a, b oauth.Right) int { return strings.Compare(a.Stores[0], b.Stores[0]) })
+	return line(rights, strings.Join(names(flat), " "))
+}
+
+func (m *model) check(t *rapid.T) {
+	for i, k := range m.keys {
+		if got, want := m.w.rights(k.token), m.expect(k); got != want {
+			t.Fatalf("key %d of %s: introspection says %s, the model %s", i, k.grant.id, got, want)
+		}
+	}
+}
+
+// consent presses Allow on a request of one of the apps.
+func (m *model) consent(t *rapid.T) {
+	i := rapid.IntRange(0, len(m.apps)-1).Draw(t, "app")
+	a := m.apps[i]
+	scope := rapid.SampledFrom([]string{"", "stores.view", "user.view", "stores.orders.view stores.orders.deliver", "stores.view user.view"}).Draw(t, "scope")
+	deliver := rapid.Bool().Draw(t, "deliver")
+	all := rapid.IntRange(0, 4).Draw(t, "all") == 0
+	ticked := rapid.SliceOfDistinct(rapid.SampledFrom(m.stores), rapid.ID[string]).Draw(t, "stores")
+
+	d := oauth.Decision{Allow: true, Stores: ticked, AllStores: all}
+	if deliver {
+		d.Scopes = []string{"stores.orders.deliver"}
+	}
+	back, err := m.w.Decide(context.Background(), m.user, m.w.ask(a, "scope", scope), d)
+
+	approved, storeOnes := set{}, set{}
+	asked := allScopes
+	if scope != "" {
+		asked = strings.Fields(scope)
+	}
+	for _, s := range asked {
+		if s != "stores.orders.deliver" || deliver {
+			approved[s] = true
+			if s != "user.view" {
+				storeOnes[s] = true
+			}
+		}
+	}
+	if want := m.refusal(approved, storeOnes, ticked, all); want != "" || err != nil {
+		if got := oauth.ReasonOf(err); got != want {
+			t.Fatalf("consent: %v, the model says %q", err, want)
+		}
+		return
+	}
+	g := m.held(i)
+	if g == nil {
+		g = &modelGrant{app: i, stores: map[string]set{}, account: set{}, status: oauth.Pending}
+		m.grants = append(m.grants, g)
+	}
+	if approved["user.view"] {
+		g.account["user.view"] = true
+	}
+	if len(storeOnes) > 0 {
+		m.merge(g, storeOnes, ticked, all)
+	}
+	c := modelCode{code: param(t, back, "code"), grant: g}
+	if scope != "" {
+		c.narrow = approved
+	}
+	m.codes = append(m.codes, c)
+}
+
+func (m *model) refusal(approved, storeOnes set, ticked []string, all bool) oauth.Reason {
+	may := 0
+	for store, x := range m.members {
+		if x.delegate && !m.closed[store] {
+			may++
+		}
+	}
+	switch {
+	case m.onHold:
+		return oauth.UserSuspended
+	case len(approved) == 0:
+		return oauth.NothingToGrant
+	case len(storeOnes) == 0:
+		return ""
+	case may == 0:
+		return oauth.NothingToGrant
+	case len(ticked) == 0 && !all:
+		return oauth.StoreNone
+	}
+	for _, store := range ticked {
+		if x, is := m.members[store]; !is || !x.delegate || m.closed[store] {
+			return oauth.StoreForeign
+		}
+	}
+	return ""
+}
+
+// held is the grant that a repeat consent updates: of an app that authenticates.
+func (m *model) held(i int) *modelGrant {
+	for _, g := range m.grants {
+		if g.app == i && m.apps[i].Type == oauth.Confidential && g.status != oauth.GrantIsRevoked {
+			return g
+		}
+	}
+	return nil
+}
+
+// merge: kept stores keep and gain, new ones get what is approved now, others go.
+func (m *model) merge(g *modelGrant, approved set, ticked []string, all bool) {
+	had := func(store string) set {
+		if s, ok := g.stores[store]; ok {
+			return s
+		}
+		if g.all {
+			return g.later
+		}
+		return nil
+	}
+	if all {
+		ticked = nil
+		for store := range g.stores {
+			ticked = append(ticked, store)
+		}
+	}
+	next := map[string]set{}
+	for _, store := range ticked {
+		next[store] = of(append(names(had(store)), names(approved)...)...)
+	}
+	later := set{}
+	if all {
+		later = of(names(approved)...)
+		if g.all {
+			later = of(append(names(g.later), names(approved)...)...)
+		}
+	}
+	g.stores, g.all, g.later = next, all, later
+}
+
+func (m *model) redeem(t *rapid.T) {
+	if len(m.codes) == 0 {
+		t.Skip("no code")
+	}
+	i := rapid.IntRange(0, len(m.codes)-1).Draw(t, "code")
+	c := m.codes[i]
+	resp, err := m.w.redeem(m.apps[c.grant.app], c.code)
+	k := &modelKey{grant: c.grant, narrow: c.narrow}
+	was := c.grant.status
+	c.grant.status = oauth.Live
+	rights := m.expect(k)
+	c.grant.status = was
+	switch {
+	case was != oauth.Live && was != oauth.Pending || m.onHold:
+		wantReason(t, err, oauth.GrantDead)
+		return
+	case rights == "|":
+		wantReason(t, err, oauth.NoRights)
+		return
+	}
+	noErr(t, err)
+	k.token, c.grant.id, c.grant.status = resp.AccessToken, resp.GrantID, oauth.Live
+	m.keys = append(m.keys, k)
+	m.codes = slices.Delete(m.codes, i, i+1)
+	if got, in := claims(m.w.t, k.token), c.grant; in.all != (got.Rights == nil) && strings.HasPrefix(rights, m.user) {
+		t.Fatalf("printed %v for a grant of all stores: %v", got.Rights, in.all)
+	} else if !in.all && line(got.Rights, got.Scope) != rights {
+		t.Fatalf("printed %s, the model %s", line(got.Rights, got.Scope), rights)
+	}
+}
+
+// pick draws one of the grants that have an id, or skips.
+func (m *model) pick(t *rapid.T) *modelGrant {
+	var known []*modelGrant
+	for _, g := range m.grants {
+		if g.id != "" {
+			known = append(known, g)
+		}
+	}
+	if len(known) == 0 {
+		t.Skip("no grant")
+	}
+	return known[rapid.IntRange(0, len(known)-1).Draw(t, "grant")]
+}
+
+func (m *model) removeStore(t *rapid.T) {
+	g, store := m.pick(t), rapid.SampledFrom(m.stores).Draw(t, "store")
+	revoked, err := m.w.RemoveStore(context.Background(), oauth.Actor{Kind: oauth.AsUser, ID: m.user}, g.id, store)
+	if g.all { // from now on a list of what he may open
+		list := map[string]set{}
+		for s, x := range m.members {
+			if x.delegate {
+				list[s] = g.later
+				if own, ok := g.stores[s]; ok {
+					list[s] = own
+				}
+			}
+		}
+		if _, in := list[store]; in && g.status != oauth.GrantIsRevoked {
+			g.stores, g.all, g.later = list, false, nil
+		}
+	}
+	if _, in := g.stores[store]; !in || g.all || g.status == oauth.GrantIsRevoked {
+		wantReason(t, err, oauth.NoSuch)
+		return
+	}
+	noErr(t, err)
+	last := len(g.stores) == 1 && len(g.account) == 0
+	if revoked != last {
+		t.Fatalf("revoked %v, the model %v", revoked, last)
+	}
+	if last {
+		g.status = oauth.GrantIsRevoked
+		return
+	}
+	delete(g.stores, store)
+}
+
+func (m *model) membership(t *rapid.T) {
+	m.set(t, rapid.SampledFrom(m.stores).Draw(t, "store"), modelMember{
+		owner: rapid.Bool().Draw(t, "owner"), delegate: rapid.IntRange(0, 3).Draw(t, "delegate") > 0,
+		scopes: of(rapid.SliceOfDistinct(rapid.SampledFrom(storeScopes), rapid.ID[string]).Draw(t, "scopes")...)})
+}
+
+func (m *model) drop(t *rapid.T) {
+	store := rapid.SampledFrom(m.stores).Draw(t, "store")
+	err := m.w.DropMembership(context.Background(), command, m.user, store)
+	if _, is := m.members[store]; !is {
+		wantReason(t, err, oauth.NoSuch)
+		return
+	}
+	noErr(t, err)
+	delete(m.members, store)
+}
+
+func (m *model) suspendStore(t *rapid.T) {
+	store := rapid.SampledFrom(m.stores).Draw(t, "store")
+	status := oauth.Suspended
+	if m.closed[store] {
+		status = oauth.Active
+	}
+	noErr(t, m.w.PutStore(context.Background(), command, oauth.Store{ID: store, Name: store, Status: status}))
+	m.closed[store] = !m.closed[store]
+}
+
+func (m *model) change(t *rapid.T, do func(context.Context, oauth.Actor, string) error, to oauth.GrantStatus, from ...oauth.GrantStatus) {
+	g := m.pick(t)
+	err := do(context.Background(), command, g.id)
+	if !slices.Contains(from, g.status) {
+		wantReason(t, err, oauth.Changed)
+		return
+	}
+	noErr(t, err)
+	g.status = to
+}
+
+func (m *model) suspend(t *rapid.T) { m.change(t, m.w.SuspendGrant, oauth.GrantOnHold, oauth.Live) }
+func (m *model) resume(t *rapid.T)  { m.change(t, m.w.ResumeGrant, oauth.Live, oauth.GrantOnHold) }
+func (m *model) revoke(t *rapid.T) {
+	m.change(t, m.w.RevokeGrant, oauth.GrantIsRevoked, oauth.Live, oauth.GrantOnHold)
+}
+
+func (m *model) revokeKey(t *rapid.T) {
+	if len(m.keys) == 0 {
+		t.Skip("no key")
+	}
+	k := m.keys[rapid.IntRange(0, len(m.keys)-1).Draw(t, "key")]
+	noErr(t, m.w.Revoke(context.Background(), m.apps[k.grant.app].auth(), k.token.Reveal()))
+	k.dead = true
+}
+
+func (m *model) suspendUser(t *rapid.T) {
+	if m.onHold {
+		noErr(t, m.w.ResumeUser(context.Background(), command, m.user))
+	} else if rapid.IntRange(0, 2).Draw(t, "really") == 0 {
+		noErr(t, m.w.SuspendUser(context.Background(), command, m.user))
+	} else {
+		t.Skip("not now")
+	}
+	m.onHold = !m.onHold
+}
