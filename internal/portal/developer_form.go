@@ -72,20 +72,20 @@ func (v *appFormView) fill(c *oauth.Catalogue, language string, form oauth.Clien
 		}
 	}
 	v.Groups = scopeGroups(c, language, form.Scopes)
-	for _, field := range v.fields() {
+	add := func(field, label string, number int) {
 		if m := errs[field]; m != "" {
-			v.Mistakes = append(v.Mistakes, mistake{field, m})
+			v.Mistakes = append(v.Mistakes, mistake{field, label, m, number})
 		}
 	}
-}
-
-// fields lists the ids of the form's fields in the order of the page.
-func (v *appFormView) fields() []string {
-	ids := []string{"name", "kind"}
+	add("name", "form.name", 0)
+	add("kind", "form.kind", 0)
 	for _, row := range slices.Concat(v.Redirect, v.Spare) {
-		ids = append(ids, row.ID)
+		add(row.ID, "form.redirect", row.Number)
 	}
-	return append(ids, "scope", "homepage", "privacy", "terms")
+	add("scope", "form.scopes", 0)
+	add("homepage", "form.homepage", 0)
+	add("privacy", "form.privacy", 0)
+	add("terms", "form.terms", 0)
 }
 
 // scopeGroups lays the whole catalogue out for choosing.

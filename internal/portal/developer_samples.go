@@ -48,7 +48,7 @@ func samples(at addresses, c *oauth.Client) []sampleView {
 		v := sampleView{Name: language.name, Open: len(views) == 0}
 		for i, step := range language.steps {
 			id := "sample-" + strings.ToLower(language.name) + "-" + strconv.Itoa(i+1)
-			v.Steps = append(v.Steps, sampleStep{"step." + step.caption, copyView{id, step.code.text(d), "step." + step.caption}})
+			v.Steps = append(v.Steps, sampleStep{"step." + step.caption, step.caption == "authorize", copyView{id, step.code.text(d), "step." + step.caption}})
 		}
 		views = append(views, v)
 	}

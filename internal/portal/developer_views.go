@@ -117,8 +117,11 @@ type scopeRow struct {
 	Use string
 }
 
-// mistake links the summary above a form to the field.
-type mistake struct{ Field, Message string }
+// mistake links the summary above a form to the field, which Label names.
+type mistake struct {
+	Field, Label, Message string
+	Number                int
+}
 
 // secretView is the only page that ever shows a secret.
 type secretView struct {
@@ -176,6 +179,7 @@ type sampleView struct {
 
 type sampleStep struct {
 	Caption string // message id
+	Wrap    bool   // one long line
 	Code    copyView
 }
 

@@ -385,7 +385,7 @@ func (p *Portal) operatorGrants(w http.ResponseWriter, r *http.Request, o *opera
 	names := p.names(r, o)
 	kept := queryOf("user", filter.UserID, "app", filter.ClientID, "store", filter.StoreID)
 	view := operatorGrantsView{Rail: operatorRail("/operator/grants"), Result: p.operatorResult(r, o), Live: filter.OnlyLive, Search: searchView{Action: "/operator/grants", Clear: "/operator/grants"}}
-	for _, n := range []narrowed{{"grants.app", "app", filter.ClientID}, {"grants.user", "user", filter.UserID}, {"grants.store", "store", filter.StoreID}} {
+	for _, n := range []narrowed{{"filter.app", "app", filter.ClientID}, {"filter.user", "user", filter.UserID}, {"filter.store", "store", filter.StoreID}} {
 		view.Search.Narrowed = append(view.Search.Narrowed, n)
 	}
 	if filter.OnlyLive {
@@ -433,7 +433,7 @@ func (p *Portal) operatorEvents(w http.ResponseWriter, r *http.Request, o *opera
 		return
 	}
 	view := operatorEventsView{Rail: operatorRail("/operator"), Search: searchView{Action: "/operator", Clear: "/operator", Narrowed: []narrowed{
-		{"grants.app", "app", filter.ClientID}, {"grants.user", "user", filter.UserID}, {"events.grant", "grant", filter.GrantID}}}}
+		{"filter.app", "app", filter.ClientID}, {"filter.user", "user", filter.UserID}, {"filter.grant", "grant", filter.GrantID}}}}
 	kept := queryOf("app", filter.ClientID, "user", filter.UserID, "grant", filter.GrantID)
 	if filter.Before != "" {
 		view.Pager.Newer = strings.TrimSuffix("/operator?"+kept.Encode(), "?")
@@ -478,7 +478,7 @@ func (p *Portal) eventRow(e *oauth.Event, names *names) (operatorEvent, error) {
 		row.Actor = "actor.nobody"
 	}
 	for _, s := range [][2]string{{"client", e.ClientID}, {"user", e.UserID}, {"store", e.StoreID}, {"grant", e.GrantID}} {
-		if s[1] == "" || err != nil {
+		if s[1] == "" || err != nil || s[1] == id && row.Who.Href != "" { // who did it is named already
 			continue
 		}
 		var v subjectView

@@ -253,6 +253,13 @@ func TestShots(t *testing.T) {
 		}
 	}
 	for name := range pages {
+		if strings.HasPrefix(name, "en/developer-") || strings.HasPrefix(name, "en/operator-") { // long: whole pages
+			for _, width := range []int64{360, 768, 1440} {
+				shot(name, "light", width, 900, true)
+				shot(name, "dark", width, 900, true)
+			}
+			continue
+		}
 		shot(name, "light", 360, 740, false)
 		if strings.HasPrefix(name, "en/") {
 			shot(name, "dark", 360, 740, false)
