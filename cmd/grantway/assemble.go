@@ -94,9 +94,9 @@ func (n *node) serve(ctx context.Context, l net.Listener, grace time.Duration) e
 	return err
 }
 
-// noticeShare is the part of the grace in which requests are still taken while
-// readiness fails: 3 s of 30.
-const noticeShare = 10
+// notice is how long requests are still taken while readiness fails: 3 s of a
+// grace of 30.
+func notice(grace time.Duration) time.Duration { return min(grace/10, 5*time.Second) }
 
 func serve(ctx context.Context, s *http.Server, l net.Listener, grace time.Duration, draining func()) error {
 	failed := make(chan error, 1)
@@ -115,7 +115,7 @@ func serve(ctx context.Context, s *http.Server, l net.Listener, grace time.Durat
 	select {
 	case err := <-failed:
 		return err
-	case <-time.After(grace / noticeShare):
+	case <-time.After(notice(grace)):
 	}
 	err := s.Shutdown(drain)
 	if errors.Is(err, context.DeadlineExceeded) {

@@ -64,7 +64,7 @@ func (f *front) route(w http.ResponseWriter, r *http.Request) {
 		f.machines.ServeHTTP(w, r)
 	// A ServeMux would answer with a redirect that repeats the path, and with it
 	// whatever credential somebody put there.
-	case p != "/" && path.Clean(p) != strings.TrimSuffix(p, "/") || !strings.HasPrefix(p, "/"):
+	case !clean(p):
 		http.Error(w, "There is nothing at this address.", http.StatusNotFound)
 	case p == "/healthz":
 		r.Pattern = p
@@ -77,6 +77,12 @@ func (f *front) route(w http.ResponseWriter, r *http.Request) {
 	default:
 		f.people.ServeHTTP(w, r)
 	}
+}
+
+// clean reports whether p is a path as a ServeMux would leave it.
+func clean(p string) bool {
+	c := path.Clean(p)
+	return strings.HasPrefix(p, "/") && (p == c || c != "/" && p == c+"/")
 }
 
 // readyz says whether requests should be sent here: not while draining, and not

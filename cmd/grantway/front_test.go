@@ -1,0 +1,199 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/grantway/grantway/internal/config"
+	"github.com/grantway/grantway/internal/demo"
+	"github.com/grantway/grantway/internal/oauth"
+	"github.com/grantway/grantway/internal/sqlstore"
+
+	"crypto/rand"
+)
+
+func testFront(t *testing.T, pages http.HandlerFunc) (*front, *bytes.Buffer) {
+	t.Helper()
+	log := &bytes.Buffer{}
+	return &front{
+		machines: pages, people: pages, ready: func(context.Context) error { return nil },
+		log: slog.New(slog.NewJSONHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+	}, log
+}
+
+const canary = "canary-2b7e151628aed2a6abf7158809cf4f3c"
+
+// A panic is a 500 that names the request, and its log line holds neither the path
+// nor the value, which may quote it.
+func TestFront_Panic(t *testing.T) {
+	for name, value := range map[string]any{"text": canary, "error": fmt.Errorf("bad code %s", canary), "nil map": nil} {
+		t.Run(name, func(t *testing.T) {
+			f, log := testFront(t, func(w http.ResponseWriter, r *http.Request) {
+				if value == nil {
+					var m map[string]int
+					m[canary] = 1
+				}
+				panic(value)
+			})
+			for _, target := range []string{"/oauth2/a/exchange/" + canary, "/page/" + canary + "?code=" + canary, "/oauth/" + canary} {
+				log.Reset()
+				w := httptest.NewRecorder()
+				f.ServeHTTP(w, httptest.NewRequest("GET", target, nil))
+				id := w.Header().Get("X-Request-Id")
+				if w.Code != http.StatusInternalServerError || id == "" || !strings.Contains(w.Body.String(), id) {
+					t.Errorf("%d, id %q, %s", w.Code, id, w.Body)
+				}
+				if strings.Contains(w.Body.String(), canary) || strings.Contains(log.String(), canary) {
+					t.Errorf("the path or the value came out:\n%s\n%s", w.Body, log)
+				}
+				if strings.Count(log.String(), id) != 2 || !strings.Contains(log.String(), `"msg":"panic"`) || !strings.Contains(log.String(), `"status":500`) {
+					t.Errorf("the log does not tell of it: %s", log)
+				}
+			}
+		})
+	}
+}
+
+func TestFront_RequestID(t *testing.T) {
+	f, log := testFront(t, func(w http.ResponseWriter, r *http.Request) {
+		if oauth.RequestID(r.Context()) != w.Header().Get("X-Request-Id") {
+			t.Error("events would carry another id than the answer")
+		}
+		w.WriteHeader(http.StatusTeapot)
+	})
+	seen := map[string]bool{}
+	for _, target := range []string{"/", "/healthz", "/readyz", "/a//b", "/oauth/token", "/oauth2/a/exchange/c", "/page"} {
+		r := httptest.NewRequest("GET", target, nil)
+		r.Header.Set("X-Request-Id", canary) // of a stranger: not taken over
+		w := httptest.NewRecorder()
+		f.ServeHTTP(w, r)
+		id := w.Header().Get("X-Request-Id")
+		if len(id) != 16 || seen[id] {
+			t.Errorf("%s: id %q", target, id)
+		}
+		seen[id] = true
+		if !strings.Contains(log.String(), `"request_id":"`+id+`"`) {
+			t.Errorf("%s: not in the log", target)
+		}
+	}
+	if strings.Contains(log.String(), canary) {
+		t.Error("a client's header is in the log")
+	}
+}
+
+func TestFront_StrictTransportSecurity_RFC6797_7_2(t *testing.T) {
+	f, _ := testFront(t, func(w http.ResponseWriter, r *http.Request) {})
+	for _, https := range []bool{true, false} {
+		f.https = https
+		for _, target := range []string{"/", "/healthz", "/a//b", "/oauth2/a/exchange/c"} {
+			w := httptest.NewRecorder()
+			f.ServeHTTP(w, httptest.NewRequest("GET", target, nil))
+			if got := w.Header().Get("Strict-Transport-Security") != ""; got != https {
+				t.Errorf("%s with https %v: header %v", target, https, got)
+			}
+		}
+	}
+}
+
+func TestFront_Health(t *testing.T) {
+	f, log := testFront(t, func(http.ResponseWriter, *http.Request) {})
+	check := func(path string, status int, text string) {
+		t.Helper()
+		w := httptest.NewRecorder()
+		f.ServeHTTP(w, httptest.NewRequest("GET", path, nil))
+		if w.Code != status || strings.TrimSpace(w.Body.String()) != text {
+			t.Errorf("%s: %d %s", path, w.Code, w.Body)
+		}
+	}
+	check("/healthz", 200, "ok")
+	check("/readyz", 200, "ready")
+	f.ready = func(context.Context) error { return errors.New("disk gone") }
+	check("/healthz", 200, "ok")
+	check("/readyz", 503, "database")
+	if !strings.Contains(log.String(), "disk gone") {
+		t.Error("the operator is not told why")
+	}
+	f.draining.Store(true)
+	check("/healthz", 200, "ok")
+	check("/readyz", 503, "draining")
+}
+
+// testNode is everything but the process, with an https issuer.
+func testNode(t *testing.T, log io.Writer) *node {
+	t.Helper()
+	store, err := sqlstore.Open(t.Context(), filepath.Join(t.TempDir(), "test.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { store.Close() })
+	if err := store.Migrate(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	text, err := oauth.NewKeyRing(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ring, err := oauth.ParseKeyRing(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	catalogue, err := config.ParseCatalogue(demo.Catalogue)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, err := assemble(t.Context(), parts{store: store, issuer: "https://id.example.com", audience: "https://api.example.com", ring: ring, catalogue: catalogue,
+		log: slog.New(slog.NewJSONHandler(log, nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// A redirect that repeats a path would repeat a credential in it, and one to a
+// path that starts with two slashes would leave the origin (attack G1, DESIGN:
+// URLs).
+func TestFront_PathsNeverRedirect(t *testing.T) {
+	log := &bytes.Buffer{}
+	server := httptest.NewServer(testNode(t, log).front)
+	t.Cleanup(server.Close)
+	const app = "/oauth2/11111111-2222-4333-8444-555555555555/exchange"
+	for _, path := range []string{
+		"//", "//evil.example/", "//evil.example/%2e%2e", "/..", "/../", "/../x", "/a/../b", "/a//b", "/./a", "/a/.", "/%2e%2e/x", "/a%2f%2fb", "/a%2f..%2fb", "/%2f", "/%2f/evil.example",
+		"/oauth//token", "/oauth/../sign-in", "/oauth/token/", "/oauth/./token", "/.well-known//openid-configuration", "/sign-in/", "/developer//", "/operator/../", "/assets/../x",
+		app + "/" + canary + "/", app + "//" + canary, app + "/../" + canary, app + "/%2e%2e/" + canary, app + "/%2f" + canary, app + "/a%2fb;" + canary, "/oauth2//exchange/" + canary, "/oauth2/../x/" + canary,
+		"/oauth2", "/oauth2/", "//oauth2/x/exchange/" + canary, "/x/../oauth2/a/exchange/" + canary, "/%6fauth2/a/exchange/" + canary, "/auth/authorize/", "/auth//authorize", "/;" + canary, "/connected-apps;" + canary,
+	} {
+		conn, err := net.Dial("tcp", server.Listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: evil.example\r\nUser-Agent: test\r\nConnection: close\r\n\r\n", path)
+		resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		if err != nil {
+			t.Fatalf("%s: %v", path, err)
+		}
+		resp.Body.Close()
+		conn.Close()
+		if resp.StatusCode < 400 || resp.StatusCode >= 500 || resp.Header.Get("Location") != "" {
+			t.Errorf("%s: %d, Location %q", path, resp.StatusCode, resp.Header.Get("Location"))
+		}
+	}
+	server.Close()
+	if strings.Contains(log.String(), canary) || strings.Contains(log.String(), "evil") {
+		t.Errorf("a path is in the log:\n%s", log)
+	}
+	if !strings.Contains(log.String(), `"route":"/oauth2/{appId}/exchange/{code}"`) {
+		t.Error("the exchange is not named by its template")
+	}
+}

@@ -1,0 +1,103 @@
+package main
+
+import (
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"grantway": main})
+}
+
+// TestScript runs testdata/script. Beside testscript's own commands there are
+//
+//	serve [flags]         start grantway serve on a free port, wait until it is ready; sets $ADDRESS, logs to serve.log
+//	stop                  send SIGTERM and wait: it must exit with 0
+//	keep VAR key          set $VAR to the value of key in the JSON object of the last standard output
+//	code N program args   run a program, which must exit with N
+//	lines N               the last standard error has N lines
+//	mode NAME 0600        the file has exactly these permissions
+func TestScript(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata/script",
+		RequireExplicitExec: true,
+		RequireUniqueNames:  true,
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"serve": scriptServe, "stop": scriptStop, "keep": scriptKeep, "code": scriptCode, "lines": scriptLines, "mode": scriptMode,
+		},
+		Condition: func(cond string) (bool, error) { return cond == "root" && os.Geteuid() == 0, nil },
+		Setup: func(e *testscript.Env) error {
+			e.Values["server"] = new(*process)
+			e.Setenv("CATALOGUE", catalogueFile(t))
+			return nil
+		},
+	})
+}
+
+func catalogueFile(t *testing.T) string {
+	name, err := filepath.Abs("../../internal/demo/catalogue.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return name
+}
+
+func scriptServe(ts *testscript.TestScript, neg bool, args []string) {
+	p, err := startServe(ts.MkAbs("."), args...)
+	ts.Check(err)
+	*ts.Value("server").(**process) = p
+	ts.Setenv("ADDRESS", strings.TrimPrefix(p.url, "http://"))
+	ts.Defer(p.kill)
+}
+
+func scriptStop(ts *testscript.TestScript, neg bool, args []string) {
+	p := *ts.Value("server").(**process)
+	if p == nil {
+		ts.Fatalf("nothing was started")
+	}
+	ts.Check(p.stop())
+}
+
+func scriptKeep(ts *testscript.TestScript, neg bool, args []string) {
+	var doc map[string]any
+	ts.Check(json.Unmarshal([]byte(ts.ReadFile("stdout")), &doc))
+	value, ok := doc[args[1]].(string)
+	if !ok || value == "" {
+		ts.Fatalf("no text %s in %s", args[1], ts.ReadFile("stdout"))
+	}
+	ts.Setenv(args[0], value)
+}
+
+func scriptCode(ts *testscript.TestScript, neg bool, args []string) {
+	err := ts.Exec(args[1], args[2:]...)
+	got := "0"
+	if exit, ok := err.(*exec.ExitError); ok {
+		got = strings.TrimPrefix(exit.String(), "exit status ")
+	} else {
+		ts.Check(err)
+	}
+	if got != args[0] {
+		ts.Fatalf("exit code %s, want %s", got, args[0])
+	}
+}
+
+func scriptLines(ts *testscript.TestScript, neg bool, args []string) {
+	text := ts.ReadFile("stderr")
+	if got := strings.Count(text, "\n"); args[0] != string(rune('0'+got)) {
+		ts.Fatalf("%d lines, want %s:\n%s", got, args[0], text)
+	}
+}
+
+func scriptMode(ts *testscript.TestScript, neg bool, args []string) {
+	info, err := os.Stat(ts.MkAbs(args[0]))
+	ts.Check(err)
+	if got := info.Mode().Perm().String(); got != "-rw-------" || args[1] != "0600" {
+		ts.Fatalf("%s is %s", args[0], got)
+	}
+}
