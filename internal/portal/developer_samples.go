@@ -154,13 +154,15 @@ import (
 	"golang.org/x/oauth2"
 )
 
+{{- $pad := ""}}{{if .Secret}}{{$pad = " "}}{{end}}
+
 var config = oauth2.Config{
-	ClientID:     {{q .ClientID}},
+	ClientID:    {{$pad}}{{q .ClientID}},
 {{- if .Secret}}
 	ClientSecret: os.Getenv("CLIENT_SECRET"),
 {{- end}}
-	RedirectURL:  {{q .Redirect}},
-	Scopes:       []string{ {{- range $i, $s := .Scopes}}{{if $i}}, {{end}}{{q $s}}{{end -}} },
+	RedirectURL: {{$pad}}{{q .Redirect}},
+	Scopes:      {{$pad}}[]string{ {{- range $i, $s := .Scopes}}{{if $i}}, {{end}}{{q $s}}{{end -}} },
 	Endpoint: oauth2.Endpoint{
 		AuthURL:   {{q .Authorize}},
 		TokenURL:  {{q .Token}},

@@ -236,7 +236,7 @@ func (s *screen) form(label string) (action string, values url.Values) {
 			case "input":
 				_, checked := attr(n, "checked")
 				_, disabled := attr(n, "disabled")
-				if kind, _ := attr(n, "type"); !disabled && (kind != "checkbox" || checked) {
+				if kind, _ := attr(n, "type"); !disabled && (kind != "checkbox" && kind != "radio" || checked) {
 					v.Add(name, value)
 				}
 			}

@@ -1,0 +1,334 @@
+package portal
+
+import (
+	"context"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"net/http"
+	"net/url"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/grantway/grantway/internal/oauth"
+	"github.com/grantway/grantway/internal/people"
+)
+
+// operator signs in an operator called boss.
+func (s *site) operator() *browser {
+	s.t.Helper()
+	if _, err := s.portal.people.CreateAccount(context.Background(), system, people.NewAccount{ID: "boss", Name: "Boss", Email: "boss@nordlicht.example", Password: password, Operator: true}); err != nil {
+		s.t.Fatal(err)
+	}
+	b := s.browser()
+	b.open("/sign-in")
+	b.signIn("boss")
+	return b
+}
+
+var operatorPages = []string{"/operator", "/operator/apps", "/operator/users", "/operator/stores", "/operator/grants", "/operator/do/suspend-app?id=x", "/operator/do/suspend-user?id=jonas", "/operator/do/revoke-grant?id=x"}
+
+// TestOperator_PagesAreNotThereForOthers_B4: to strangers and users alike the answer is that of any unknown address.
+func TestOperator_PagesAreNotThereForOthers_B4(t *testing.T) {
+	s := newSite(t)
+	jonas := s.developer("jonas", "/developer")
+	c, _ := jonas.create()
+	stranger := s.browser()
+	for name, b := range map[string]*browser{"user": jonas, "stranger": stranger} {
+		b.open("/nothing-here")
+		lost := b.body
+		for _, path := range append(operatorPages, "/operator/", "/operator/apps/x") {
+			b.open(path)
+			if b.status != http.StatusNotFound || b.body != lost {
+				t.Errorf("%s: %s: %d, another page than for an unknown address: %t", name, path, b.status, b.body != lost)
+			}
+		}
+		for what := range deeds {
+			b.post("/operator/do/"+what, url.Values{"id": {c.ID}}, s.url)
+			if b.status != http.StatusNotFound || b.body != lost {
+				t.Errorf("%s: POST %s: %d", name, what, b.status)
+			}
+		}
+		b.post("/operator", nil, s.url)
+		if b.status != http.StatusNotFound || b.body != lost {
+			t.Errorf("%s: POST /operator: %d", name, b.status)
+		}
+	}
+	if got, err := s.server.MyClient(context.Background(), system, c.ID); err != nil || got.Status != oauth.Active || got.Settings.Verified {
+		t.Errorf("something was done: %+v, %v", got, err)
+	}
+}
+
+func TestOperator_FormsFromAnotherOrigin(t *testing.T) {
+	s := newSite(t)
+	b := s.operator()
+	s.user("mara", 1)
+	c := s.app("Shelfmate", "stores.view")
+	for what := range deeds {
+		for _, id := range []string{c.ID, "mara"} {
+			b.post("/operator/do/"+what, url.Values{"id": {id}}, "https://evil.example")
+			b.sees(http.StatusForbidden, "This form came from another site")
+		}
+	}
+	u, err := s.server.User(context.Background(), system, "mara")
+	if err != nil || u.Status != oauth.Active {
+		t.Errorf("something was done: %+v, %v", u, err)
+	}
+}
+
+func TestOperator_AppIsSuspendedResumedAndVerified(t *testing.T) {
+	s := newSite(t)
+	b := s.operator()
+	c := s.app("Shelfmate", "stores.view")
+	s.app("Ledger Line", "stores.view")
+	status := func() *oauth.Client {
+		c, err := s.server.MyClient(context.Background(), system, c.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	b.open("/operator/apps?q=SHELF")
+	b.sees(http.StatusOK, "Shelfmate", c.ID, "Not verified")
+	if strings.Contains(b.body, "Ledger Line") {
+		t.Error("the search finds too much")
+	}
+	for _, q := range []string{c.ID, "elfma"} {
+		b.open("/operator/apps?q=" + url.QueryEscape(q))
+		b.sees(http.StatusOK, "Shelfmate")
+	}
+	b.open("/operator/apps?q=nothing")
+	b.sees(http.StatusOK, "No app found")
+
+	b.open("/operator/apps")
+	b.press("Verify Shelfmate")
+	b.sees(http.StatusOK, "Shelfmate carries your badge now.", "Take badge off Shelfmate")
+	if !status().Settings.Verified {
+		t.Error("not verified")
+	}
+	b.press("Take badge off Shelfmate")
+	b.sees(http.StatusOK, "Shelfmate no longer carries your badge.")
+	if status().Settings.Verified {
+		t.Error("still verified")
+	}
+
+	if action, _ := b.form("Suspend Shelfmate"); action != "" {
+		t.Error("suspending does not ask first")
+	}
+	b.open("/operator/do/suspend-app?id=" + c.ID)
+	b.sees(http.StatusOK, "Suspend Shelfmate?", "refused at once")
+	if status().Status != oauth.Active {
+		t.Error("looking suspends")
+	}
+	b.press("Suspend")
+	b.sees(http.StatusOK, "Shelfmate is suspended.", "Resume Shelfmate")
+	if status().Status != oauth.Suspended {
+		t.Error("not suspended")
+	}
+	b.post("/operator/do/suspend-app", url.Values{"id": {c.ID}}, s.url)
+	b.sees(http.StatusOK, "It was so already.")
+	b.press("Resume Shelfmate")
+	b.sees(http.StatusOK, "Shelfmate works again")
+	if status().Status != oauth.Active {
+		t.Error("not resumed")
+	}
+	b.open("/operator")
+	b.sees(http.StatusOK, "App suspended client.suspended by the operator boss@nordlicht.example App Shelfmate", "App resumed")
+}
+
+func TestOperator_UserIsSuspendedAndNeverOneself(t *testing.T) {
+	s := newSite(t)
+	b := s.operator()
+	s.user("usr_mara", 0)
+	mara := s.browser()
+	mara.open("/sign-in")
+	mara.signIn("usr_mara")
+	mara.sees(http.StatusOK, "Connected apps")
+
+	b.open("/operator/users?q=usr_mara") // an id with a character that patterns know
+	b.sees(http.StatusOK, "usr_mara@nordlicht.example")
+	b.open("/operator/users")
+	b.sees(http.StatusOK, "boss@nordlicht.example", "This is you", "usr_mara@nordlicht.example")
+	if strings.Contains(b.body, "suspend-user?id=boss") || !strings.Contains(b.body, "suspend-user?id=usr_mara") {
+		t.Error("the wrong people can be suspended")
+	}
+	b.post("/operator/do/suspend-user", url.Values{"id": {"boss"}}, s.url)
+	if b.status != http.StatusNotFound {
+		t.Errorf("suspending oneself: %d", b.status)
+	}
+	b.open("/operator/do/suspend-user?id=usr_mara")
+	b.sees(http.StatusOK, "Suspend usr_mara@nordlicht.example?")
+	b.press("Suspend")
+	b.sees(http.StatusOK, "usr_mara@nordlicht.example is suspended")
+	mara.open("/connected-apps")
+	if mara.status == http.StatusOK && mara.address.Path == "/connected-apps" {
+		t.Error("a suspended person goes on")
+	}
+	b.press("Resume usr_mara@nordlicht.example")
+	b.sees(http.StatusOK, "can sign in again")
+	b.open("/operator/users?q=nobody")
+	b.sees(http.StatusOK, "No user found")
+}
+
+func TestOperator_GrantsAreFilteredAndRevoked(t *testing.T) {
+	s := newSite(t)
+	b := s.operator()
+	s.user("mara", 2)
+	s.user("nils", 1)
+	shelf, ledger := s.app("Shelfmate", "stores.view"), s.app("Ledger Line", "user.view")
+	connect := func(user string, c *oauth.Client, stores ...string) {
+		t.Helper()
+		customer := s.browser()
+		customer.open(ask(c))
+		customer.signIn(user)
+		customer.press("Allow", stores...)
+		s.redeem(c, customer.returned().Get("code"))
+	}
+	connect("mara", shelf, "mara-1")
+	connect("nils", shelf, "nils-1")
+	connect("mara", ledger)
+	for query, want := range map[string]map[string]bool{
+		"":                              {"Store mara-1": true, "Store nils-1": true, "Ledger Line": true},
+		"?user=mara":                    {"Store mara-1": true, "Store nils-1": false, "Ledger Line": true},
+		"?app=" + shelf.ID:              {"Store mara-1": true, "Store nils-1": true, "Ledger Line": false},
+		"?store=nils-1":                 {"Store mara-1": false, "Store nils-1": true, "Ledger Line": false},
+		"?user=nils&app=" + ledger.ID:   {"Store mara-1": false, "Store nils-1": false, "No connection found": true},
+		"?user=%20mara%20&store=mara-1": {"Store mara-1": true, "Ledger Line": false},
+	} {
+		b.open("/operator/grants" + query)
+		for text, there := range want {
+			if strings.Contains(textOf(b.doc), text) != there {
+				t.Errorf("%s: %q there: %t", query, text, !there)
+			}
+		}
+	}
+	grant := s.grants("nils")[0].ID
+	b.open("/operator/do/revoke-grant?id=" + grant)
+	b.sees(http.StatusOK, "Revoke this connection?", grant)
+	b.press("Revoke")
+	b.sees(http.StatusOK, "is revoked. Its keys are refused from this moment on.")
+	if strings.Contains(textOf(b.doc), "Store nils-1") || s.grants("nils")[0].Status != oauth.GrantIsRevoked || s.grants("mara")[0].Status == oauth.GrantIsRevoked {
+		t.Error("the wrong one ended, or none")
+	}
+	b.post("/operator/do/revoke-grant", url.Values{"id": {grant}}, s.url)
+	b.sees(http.StatusOK, "It was so already.")
+	b.open("/operator/grants?all=1&user=nils")
+	b.sees(http.StatusOK, "Revoked", "Show live ones only")
+
+	b.open("/operator/stores?q=store%20nils")
+	b.sees(http.StatusOK, "nils-1.example")
+	if strings.Contains(b.body, "mara-1") {
+		t.Error("the search for stores finds too much")
+	}
+}
+
+// TestOperator_EventsGoBackToTheFirst follows "Next" to the end: every event once, newest first.
+func TestOperator_EventsGoBackToTheFirst(t *testing.T) {
+	s := newSite(t)
+	b := s.operator()
+	for i := range rowsPerPage {
+		if err := s.server.PutStore(context.Background(), system, oauth.Store{ID: "s" + strconv.Itoa(i), Name: "Store"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	all, err := s.server.Events(context.Background(), system, oauth.EventFilter{Limit: 1000})
+	if err != nil || len(all) <= rowsPerPage {
+		t.Fatal(len(all), err)
+	}
+	var seen []string
+	for path := "/operator"; path != ""; {
+		b.open(path)
+		page := strings.Split(b.body, `<li class="event`)
+		for _, row := range page[1:] {
+			_, id, _ := strings.Cut(row, `id="`)
+			id, _, _ = strings.Cut(id, `"`)
+			seen = append(seen, id)
+		}
+		_, rest, more := strings.Cut(b.body, `href="/operator?before=`)
+		path = ""
+		if more {
+			before, _, _ := strings.Cut(rest, `"`)
+			path = "/operator?before=" + before
+		}
+	}
+	if len(seen) != len(all) {
+		t.Fatalf("%d events seen, %d there are", len(seen), len(all))
+	}
+	for i := range all {
+		if seen[i] != all[i].ID {
+			t.Fatalf("event %d is %s, want %s", i, seen[i], all[i].ID)
+		}
+	}
+	b.open("/operator?user=boss")
+	b.sees(http.StatusOK, "Account created user.created")
+	if strings.Contains(b.body, "store.put") {
+		t.Error("the filter lets stores through")
+	}
+}
+
+func TestOperator_EventOfADeletedAppAndAnUnknownKind(t *testing.T) {
+	s := newSite(t)
+	b := s.operator()
+	c := s.app("Shelfmate", "stores.view")
+	if err := s.server.DeleteClient(context.Background(), system, c.ID, "Shelfmate"); err != nil {
+		t.Fatal(err)
+	}
+	b.open("/operator?app=" + c.ID)
+	b.sees(http.StatusOK, "App deleted client.deleted by the server itself App "+c.ID)
+	row, err := s.portal.eventRow(&oauth.Event{Kind: "moon.rose", Actor: "", At: time.Now()}, nil)
+	if err != nil || row.Words != "event.other" || row.Kind != "moon.rose" {
+		t.Errorf("%+v, %v", row, err)
+	}
+}
+
+// TestOperator_EveryKindIsInWords reads the kinds off the source: one without a sentence would be called "something else".
+func TestOperator_EveryKindIsInWords(t *testing.T) {
+	r := sampleRenderer(t, shop)
+	found := 0
+	for _, folder := range []string{"../oauth", "../people"} {
+		sources, err := filepath.Glob(folder + "/*.go")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, source := range sources {
+			file, err := parser.ParseFile(token.NewFileSet(), source, nil, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ast.Inspect(file, func(n ast.Node) bool {
+				spec, ok := n.(*ast.ValueSpec)
+				if !ok || len(spec.Names) != 1 || len(spec.Values) != 1 || !strings.HasPrefix(spec.Names[0].Name, "Event") {
+					return true
+				}
+				if value, ok := spec.Values[0].(*ast.BasicLit); ok && value.Kind == token.STRING {
+					kind, _ := strconv.Unquote(value.Value)
+					found++
+					if !r.says("event." + kind) {
+						t.Errorf("%s has no words", kind)
+					}
+				}
+				return true
+			})
+		}
+	}
+	if found < 30 {
+		t.Errorf("only %d kinds found", found)
+	}
+}
+
+func TestOperator_DeedsAreInWords(t *testing.T) {
+	r := sampleRenderer(t, shop)
+	for what, d := range deeds {
+		for _, id := range []string{"do." + inID(what), "did." + inID(what)} {
+			if !r.says(id) {
+				t.Errorf("no message %s", id)
+			}
+		}
+		if d.asks && (!r.says("ask."+inID(what)) || !r.says("ask."+inID(what)+"_what")) {
+			t.Errorf("%s asks without words", what)
+		}
+	}
+}
