@@ -94,8 +94,12 @@ func TestMetadata_RFC8414(t *testing.T) {
 	}
 	for _, method := range m.TokenAuth {
 		for _, grant := range m.GrantTypes {
-			a := of(method)
-			form := grants[grant](a)
+			a, ask := of(method), grants[grant]
+			if ask == nil || present[method] == nil {
+				t.Errorf("%s by %s: unknown to this test", grant, method)
+				continue
+			}
+			form := ask(a)
 			form.Set("grant_type", grant)
 			header := present[method](oauth.ClientAuth{ID: a.id, Secret: a.secret}, form)
 			if got := w.post(path(m.Token), form, header...); got.status != http.StatusOK {

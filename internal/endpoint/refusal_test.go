@@ -111,6 +111,7 @@ func (w *world) requests() map[string]*http.Request {
 	secret := w.exchange.secret.Reveal()
 	authorization := basic(w.standard.id, w.standard.secret.Reveal())
 	key, refresh := w.key(w.standard)
+	ended, _ := w.key(w.standard) // the requests come in any order
 	direct := url.Values{"client_id": {w.direct.id}, "redirect_uri": {oauth.OutOfBand}, "response_type": {"code"}, "state": {"xyz"},
 		"code_challenge": {challenge}, "code_challenge_method": {"S256"}}
 	redeem := url.Values{"grant_type": {"authorization_code"}, "code_verifier": {verifier}}
@@ -132,7 +133,7 @@ func (w *world) requests() map[string]*http.Request {
 		"token, direct, query": post("/api/oauth/token?"+and(redeem, "code", w.code(w.direct), "client_id", w.direct.id, "redirect_uri", oauth.OutOfBand).Encode(),
 			nil),
 		"refresh":          post("/oauth/token", url.Values{"grant_type": {"refresh_token"}, "refresh_token": {refresh}}, "Authorization", authorization),
-		"revoke":           post("/oauth/revoke", url.Values{"token": {key}}, "Authorization", authorization),
+		"revoke":           post("/oauth/revoke", url.Values{"token": {ended}}, "Authorization", authorization),
 		"introspect":       post("/oauth/introspect", url.Values{"token": {key}}, "Authorization", basic(w.api.ID, w.api.Secret.Reveal())),
 		"direct authorize": get("/api/oauth/authorize?" + direct.Encode()),
 		"direct authorize, an app that nobody knows": get("/api/oauth/authorize?" + and(direct, "client_id", "nobody").Encode()),
@@ -266,7 +267,6 @@ func TestLog_Canary(t *testing.T) {
 					r := httptest.NewRequest(method, path, strings.NewReader(body))
 					got := w.do(with(r, "Content-Type", kind, "Authorization", "Basic "+canary, "X-Client-Secret", canary, "User-Agent", canary,
 						"X-Code-Verifier", canary, "X-Api-Key", canary, "X-Dressipi-Jwt", canary))
-					delete(got.header, "State")
 					if strings.Contains(got.body, canary) && !strings.Contains(got.body, `"state":"`+canary) && !strings.Contains(got.body, "page for people") {
 						t.Errorf("%s %s repeats what was sent: %s", method, path, got.body)
 					}
