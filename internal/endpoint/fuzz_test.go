@@ -19,7 +19,7 @@ import (
 // encoded is read as a form would be, or refused (attack C8).
 func FuzzBasic(f *testing.F) {
 	for _, s := range [][2]string{{"id", "secret"}, {"a:b", "c:d"}, {"ümläut", "100%"}, {"a+b", "c d"}, {"%41", "&="}, {"", "x"}, {"x", ""}, {"\x00", "\xff"},
-		{"s6BhdRkqt3", "7Fjfp0ZBr1KtDRbnfVdmIw"}, {strings.Repeat("x", 4000), "y"}} {
+		{"s6BhdRkqt3", "7Fjfp0ZBr1KtDRbnfVdmIw"}} {
 		f.Add(s[0], s[1])
 	}
 	f.Fuzz(func(t *testing.T, id, secret string) {

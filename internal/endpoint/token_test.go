@@ -48,6 +48,7 @@ func TestToken_RFC6749_2_3_1(t *testing.T) {
 		{"Basic, no colon", "/oauth/token", refresh, nil, []string{"Authorization", raw(id)}, 401, "invalid_client"},
 		{"Basic, no base64", "/oauth/token", refresh, nil, []string{"Authorization", "Basic %%%"}, 401, "invalid_client"},
 		{"Basic, base64url without padding", "/oauth/token", refresh, nil, []string{"Authorization", "Basic " + base64.RawURLEncoding.EncodeToString([]byte("\xff\xff\xff:a"))}, 401, "invalid_client"},
+		{"Basic, 5 KiB", "/oauth/token", refresh, nil, []string{"Authorization", basic(id, strings.Repeat("x", 5<<10))}, 401, "invalid_client"},
 		{"Basic, a bare percent sign", "/oauth/token", refresh, nil, []string{"Authorization", raw(id + ":100%")}, 401, "invalid_client"},
 		{"in the body, wrong", "/oauth/token", refresh, url.Values{"client_id": {id}, "client_secret": {"wrong"}}, nil, 401, "invalid_client"},
 		{"no secret", "/oauth/token", refresh, url.Values{"client_id": {id}}, nil, 401, "invalid_client"},
