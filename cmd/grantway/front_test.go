@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -19,8 +20,6 @@ import (
 	"github.com/grantway/grantway/internal/demo"
 	"github.com/grantway/grantway/internal/oauth"
 	"github.com/grantway/grantway/internal/sqlstore"
-
-	"crypto/rand"
 )
 
 func testFront(t *testing.T, pages http.HandlerFunc) (*front, *bytes.Buffer) {
@@ -195,5 +194,15 @@ func TestFront_PathsNeverRedirect(t *testing.T) {
 	}
 	if !strings.Contains(log.String(), `"route":"/oauth2/{appId}/exchange/{code}"`) {
 		t.Error("the exchange is not named by its template")
+	}
+}
+
+// What net/http itself has to say may quote a request: of it only the fact is kept.
+func TestHTTPServer_OwnMessagesAreQuiet(t *testing.T) {
+	log := &bytes.Buffer{}
+	s := httpServer(http.NotFoundHandler(), slog.New(slog.NewJSONHandler(log, nil)))
+	s.ErrorLog.Printf("http: panic serving 127.0.0.1:1: bad code %s", canary)
+	if strings.Contains(log.String(), canary) || !strings.Contains(log.String(), `"level":"WARN","msg":"http server: http"`) {
+		t.Error(log)
 	}
 }

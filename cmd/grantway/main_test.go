@@ -18,7 +18,7 @@ func TestMain(m *testing.M) {
 // TestScript runs testdata/script. Beside testscript's own commands there are
 //
 //	serve [flags]         start grantway serve on a free port, wait until it is ready; sets $ADDRESS, logs to serve.log
-//	stop                  send SIGTERM and wait: it must exit with 0
+//	terminate             send SIGTERM and wait: it must exit with 0
 //	keep VAR key          set $VAR to the value of key in the JSON object of the last standard output
 //	code N program args   run a program, which must exit with N
 //	lines N               the last standard error has N lines
@@ -29,7 +29,7 @@ func TestScript(t *testing.T) {
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"serve": scriptServe, "stop": scriptStop, "keep": scriptKeep, "code": scriptCode, "lines": scriptLines, "mode": scriptMode,
+			"serve": scriptServe, "terminate": scriptTerminate, "keep": scriptKeep, "code": scriptCode, "lines": scriptLines, "mode": scriptMode,
 		},
 		Condition: func(cond string) (bool, error) { return cond == "root" && os.Geteuid() == 0, nil },
 		Setup: func(e *testscript.Env) error {
@@ -56,7 +56,7 @@ func scriptServe(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Defer(p.kill)
 }
 
-func scriptStop(ts *testscript.TestScript, neg bool, args []string) {
+func scriptTerminate(ts *testscript.TestScript, neg bool, args []string) {
 	p := *ts.Value("server").(**process)
 	if p == nil {
 		ts.Fatalf("nothing was started")
