@@ -119,6 +119,10 @@ func TestAuthorize_Profiles(t *testing.T) {
 	created, _, err := w.CreateClient(ctx, command, one)
 	w.must(err)
 	single := app{created.ID, "", *created}
+	one.Profile, one.Type = oauth.Exchange, oauth.Confidential
+	created, secret, err := w.CreateClient(ctx, command, one)
+	w.must(err)
+	exchange := app{created.ID, secret, *created}
 	for name, c := range map[string]struct {
 		of    app
 		pairs []string
@@ -138,7 +142,7 @@ func TestAuthorize_Profiles(t *testing.T) {
 		"confidential, PKCE waived":           {w.nopkce, []string{"code_challenge", "", "code_challenge_method", ""}, ""},
 		"standard with two, none named":       {w.public, []string{"redirect_uri", ""}, oauth.RedirectMissing},
 		"standard with one, none named":       {single, []string{"redirect_uri", ""}, ""},
-		"exchange must name its redirect_uri": {w.exchange, []string{"redirect_uri", ""}, oauth.RedirectMissing},
+		"exchange must name its redirect_uri": {exchange, []string{"redirect_uri", ""}, oauth.RedirectMissing},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r, back, err := w.Authorize(ctx, w.query(c.of, c.pairs...))

@@ -141,6 +141,9 @@ func TestActor_OthersThingsAreMissing(t *testing.T) {
 				if e.Code != oauth.NotFound || e.Code != missing.Code || e.Description != missing.Description || e.Param != missing.Param {
 					t.Errorf("as %s: %v, a missing one: %v", who, e, missing)
 				}
+				if id == theirs.ID { // nor has anybody the apps that no developer owns
+					wantReason(t, call(who, w.exchange.id), oauth.NotPermitted)
+				}
 			}
 		})
 	}

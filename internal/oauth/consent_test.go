@@ -105,7 +105,7 @@ func TestConsent_ChangedMeanwhile(t *testing.T) {
 	}
 	t.Run("a scope taken back by the app is not granted", func(t *testing.T) {
 		w := newWorld(t)
-		r := w.ask(w.exchange)
+		r := w.ask(w.exchange, "scope", "stores.view stores.orders.view user.view")
 		w.must(update(w, w.exchange, func(f *oauth.ClientForm) { f.Scopes = []oauth.ClientScope{{Name: "stores.view"}} }))
 		back, err := w.Decide(context.Background(), "alice", r, oauth.Decision{Allow: true, Stores: []string{"s1"}, Scopes: []string{"stores.view", "stores.orders.view"}})
 		w.must(err)

@@ -97,6 +97,7 @@ func TestRedirect_RFC8252_7_3(t *testing.T) {
 		"slash added":           {"http://127.0.0.1", "http://127.0.0.1:8000/", false},
 		"slash removed":         {"http://127.0.0.1/", "http://127.0.0.1:8000", false},
 		"path changed":          {"http://127.0.0.1/cb", "http://127.0.0.1:8000/cb2", false},
+		"path of that length":   {"http://127.0.0.1/cb", "http://127.0.0.1:8000/cx", false},
 		"path, dots":            {"http://127.0.0.1/cb", "http://127.0.0.1:8000/x/../cb", false},
 		"query added":           {"http://127.0.0.1/cb", "http://127.0.0.1:8000/cb?x", false},
 		"fragment":              {"http://127.0.0.1/cb", "http://127.0.0.1:8000/cb#", false},
