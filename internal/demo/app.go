@@ -48,7 +48,7 @@ func (a *ExampleApp) Handler() http.Handler {
 	a.visitors = map[string]*visitor{}
 	a.http = &http.Client{Timeout: 10 * time.Second}
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /{$}", a.home)
+	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) { a.home(w, r, http.StatusOK, "") })
 	mux.HandleFunc("GET /connect", a.connect)
 	mux.HandleFunc("GET /callback", a.callback)
 	mux.HandleFunc("GET /app.css", func(w http.ResponseWriter, r *http.Request) { http.ServeFileFS(w, r, appFiles, "app.css") })
@@ -95,15 +95,16 @@ func (a *ExampleApp) show(w http.ResponseWriter, status int, view appView) {
 	appPage.Execute(w, view)
 }
 
-// home reads the stores with the key, anew at each visit: after a revocation the
+// home shows where a visitor stands, with what went wrong just now, if anything.
+// It reads the stores with the key, anew at each visit: after a revocation the
 // next call is refused.
-func (a *ExampleApp) home(w http.ResponseWriter, r *http.Request) {
+func (a *ExampleApp) home(w http.ResponseWriter, r *http.Request, status int, problem string) {
 	v := a.visit(w, r)
 	a.mu.Lock()
 	key := v.key
 	a.mu.Unlock()
 	if key == "" {
-		a.show(w, http.StatusOK, appView{})
+		a.show(w, status, appView{Problem: problem})
 		return
 	}
 	list, code, err := a.stores(r.Context(), key)
@@ -112,11 +113,11 @@ func (a *ExampleApp) home(w http.ResponseWriter, r *http.Request) {
 		a.mu.Lock()
 		v.key = ""
 		a.mu.Unlock()
-		a.show(w, http.StatusOK, appView{Ended: true})
+		a.show(w, status, appView{Ended: true, Problem: problem})
 	case err != nil:
 		a.show(w, http.StatusBadGateway, appView{Connected: true, Problem: err.Error()})
 	default:
-		a.show(w, http.StatusOK, appView{Connected: true, Stores: list})
+		a.show(w, status, appView{Connected: true, Stores: list, Problem: problem})
 	}
 }
 
@@ -140,18 +141,18 @@ func (a *ExampleApp) callback(w http.ResponseWriter, r *http.Request) {
 	a.mu.Unlock()
 	switch {
 	case !mine:
-		a.show(w, http.StatusBadRequest, appView{Problem: "This answer does not belong to a request that you began here."})
+		a.home(w, r, http.StatusBadRequest, "This answer does not belong to a request that you began here.")
 		return
 	case q.Get("error") == "access_denied":
-		a.show(w, http.StatusOK, appView{Problem: "You chose not to connect. Nothing was shared."})
+		a.home(w, r, http.StatusOK, "You chose not to connect. Nothing new was shared.")
 		return
 	case q.Get("error") != "":
-		a.show(w, http.StatusBadGateway, appView{Problem: Brand + " did not connect: " + q.Get("error")})
+		a.home(w, r, http.StatusBadGateway, Brand+" did not connect: "+q.Get("error"))
 		return
 	}
 	key, err := a.exchange(r.Context(), q.Get("code"))
 	if err != nil {
-		a.show(w, http.StatusBadGateway, appView{Problem: err.Error()})
+		a.home(w, r, http.StatusBadGateway, err.Error())
 		return
 	}
 	a.mu.Lock()
