@@ -13,7 +13,8 @@ import (
 // else was first, or the world has changed since it was read. The suite in
 // storagetest proves each promise on every engine.
 //
-// Times are kept to the microsecond. No method calls a clock.
+// Times are kept to the microsecond. No method calls a clock. The text in an event
+// is valid UTF-8 without NUL: the use-cases see to it. A read may ask for any text.
 type Storage interface {
 	GrantStorage
 	CodeStorage

@@ -5,6 +5,8 @@ import (
 	"embed"
 	"fmt"
 	"io/fs"
+	"strings"
+	"unicode/utf8"
 
 	"github.com/pressly/goose/v3"
 )
@@ -22,6 +24,19 @@ type engine interface {
 	// migrator returns goose on this engine, and how to release what it needs.
 	migrator(migrations fs.FS) (*goose.Provider, func() error, error)
 	close() error
+}
+
+// storable reports whether every text among the arguments of a query could stand
+// in a row. PostgreSQL takes no NUL and no broken UTF-8, and SQLite reads a pattern
+// as far as its first NUL. Ids come from outside, so asking for such a text is a
+// question whose answer is no row; it is not a fault.
+func storable(args []any) bool {
+	for _, a := range args {
+		if text, ok := a.(string); ok && (strings.ContainsRune(text, 0) || !utf8.ValidString(text)) {
+			return false
+		}
+	}
+	return true
 }
 
 //go:embed migrations/*.sql

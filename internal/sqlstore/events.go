@@ -71,8 +71,9 @@ func (s *Store) Sweep(ctx context.Context, now time.Time, limit int) (int, error
 	memory := n - oauth.CodeMemory.Microseconds()
 	counts := make([]int64, 8)
 	ev := []statement{
-		counted(&counts[0], `DELETE FROM events WHERE id IN (SELECT op FROM authorization_codes WHERE expires < $1 AND grant_id IS NULL AND redeemed_family IS NULL
-			ORDER BY expires, selector LIMIT $2)`, memory, limit),
+		counted(&counts[0], `DELETE FROM events WHERE id IN (SELECT c.op FROM
+			(SELECT op, grant_id, redeemed_family FROM authorization_codes WHERE expires < $1 ORDER BY expires, selector LIMIT $2) c
+			WHERE c.grant_id IS NULL AND c.redeemed_family IS NULL)`, memory, limit),
 		counted(&counts[1], "DELETE FROM authorization_codes WHERE selector IN (SELECT selector FROM authorization_codes WHERE expires < $1 ORDER BY expires, selector LIMIT $2)", memory, limit),
 		counted(&counts[2], "DELETE FROM refresh_tokens WHERE selector IN (SELECT selector FROM refresh_tokens WHERE idle_until < $1 ORDER BY idle_until LIMIT $2)", n-24*time.Hour.Microseconds(), limit),
 		counted(&counts[3], "DELETE FROM sessions WHERE selector IN (SELECT selector FROM sessions WHERE expires < $1 ORDER BY expires LIMIT $2)", n, limit),

@@ -1,8 +1,10 @@
 package sqlstore
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -262,6 +264,9 @@ func (s *Store) setGrantStatus(ctx context.Context, grantID, to, from string, e 
 // TouchUsed implements oauth.FamilyStorage.
 func (s *Store) TouchUsed(ctx context.Context, at time.Time, grants []string, secrets []oauth.Hash) error {
 	var ev []statement
+	// Always in the same order, so that two batches never wait for each other.
+	slices.Sort(grants)
+	slices.SortFunc(secrets, func(a, b oauth.Hash) int { return bytes.Compare(a, b) })
 	for _, id := range grants {
 		ev = append(ev, do("UPDATE grants SET last_used = $1 WHERE id = $2 AND last_used < $1", micros(at), id))
 	}

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io/fs"
 	"math/rand/v2"
+	"regexp"
+	"testing/fstest"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -102,6 +104,9 @@ func (p *postgres) batch(ctx context.Context, event []statement) error {
 }
 
 func (p *postgres) query(ctx context.Context, sql string, args []any, row func(func(...any) error) error) error {
+	if !storable(args) {
+		return nil
+	}
 	rows, err := p.pool.Query(ctx, sql, args...)
 	if err != nil {
 		return unavailable(err)
@@ -125,12 +130,27 @@ func (p *postgres) migrator(migrations fs.FS) (*goose.Provider, func() error, er
 		return nil, nil, err
 	}
 	db := stdlib.OpenDBFromPool(p.pool)
-	provider, err := goose.NewProvider(goose.DialectPostgres, db, migrations, goose.WithLocker(locker))
+	provider, err := goose.NewProvider(goose.DialectPostgres, db, bytewise{migrations}, goose.WithLocker(locker))
 	if err != nil {
 		db.Close()
 		return nil, nil, err
 	}
 	return provider, db.Close, nil
+}
+
+// bytewise reads the migrations with every text column compared byte by byte, as
+// SQLite does: what one engine sorts first, the other must, whatever language the
+// database was created for.
+type bytewise struct{ fs.FS }
+
+var textColumn = regexp.MustCompile(`(?m)^(    [a-z0-9_]+ +)TEXT\b`)
+
+func (b bytewise) Open(name string) (fs.File, error) {
+	raw, err := fs.ReadFile(b.FS, name)
+	if err != nil {
+		return b.FS.Open(name) // a directory, or an error that says which
+	}
+	return fstest.MapFS{name: {Data: textColumn.ReplaceAll(raw, []byte(`${1}TEXT COLLATE "C"`))}}.Open(name)
 }
 
 func (p *postgres) close() error {

@@ -21,6 +21,7 @@ type sqlite struct {
 	path    string
 	writer  *sql.DB // one connection
 	readers *sql.DB
+	conn    *sql.Conn // of the writer
 	queue   chan *job
 	done    chan struct{}
 
@@ -76,6 +77,7 @@ func openSQLite(ctx context.Context, path string) (*sqlite, error) {
 	readers.SetMaxOpenConns(readerConns)
 	readers.SetMaxIdleConns(readerConns)
 	s := &sqlite{path: abs, writer: writer, readers: readers, queue: make(chan *job, 4*groupMax), done: make(chan struct{})}
+	s.conn = conn
 	go s.run(&writeConn{conn: conn, stmts: map[string]*sql.Stmt{}})
 	return s, nil
 }
@@ -102,7 +104,6 @@ func (s *sqlite) write(ctx context.Context, event []statement) error {
 // run is the writer: whatever waits when a transaction ends makes the next one.
 func (s *sqlite) run(c *writeConn) {
 	defer close(s.done)
-	defer c.conn.Close()
 	group := make([]*job, 0, groupMax)
 	for first := range s.queue {
 		group = append(group[:0], first)
@@ -231,6 +232,9 @@ func (c *writeConn) prepare(ctx context.Context, text string) (*sql.Stmt, error)
 }
 
 func (s *sqlite) query(ctx context.Context, text string, args []any, row func(func(...any) error) error) error {
+	if !storable(args) {
+		return nil
+	}
 	cached, ok := s.readStmts.Load(text)
 	if !ok {
 		stmt, err := s.readers.PrepareContext(ctx, text)
@@ -283,5 +287,7 @@ func (s *sqlite) close() error {
 	close(s.queue)
 	s.closing.Unlock()
 	<-s.done
-	return errors.Join(s.readers.Close(), s.writer.Close())
+	// The writer last: whoever closes last folds the write-ahead log into the file,
+	// and the readers may not write.
+	return errors.Join(s.readers.Close(), s.conn.Close(), s.writer.Close())
 }

@@ -26,8 +26,8 @@ func (s *Store) User(ctx context.Context, id string) (*oauth.User, error) {
 
 // Users implements oauth.PeopleStorage.
 func (s *Store) Users(ctx context.Context, query string, p oauth.Page) ([]*oauth.User, error) {
-	return s.users(ctx, "kind <> 'guest' AND ($1 = '' OR id LIKE $1 OR LOWER(name) LIKE $1 OR LOWER(email) LIKE $1) ORDER BY created DESC, id DESC LIMIT $2 OFFSET $3",
-		startsWith(query), p.Limit, p.Offset)
+	return s.users(ctx, "kind <> 'guest' AND ($1 = '' OR "+begins("id", "name", "email")+") ORDER BY created DESC, id DESC LIMIT $3 OFFSET $4",
+		startsWith(strings.ToLower(query)), startsWith(query), p.Limit, p.Offset)
 }
 
 func (s *Store) users(ctx context.Context, where string, args ...any) ([]*oauth.User, error) {
@@ -51,12 +51,23 @@ func only[T any](list []*T, err error) (*T, error) {
 	return list[0], nil
 }
 
+// begins is the condition that one of the columns starts with what somebody typed:
+// $1 in small letters, whatever the case, or $2 as it was typed, because SQLite
+// knows the case of ASCII letters alone.
+func begins(columns ...string) string {
+	var parts []string
+	for _, c := range columns {
+		parts = append(parts, "LOWER("+c+`) LIKE $1 ESCAPE '\'`, c+` LIKE $2 ESCAPE '\'`)
+	}
+	return "(" + strings.Join(parts, " OR ") + ")"
+}
+
 // startsWith makes a LIKE pattern of what somebody typed; "" stays "".
 func startsWith(query string) string {
 	if query == "" {
 		return ""
 	}
-	return strings.NewReplacer("%", "", "_", "").Replace(strings.ToLower(query)) + "%"
+	return strings.NewReplacer(`\`, `\\`, "%", `\%`, "_", `\_`).Replace(query) + "%"
 }
 
 // CreateUser implements oauth.PeopleStorage.
@@ -92,7 +103,8 @@ func (s *Store) Store(ctx context.Context, id string) (*oauth.Store, error) {
 
 // Stores implements oauth.PeopleStorage.
 func (s *Store) Stores(ctx context.Context, query string, p oauth.Page) ([]*oauth.Store, error) {
-	return s.stores(ctx, "($1 = '' OR id LIKE $1 OR LOWER(name) LIKE $1 OR LOWER(domain) LIKE $1) ORDER BY name, id LIMIT $2 OFFSET $3", startsWith(query), p.Limit, p.Offset)
+	return s.stores(ctx, "($1 = '' OR "+begins("id", "name", "domain")+") ORDER BY name, id LIMIT $3 OFFSET $4",
+		startsWith(strings.ToLower(query)), startsWith(query), p.Limit, p.Offset)
 }
 
 func (s *Store) stores(ctx context.Context, where string, args ...any) ([]*oauth.Store, error) {

@@ -1,0 +1,244 @@
+package storagetest
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/grantway/grantway/internal/oauth"
+)
+
+func codes(w *world) {
+	w.test("redeeming keeps family and refresh token as given and makes the grant live", func(w *world) {
+		for _, c := range []struct {
+			narrowing oauth.ScopeSet
+			status    oauth.FamilyStatus
+			expires   time.Time
+			refresh   bool
+			absolute  bool
+		}{
+			{nil, oauth.Valid, time.Time{}, true, true},
+			{oauth.ScopeSet{}, oauth.Ask, w.now.Add(time.Hour), true, false},
+			{oauth.Scopes("a", "b"), oauth.Valid, w.now.Add(time.Microsecond), false, false},
+		} {
+			g, code := w.granted(w.person(), w.app())
+			r := w.redemption(g, code)
+			r.Family.Narrowing, r.Family.Status, r.Family.Expires = c.narrowing, c.status, c.expires
+			r.Family.Created = w.now.Add(7 * time.Microsecond)
+			if !c.absolute {
+				r.Refresh.AbsoluteUntil = time.Time{}
+			}
+			token := r.Refresh
+			if !c.refresh {
+				r.Refresh = nil
+			}
+			w.wins(issue, oauth.EventCodeRedeemed, w.redeem(r))
+
+			g.Status = oauth.Live
+			f, st, err := w.s.Family(w.ctx, r.Family.ID)
+			w.ok(err)
+			w.same("family", *f, r.Family)
+			w.same("grant", st.Grant, g)
+			code.RedeemedFamily, code.RedeemedAt = f.ID, r.Now
+			got, _, err := w.s.Code(w.ctx, code.Selector)
+			w.ok(err)
+			w.same("code", *got, code)
+			stored, f, st, err := w.s.Refresh(w.ctx, token.Selector, "")
+			if !c.refresh {
+				w.missing("refresh token", err)
+				continue
+			}
+			w.ok(err)
+			w.same("refresh token", stored, token)
+			w.same("its family", *f, r.Family)
+			w.same("its grant", st.Grant, g)
+		}
+	})
+	w.test("a code is redeemed once, and never again under the winner's name", func(w *world) {
+		g, code := w.granted(w.person(), w.app())
+		r := w.redemption(g, code)
+		w.wins(issue, oauth.EventCodeRedeemed, w.redeem(r))
+		w.loses("another family", w.redeem(w.redemption(g, code)))
+		w.loses("the same family", w.redeem(r))
+		unknown := w.redemption(g, code)
+		unknown.Selector = "unknown"
+		w.loses("unknown", w.redeem(unknown))
+	})
+	w.test("a code is over exactly at its deadline", func(w *world) {
+		g, code := w.granted(w.person(), w.app())
+		r := w.redemption(g, code)
+		for _, after := range []time.Duration{0, 1, time.Microsecond, time.Hour} {
+			r.Now = code.Expires.Add(after)
+			w.loses("after "+after.String(), w.redeem(r))
+		}
+		r.Now = code.Expires.Add(-time.Microsecond)
+		w.wins(issue, oauth.EventCodeRedeemed, w.redeem(r))
+	})
+	w.test("redeeming loses when the world has changed", func(w *world) {
+		event := func(kind oauth.Kind, run func(oauth.Event) (bool, error)) func() {
+			return func() { w.must(kind, run) }
+		}
+		user, app := w.person(), w.app()
+		store := w.store("a")
+		g, code := w.granted(user, app)
+		r := w.redemption(g, code)
+		id := g.ID
+		// rev is what the caller would read after the change.
+		for why, change := range map[string]func(){
+			"client suspended": func() { w.setApp(app, oauth.Suspended) },
+			"client deleted":   func() { w.setApp(app, oauth.Deleted) },
+			"user suspended":   func() { w.setUser(user, oauth.Suspended) },
+			"grant suspended":  event(oauth.EventGrantSuspended, func(e oauth.Event) (bool, error) { return w.s.SuspendGrant(w.ctx, id, e) }),
+			"grant revoked":    event(oauth.EventGrantRevoked, func(e oauth.Event) (bool, error) { return w.s.RevokeGrant(w.ctx, id, e) }),
+		} {
+			user, app = w.person(), w.app()
+			g, code = w.granted(user, app)
+			id = g.ID
+			change()
+			r = w.redemption(g, code)
+			w.loses(why+", at the rev before", w.redeem(r))
+			r.Rev = w.grant(id).Rev
+			w.loses(why+", at the rev of now", w.redeem(r))
+			r.Activate = false
+			w.loses(why+", taken to be live", w.redeem(r))
+		}
+		for why, change := range map[string]func(){
+			"grant edited": event(oauth.EventGrantEdited, func(e oauth.Event) (bool, error) { return w.s.EditGrant(w.ctx, &g, 1, e) }),
+			"membership set": event(oauth.EventMembershipSet, func(e oauth.Event) (bool, error) {
+				return w.s.SetMembership(w.ctx, &oauth.Membership{UserID: user, StoreID: store}, e)
+			}),
+			"membership dropped": event(oauth.EventMembershipDropped, func(e oauth.Event) (bool, error) { return w.s.DropMembership(w.ctx, user, store, e) }),
+			"suspended and resumed": func() {
+				w.setUser(user, oauth.Suspended)
+				w.setUser(user, oauth.Active)
+			},
+		} {
+			user, app = w.person(), w.app()
+			w.member(user, store)
+			g, code = w.granted(user, app)
+			change()
+			r = w.redemption(g, code)
+			w.loses(why+", at the rev before", w.redeem(r))
+			r.Rev = w.grant(g.ID).Rev
+			w.wins(issue, oauth.EventCodeRedeemed, w.redeem(r))
+		}
+	})
+	w.test("a guest's code carries no grant; redeeming makes user, grant and family", func(w *world) {
+		app := w.app()
+		c := w.guestCode(app)
+		w.wins(issue, oauth.EventCodeIssued, w.issueGuest(c))
+		got, st, err := w.s.Code(w.ctx, c.Selector)
+		w.ok(err)
+		w.same("code", *got, c)
+		if st != nil {
+			w.t.Errorf("a guest's code has the standing %+v", st)
+		}
+		r := w.guestRedemption(c)
+		r.Now = c.Expires
+		w.loses("at its deadline", w.redeem(r))
+		r.Now = w.now
+		w.wins(issue, oauth.EventCodeRedeemed, w.redeem(r))
+
+		f, st, err := w.s.Family(w.ctx, r.Family.ID)
+		w.ok(err)
+		w.same("family", *f, r.Family)
+		want := oauth.Grant{ID: r.Guest.ID, UserID: r.Guest.UserID, ClientID: app, Account: r.Guest.Account, Status: oauth.Live, Rev: 1, Created: r.Now}
+		w.same("grant", st.Grant, want)
+		w.same("kind of user", st.UserKind, oauth.Guest)
+		u, err := w.s.User(w.ctx, r.Guest.UserID)
+		w.ok(err)
+		w.same("user", u, &oauth.User{ID: r.Guest.UserID, Kind: oauth.Guest, Status: oauth.Active, Created: r.Now})
+		_, _, _, err = w.s.Refresh(w.ctx, r.Refresh.Selector, "")
+		w.ok(err)
+		w.loses("again", w.redeem(w.guestRedemption(c)))
+
+		for _, to := range []oauth.Status{oauth.Suspended, oauth.Deleted} {
+			app := w.app()
+			c := w.guestCode(app)
+			w.must(oauth.EventCodeIssued, w.issueGuest(c))
+			w.setApp(app, to)
+			w.loses("redeeming, client "+string(to), w.redeem(w.guestRedemption(c)))
+			w.loses("issuing, client "+string(to), w.issueGuest(w.guestCode(app)))
+		}
+		w.loses("issuing to an unknown client", w.issueGuest(w.guestCode("nobody")))
+	})
+	w.test("a continued guest joins the family that is live", func(w *world) {
+		app := w.app()
+		first := w.guestCode(app)
+		w.must(oauth.EventCodeIssued, w.issueGuest(first))
+		r := w.guestRedemption(first)
+		w.must(oauth.EventCodeRedeemed, w.redeem(r))
+
+		c, late := w.guestCode(app), w.guestCode(app)
+		c.FamilyID, late.FamilyID = r.Family.ID, r.Family.ID
+		foreign := w.guestCode(w.app())
+		foreign.FamilyID = r.Family.ID
+		w.loses("a family of another client", w.issueGuest(foreign))
+		unknown := w.guestCode(app)
+		unknown.FamilyID = "unknown"
+		w.loses("a family that is not there", w.issueGuest(unknown))
+		w.wins(issue, oauth.EventCodeIssued, w.issueGuest(c))
+		w.must(oauth.EventCodeIssued, w.issueGuest(late))
+		got, _, err := w.s.Code(w.ctx, c.Selector)
+		w.ok(err)
+		w.same("code", *got, c)
+
+		more := func(c oauth.StoredCode) oauth.Redemption {
+			return oauth.Redemption{Selector: c.Selector, ClientID: app, GrantID: r.Guest.ID, Rev: 1, Family: r.Family, Continue: true,
+				Refresh: w.refreshOf(r.Family.ID), Now: w.now}
+		}
+		next := more(c)
+		w.wins(issue, oauth.EventCodeRedeemed, w.redeem(next))
+		_, f, _, err := w.s.Refresh(w.ctx, next.Refresh.Selector, "")
+		w.ok(err)
+		w.same("family of the new token", *f, r.Family)
+		w.same("families of the grant", w.count("SELECT COUNT(*) FROM families WHERE grant_id = $1", r.Guest.ID), 1)
+		w.loses("again", w.redeem(more(c)))
+
+		w.must(oauth.EventFamilyRevoked, func(e oauth.Event) (bool, error) { return w.s.RevokeFamily(w.ctx, r.Family.ID, e) })
+		w.loses("redeeming for a dead family", w.redeem(more(late)))
+		dead := w.guestCode(app)
+		dead.FamilyID = r.Family.ID
+		w.loses("issuing for a dead family", w.issueGuest(dead))
+	})
+	w.test("a replay is always noted, and revokes what is alive", func(w *world) {
+		user, app := w.person(), w.app()
+		g, r := w.live(user, app)
+		_, other := w.live(user, app)
+		w.wins(feed, oauth.EventCodeReplayed, func(e oauth.Event) (bool, error) { return w.s.RevokeReplayed(w.ctx, r.Family.ID, e) })
+		w.same("the family", w.family(r.Family.ID).Status, oauth.Invalid)
+		w.same("the grant", w.grant(g.ID).Status, oauth.Live)
+		w.same("another family", w.family(other.Family.ID).Status, oauth.Valid)
+		for _, family := range []string{r.Family.ID, "", "unknown"} {
+			before, _, err := w.s.Head(w.ctx)
+			w.ok(err)
+			e := w.event(oauth.EventCodeReplayed)
+			won, err := w.s.RevokeReplayed(w.ctx, family, e)
+			w.ok(err)
+			w.same(fmt.Sprintf("revoking %q", family), won, false)
+			w.noted(issue, e, before)
+		}
+	})
+	w.test("reads of what is not there", func(w *world) {
+		_, _, err := w.s.Code(w.ctx, "unknown")
+		w.missing("Code", err)
+		_, err = w.s.CodeOfRequest(w.ctx, "unknown")
+		w.missing("CodeOfRequest", err)
+	})
+}
+
+func (w *world) guestCode(app string) oauth.StoredCode {
+	c := w.code(&oauth.Grant{ClientID: app})
+	c.Profile, c.Redirect, c.Nonce, c.AuthTime = "direct", "urn:ietf:wg:oauth:2.0:oob:auto", "", time.Time{}
+	return c
+}
+
+func (w *world) issueGuest(c oauth.StoredCode) func(oauth.Event) (bool, error) {
+	return func(e oauth.Event) (bool, error) { return w.s.IssueGuestCode(w.ctx, &c, e) }
+}
+
+func (w *world) guestRedemption(c oauth.StoredCode) oauth.Redemption {
+	g := oauth.Grant{ID: w.id("gr_"), UserID: w.id("guest_"), ClientID: c.ClientID, Account: oauth.Scopes("user.guest"), Status: oauth.Live, Rev: 1}
+	r := w.redemption(g, c)
+	r.GrantID, r.Rev, r.Guest = "", 0, &g
+	return r
+}

@@ -1,0 +1,303 @@
+package storagetest
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/grantway/grantway/internal/oauth"
+)
+
+func events(w *world) {
+	w.test("NoteEvent keeps an event and nothing else", func(w *world) {
+		before, epoch, err := w.s.Head(w.ctx)
+		w.ok(err)
+		for _, e := range []oauth.Event{w.event(oauth.EventSignedIn), {ID: w.id("ev_"), At: w.now, Kind: oauth.EventSignInRefused}} {
+			tables := w.dump()
+			w.ok(w.s.NoteEvent(w.ctx, e))
+			w.noted(issue, e, before)
+			after := w.dump()
+			delete(tables, "events")
+			delete(after, "events")
+			w.same("the other tables", after, tables)
+		}
+		_, now, err := w.s.Head(w.ctx)
+		w.ok(err)
+		w.same("epoch", now, epoch)
+	})
+	w.test("the feed goes in order, in parts, without gaps", func(w *world) {
+		start, _, err := w.s.Head(w.ctx)
+		w.ok(err)
+		var want []oauth.Event
+		for i := range 5 {
+			e := w.event(oauth.EventStorePut)
+			w.ok(w.s.PutStore(w.ctx, &oauth.Store{ID: "feed", Status: oauth.Active}, e))
+			w.ok(w.s.NoteEvent(w.ctx, w.event(oauth.EventSignedIn)))
+			e.Seq = start + int64(i) + 1
+			want = append(want, e)
+		}
+		got, err := w.s.FeedAfter(w.ctx, start, 100)
+		w.ok(err)
+		w.same("all", got, want)
+		got, err = w.s.FeedAfter(w.ctx, start+1, 2)
+		w.ok(err)
+		w.same("a part", got, want[1:3])
+		got, err = w.s.FeedAfter(w.ctx, start+5, 2)
+		w.ok(err)
+		w.same("at the head", len(got), 0)
+	})
+	w.test("events are found by app, user and grant, newest first", func(w *world) {
+		var ids []string
+		for i := range 6 {
+			e := w.event(oauth.EventSignedIn)
+			e.ClientID, e.UserID, e.GrantID = fmt.Sprint("find-c", i%2), fmt.Sprint("find-u", i%3), fmt.Sprint("find-g", i)
+			w.ok(w.s.NoteEvent(w.ctx, e))
+			ids = append(ids, e.ID)
+		}
+		for _, c := range []struct {
+			f    oauth.EventFilter
+			want []string
+		}{
+			{oauth.EventFilter{ClientID: "find-c0", Limit: 10}, []string{ids[4], ids[2], ids[0]}},
+			{oauth.EventFilter{UserID: "find-u1", Limit: 10}, []string{ids[4], ids[1]}},
+			{oauth.EventFilter{ClientID: "find-c0", UserID: "find-u1", Limit: 10}, []string{ids[4]}},
+			{oauth.EventFilter{GrantID: "find-g5", Limit: 10}, []string{ids[5]}},
+			{oauth.EventFilter{ClientID: "find-c0", Before: ids[4], Limit: 1}, []string{ids[2]}},
+			{oauth.EventFilter{Limit: 2}, []string{ids[5], ids[4]}},
+			{oauth.EventFilter{Before: ids[0], ClientID: "find-c0", Limit: 2}, nil},
+		} {
+			list, err := w.s.Events(w.ctx, c.f)
+			w.ok(err)
+			var got []string
+			for _, e := range list {
+				got = append(got, e.ID)
+			}
+			w.same(fmt.Sprintf("%+v", c.f), got, c.want)
+		}
+	})
+	w.test("a pending request is there until it expires", func(w *world) {
+		sealed := []byte{0, 1, 2, 255}
+		end := w.now.Add(10*time.Minute + time.Microsecond)
+		w.ok(w.s.PutPending(w.ctx, "sel", "authorize", sealed, end))
+		got, err := w.s.Pending(w.ctx, "sel", "authorize", end.Add(-time.Microsecond))
+		w.ok(err)
+		w.same("sealed", got, sealed)
+		_, err = w.s.Pending(w.ctx, "sel", "authorize", end)
+		w.missing("at its end", err)
+		_, err = w.s.Pending(w.ctx, "sel", "device", w.now)
+		w.missing("another kind", err)
+		_, err = w.s.Pending(w.ctx, "unknown", "authorize", w.now)
+		w.missing("unknown", err)
+	})
+}
+
+func sweep(w *world) {
+	user, app := w.person(), w.app()
+	day := 24 * time.Hour
+	n := 0
+	// One of everything that ends, made so that it ends at end.
+	make1 := func(w *world, end time.Time) (code, guest oauth.StoredCode, token *oauth.StoredRefresh, pending string) {
+		w.t.Helper()
+		n++
+		d := w.decision(user, app)
+		d.Code.Expires = end
+		w.must(oauth.EventGrantMade, w.record(d))
+		guest = w.guestCode(app)
+		guest.Expires = end
+		w.must(oauth.EventCodeIssued, w.issueGuest(guest))
+		g, issued := w.granted(user, app)
+		r := w.redemption(g, issued)
+		r.Refresh.IdleUntil = end
+		w.must(oauth.EventCodeRedeemed, w.redeem(r))
+		pending = fmt.Sprint("pending", n)
+		w.ok(w.s.PutPending(w.ctx, pending, "authorize", []byte("x"), end))
+		return d.Code, guest, r.Refresh, pending
+	}
+	there := func(w *world, table, selector string) bool {
+		w.t.Helper()
+		return w.count("SELECT COUNT(*) FROM "+table+" WHERE selector = $1", selector) == 1
+	}
+	w.test("what is over goes, each in its time", func(w *world) {
+		end := w.now.Add(time.Minute)
+		code, guest, token, pending := make1(w, end)
+		events := w.count("SELECT COUNT(*) FROM events")
+		for _, at := range []struct {
+			now                  time.Time
+			code, token, pending bool
+		}{
+			{end.Add(-time.Microsecond), true, true, true},
+			{end.Add(time.Microsecond), true, true, false},
+			{end.Add(oauth.CodeMemory), true, true, false},
+			{end.Add(oauth.CodeMemory + time.Minute + time.Microsecond), false, true, false},
+			{end.Add(day), false, true, false},
+			{end.Add(day + time.Microsecond), false, false, false},
+		} {
+			_, err := w.s.Sweep(w.ctx, at.now, 1000)
+			w.ok(err)
+			after := at.now.Sub(end).String()
+			w.same("code, after "+after, there(w, "authorization_codes", code.Selector), at.code)
+			w.same("guest's code, after "+after, there(w, "authorization_codes", guest.Selector), at.code)
+			w.same("refresh token, after "+after, there(w, "refresh_tokens", token.Selector), at.token)
+			w.same("pending request, after "+after, there(w, "pending_requests", pending), at.pending)
+		}
+		// The event of a guest's code that nobody redeemed goes with it, and no other.
+		w.same("events", w.count("SELECT COUNT(*) FROM events"), events-1)
+	})
+	w.test("what is needed stays", func(w *world) {
+		w.sweepAll()
+		g, r := w.live(user, app)
+		guest := w.guestCode(app)
+		w.must(oauth.EventCodeIssued, w.issueGuest(guest))
+		gr := w.guestRedemption(guest)
+		w.must(oauth.EventCodeRedeemed, w.redeem(gr))
+		code, fresh, token, pending := make1(w, w.now.Add(2*day))
+		before := w.dump()
+		count, err := w.s.Sweep(w.ctx, w.now.Add(time.Minute), 1000)
+		w.ok(err)
+		w.same("removed", count, 0)
+		w.same("all tables", w.dump(), before)
+
+		// Long after, families, grants, users and the events of what was redeemed stay.
+		events := w.count("SELECT COUNT(*) FROM events")
+		_, err = w.s.Sweep(w.ctx, w.now.Add(day), 1000)
+		w.ok(err)
+		w.same("events", w.count("SELECT COUNT(*) FROM events"), events)
+		for _, c := range []oauth.StoredCode{code, fresh} {
+			w.same("code that is not over", there(w, "authorization_codes", c.Selector), true)
+		}
+		w.same("token", there(w, "refresh_tokens", token.Selector), true)
+		w.same("pending request", there(w, "pending_requests", pending), true)
+		w.same("redeemed code", there(w, "authorization_codes", guest.Selector), false)
+		w.sweepAll()
+		w.same("family", w.family(r.Family.ID).Status, oauth.Valid)
+		w.same("guest's family", w.family(gr.Family.ID).Status, oauth.Valid)
+		w.same("grant", w.grant(g.ID).Status, oauth.Live)
+	})
+	w.test("at most limit rows of each kind, oldest first, until nothing is left", func(w *world) {
+		w.sweepAll()
+		issued := w.count("SELECT COUNT(*) FROM events WHERE kind = 'code.issued'") // of codes that were redeemed
+		const made = 7
+		var codes []string
+		for i := range made {
+			code, _, _, _ := make1(w, w.now.Add(time.Duration(i)*time.Second))
+			codes = append(codes, code.Selector)
+		}
+		now := w.now.Add(time.Minute)
+		left := made
+		for left > 0 {
+			count, err := w.s.Sweep(w.ctx, now, 3)
+			w.ok(err)
+			left = max(left-3, 0)
+			if now := w.count("SELECT COUNT(*) FROM pending_requests"); now != left || count < 1 {
+				w.t.Fatalf("%d pending requests left after removing %d rows, want %d", now, count, left)
+			}
+		}
+		now = now.Add(time.Hour)
+		total := 0
+		for range 20 {
+			before := w.count("SELECT COUNT(*) FROM authorization_codes")
+			count, err := w.s.Sweep(w.ctx, now, 3)
+			w.ok(err)
+			total += count
+			if gone := before - w.count("SELECT COUNT(*) FROM authorization_codes"); gone > 3 {
+				w.t.Errorf("%d codes gone at once, want at most 3", gone)
+			}
+			if count == 0 {
+				break
+			}
+		}
+		w.same("codes left", strings.Join(w.column("SELECT selector FROM authorization_codes"), " "), "")
+		// 7 codes, 7 of guests with their events, 7 redeemed ones.
+		w.same("removed", total, 4*made)
+		w.same("events of guests' codes", w.count("SELECT COUNT(*) FROM events WHERE kind = 'code.issued'"), issued)
+	})
+}
+
+// sweepAll removes whatever can be.
+func (w *world) sweepAll() {
+	w.t.Helper()
+	for {
+		n, err := w.s.Sweep(w.ctx, w.now.Add(1000*24*time.Hour), 1000)
+		w.ok(err)
+		if n == 0 {
+			return
+		}
+	}
+}
+
+// text proves that ids mean the same on every engine, whatever they are made of.
+func text(w *world) {
+	w.test("ids of any alphabet, and of 255 bytes", func(w *world) {
+		for _, id := range []string{"ünïcödé", "用户-一", "😀", "a'b\"c\\d%e_f", "--", "$1", strings.Repeat("x", 255), strings.Repeat("é", 127), "NULL", "0", "Ω≠"} {
+			user, store, app := "u"+id, id, "c"+id
+			w.must(oauth.EventUserCreated, func(e oauth.Event) (bool, error) {
+				return w.s.CreateUser(w.ctx, &oauth.User{ID: user, Kind: oauth.Person}, e)
+			})
+			w.ok(w.s.PutStore(w.ctx, &oauth.Store{ID: store, Name: id, Status: oauth.Active}, w.event(oauth.EventStorePut)))
+			w.member(user, store)
+			c := w.newApp()
+			c.ID = app
+			w.must(oauth.EventClientCreated, func(e oauth.Event) (bool, error) { return w.s.CreateClient(w.ctx, c, e) })
+			g, r := w.live(user, app, store)
+			st, err := w.s.Standing(w.ctx, g.ID)
+			w.ok(err)
+			w.same("grant", st.Grant, g)
+			w.same("store", st.Members[0].StoreID+st.Members[0].StoreName, id+id)
+			w.same("family", w.family(r.Family.ID).ClientID, app)
+		}
+	})
+	w.test("ids differ by case, accents, spaces and composition", func(w *world) {
+		ids := []string{"case", "Case", "CASE", "cäse", "ca\u0308se", "case ", "case\u00ad", "caſe", "ｃase"}
+		for _, id := range ids {
+			w.must(oauth.EventUserCreated, func(e oauth.Event) (bool, error) {
+				return w.s.CreateUser(w.ctx, &oauth.User{ID: id, Kind: oauth.Person, Name: id}, e)
+			})
+		}
+		for _, id := range ids {
+			u, err := w.s.User(w.ctx, id)
+			w.ok(err)
+			w.same("user", u.Name, id)
+		}
+	})
+	w.test("text that no id can be is not found, and not an error", func(w *world) {
+		for _, id := range []string{"", "\x00", "a\x00b", "\xff", "\xc3\x28", strings.Repeat("x", 100_000)} {
+			_, err := w.s.Client(w.ctx, id)
+			w.missing(fmt.Sprintf("Client(%.10q)", id), err)
+			_, err = w.s.Standing(w.ctx, id)
+			w.missing(fmt.Sprintf("Standing(%.10q)", id), err)
+			_, _, err = w.s.Code(w.ctx, id)
+			w.missing(fmt.Sprintf("Code(%.10q)", id), err)
+			_, err = w.s.APIByURI(w.ctx, id)
+			w.missing(fmt.Sprintf("APIByURI(%.10q)", id), err)
+		}
+		for _, query := range []string{"\x00", "\xff"} {
+			list, err := w.s.Users(w.ctx, query, oauth.Page{Limit: 10})
+			w.ok(err)
+			w.same("users", len(list), 0)
+		}
+	})
+	w.test("ids sort by their bytes", func(w *world) {
+		user, app := w.person(), w.app()
+		ids := []string{"!", "-", "1", "10", "9", "A", "B", "_", "a", "a b", "ab", "b", "é", "一"}
+		for i := range ids {
+			id := ids[len(ids)-1-i]
+			w.ok(w.s.PutStore(w.ctx, &oauth.Store{ID: id, Name: id, Status: oauth.Active}, w.event(oauth.EventStorePut)))
+		}
+		w.member(user, ids...)
+		g, _ := w.granted(user, app, ids...)
+		st, err := w.s.Standing(w.ctx, g.ID)
+		w.ok(err)
+		var got []string
+		for _, m := range st.Members {
+			got = append(got, m.StoreID)
+		}
+		w.same("stores of a grant", got, ids)
+		list, err := w.s.Memberships(w.ctx, user)
+		w.ok(err)
+		got = nil
+		for _, m := range list {
+			got = append(got, m.StoreName)
+		}
+		w.same("memberships by name", got, ids)
+	})
+}

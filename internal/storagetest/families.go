@@ -1,0 +1,289 @@
+package storagetest
+
+import (
+	"sync"
+	"time"
+
+	"github.com/grantway/grantway/internal/oauth"
+)
+
+// listSize is how many indices a status list holds (contract of AllotIndices).
+const listSize = 1 << 20
+
+func families(w *world) {
+	w.test("RevokeFamily ends one family, once", func(w *world) {
+		user, app := w.person(), w.app()
+		g, r := w.live(user, app)
+		code := w.code(&g)
+		w.must(oauth.EventCodeIssued, w.record(oauth.DecisionRecord{Grant: g, Rev: 1, Unchanged: true, Code: code, Now: w.now}))
+		sibling := w.redemption(g, code)
+		sibling.Family.Status = oauth.Ask
+		w.must(oauth.EventCodeRedeemed, w.redeem(sibling))
+		revoke := func(id string) func(oauth.Event) (bool, error) {
+			return func(e oauth.Event) (bool, error) { return w.s.RevokeFamily(w.ctx, id, e) }
+		}
+		w.wins(feed, oauth.EventFamilyRevoked, revoke(r.Family.ID))
+		w.same("family", w.family(r.Family.ID).Status, oauth.Invalid)
+		w.same("sibling", w.family(sibling.Family.ID).Status, oauth.Ask)
+		w.same("grant", *w.grant(g.ID), g)
+		w.loses("again", revoke(r.Family.ID))
+		w.loses("unknown", revoke("unknown"))
+		w.wins(feed, oauth.EventFamilyRevoked, revoke(sibling.Family.ID))
+	})
+	w.test("AllotIndices goes on where it was, for each API and kind apart", func(w *world) {
+		allot := func(api, kind string, n int64) int64 {
+			w.t.Helper()
+			first, err := w.s.AllotIndices(w.ctx, api, kind, n)
+			w.ok(err)
+			return first
+		}
+		a := allot("a", "key", 1024)
+		w.same("the next block", allot("a", "key", 1), a+1024)
+		w.same("the block after", allot("a", "key", 10), a+1025)
+		lists := map[int64]bool{a / listSize: true}
+		for _, of := range [][2]string{{"a", "family"}, {"b", "key"}, {"b", "family"}} {
+			lists[allot(of[0], of[1], 5)/listSize] = true
+		}
+		w.same("lists", len(lists), 4)
+	})
+	w.test("a list that has no room is left and a new one begun", func(w *world) {
+		taken := map[int64]bool{}
+		take := func(n int64) int64 {
+			w.t.Helper()
+			first, err := w.s.AllotIndices(w.ctx, "full", "key", n)
+			w.ok(err)
+			if first/listSize != (first+n-1)/listSize {
+				w.t.Errorf("%d indices from %d lie in two lists", n, first)
+			}
+			for i := first; i < first+n; i++ {
+				if taken[i] {
+					w.t.Fatalf("index %d twice", i)
+				}
+				taken[i] = true
+			}
+			return first / listSize
+		}
+		first := take(listSize - 10)
+		if second := take(11); second == first {
+			w.t.Error("11 indices out of a list with room for 10")
+		}
+		take(10)
+		take(listSize) // a whole list
+		take(1)
+		take(1)
+	})
+	w.test("no index is handed out twice to 64 at once", func(w *world) {
+		const block, each = 4097, 24 // 64 × 24 × 4,097 fill six lists
+		var mu sync.Mutex
+		blocks := map[int64]bool{}
+		var group sync.WaitGroup
+		for range 64 {
+			group.Go(func() {
+				for range each {
+					first, err := w.s.AllotIndices(w.ctx, "busy", "key", block)
+					if err != nil {
+						w.t.Error(err)
+						return
+					}
+					mu.Lock()
+					if in := first % listSize; in%block != 0 || in+block > listSize {
+						w.t.Errorf("a block at %d of its list overlaps another", in)
+					}
+					if blocks[first] {
+						w.t.Errorf("the block at %d twice", first)
+					}
+					blocks[first] = true
+					mu.Unlock()
+				}
+			})
+		}
+		group.Wait()
+		w.same("blocks", len(blocks), 64*each)
+		perList := listSize / block
+		w.same("lists", w.count("SELECT COUNT(*) FROM status_lists WHERE api = 'busy'"), (64*each+perList-1)/perList)
+	})
+	w.test("TouchUsed moves last use forward only, and nothing else", func(w *world) {
+		user := w.person()
+		c := w.newApp()
+		w.must(oauth.EventClientCreated, func(e oauth.Event) (bool, error) { return w.s.CreateClient(w.ctx, c, e) })
+		g, _ := w.live(user, c.ID)
+		untouched, _ := w.live(user, c.ID)
+		later := w.now.Add(time.Hour + time.Microsecond)
+		for _, at := range []time.Time{later, w.now} {
+			w.ok(w.s.TouchUsed(w.ctx, at, []string{g.ID, "unknown"}, []oauth.Hash{c.Secrets[0].Hash, w.hash()}))
+			want := g
+			want.LastUsed = later
+			w.same("grant", *w.grant(g.ID), want)
+			got, err := w.s.Client(w.ctx, c.ID)
+			w.ok(err)
+			w.same("secret", got.Secrets[0].LastUsed, later)
+		}
+		w.same("another grant", *w.grant(untouched.ID), untouched)
+		w.ok(w.s.TouchUsed(w.ctx, later, nil, nil))
+	})
+	w.test("TouchUsed of the same grants in many orders at once", func(w *world) {
+		user, app := w.person(), w.app()
+		ids := make([]string, 12)
+		for i := range ids {
+			g, _ := w.granted(user, app)
+			ids[i] = g.ID
+		}
+		var group sync.WaitGroup
+		for i := range 16 {
+			group.Go(func() {
+				mine := append(append([]string(nil), ids[i%12:]...), ids[:i%12]...)
+				for n := range 10 {
+					if err := w.s.TouchUsed(w.ctx, w.now.Add(time.Duration(n*16+i)*time.Second), mine, nil); err != nil {
+						w.t.Error(err)
+					}
+				}
+			})
+		}
+		group.Wait()
+		for _, id := range ids {
+			w.same("last use", w.grant(id).LastUsed, w.now.Add((9*16+15)*time.Second))
+		}
+	})
+	w.test("reads of what is not there", func(w *world) {
+		_, _, err := w.s.Family(w.ctx, "unknown")
+		w.missing("Family", err)
+		_, _, _, err = w.s.Refresh(w.ctx, "unknown", "")
+		w.missing("Refresh", err)
+	})
+}
+
+// rotation makes the record that exchanges token for a successor.
+func (w *world) rotation(g oauth.Grant, token *oauth.StoredRefresh) oauth.Rotation {
+	return oauth.Rotation{Selector: token.Selector, Family: token.Family, GrantID: g.ID, ClientID: g.ClientID, Rev: g.Rev, Successor: w.refreshOf(token.Family), Now: w.now}
+}
+
+func (w *world) rotate(r oauth.Rotation) func(oauth.Event) (bool, error) {
+	return func(e oauth.Event) (bool, error) {
+		r.Event = e
+		return w.s.RotateRefreshToken(w.ctx, r)
+	}
+}
+
+func refresh(w *world) {
+	read := func(w *world, selector, successor string) *oauth.StoredRefresh {
+		w.t.Helper()
+		token, _, _, err := w.s.Refresh(w.ctx, selector, successor)
+		w.ok(err)
+		return token
+	}
+	w.test("rotating marks the token as used and stores its successor", func(w *world) {
+		g, first := w.live(w.person(), w.app())
+		r := w.rotation(g, first.Refresh)
+		w.same("before", read(w, r.Selector, r.Successor.Selector), first.Refresh)
+		w.wins(issue, oauth.EventTokenRefreshed, w.rotate(r))
+		used := *first.Refresh
+		used.UsedAt = r.Now
+		w.same("used", *read(w, r.Selector, ""), used)
+		used.SuccessorThere = true
+		w.same("used, with its successor", *read(w, r.Selector, r.Successor.Selector), used)
+		w.same("successor", read(w, r.Successor.Selector, "unknown"), r.Successor)
+		w.loses("a second use", w.rotate(w.rotation(g, first.Refresh)))
+
+		again := r
+		again.Successor, again.Again = nil, r.Successor.Selector
+		again.Now = r.Now.Add(oauth.RotateGrace)
+		w.loses("repeated at the end of the grace", w.rotate(again))
+		again.Now = again.Now.Add(-time.Microsecond)
+		w.wins(issue, oauth.EventTokenRefreshed, w.rotate(again))
+		used.UsedAt = r.Now
+		w.same("used, after it was repeated", *read(w, r.Selector, r.Successor.Selector), used)
+		again.Again = "unknown"
+		w.loses("repeated for a successor that is not there", w.rotate(again))
+
+		next := w.rotation(g, r.Successor)
+		w.wins(issue, oauth.EventTokenRefreshed, w.rotate(next))
+		again.Again = r.Successor.Selector
+		w.loses("repeated after the successor was used", w.rotate(again))
+		used.SuccessorUsed = true
+		w.same("used, and so its successor", *read(w, r.Selector, r.Successor.Selector), used)
+		w.same("tokens", w.count("SELECT COUNT(*) FROM refresh_tokens WHERE family = $1", r.Family), 3)
+
+		unused := w.rotation(g, next.Successor)
+		unused.Successor, unused.Again = nil, first.Refresh.Selector
+		w.loses("repeating what was never used", w.rotate(unused))
+	})
+	w.test("a token that does not rotate only moves its idle limit", func(w *world) {
+		g, first := w.live(w.person(), w.app())
+		r := w.rotation(g, first.Refresh)
+		r.Successor, r.IdleUntil = nil, w.now.Add(400*24*time.Hour)
+		want := *first.Refresh
+		for range 3 {
+			w.wins(issue, oauth.EventTokenRefreshed, w.rotate(r))
+			want.IdleUntil = r.IdleUntil
+			w.same("token", *read(w, r.Selector, ""), want)
+			r.IdleUntil = r.IdleUntil.Add(time.Microsecond)
+		}
+		r.Now = want.IdleUntil
+		w.loses("idle", w.rotate(r))
+	})
+	w.test("a token is over exactly at its limits", func(w *world) {
+		for _, limit := range []string{"idle", "absolute"} {
+			g, code := w.granted(w.person(), w.app())
+			redemption := w.redemption(g, code)
+			end := w.now.Add(time.Hour)
+			if limit == "idle" {
+				redemption.Refresh.IdleUntil, redemption.Refresh.AbsoluteUntil = end, time.Time{}
+			} else {
+				redemption.Refresh.AbsoluteUntil = end
+			}
+			w.must(oauth.EventCodeRedeemed, w.redeem(redemption))
+			r := w.rotation(g, redemption.Refresh)
+			r.Now = end
+			w.loses(limit+" limit", w.rotate(r))
+			fixed := r
+			fixed.Successor, fixed.IdleUntil = nil, end.Add(time.Hour)
+			w.loses(limit+" limit, not rotating", w.rotate(fixed))
+			r.Now = end.Add(-time.Microsecond)
+			w.wins(issue, oauth.EventTokenRefreshed, w.rotate(r))
+		}
+	})
+	w.test("a use loses when the world has changed", func(w *world) {
+		for why, change := range map[string]func(user, app, family string, g *oauth.Grant){
+			"client suspended": func(_, app, _ string, _ *oauth.Grant) { w.setApp(app, oauth.Suspended) },
+			"client deleted":   func(_, app, _ string, _ *oauth.Grant) { w.setApp(app, oauth.Deleted) },
+			"user suspended":   func(user, _, _ string, _ *oauth.Grant) { w.setUser(user, oauth.Suspended) },
+			"grant suspended": func(_, _, _ string, g *oauth.Grant) {
+				w.must(oauth.EventGrantSuspended, func(e oauth.Event) (bool, error) { return w.s.SuspendGrant(w.ctx, g.ID, e) })
+			},
+			"grant revoked": func(_, _, _ string, g *oauth.Grant) {
+				w.must(oauth.EventGrantRevoked, func(e oauth.Event) (bool, error) { return w.s.RevokeGrant(w.ctx, g.ID, e) })
+			},
+			"family revoked": func(_, _, family string, _ *oauth.Grant) {
+				w.must(oauth.EventFamilyRevoked, func(e oauth.Event) (bool, error) { return w.s.RevokeFamily(w.ctx, family, e) })
+			},
+		} {
+			user, app := w.person(), w.app()
+			g, first := w.live(user, app)
+			change(user, app, first.Family.ID, &g)
+			r := w.rotation(g, first.Refresh)
+			r.Rev = w.grant(g.ID).Rev
+			w.loses(why, w.rotate(r))
+			r.Successor, r.IdleUntil = nil, w.now.Add(time.Hour)
+			w.loses(why+", not rotating", w.rotate(r))
+		}
+		g, first := w.live(w.person(), w.app())
+		w.must(oauth.EventGrantEdited, func(e oauth.Event) (bool, error) { return w.s.EditGrant(w.ctx, &g, 1, e) })
+		r := w.rotation(g, first.Refresh)
+		w.loses("rev", w.rotate(r))
+		r.Rev = 2
+		w.wins(issue, oauth.EventTokenRefreshed, w.rotate(r))
+		again := w.rotation(g, first.Refresh)
+		again.Successor, again.Again = nil, r.Successor.Selector
+		w.loses("rev, repeated", w.rotate(again))
+	})
+	w.test("a token belongs to its family", func(w *world) {
+		user, app := w.person(), w.app()
+		g, first := w.live(user, app)
+		_, other := w.live(user, app)
+		r := w.rotation(g, first.Refresh)
+		r.Family = other.Family.ID
+		w.loses("another family", w.rotate(r))
+		r.Family, r.Selector = first.Family.ID, "unknown"
+		w.loses("unknown", w.rotate(r))
+	})
+}

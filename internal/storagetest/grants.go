@@ -1,0 +1,407 @@
+package storagetest
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/grantway/grantway/internal/oauth"
+)
+
+func decisions(w *world) {
+	w.test("a new grant and its code are kept as given", func(w *world) {
+		user, app := w.person(), w.app()
+		a, b := w.store("a"), w.store("b")
+		w.member(user, a, b)
+		d := w.decision(user, app, a, b)
+		d.Grant.Default = true
+		d.Grant.Stores = []oauth.GrantStore{{StoreID: a}, {StoreID: b, Scopes: oauth.Scopes("orders.read")}}
+		d.Grant.Created = w.now.Add(time.Microsecond)
+		d.Code.Narrowing = oauth.Scopes("orders.read")
+		w.wins(issue, oauth.EventGrantMade, w.record(d))
+
+		seq, epoch, err := w.s.Head(w.ctx)
+		w.ok(err)
+		want := &oauth.Standing{Grant: d.Grant, UserKind: oauth.Person, UserStatus: oauth.Active, ClientStatus: oauth.Active, Seq: seq, Epoch: epoch, Members: []oauth.Membership{
+			{UserID: user, StoreID: a, StoreName: "a", StoreStatus: oauth.Active, Owner: true, MayDelegate: true},
+			{UserID: user, StoreID: b, StoreName: "b", StoreStatus: oauth.Active, Owner: true, MayDelegate: true},
+		}}
+		st, err := w.s.Standing(w.ctx, d.Grant.ID)
+		w.ok(err)
+		w.same("standing", st, want)
+		code, st, err := w.s.Code(w.ctx, d.Code.Selector)
+		w.ok(err)
+		w.same("code", *code, d.Code)
+		w.same("standing of the code", st, want)
+		code, err = w.s.CodeOfRequest(w.ctx, d.Code.Request)
+		w.ok(err)
+		w.same("code of the request", *code, d.Code)
+		id, err := w.s.DefaultGrant(w.ctx, user, app)
+		w.ok(err)
+		w.same("default grant", id, d.Grant.ID)
+	})
+	w.test("NULL, empty and some scopes stay apart", func(w *world) {
+		user, app := w.person(), w.app()
+		a, b, c := w.store("a"), w.store("b"), w.store("c")
+		w.member(user, a, b, c)
+		for _, narrowing := range []oauth.ScopeSet{nil, {}, oauth.Scopes("x", "y")} {
+			d := w.decision(user, app, a, b, c)
+			d.Grant.Scopes, d.Grant.Account = nil, nil
+			d.Grant.Stores = []oauth.GrantStore{{StoreID: a}, {StoreID: b, Scopes: oauth.ScopeSet{}}, {StoreID: c, Scopes: oauth.Scopes("x", "y")}}
+			d.Code.Narrowing = narrowing
+			w.must(oauth.EventGrantMade, w.record(d))
+			code, st, err := w.s.Code(w.ctx, d.Code.Selector)
+			w.ok(err)
+			w.same("narrowing", code.Narrowing, narrowing)
+			w.same("grant", st.Grant, d.Grant)
+		}
+	})
+	w.test("nothing is written unless client and user are active", func(w *world) {
+		for _, what := range []string{"client", "user"} {
+			for _, to := range []oauth.Status{oauth.Suspended, oauth.Deleted} {
+				user, app := w.person(), w.app()
+				g, code := w.granted(user, app)
+				if what == "client" {
+					w.setApp(app, to)
+				} else {
+					w.setUser(user, to)
+				}
+				w.loses(fmt.Sprint("create, ", what, " ", to), w.record(w.decision(user, app)))
+				g.Rev = w.grant(g.ID).Rev
+				for _, unchanged := range []bool{false, true} {
+					d := oauth.DecisionRecord{Grant: g, Rev: g.Rev, Unchanged: unchanged, Code: code, Now: w.now}
+					w.loses(fmt.Sprint("update, ", what, " ", to), w.record(d))
+				}
+			}
+		}
+		w.loses("unknown client", w.record(w.decision(w.person(), "nobody")))
+		w.loses("unknown user", w.record(w.decision("nobody", w.app())))
+	})
+	w.test("nothing is written unless the user may still connect each store", func(w *world) {
+		user, app := w.person(), w.app()
+		mine, foreign, gone, held := w.store("mine"), w.store("foreign"), w.store("gone"), w.store("held")
+		w.member(user, mine, gone, held)
+		w.member(w.person(), foreign)
+		w.must(oauth.EventMembershipSet, func(e oauth.Event) (bool, error) {
+			return w.s.SetMembership(w.ctx, &oauth.Membership{UserID: user, StoreID: held, Owner: true}, e)
+		})
+		w.setStore(gone, oauth.Deleted)
+		g, _ := w.granted(user, app, mine)
+		for why, ids := range map[string][]string{
+			"foreign": {mine, foreign}, "removed": {gone}, "may not delegate": {mine, held, mine}, "unknown": {"nowhere", mine},
+		} {
+			w.loses("create, "+why, w.record(w.decision(user, app, ids...)))
+			d := oauth.DecisionRecord{Grant: g, Rev: 1, Connecting: ids, Code: w.code(&g), Now: w.now}
+			w.loses("update, "+why, w.record(d))
+		}
+		w.setStore(mine, oauth.Suspended)
+		w.loses("suspended", w.record(w.decision(user, app, mine)))
+		// A store that the grant has already is not asked about again.
+		d := oauth.DecisionRecord{Grant: g, Rev: 1, Code: w.code(&g), Now: w.now}
+		w.wins(feed, oauth.EventGrantEdited, w.record(d))
+	})
+	w.test("a grant's id is taken once, and a default grant is the only one", func(w *world) {
+		user, app := w.person(), w.app()
+		_, err := w.s.DefaultGrant(w.ctx, user, app)
+		w.missing("default grant", err)
+		first := w.decision(user, app)
+		first.Grant.Default = true
+		w.wins(issue, oauth.EventGrantMade, w.record(first))
+		again := first
+		again.Code = w.code(&first.Grant)
+		w.loses("the same id", w.record(again))
+		again.Grant.Default = false
+		w.loses("the same id, not the default", w.record(again))
+		second := w.decision(user, app)
+		second.Grant.Default = true
+		w.loses("a second default", w.record(second))
+		second.Grant.Default = false
+		w.wins(issue, oauth.EventGrantMade, w.record(second))
+		other := w.decision(w.person(), app)
+		other.Grant.Default = true
+		w.wins(issue, oauth.EventGrantMade, w.record(other))
+
+		w.must(oauth.EventGrantRevoked, func(e oauth.Event) (bool, error) { return w.s.RevokeGrant(w.ctx, first.Grant.ID, e) })
+		_, err = w.s.DefaultGrant(w.ctx, user, app)
+		w.missing("default grant after its end", err)
+		third := w.decision(user, app)
+		third.Grant.Default = true
+		w.wins(issue, oauth.EventGrantMade, w.record(third))
+	})
+	w.test("a repeat decision replaces the grant at its rev, and its status stays", func(w *world) {
+		user, app := w.person(), w.app()
+		a, b := w.store("a"), w.store("b")
+		w.member(user, a, b)
+		g, _ := w.granted(user, app, a)
+		for i, status := range []oauth.GrantStatus{oauth.Pending, oauth.Live, oauth.GrantOnHold} {
+			switch status {
+			case oauth.Live:
+				code := w.code(&g)
+				w.must(oauth.EventCodeIssued, w.record(oauth.DecisionRecord{Grant: g, Rev: g.Rev, Unchanged: true, Code: code, Now: w.now}))
+				w.must(oauth.EventCodeRedeemed, w.redeem(w.redemption(g, code)))
+			case oauth.GrantOnHold:
+				w.must(oauth.EventGrantSuspended, func(e oauth.Event) (bool, error) { return w.s.SuspendGrant(w.ctx, g.ID, e) })
+				g.Rev++
+			}
+			g.Status = status
+			next := g
+			next.Scopes, next.Account = oauth.Scopes(fmt.Sprint("scope", i)), oauth.Scopes("user.email")
+			next.Stores = []oauth.GrantStore{{StoreID: []string{a, b}[i%2], Scopes: oauth.Scopes("own")}}
+			d := oauth.DecisionRecord{Grant: next, Rev: g.Rev, Connecting: []string{b}, Code: w.code(&next), Now: w.now}
+			for _, off := range []int64{-1, 1} {
+				d.Rev = g.Rev + off
+				w.loses(fmt.Sprintf("rev off by %d", off), w.record(d))
+			}
+			d.Rev = g.Rev
+			w.wins(feed, oauth.EventGrantEdited, w.record(d))
+			next.Rev = g.Rev + 1
+			w.same("grant", *w.grant(g.ID), next)
+			g = next
+		}
+		w.must(oauth.EventGrantRevoked, func(e oauth.Event) (bool, error) { return w.s.RevokeGrant(w.ctx, g.ID, e) })
+		for _, unchanged := range []bool{false, true} {
+			d := oauth.DecisionRecord{Grant: g, Rev: g.Rev + 1, Unchanged: unchanged, Code: w.code(&g), Now: w.now}
+			w.loses("revoked", w.record(d))
+			d.Grant.ID = "nothing"
+			w.loses("unknown", w.record(d))
+		}
+	})
+	w.test("a decision that changes nothing issues a code and leaves the grant", func(w *world) {
+		user, app := w.person(), w.app()
+		a := w.store("a")
+		w.member(user, a)
+		g, _ := w.live(user, app, a)
+		other := g
+		other.Scopes, other.Stores = nil, nil
+		d := oauth.DecisionRecord{Grant: other, Rev: 1, Unchanged: true, Code: w.code(&g), Now: w.now}
+		w.wins(issue, oauth.EventCodeIssued, w.record(d))
+		w.same("grant", *w.grant(g.ID), g)
+		code, _, err := w.s.Code(w.ctx, d.Code.Selector)
+		w.ok(err)
+		w.same("code", *code, d.Code)
+		d.Code, d.Rev = w.code(&g), 2
+		w.loses("rev", w.record(d))
+	})
+	w.test("a second Allow replaces the unredeemed code, which keeps its deadline", func(w *world) {
+		user, app := w.person(), w.app()
+		g, first := w.granted(user, app)
+		second := w.code(&g)
+		second.Request, second.Expires = first.Request, first.Expires.Add(time.Hour)
+		again := oauth.DecisionRecord{Grant: g, Rev: 1, Unchanged: true, Code: second, Now: first.Expires}
+		w.loses("at its deadline", w.record(again))
+		again.Now = first.Expires.Add(-time.Microsecond)
+		w.wins(issue, oauth.EventCodeIssued, w.record(again))
+		_, _, err := w.s.Code(w.ctx, first.Selector)
+		w.missing("the replaced code", err)
+		w.loses("redeeming the replaced code", w.redeem(w.redemption(g, first)))
+		got, _, err := w.s.Code(w.ctx, second.Selector)
+		w.ok(err)
+		second.Expires = first.Expires
+		w.same("the new code", *got, second)
+
+		w.wins(issue, oauth.EventCodeRedeemed, w.redeem(w.redemption(g, second)))
+		again.Code = w.code(&g)
+		again.Code.Request = first.Request
+		w.loses("after redemption", w.record(again))
+		again.Unchanged = false
+		w.loses("after redemption, editing", w.record(again))
+		fresh := w.decision(user, app)
+		fresh.Code.Request = first.Request
+		w.loses("after redemption, with a grant of its own", w.record(fresh))
+	})
+	w.test("5,000 stores", func(w *world) {
+		user, app := w.person(), w.app()
+		ids := make([]string, 5000)
+		for i := range ids {
+			ids[i] = fmt.Sprintf("many-%04d", i)
+		}
+		w.bulkStores(user, ids)
+		d := w.decision(user, app, ids...)
+		w.wins(issue, oauth.EventGrantMade, w.record(d))
+		st, err := w.s.Standing(w.ctx, d.Grant.ID)
+		w.ok(err)
+		if len(st.Members) != 5000 || len(st.Grant.Stores) != 5000 {
+			w.t.Errorf("%d members and %d stores, want 5,000 of each", len(st.Members), len(st.Grant.Stores))
+		}
+		d = w.decision(user, app, append(ids, "foreign")...)
+		w.loses("one of them foreign", w.record(d))
+	})
+}
+
+// bulkStores makes stores of which user is an owner, past the contract.
+func (w *world) bulkStores(user string, ids []string) {
+	w.t.Helper()
+	tx, err := w.db.BeginTx(w.ctx, nil)
+	w.ok(err)
+	defer tx.Rollback()
+	for _, id := range ids {
+		_, err := tx.ExecContext(w.ctx, "INSERT INTO stores (id, name, domain, status, created) VALUES ($1, $1, '', 'active', 1)", id)
+		w.ok(err)
+		_, err = tx.ExecContext(w.ctx, "INSERT INTO memberships (user_id, store_id, scopes, may_delegate, is_owner, op) VALUES ($1, $2, '', TRUE, TRUE, '')", user, id)
+		w.ok(err)
+	}
+	w.ok(tx.Commit())
+}
+
+func grants(w *world) {
+	w.test("EditGrant replaces scopes and stores at its rev and raises it", func(w *world) {
+		user, app := w.person(), w.app()
+		a, b := w.store("a"), w.store("b")
+		g, r := w.live(user, app)
+		edited := g
+		edited.Scopes, edited.Account, edited.AllStores = oauth.Scopes("x"), nil, false
+		edited.Stores = []oauth.GrantStore{{StoreID: a, Scopes: oauth.Scopes("y")}, {StoreID: b}}
+		edit := func(g oauth.Grant, rev int64) func(oauth.Event) (bool, error) {
+			return func(e oauth.Event) (bool, error) { return w.s.EditGrant(w.ctx, &g, rev, e) }
+		}
+		w.loses("rev too low", edit(edited, 0))
+		w.loses("rev too high", edit(edited, 2))
+		w.wins(feed, oauth.EventGrantEdited, edit(edited, 1))
+		edited.Rev = 2
+		w.same("grant", *w.grant(g.ID), edited)
+		w.loses("the same rev again", edit(edited, 1))
+		edited.Stores, edited.AllStores = nil, true
+		w.wins(feed, oauth.EventGrantEdited, edit(edited, 2))
+		edited.Rev = 3
+		w.same("grant", *w.grant(g.ID), edited)
+		w.same("the key that is out", w.family(r.Family.ID).Status, oauth.Valid)
+		w.must(oauth.EventGrantRevoked, func(e oauth.Event) (bool, error) { return w.s.RevokeGrant(w.ctx, g.ID, e) })
+		w.loses("revoked", edit(edited, 4))
+	})
+	w.test("a grant of all stores stands in every store of the user", func(w *world) {
+		user, app := w.person(), w.app()
+		a := w.store("a")
+		w.member(user, a)
+		d := w.decision(user, app)
+		d.Grant.AllStores = true
+		w.must(oauth.EventGrantMade, w.record(d))
+		b := w.store("b")
+		w.must(oauth.EventMembershipSet, func(e oauth.Event) (bool, error) {
+			return w.s.SetMembership(w.ctx, &oauth.Membership{UserID: user, StoreID: b, Scopes: oauth.Scopes("x")}, e)
+		})
+		st, err := w.s.Standing(w.ctx, d.Grant.ID)
+		w.ok(err)
+		w.same("members", st.Members, []oauth.Membership{
+			{UserID: user, StoreID: a, StoreName: "a", StoreStatus: oauth.Active, Owner: true, MayDelegate: true},
+			{UserID: user, StoreID: b, StoreName: "b", StoreStatus: oauth.Active, Scopes: oauth.Scopes("x")},
+		})
+	})
+	w.test("RevokeGrant ends the grant and every family under it, once", func(w *world) {
+		user, app := w.person(), w.app()
+		g, r := w.live(user, app)
+		code := w.code(&g)
+		w.must(oauth.EventCodeIssued, w.record(oauth.DecisionRecord{Grant: g, Rev: 1, Unchanged: true, Code: code, Now: w.now}))
+		r2 := w.redemption(g, code)
+		r2.Family.Status = oauth.Ask
+		w.must(oauth.EventCodeRedeemed, w.redeem(r2))
+		_, stranger := w.live(user, app)
+		revoke := func(e oauth.Event) (bool, error) { return w.s.RevokeGrant(w.ctx, g.ID, e) }
+		w.wins(feed, oauth.EventGrantRevoked, revoke)
+		got := w.grant(g.ID)
+		w.same("status", got.Status, oauth.GrantIsRevoked)
+		w.same("rev", got.Rev, int64(2))
+		w.same("first key", w.family(r.Family.ID).Status, oauth.Invalid)
+		w.same("second key", w.family(r2.Family.ID).Status, oauth.Invalid)
+		w.same("key of another grant", w.family(stranger.Family.ID).Status, oauth.Valid)
+		w.loses("again", revoke)
+		w.loses("unknown", func(e oauth.Event) (bool, error) { return w.s.RevokeGrant(w.ctx, "nothing", e) })
+		w.loses("suspending it", func(e oauth.Event) (bool, error) { return w.s.SuspendGrant(w.ctx, g.ID, e) })
+		w.loses("resuming it", func(e oauth.Event) (bool, error) { return w.s.ResumeGrant(w.ctx, g.ID, e) })
+
+		pending, _ := w.granted(user, app)
+		w.wins(feed, oauth.EventGrantRevoked, func(e oauth.Event) (bool, error) { return w.s.RevokeGrant(w.ctx, pending.ID, e) })
+	})
+	w.test("SuspendGrant and ResumeGrant turn about", func(w *world) {
+		user, app := w.person(), w.app()
+		pending, _ := w.granted(user, app)
+		live, r := w.live(user, app)
+		for _, id := range []string{pending.ID, live.ID} {
+			suspend := func(e oauth.Event) (bool, error) { return w.s.SuspendGrant(w.ctx, id, e) }
+			resume := func(e oauth.Event) (bool, error) { return w.s.ResumeGrant(w.ctx, id, e) }
+			w.loses("resuming what is not suspended", resume)
+			w.wins(feed, oauth.EventGrantSuspended, suspend)
+			w.same("status", w.grant(id).Status, oauth.GrantOnHold)
+			w.loses("suspending twice", suspend)
+			w.wins(feed, oauth.EventGrantResumed, resume)
+			got := w.grant(id)
+			w.same("status", got.Status, oauth.Live)
+			w.same("rev", got.Rev, int64(3))
+		}
+		w.same("its key", w.family(r.Family.ID).Status, oauth.Valid)
+		w.loses("unknown", func(e oauth.Event) (bool, error) { return w.s.SuspendGrant(w.ctx, "nothing", e) })
+		w.loses("unknown", func(e oauth.Event) (bool, error) { return w.s.ResumeGrant(w.ctx, "nothing", e) })
+		w.must(oauth.EventGrantSuspended, func(e oauth.Event) (bool, error) { return w.s.SuspendGrant(w.ctx, live.ID, e) })
+		w.wins(feed, oauth.EventGrantRevoked, func(e oauth.Event) (bool, error) { return w.s.RevokeGrant(w.ctx, live.ID, e) })
+	})
+	w.test("lists of grants", func(w *world) {
+		user, other := w.person(), w.person()
+		app, app2 := w.app(), w.app()
+		a, b := w.store("a"), w.store("b")
+		w.member(user, a, b)
+		at := func(n int, user, app string, stores ...string) oauth.Grant {
+			d := w.decision(user, app, stores...)
+			d.Grant.Created = w.now.Add(time.Duration(n) * time.Microsecond)
+			w.must(oauth.EventGrantMade, w.record(d))
+			if n > 1 {
+				w.must(oauth.EventCodeRedeemed, w.redeem(w.redemption(d.Grant, d.Code)))
+				d.Grant.Status = oauth.Live
+			}
+			return d.Grant
+		}
+		pending := at(1, user, app)
+		one, two, three := at(2, user, app, a, b), at(3, user, app2, b), at(4, user, app)
+		foreign := at(5, other, app2)
+		w.must(oauth.EventGrantSuspended, func(e oauth.Event) (bool, error) { return w.s.SuspendGrant(w.ctx, two.ID, e) })
+		w.must(oauth.EventGrantRevoked, func(e oauth.Event) (bool, error) { return w.s.RevokeGrant(w.ctx, three.ID, e) })
+		ids := func(list []oauth.Connection, err error) []string {
+			w.t.Helper()
+			w.ok(err)
+			out := []string{}
+			for _, c := range list {
+				out = append(out, c.ID)
+			}
+			return out
+		}
+		w.same("of the user: live and suspended, newest first", ids(w.s.GrantsOf(w.ctx, user)), []string{two.ID, one.ID})
+		w.same("of nobody", ids(w.s.GrantsOf(w.ctx, "nobody")), []string{})
+		list, err := w.s.GrantsOf(w.ctx, user)
+		w.ok(err)
+		w.same("its grant", list[1].Grant, one)
+		w.same("its keys", list[1].Keys, 1)
+		w.same("its app", list[1].Client.ID+list[1].Client.Name, app+"App")
+		w.same("its stores", len(list[1].Stores), 2)
+
+		all := oauth.Page{Limit: 100}
+		for _, c := range []struct {
+			f    oauth.GrantFilter
+			want []string
+		}{
+			{oauth.GrantFilter{UserID: user, Page: all}, []string{three.ID, two.ID, one.ID, pending.ID}},
+			{oauth.GrantFilter{ClientID: app2, Page: all}, []string{foreign.ID, two.ID}},
+			{oauth.GrantFilter{StoreID: b, Page: all}, []string{two.ID, one.ID}},
+			{oauth.GrantFilter{UserID: user, ClientID: app, StoreID: a, Page: all}, []string{one.ID}},
+			{oauth.GrantFilter{UserID: user, Page: oauth.Page{Offset: 1, Limit: 2}}, []string{two.ID, one.ID}},
+			{oauth.GrantFilter{UserID: user, Page: oauth.Page{Offset: 4, Limit: 2}}, []string{}},
+			{oauth.GrantFilter{UserID: "nobody", Page: all}, []string{}},
+		} {
+			w.same(fmt.Sprintf("%+v", c.f), ids(w.s.Grants(w.ctx, c.f)), c.want)
+		}
+		for _, id := range ids(w.s.Grants(w.ctx, oauth.GrantFilter{UserID: user, OnlyLive: true, Page: all})) {
+			if id == three.ID {
+				w.t.Error("a revoked grant is among the live ones")
+			}
+		}
+		// A pending grant holds nothing yet, a revoked one nothing any more.
+		grants, users, err := w.s.CountGrants(w.ctx, app)
+		w.ok(err)
+		w.same("grants and users of the app", [2]int{grants, users}, [2]int{1, 1})
+		grants, users, err = w.s.CountGrants(w.ctx, app2)
+		w.ok(err)
+		w.same("grants and users of the other app", [2]int{grants, users}, [2]int{2, 2})
+	})
+	w.test("reads of what is not there", func(w *world) {
+		_, err := w.s.Standing(w.ctx, "nothing")
+		w.missing("Standing", err)
+		_, err = w.s.DefaultGrant(w.ctx, "nobody", "nothing")
+		w.missing("DefaultGrant", err)
+	})
+}

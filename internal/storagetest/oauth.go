@@ -1,0 +1,39 @@
+package storagetest
+
+import (
+	"testing"
+
+	"github.com/grantway/grantway/internal/oauth"
+)
+
+// Opened is a database that was just made and migrated, and holds nothing.
+type Opened struct {
+	Storage oauth.Storage
+	// DSN names the same database: a postgres:// URL or a SQLite file. The suite
+	// reads through it what the contract does not show: that a lost event has left
+	// no row of any table changed.
+	DSN string
+}
+
+// OAuth proves every promise of [oauth.Storage]. open is called once for each
+// group of tests.
+func OAuth(t *testing.T, open func(t *testing.T) Opened) {
+	for _, group := range []struct {
+		name string
+		run  func(*world)
+	}{
+		{"Decisions", decisions},
+		{"Grants", grants},
+		{"Codes", codes},
+		{"Families", families},
+		{"Refresh", refresh},
+		{"Clients", clients},
+		{"People", customers},
+		{"APIs", apis},
+		{"Events", events},
+		{"Sweep", sweep},
+		{"Text", text},
+	} {
+		t.Run(group.name, func(t *testing.T) { group.run(newWorld(t, open(t))) })
+	}
+}
