@@ -33,6 +33,8 @@ func OAuth(t *testing.T, open func(t *testing.T) Opened) {
 		{"Events", events},
 		{"Sweep", sweep},
 		{"Text", text},
+		{"Races", races},
+		{"Ends", ends},
 	} {
 		t.Run(group.name, func(t *testing.T) { group.run(newWorld(t, open(t))) })
 	}

@@ -1,0 +1,298 @@
+package storagetest
+
+import (
+	"sync"
+	"sync/atomic"
+
+	"github.com/grantway/grantway/internal/oauth"
+)
+
+const racers = 8
+
+// race runs f from several goroutines at once and counts who won. Losers must lose
+// without an error.
+func (w *world) race(f func(racer int, e oauth.Event) (bool, error)) (won, lost int) {
+	w.t.Helper()
+	var wins, losses atomic.Int64
+	begin := make(chan struct{})
+	var all sync.WaitGroup
+	for i := range racers {
+		e := w.event("race")
+		all.Go(func() {
+			<-begin
+			ok, err := f(i, e)
+			switch {
+			case err != nil:
+				w.t.Errorf("a racer met an error: %v", err)
+			case ok:
+				wins.Add(1)
+			default:
+				losses.Add(1)
+			}
+		})
+	}
+	close(begin)
+	all.Wait()
+	return int(wins.Load()), int(losses.Load())
+}
+
+// one demands exactly one winner.
+func (w *world) one(what string, f func(racer int, e oauth.Event) (bool, error)) {
+	w.t.Helper()
+	if won, lost := w.race(f); won != 1 || lost != racers-1 {
+		w.t.Errorf("%s: %d won and %d lost, want 1 and %d", what, won, lost, racers-1)
+	}
+}
+
+// rounds is n where the whole suite was asked for, and a tenth of it elsewhere.
+func rounds(n int) int {
+	if All() {
+		return n
+	}
+	return n / 10
+}
+
+// races proves that of several who want the same at once exactly one gets it.
+func races(w *world) {
+	w.test("200 codes, each wanted by 8", func(w *world) {
+		user, app := w.person(), w.app()
+		for range rounds(200) {
+			g, code := w.granted(user, app)
+			records := make([]oauth.Redemption, racers)
+			for i := range records {
+				records[i] = w.redemption(g, code)
+			}
+			w.one("a code", func(i int, e oauth.Event) (bool, error) {
+				r := records[i]
+				r.Event = e
+				return w.s.RedeemCode(w.ctx, r)
+			})
+			if n := w.count("SELECT COUNT(*) FROM families WHERE grant_id = $1", g.ID); n != 1 {
+				w.t.Errorf("%d families of one code", n)
+			}
+			if n := w.count("SELECT COUNT(*) FROM refresh_tokens t JOIN families f ON f.id = t.family WHERE f.grant_id = $1", g.ID); n != 1 {
+				w.t.Errorf("%d refresh tokens of one code", n)
+			}
+		}
+	})
+	w.test("100 refresh tokens, each used by 8", func(w *world) {
+		user, app := w.person(), w.app()
+		for range rounds(100) {
+			g, r := w.live(user, app)
+			next := w.refreshOf(r.Family.ID)
+			w.one("a refresh token", func(_ int, e oauth.Event) (bool, error) {
+				return w.s.RotateRefreshToken(w.ctx, oauth.Rotation{Selector: r.Refresh.Selector, Family: r.Family.ID, GrantID: g.ID, ClientID: app,
+					Rev: g.Rev, Successor: next, IdleUntil: next.IdleUntil, Now: w.now, Event: e})
+			})
+			if n := w.count("SELECT COUNT(*) FROM refresh_tokens WHERE family = $1", r.Family.ID); n != 2 {
+				w.t.Errorf("%d tokens in a chain that was rotated once", n)
+			}
+		}
+	})
+	w.test("one default grant of a user and an app", func(w *world) {
+		for range rounds(50) {
+			user, app := w.person(), w.app()
+			records := make([]oauth.DecisionRecord, racers)
+			for i := range records {
+				records[i] = w.decision(user, app)
+				records[i].Grant.Default = true
+			}
+			w.one("a default grant", func(i int, e oauth.Event) (bool, error) { return w.record(records[i])(e) })
+			if n := w.count("SELECT COUNT(*) FROM authorization_codes WHERE client_id = $1", app); n != 1 {
+				w.t.Errorf("%d codes of one decision", n)
+			}
+		}
+	})
+	w.test("one edit of a grant at one rev", func(w *world) {
+		user, app := w.person(), w.app()
+		for range rounds(50) {
+			g, _ := w.live(user, app)
+			w.one("an edit", func(_ int, e oauth.Event) (bool, error) { return w.s.EditGrant(w.ctx, &g, g.Rev, e) })
+		}
+	})
+	w.test("one second secret, one app of an id, one key of a use", func(w *world) {
+		for range rounds(50) {
+			app := w.app()
+			w.one("a second secret", func(_ int, e oauth.Event) (bool, error) { return w.s.AddSecret(w.ctx, app, w.secret(), e) })
+			fresh := make([]*oauth.Client, racers)
+			for i := range fresh {
+				fresh[i] = w.newApp()
+				fresh[i].ID = fresh[0].ID
+			}
+			w.one("an id", func(i int, e oauth.Event) (bool, error) { return w.s.CreateClient(w.ctx, fresh[i], e) })
+			if n := w.count("SELECT COUNT(*) FROM client_secrets WHERE client_id = $1", fresh[0].ID); n != 1 {
+				w.t.Errorf("%d secrets of a new app", n)
+			}
+		}
+		use := oauth.KeyUse(w.id("use"))
+		kids := make([]string, racers)
+		for i := range kids {
+			kids[i] = w.id("kid")
+		}
+		w.one("a signing key", func(i int, e oauth.Event) (bool, error) {
+			return w.s.AddSigningKey(w.ctx, oauth.StoredKey{Kid: kids[i], Alg: "ES256", Use: use, Sealed: []byte{1}, Public: []byte{2}, Status: oauth.Active, Created: w.now}, e)
+		})
+	})
+	w.test("the feed has no gap and no twin", func(w *world) {
+		before, _, err := w.s.Head(w.ctx)
+		w.ok(err)
+		user, app := w.person(), w.app()
+		start, _, err := w.s.Head(w.ctx)
+		w.ok(err)
+		const grants = 5
+		var list [grants]oauth.Grant
+		for i := range list {
+			list[i], _ = w.live(user, app)
+		}
+		won, _ := w.race(func(i int, e oauth.Event) (bool, error) { return w.s.RevokeGrant(w.ctx, list[i%grants].ID, e) })
+		if won != grants {
+			w.t.Errorf("%d of %d grants revoked", won, grants)
+		}
+		follow, err := w.s.FeedAfter(w.ctx, start, 100)
+		w.ok(err)
+		for i, e := range follow {
+			if e.Seq != start+int64(i)+1 {
+				w.t.Errorf("event %d of the feed has the sequence %d; it began after %d", i, e.Seq, start)
+			}
+		}
+		if len(follow) != grants || start <= before {
+			w.t.Errorf("%d events in the feed, want %d", len(follow), grants)
+		}
+	})
+}
+
+// ends proves that nothing outlives the end of its grant, in whatever order the
+// end and an issuing event meet.
+func ends(w *world) {
+	w.test("RevokeGrant against RedeemCode and RotateRefreshToken", func(w *world) {
+		user, app := w.person(), w.app()
+		const workers = 16
+		var left atomic.Int64
+		left.Store(int64(rounds(10_000)))
+		var redeemed, rotated, refused atomic.Int64
+		var all sync.WaitGroup
+		for range workers {
+			all.Go(func() {
+				for n := left.Add(-1); n >= 0; n = left.Add(-1) {
+					w.revokeAgainst(user, app, n, &redeemed, &rotated, &refused)
+				}
+			})
+		}
+		all.Wait()
+		w.t.Logf("redeemed before the end: %d, rotated before the end: %d, refused: %d", redeemed.Load(), rotated.Load(), refused.Load())
+		if refused.Load() == 0 || rotated.Load() == 0 {
+			w.t.Error("only one of the two orders came about")
+		}
+		if n := w.count("SELECT COUNT(*) FROM families f JOIN grants g ON g.id = f.grant_id WHERE g.status = 'revoked' AND f.status <> 'invalid'"); n != 0 {
+			w.t.Errorf("%d families are alive under a revoked grant", n)
+		}
+		if n := w.count("SELECT COUNT(*) FROM grants WHERE client_id = $1 AND status <> 'revoked'", app); n != 0 {
+			w.t.Errorf("%d grants were not revoked", n)
+		}
+		// What was acknowledged is there: each redemption has its family, each rotation
+		// the successor beside the first token.
+		families := w.count("SELECT COUNT(*) FROM families WHERE client_id = $1", app)
+		tokens := w.count("SELECT COUNT(*) FROM refresh_tokens t JOIN families f ON f.id = t.family WHERE f.client_id = $1", app)
+		if want := int(redeemed.Load()); families != want {
+			w.t.Errorf("%d families, %d redemptions were acknowledged", families, want)
+		}
+		if want := int(redeemed.Load() + rotated.Load()); tokens != want {
+			w.t.Errorf("%d refresh tokens, %d were acknowledged", tokens, want)
+		}
+	})
+	w.test("a user suspended while a redemption waits is not missed", func(w *world) {
+		user, app := w.person(), w.app()
+		g, code := w.granted(user, app)
+		r := w.redemption(g, code)
+		r.Event = w.event(oauth.EventCodeRedeemed)
+		// The suspension as it stands just before its commit, in a transaction of ours.
+		conn, err := w.db.Conn(w.ctx)
+		w.ok(err)
+		defer conn.Close()
+		exec := func(sql string, args ...any) {
+			w.t.Helper()
+			_, err := conn.ExecContext(w.ctx, sql, args...)
+			w.ok(err)
+		}
+		if w.pg {
+			exec("BEGIN")
+		} else {
+			exec("BEGIN IMMEDIATE")
+		}
+		exec("UPDATE users SET status = 'suspended' WHERE id = $1", user)
+		exec("UPDATE grants SET rev = rev + 1 WHERE user_id = $1", user)
+		done := make(chan bool, 1)
+		go func() {
+			won, err := w.s.RedeemCode(w.ctx, r)
+			if err != nil {
+				w.t.Error(err)
+			}
+			done <- won
+		}()
+		if w.pg { // SQLite has one writer: the redemption cannot have begun
+			for waiting := false; !waiting; {
+				select {
+				case won := <-done:
+					exec("ROLLBACK")
+					w.t.Fatalf("the redemption did not wait for the grant (won: %v)", won)
+				default:
+				}
+				waiting = w.count("SELECT COUNT(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'") > 0
+			}
+		}
+		exec("COMMIT")
+		if <-done {
+			w.t.Error("the code was redeemed for a user who was suspended before")
+		}
+	})
+}
+
+// revokeAgainst lets the end of a grant and an issuing event meet.
+func (w *world) revokeAgainst(user, app string, n int64, redeemed, rotated, refused *atomic.Int64) {
+	d := w.decision(user, app)
+	d.Event = w.event(oauth.EventGrantMade)
+	if won, err := w.s.RecordDecision(w.ctx, d); err != nil || !won {
+		w.t.Errorf("setting up: won %v, error %v", won, err)
+		return
+	}
+	g, r := d.Grant, w.redemption(d.Grant, d.Code)
+	r.Event = w.event(oauth.EventCodeRedeemed)
+	issue, count := func() (bool, error) { return w.s.RedeemCode(w.ctx, r) }, redeemed
+	if n%2 == 0 {
+		if won, err := w.s.RedeemCode(w.ctx, r); err != nil || !won {
+			w.t.Errorf("setting up: won %v, error %v", won, err)
+			return
+		}
+		redeemed.Add(1)
+		next, e := w.refreshOf(r.Family.ID), w.event(oauth.EventTokenRefreshed)
+		issue, count = func() (bool, error) {
+			return w.s.RotateRefreshToken(w.ctx, oauth.Rotation{Selector: r.Refresh.Selector, Family: r.Family.ID, GrantID: g.ID, ClientID: app,
+				Rev: g.Rev, Successor: next, IdleUntil: next.IdleUntil, Now: w.now, Event: e})
+		}, rotated
+	}
+	end := w.event(oauth.EventGrantRevoked)
+	revoke := func() {
+		if won, err := w.s.RevokeGrant(w.ctx, g.ID, end); err != nil || !won {
+			w.t.Errorf("revoking: won %v, error %v", won, err)
+		}
+	}
+	use := func() {
+		switch won, err := issue(); {
+		case err != nil:
+			w.t.Errorf("issuing: %v", err)
+		case won:
+			count.Add(1)
+		default:
+			refused.Add(1)
+		}
+	}
+	// Who is started last tends to run first, so both orders are asked for.
+	first, second := revoke, use
+	if n%4 < 2 {
+		first, second = use, revoke
+	}
+	var both sync.WaitGroup
+	both.Go(first)
+	both.Go(second)
+	both.Wait()
+}
