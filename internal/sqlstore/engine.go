@@ -3,6 +3,7 @@ package sqlstore
 import (
 	"context"
 	"embed"
+	"errors"
 	"fmt"
 	"io/fs"
 	"strings"
@@ -53,9 +54,15 @@ func (s *Store) Migrate(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("preparing the migration: %w", err)
 	}
-	if _, err := provider.Up(ctx); err != nil {
-		release()
-		return fmt.Errorf("migrating the database: %w", err)
+	// Each step is a transaction of its own. Where no lock keeps two nodes apart
+	// (SQLite), the one that comes second fails on what is there already, without a
+	// trace, and finds nothing left to do when it looks again.
+	_, err = provider.Up(ctx)
+	for again := 0; err != nil && again < 3 && ctx.Err() == nil; again++ {
+		_, err = provider.Up(ctx)
+	}
+	if err != nil {
+		return errors.Join(fmt.Errorf("migrating the database: %w", err), release())
 	}
 	return release()
 }

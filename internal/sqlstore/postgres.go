@@ -125,7 +125,7 @@ func (p *postgres) query(ctx context.Context, sql string, args []any, row func(f
 
 func (p *postgres) migrator(migrations fs.FS) (*goose.Provider, func() error, error) {
 	// A lock table, not an advisory lock: distributed SQL has none.
-	locker, err := lock.NewPostgresTableLocker()
+	locker, err := lock.NewPostgresTableLocker(lock.WithTableLockTimeout(100*time.Millisecond, 600))
 	if err != nil {
 		return nil, nil, err
 	}

@@ -103,7 +103,12 @@ func (s *sqlite) write(ctx context.Context, event []statement) error {
 
 // run is the writer: whatever waits when a transaction ends makes the next one.
 func (s *sqlite) run(c *writeConn) {
-	defer close(s.done)
+	defer func() {
+		for _, stmt := range c.stmts {
+			stmt.Close()
+		}
+		close(s.done)
+	}()
 	group := make([]*job, 0, groupMax)
 	for first := range s.queue {
 		group = append(group[:0], first)
@@ -289,5 +294,6 @@ func (s *sqlite) close() error {
 	<-s.done
 	// The writer last: whoever closes last folds the write-ahead log into the file,
 	// and the readers may not write.
+	s.readStmts.Range(func(_, stmt any) bool { stmt.(*sql.Stmt).Close(); return true })
 	return errors.Join(s.readers.Close(), s.conn.Close(), s.writer.Close())
 }
