@@ -25,6 +25,8 @@ type parts struct {
 	catalogue                          *oauth.Catalogue
 	brand                              portal.Brand
 	log                                *slog.Logger
+	unlimited                          bool   // no limit on sign-ins: the demo
+	callURL                            string // where the platform's API is reached, for samples; "" means at its audience
 }
 
 // node is a server ready to be served: the one place where concrete types meet.
@@ -42,8 +44,8 @@ func assemble(ctx context.Context, p parts) (*node, error) {
 	if err != nil {
 		return nil, err
 	}
-	accounts := people.New(people.Config{Storage: p.store, Server: server})
-	pages, err := portal.New(portal.Config{Server: server, People: accounts, Brand: p.brand, Log: p.log})
+	accounts := people.New(people.Config{Storage: p.store, Server: server, Unlimited: p.unlimited})
+	pages, err := portal.New(portal.Config{Server: server, People: accounts, Brand: p.brand, CallURL: p.callURL, Log: p.log})
 	if err != nil {
 		return nil, err
 	}

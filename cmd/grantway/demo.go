@@ -79,7 +79,7 @@ func (c *demoCommand) Run(ctx context.Context, t terminal) (err error) {
 		return err
 	}
 	n, err := assemble(ctx, parts{store: store, issuer: info.Issuer, audience: demo.Audience, ring: ring, catalogue: catalogue,
-		brand: portal.Brand{Name: demo.Brand}, log: log})
+		brand: portal.Brand{Name: demo.Brand}, unlimited: true, callURL: info.StoreAPI, log: log})
 	if err != nil {
 		return err
 	}

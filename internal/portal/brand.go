@@ -15,6 +15,7 @@ type Brand struct {
 	Support string // where people get help: https or mailto
 	Privacy string // URL of the operator's privacy notice
 	Terms   string // URL of the operator's terms
+	Store   string // what a store is called here: store (default), shop or workspace
 }
 
 const defaultAccent = "#0b5a7a"

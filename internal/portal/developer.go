@@ -194,7 +194,7 @@ func (p *Portal) oneApp(w http.ResponseWriter, r *http.Request, v *visitor) {
 }
 
 func (p *Portal) showApp(w http.ResponseWriter, r *http.Request, v *visitor, status int, c *oauth.Client, result *resultView, typed string, errs map[string]string) {
-	view := appPage(p.server.Catalogue(), p.pages.language(r), addressesOf(p.server), c)
+	view := appPage(p.server.Catalogue(), p.pages.language(r), p.samplesAt, c)
 	view.Result, view.Typed, view.Errors = result, typed, errs
 	var err error
 	if view.Grants, view.Users, err = p.server.Reach(r.Context(), v.actor(), c.ID); err != nil {

@@ -2,6 +2,7 @@ package portal
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"net/url"
 	"strconv"
@@ -23,10 +24,10 @@ type sampleData struct {
 }
 
 // addresses are what the samples point to.
-type addresses struct{ issuer, pages, api, audience string }
+type addresses struct{ issuer, pages, api, call string }
 
-func addressesOf(s *oauth.Server) addresses {
-	return addresses{s.Issuer(), s.PagesURL(), s.APIURL(), s.Audience()}
+func addressesOf(s *oauth.Server, call string) addresses {
+	return addresses{s.Issuer(), s.PagesURL(), s.APIURL(), cmp.Or(call, s.Audience())}
 }
 
 // samples are the published lines of each profile with an app's own values, in the languages that developers use most.
@@ -40,8 +41,8 @@ func samples(at addresses, c *oauth.Client) []sampleView {
 		d.Redirect = string(c.Redirects[0])
 	}
 	d.Stores = at.api + "/stores"
-	if strings.HasPrefix(at.audience, "http") {
-		d.Stores = strings.TrimSuffix(at.audience, "/") + "/stores"
+	if strings.HasPrefix(at.call, "http") {
+		d.Stores = strings.TrimSuffix(at.call, "/") + "/stores"
 	}
 	var views []sampleView
 	for _, language := range sampleSets[kindOf(c)] {

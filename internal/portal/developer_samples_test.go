@@ -113,7 +113,7 @@ func TestSamples_NoSecretIsFilledIn(t *testing.T) {
 	s := newSite(t)
 	b := s.developer("jonas", "/developer")
 	c, secret := b.create()
-	text, err := json.Marshal(samples(addressesOf(s.server), c))
+	text, err := json.Marshal(samples(addressesOf(s.server, ""), c))
 	if err != nil || strings.Contains(string(text), secret) || !strings.Contains(string(text), "$CLIENT_SECRET") {
 		t.Errorf("the samples hold the secret: %t, %v", strings.Contains(string(text), secret), err)
 	}

@@ -46,6 +46,8 @@ func (p *Portal) operates(h operatorHandler) http.HandlerFunc {
 		switch {
 		case err != nil:
 			p.fail(w, r, err)
+		case v == nil && r.Method == http.MethodGet:
+			p.goTo(w, signInPath(r.URL.RequestURI()))
 		case v == nil || !v.User.Operator:
 			p.lost(w, r)
 		default:

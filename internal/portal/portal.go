@@ -18,18 +18,21 @@ type Config struct {
 	Server *oauth.Server
 	People *people.Service
 	Brand  Brand
-	Log    *slog.Logger // nil: nothing is logged
+	// CallURL is where the platform's API is reached, for the developer's samples; "" means that it is at its audience.
+	CallURL string
+	Log     *slog.Logger // nil: nothing is logged
 }
 
 // Portal serves people's pages.
 type Portal struct {
-	server  *oauth.Server
-	people  *people.Service
-	pages   *renderer
-	log     *slog.Logger
-	cookie  string // name of the session cookie
-	https   bool
-	handler http.Handler
+	server    *oauth.Server
+	people    *people.Service
+	pages     *renderer
+	log       *slog.Logger
+	cookie    string // name of the session cookie
+	https     bool
+	samplesAt addresses
+	handler   http.Handler
 }
 
 // New makes the portal. Its own forms are refused when another origin posts them; Authorize is not behind that check.
@@ -44,7 +47,7 @@ func New(c Config) (*Portal, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Portal{server: c.Server, people: c.People, log: c.Log, https: base.Scheme == "https"}
+	p := &Portal{server: c.Server, samplesAt: addressesOf(c.Server, c.CallURL), people: c.People, log: c.Log, https: base.Scheme == "https"}
 	p.cookie = cookieName(base)
 	if p.pages, err = newRenderer(c.Brand, c.Server.Now, c.Log); err != nil {
 		return nil, err
@@ -61,6 +64,7 @@ func New(c Config) (*Portal, error) {
 	// POST to authorize may come from any origin: it decides nothing (DESIGN, decision 11).
 	p.handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/auth/authorize" {
+			r.Pattern = r.URL.Path // as a ServeMux would: the access log names routes
 			p.Authorize(w, r)
 			return
 		}

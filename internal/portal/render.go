@@ -71,7 +71,7 @@ func newRenderer(brand Brand, now func() time.Time, log *slog.Logger, folders ..
 	if len(folders) == 0 {
 		folders = []fs.FS{files}
 	}
-	c, err := newCatalogue(brand.Name, now, folders...)
+	c, err := newCatalogue(brand.Name, brand.Store, now, folders...)
 	if err != nil {
 		return nil, err
 	}

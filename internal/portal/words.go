@@ -34,10 +34,11 @@ type words struct {
 	brand   string
 }
 
-// newCatalogue reads the message files of each folder: "messages/en.json", "messages/developer.en.json".
-func newCatalogue(brand string, now func() time.Time, folders ...fs.FS) (*catalogue, error) {
+// newCatalogue reads the message files of each folder: "messages/en.json", "messages/developer.en.json". store is the
+// operator's word for a store.
+func newCatalogue(brand, store string, now func() time.Time, folders ...fs.FS) (*catalogue, error) {
 	bundle := i18n.NewBundle(language.English)
-	bundle.RegisterUnmarshalFunc("json", json.Unmarshal)
+	bundle.RegisterUnmarshalFunc("json", func(data []byte, v any) error { return json.Unmarshal(callStore(data, store), v) })
 	for _, folder := range folders {
 		names, err := fs.Glob(folder, "messages/*.json")
 		if err != nil {

@@ -11,6 +11,8 @@ import (
 	"testing"
 	"testing/fstest"
 	"time"
+
+	"github.com/nicksnyder/go-i18n/v2/i18n"
 )
 
 // messageFiles reads every file of a language: en.json, developer.en.json.
@@ -163,7 +165,7 @@ func TestMessages_LanguagesAreComplete(t *testing.T) {
 }
 
 func TestWords_LanguageIsChosenByAcceptLanguage(t *testing.T) {
-	c, err := newCatalogue("Kaufhaus", time.Now, files)
+	c, err := newCatalogue("Kaufhaus", "", time.Now, files)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -178,7 +180,7 @@ func TestWords_LanguageIsChosenByAcceptLanguage(t *testing.T) {
 }
 
 func TestWords_DatesNumbersAndAges(t *testing.T) {
-	c, err := newCatalogue("Kaufhaus", func() time.Time { return noon }, files, testMessages(t))
+	c, err := newCatalogue("Kaufhaus", "", func() time.Time { return noon }, files, testMessages(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -205,7 +207,7 @@ func TestWords_DatesNumbersAndAges(t *testing.T) {
 }
 
 func TestWords_OtherPeoplesTextIsIsolated(t *testing.T) {
-	c, err := newCatalogue("Kaufhaus", time.Now, files)
+	c, err := newCatalogue("Kaufhaus", "", time.Now, files)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -216,5 +218,31 @@ func TestWords_OtherPeoplesTextIsIsolated(t *testing.T) {
 	want := "<strong><bdi>&lt;b&gt;evil**x**{{.Brand}}</bdi></strong> wants access to your <strong><bdi>Kauf &amp; Haus</bdi></strong> account"
 	if string(got) != want {
 		t.Errorf("got  %s\nwant %s", got, want)
+	}
+}
+
+// The operator's word for a store reaches every sentence, and no field or key.
+func TestWords_OperatorsWordForAStore(t *testing.T) {
+	for _, c := range []struct{ word, in, want string }{
+		{"shop", `{"stores.legend": "Which stores may {{.Store}} use? Stores, a store."}`, `{"stores.legend": "Which shops may {{.Store}} use? Shops, a shop."}`},
+		{"workspace", `{"a.store": {"one": "{{.Count}} Shop", "other": "{{.Count}} Shops, restored"}}`, `{"a.store": {"one": "{{.Count}} Workspace", "other": "{{.Count}} Workspaces, restored"}}`},
+		{"workspace", `{"a": "Shop-ID \"store\""}`, `{"a": "Workspace-ID \"workspace\""}`},
+		{"store", `{"a": "store, Shop"}`, `{"a": "store, Shop"}`},
+	} {
+		if got := string(callStore([]byte(c.in), c.word)); got != c.want {
+			t.Errorf("%s: %s\nwant %s", c.word, got, c.want)
+		}
+	}
+	for _, word := range []string{"shop", "workspace"} {
+		c, err := newCatalogue("Kaufhaus", word, time.Now, files)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range c.words {
+			heading := c.words[i].loc.MustLocalize(&i18n.LocalizeConfig{MessageID: "no_stores.heading"})
+			if !strings.Contains(strings.ToLower(heading), word) {
+				t.Errorf("%s: %q", word, heading)
+			}
+		}
 	}
 }
