@@ -12,7 +12,8 @@ import (
 	"github.com/grantway/grantway/internal/oauth"
 )
 
-// operatorRoutes adds the operator's pages. To everybody else they do not exist: the answer is that of any unknown address.
+// operatorRoutes adds the operator's pages. To users who are not one they do not exist: the answer is that of any unknown
+// address.
 func (p *Portal) operatorRoutes(mux *http.ServeMux) {
 	for pattern, handler := range map[string]operatorHandler{
 		"GET /operator":            p.operatorEvents,
