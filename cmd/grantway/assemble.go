@@ -38,7 +38,7 @@ type node struct {
 
 func assemble(ctx context.Context, p parts) (*node, error) {
 	server, err := oauth.New(ctx, oauth.Config{
-		Issuer: p.issuer, PagesURL: p.pagesURL, APIURL: p.apiURL, Audience: p.audience,
+		Issuer: p.issuer, PagesURL: p.pagesURL, APIURL: p.apiURL, Audience: p.audience, Platform: p.brand.Name,
 		Catalogue: p.catalogue, Storage: p.store, Ring: p.ring, Log: p.log,
 	})
 	if err != nil {

@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"strings"
 	"time"
+	"unicode/utf8"
 )
 
 // AuthorizationRequest is what an app asked for, validated against its
@@ -32,20 +33,6 @@ const (
 	maxNonce  = 512
 	maxClient = 255
 )
-
-// Mismatch is the error of a redirect_uri that leads nowhere: what the error page
-// shows. It is never redirected (RFC 6749, 4.1.2.1).
-type Mismatch struct {
-	Refusal *Error
-	App     string      // name of the app, "" if the client is unknown
-	Sent    string      // what was sent, cut to a length that can be shown
-	Nearest RedirectURI // the registered one that is most like it
-	Common  int         // length of the run that both begin with
-}
-
-func (m *Mismatch) Error() string { return m.Refusal.Error() }
-
-func (m *Mismatch) Unwrap() error { return m.Refusal }
 
 // Authorize validates the query of an authorization request (RFC 6749, 4.1.1;
 // seed komerza-overview). Exactly one result counts: a request to put before the
@@ -102,12 +89,12 @@ func (s *Server) identify(ctx context.Context, q url.Values) (*Client, Redirect,
 	}
 	redirect, ok := c.RedirectTo(sent)
 	if !ok {
-		m := &Mismatch{Refusal: refuse(RedirectUnregistered), App: c.Name, Sent: sent}
-		m.Nearest, m.Common = Nearest(c.Redirects, sent)
-		if m.Common == len(sent) && strings.HasPrefix(string(m.Nearest)[m.Common:], "&") {
-			m.Refusal = refuse(RedirectTruncated) // sent unencoded: seed-contracts K13
+		for _, r := range c.Redirects {
+			if strings.HasPrefix(string(r), sent+"&") {
+				return nil, Redirect{}, false, refuse(RedirectTruncated) // sent unencoded: seed-contracts K13
+			}
 		}
-		return nil, Redirect{}, false, m
+		return nil, Redirect{}, false, refuse(RedirectUnregistered)
 	}
 	return c, redirect, true, nil
 }
@@ -135,6 +122,9 @@ func (s *Server) fill(r *AuthorizationRequest, c *Client, q url.Values) *Error {
 	}
 	if r.Nonce, e = single(q, "nonce", maxNonce); e != nil {
 		return e
+	}
+	if !utf8.ValidString(r.Nonce) || strings.ContainsRune(r.Nonce, 0) {
+		return refuseParam(ParamMalformed, "nonce")
 	}
 	scope, e := single(q, "scope", maxScope)
 	if e != nil {

@@ -126,6 +126,8 @@ func (s *Server) applyForm(actor Actor, c *Client, f ClientForm) FieldErrors {
 	c.Name = strings.TrimSpace(f.Name)
 	if e := s.checkName(c.Name); e != nil {
 		errs["name"] = e
+	} else if s.platform != "" && strings.HasPrefix(skeleton(c.Name), s.platform) && !actor.runs() {
+		errs["name"] = refuse(NameReserved)
 	}
 	c.Redirects = nil
 	sent := false
@@ -220,6 +222,17 @@ func (s *Server) checkName(name string) *Error {
 		script = in
 	}
 	return nil
+}
+
+// skeleton is what is left of a name when case, spaces and punctuation are taken
+// out: two names with one skeleton look alike in a hurry (attack B6).
+func skeleton(name string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsLetter(r) || unicode.IsDigit(r) {
+			return unicode.ToLower(r)
+		}
+		return -1
+	}, name)
 }
 
 // scriptOf names the script of a letter. Japanese writes three scripts together,

@@ -3,6 +3,7 @@ package oauth_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -302,6 +303,29 @@ func TestReasons(t *testing.T) {
 		}
 		if strings.Contains(param(t, back, "error_description"), "canary") {
 			t.Errorf("what was sent comes back: %s", back.URL())
+		}
+	}
+}
+
+// A name that begins like the operator's could be taken for the platform itself
+// (attack B6), however it is spaced; the operator's own apps may.
+func TestClient_B6_PlatformsName(t *testing.T) {
+	w := newWorld(t)
+	ring, err := oauth.ParseKeyRing(w.ring)
+	w.must(err)
+	s, err := oauth.New(context.Background(), oauth.Config{Issuer: issuer, Audience: audience, Platform: "Nord Licht", Catalogue: w.Catalogue(), Storage: w.db, Ring: ring})
+	w.must(err)
+	for name, refused := range map[string]bool{
+		"Nord Licht": true, "NORDLICHT Support": true, "nord-licht": true, "N o r d l i c h t": true, "Labels for Nord Licht": false, "Nordlich": false,
+	} {
+		f := form(name, oauth.Exchange, oauth.Confidential)
+		_, _, err := s.CreateClient(context.Background(), oauth.Actor{Kind: oauth.AsUser, ID: "alice"}, f)
+		var fields oauth.FieldErrors
+		if errors.As(err, &fields) != refused || refused && oauth.ReasonOf(fields["name"]) != oauth.NameReserved {
+			t.Errorf("%s: %v", name, err)
+		}
+		if _, _, err := s.CreateClient(context.Background(), command, f); err != nil {
+			t.Errorf("%s, by the operator: %v", name, err)
 		}
 	}
 }

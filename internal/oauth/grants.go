@@ -11,7 +11,14 @@ func (s *Server) ConnectedApps(ctx context.Context, actor Actor) ([]Connection, 
 	if actor.ID == "" || actor.Kind != AsUser && actor.Kind != AsOperator {
 		return nil, refuse(NotSignedIn)
 	}
-	return s.storage.GrantsOf(ctx, actor.ID)
+	list, err := s.storage.GrantsOf(ctx, actor.ID)
+	for i := range list {
+		if c := &list[i]; c.AllStores { // only those that it reaches
+			reach := effective(&c.Grant, c.Stores)
+			c.Stores = slices.DeleteFunc(c.Stores, func(m Membership) bool { return reach.Stores[m.StoreID] == nil })
+		}
+	}
+	return list, err
 }
 
 // Grants lists grants for who runs the platform.

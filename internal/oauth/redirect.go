@@ -176,20 +176,3 @@ func checkRedirect(c *Client, raw string, before []RedirectURI) *Error {
 func isLoopback(host string) bool {
 	return host == "127.0.0.1" || host == "::1" || host == "localhost"
 }
-
-// Nearest returns the registered URI that has the longest run in common with
-// what was sent, and the length of that run: what the error page shows.
-func Nearest(registered []RedirectURI, sent string) (RedirectURI, int) {
-	var best RedirectURI
-	length := -1
-	for _, r := range registered {
-		n := 0
-		for n < len(sent) && n < len(r) && sent[n] == r[n] {
-			n++
-		}
-		if n > length {
-			best, length = r, n
-		}
-	}
-	return best, max(length, 0)
-}

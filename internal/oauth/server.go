@@ -19,6 +19,7 @@ type Config struct {
 	PagesURL string // where people's pages are; "" means Issuer
 	APIURL   string // where the exchange is, for documents and snippets; "" means Issuer
 	Audience string // aud of keys: the URI of the platform's API
+	Platform string // the operator's name, which no app's may begin with; "" reserves none
 
 	Catalogue *Catalogue
 	Storage   Storage
@@ -31,6 +32,7 @@ type Config struct {
 // Server is the authorization server. Its methods are safe for concurrent use.
 type Server struct {
 	issuer, pages, apiURL string
+	platform              string // letters and digits of the operator's name, in small
 	catalogue             *Catalogue
 	storage               Storage
 	ring                  *KeyRing
@@ -57,7 +59,7 @@ func New(ctx context.Context, c Config) (*Server, error) {
 	}
 	s := &Server{
 		issuer: c.Issuer, pages: cmp.Or(c.PagesURL, c.Issuer), apiURL: cmp.Or(c.APIURL, c.Issuer),
-		catalogue: c.Catalogue, storage: c.Storage, ring: c.Ring, log: c.Log, now: c.Now, rand: c.Rand,
+		platform: skeleton(c.Platform), catalogue: c.Catalogue, storage: c.Storage, ring: c.Ring, log: c.Log, now: c.Now, rand: c.Rand,
 		refresh: c.Ring.derive("refresh successor"),
 	}
 	if s.log == nil {

@@ -3,7 +3,16 @@ package oauth
 import (
 	"context"
 	"errors"
+	"strings"
+	"unicode"
+	"unicode/utf8"
 )
+
+// plainText reports whether a text of the platform's can be stored and shown: valid
+// UTF-8 of at most 500 bytes without control characters.
+func plainText(s string) bool {
+	return len(s) <= 500 && utf8.ValidString(s) && !strings.ContainsFunc(s, unicode.IsControl)
+}
 
 // PutStore creates or changes a store under the platform's own id.
 func (s *Server) PutStore(ctx context.Context, actor Actor, st Store) error {
@@ -14,6 +23,10 @@ func (s *Server) PutStore(ctx context.Context, actor Actor, st Store) error {
 		return FieldErrors{"id": refuse(IDMalformed)}
 	case st.Name == "":
 		return FieldErrors{"name": refuse(FieldRequired)}
+	case !plainText(st.Name):
+		return FieldErrors{"name": refuse(FieldUnclean)}
+	case !plainText(st.Domain):
+		return FieldErrors{"domain": refuse(FieldUnclean)}
 	}
 	if st.Status == "" {
 		st.Status = Active
@@ -94,6 +107,8 @@ func (s *Server) PutUser(ctx context.Context, actor Actor, u User) error {
 		return refuse(NotPermitted)
 	case !OpaqueID(u.ID):
 		return FieldErrors{"id": refuse(IDMalformed)}
+	case !plainText(u.Name) || !plainText(u.Email):
+		return FieldErrors{"name": refuse(FieldUnclean)}
 	}
 	u.Kind = Person
 	e, err := s.NewEvent(ctx, EventUserCreated, actor, map[string]any{"operator": u.Operator})
