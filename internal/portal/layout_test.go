@@ -1,0 +1,107 @@
+package portal
+
+import (
+	"context"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/chromedp/cdproto/emulation"
+	"github.com/chromedp/chromedp"
+)
+
+// tab is a tab of a real Chromium on the previews: /PREVIEW, or /PREVIEW?language=de.
+type tab struct {
+	t   *testing.T
+	ctx context.Context
+	url string
+}
+
+func openTab(t *testing.T) *tab {
+	t.Helper()
+	if _, err := exec.LookPath("chromium"); err != nil {
+		if os.Getenv("TEST_GRANTWAY_ALL") != "" {
+			t.Fatal("Chromium is missing: install Debian's package chromium")
+		}
+		t.Skip("LEFT OUT: no page is laid out by a real browser, because Debian's package chromium is not installed")
+	}
+	render := sampleRenderer(t, shop)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasPrefix(r.URL.Path, "/assets/") {
+			render.assets.ServeHTTP(w, r)
+			return
+		}
+		language := r.URL.Query().Get("language")
+		if language == "" {
+			language = "en"
+		}
+		for _, p := range previews(language) {
+			if "/"+p.name == r.URL.Path {
+				r.Header.Set("Accept-Language", language)
+				render.render(w, r, http.StatusOK, p.page)
+				return
+			}
+		}
+		http.NotFound(w, r)
+	}))
+	t.Cleanup(server.Close)
+	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath("chromium"), chromedp.Flag("no-sandbox", true), chromedp.Flag("disable-gpu", true))
+	parent, stop := chromedp.NewExecAllocator(context.Background(), options...)
+	t.Cleanup(stop)
+	ctx, cancel := chromedp.NewContext(parent)
+	t.Cleanup(cancel)
+	if err := chromedp.Do(ctx, chromedp.Navigate("about:blank")); err != nil { // a tab lives as long as the context it began with
+		t.Fatal(err)
+	}
+	return &tab{t, ctx, server.URL}
+}
+
+// open shows a preview in a window of this width.
+func (p *tab) open(preview, scheme string, width int64) {
+	p.t.Helper()
+	ctx, cancel := context.WithTimeout(p.ctx, 20*time.Second)
+	defer cancel()
+	media := emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}}}
+	if _, err := chromedp.Call(ctx, emulation.SetEmulatedMedia, media); err != nil {
+		p.t.Fatal(err)
+	}
+	if err := chromedp.Do(ctx, chromedp.EmulateViewport(width, 900), chromedp.Navigate(p.url+"/"+preview)); err != nil {
+		p.t.Fatal(preview, err)
+	}
+}
+
+// read evaluates an expression of JavaScript on the page.
+func read[T any](p *tab, script string) T {
+	p.t.Helper()
+	ctx, cancel := context.WithTimeout(p.ctx, 20*time.Second)
+	defer cancel()
+	v, err := chromedp.Run(ctx, chromedp.Evaluate[T](script))
+	if err != nil {
+		p.t.Fatal(script, err)
+	}
+	return v
+}
+
+// TestLayout_NamesInTablesStayReadable: whatever the width, a name of 60 characters and more has room, and no page is
+// wider than its window.
+func TestLayout_NamesInTablesStayReadable(t *testing.T) {
+	p := openTab(t)
+	for _, preview := range []string{"developer-apps", "operator-apps", "operator-users", "operator-stores", "operator-grants"} {
+		for _, width := range []int64{360, 768, 900, 1024, 1099, 1100, 1440} {
+			p.open(preview, "light", width)
+			if narrowest := read[float64](p, `Math.min(...[...document.querySelectorAll("tbody th.lead")].map(th => {
+				const style = getComputedStyle(th);
+				return th.clientWidth - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight);
+			}))`); narrowest < 140 {
+				t.Errorf("%s at %d px: a name has %.0f px", preview, width, narrowest)
+			}
+			if wide := read[[]string](p, `[document.documentElement, ...document.querySelectorAll(".scroll")].filter(e => e.scrollWidth > e.clientWidth).map(e => e.className || e.tagName)`); len(wide) > 0 {
+				t.Errorf("%s at %d px: too wide: %v", preview, width, wide)
+			}
+		}
+	}
+}
