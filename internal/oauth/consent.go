@@ -79,6 +79,9 @@ func (s *Server) Ask(ctx context.Context, r *AuthorizationRequest, userID string
 		}
 		return nil, back, err
 	}
+	if held != nil && held.Grant.Status == Pending {
+		held = nil // allowed once, but never taken up: nothing is connected yet
+	}
 	q := &Consent{Request: r, Client: c, User: user, Redirect: redirect, NeedsStore: len(stores) > 0, Repeat: held != nil, Lasting: c.profile().Lasting}
 	for _, m := range members {
 		if m.StoreStatus != Active {
