@@ -4,6 +4,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"unicode/utf8"
 )
 
 // comparison sets the address an app sent against the nearest one it registered.
@@ -27,30 +28,116 @@ func compare(sent string, registered []string) *comparison {
 		}
 		return s
 	}
-	a := []rune(show(sent))
+	shown := show(sent)
 	if len(registered) == 0 {
-		return &comparison{Sent: marked{Before: string(a)}, Hint: "differs.none"}
+		return &comparison{Sent: marked{Before: shown}, Hint: "differs.none"}
 	}
 	best, bestDistance := "", -1
 	for _, r := range registered {
-		if d := distance(a, []rune(show(r))); bestDistance < 0 || d < bestDistance {
+		a, b := partsOf(shown), partsOf(show(r))
+		freePort(&a, &b)
+		if d := distance([]rune(strings.Join(a[:], "")), []rune(strings.Join(b[:], ""))); bestDistance < 0 || d < bestDistance {
 			best, bestDistance = r, d
 		}
 	}
-	b := []rune(show(best))
+	a, b := mark(shown, show(best))
+	return &comparison{Sent: a, Nearest: &b, Hint: hint(sent, best)}
+}
+
+// The parts of an address, which joined are the address again: scheme, then host, port, path, query and fragment with
+// the character that leads each.
+const (
+	schemePart = iota
+	hostPart
+	portPart
+	pathPart
+	queryPart
+	fragmentPart
+)
+
+type parts [6]string
+
+// partsOf cuts an address without reading anything into it: addresses match byte for byte. What has no scheme is all path.
+func partsOf(s string) (p parts) {
+	cut := func(at int) (tail string) {
+		if at < 0 {
+			return ""
+		}
+		s, tail = s[:at], s[at:]
+		return tail
+	}
+	p[fragmentPart] = cut(strings.IndexByte(s, '#'))
+	p[queryPart] = cut(strings.IndexByte(s, '?'))
+	if i := strings.IndexAny(s, ":/"); i > 0 && s[i] == ':' {
+		p[schemePart], s = s[:i], s[i:]
+		if rest, ok := strings.CutPrefix(s, "://"); ok {
+			if i := strings.IndexByte(rest, '/'); i >= 0 {
+				p[pathPart] = cut(len("://") + i)
+			}
+			if i := strings.LastIndexByte(s, ':'); i > strings.LastIndexByte(s, ']') && i > 0 {
+				p[portPart] = cut(i)
+			}
+		}
+		p[hostPart] = strings.TrimRight(s, "/")
+		p[pathPart] = s[len(p[hostPart]):] + p[pathPart]
+		return p
+	}
+	p[pathPart] = s
+	return p
+}
+
+func (p *parts) loopback() bool { return p[hostPart] == "://127.0.0.1" || p[hostPart] == "://[::1]" }
+
+// freePort drops the ports where they are not what differs: those of two loopback addresses are free (RFC 8252, 7.3).
+func freePort(sent, registered *parts) {
+	if !sent.loopback() || !registered.loopback() || registered[schemePart] != "http" {
+		return
+	}
+	a, b := *sent, *registered
+	a[portPart], b[portPart] = "", ""
+	if a != b {
+		*sent, *registered = a, b
+	}
+}
+
+// mark puts the difference of two addresses between what is the same before and after it, part by part.
+func mark(sent, registered string) (marked, marked) {
+	a, b := partsOf(sent), partsOf(registered)
+	x, y := a, b
+	freePort(&x, &y)
+	first, last := len(a), -1
+	for i := range x {
+		if x[i] != y[i] {
+			first, last = min(first, i), i
+		}
+	}
+	if last < 0 {
+		return marked{Before: sent}, marked{Before: registered}
+	}
 	start := 0
-	for start < len(a) && start < len(b) && a[start] == b[start] {
+	for start < len(a[first]) && start < len(b[first]) && a[first][start] == b[first][start] {
 		start++
 	}
-	end := 0
-	for end < len(a)-start && end < len(b)-start && a[len(a)-1-end] == b[len(b)-1-end] {
+	for start > 0 && start < len(a[first]) && !utf8.RuneStart(a[first][start]) {
+		start--
+	}
+	end, room := 0, min(len(a[last]), len(b[last]))
+	if first == last {
+		room -= start
+	}
+	for end < room && a[last][len(a[last])-1-end] == b[last][len(b[last])-1-end] {
 		end++
 	}
-	cut := func(s []rune) marked {
-		return marked{string(s[:start]), string(s[start : len(s)-end]), string(s[len(s)-end:])}
+	for end > 0 && !utf8.RuneStart(a[last][len(a[last])-end]) {
+		end--
 	}
-	nearest := cut(b)
-	return &comparison{Sent: cut(a), Nearest: &nearest, Hint: hint(sent, best)}
+	cut := func(p parts) marked {
+		all := strings.Join(p[:], "")
+		from := len(strings.Join(p[:first], "")) + start
+		to := len(strings.Join(p[:last+1], "")) - end
+		return marked{all[:from], all[from:to], all[to:]}
+	}
+	return cut(a), cut(b)
 }
 
 // hint names the first part in which two addresses differ.
@@ -58,29 +145,24 @@ func hint(sent, registered string) string {
 	if sent == "" {
 		return "differs.empty"
 	}
-	a, errA := url.Parse(sent)
-	b, errB := url.Parse(registered)
-	switch {
-	case errA != nil || errB != nil || a.Scheme == "":
+	a, b := partsOf(sent), partsOf(registered)
+	if _, err := url.Parse(sent); err != nil || a[schemePart] == "" {
 		return "differs.unreadable"
-	case a.Scheme != b.Scheme:
-		return "differs.scheme"
-	case a.Hostname() != b.Hostname():
-		return "differs.host"
-	case a.Port() != b.Port():
-		return "differs.port"
-	case strings.TrimSuffix(a.EscapedPath(), "/") == strings.TrimSuffix(b.EscapedPath(), "/") && a.EscapedPath() != b.EscapedPath():
-		return "differs.slash"
-	case strings.EqualFold(a.EscapedPath(), b.EscapedPath()) && a.EscapedPath() != b.EscapedPath():
-		return "differs.case"
-	case a.EscapedPath() != b.EscapedPath():
-		return "differs.path"
-	case a.RawQuery != b.RawQuery:
-		return "differs.query"
-	case a.Fragment != b.Fragment:
-		return "differs.fragment"
 	}
-	return "differs.other"
+	freePort(&a, &b)
+	part := 0
+	for part < len(a) && a[part] == b[part] {
+		part++
+	}
+	switch {
+	case part == len(a):
+		return "differs.other"
+	case part <= pathPart && strings.EqualFold(a[part], b[part]):
+		return "differs.case"
+	case part == pathPart && strings.TrimSuffix(a[part], "/") == strings.TrimSuffix(b[part], "/"):
+		return "differs.slash"
+	}
+	return [...]string{"differs.scheme", "differs.host", "differs.port", "differs.path", "differs.query", "differs.fragment"}[part]
 }
 
 // distance is Levenshtein's.

@@ -78,7 +78,16 @@ func TestCompare_NearestAddressAndWhatDiffers(t *testing.T) {
 		{"https://app.example/callback2", registered[0], "differs.path", "2"},
 		{"https://app.example/callback?a=1", registered[0], "differs.query", "?a=1"},
 		{"https://app.example/callback#x", registered[0], "differs.fragment", "#x"},
-		{"http://127.0.0.1:8080/cc", registered[1], "differs.port", ":8080/cc"},
+		{"HTTPS://app.example/callback", registered[0], "differs.case", "HTTPS"},
+		{"https://app.example", registered[0], "differs.path", ""},
+		{"http://127.0.0.1:8080/cc", registered[1], "differs.path", "c"}, // the port is free (RFC 8252, 7.3)
+		{"http://127.0.0.1:8080/cb/", registered[1], "differs.slash", "/"},
+		{"http://127.0.0.1:8080/CB", registered[1], "differs.case", "CB"},
+		{"http://127.0.0.1:8080/cb?x=1", registered[1], "differs.query", "?x=1"},
+		{"http://[::1]:8080/cb", registered[1], "differs.host", "[::1]"},
+		{"http://127.0.0.1:99999/cb", registered[1], "differs.port", ":99999"},
+		{"https://127.0.0.1:5000/cb", registered[1], "differs.scheme", "s"},
+		{"http://localhost:5000/cb", registered[1], "differs.host", "localhost:5000"}, // a name, whose port counts
 		{"", registered[1], "differs.empty", ""},
 		{"callback", registered[1], "differs.unreadable", "callback"},
 	} {
@@ -87,6 +96,16 @@ func TestCompare_NearestAddressAndWhatDiffers(t *testing.T) {
 		if c.Hint != tc.hint || c.Sent.Differs != tc.differs || tc.sent != "" && nearest != tc.nearest {
 			t.Errorf("%s: nearest %s, %s, differs %q", tc.sent, nearest, c.Hint, c.Sent.Differs)
 		}
+	}
+	// Wherever it is cut, the whole of what was sent stands there.
+	for _, sent := range []string{"https://app.example/cä", "https://app.example/cã", "http://[::1", "a:b:c", "https://", "://", "http://127.0.0.1:5000", "/x//y:z@?#"} {
+		c := compare(sent, []string{"https://app.example/cå", "http://127.0.0.1"})
+		if got := c.Sent.Before + c.Sent.Differs + c.Sent.After; got != sent {
+			t.Errorf("%q became %q", sent, got)
+		}
+	}
+	if c := compare("https://127.0.0.1:5000", []string{"http://127.0.0.1"}); c.Hint != "differs.scheme" || c.Sent != (marked{"http", "s", "://127.0.0.1:5000"}) || *c.Nearest != (marked{"http", "", "://127.0.0.1"}) {
+		t.Errorf("scheme: %+v, nearest %+v", c, c.Nearest)
 	}
 	if c := compare("https://x.example/", nil); c.Nearest != nil || c.Hint != "differs.none" {
 		t.Errorf("none registered: %+v", c)
