@@ -136,7 +136,7 @@ func (p *Portal) refuse(w http.ResponseWriter, r *http.Request, q url.Values, er
 
 // returnTo hands the browser back to the app.
 func (p *Portal) returnTo(w http.ResponseWriter, r *http.Request, clientID string, back oauth.Redirect) {
-	app := newAppView(clientID, back.App(), "", "", "")
+	app := newAppView(clientID, back.App(), "", "")
 	p.pages.render(w, r, http.StatusOK, returningPage(app, back))
 }
 
@@ -224,7 +224,7 @@ func (p *Portal) describeAsked(view *consentView, c *oauth.Consent, r *http.Requ
 			required = append(required, s.Name)
 		}
 	}
-	if len(required) == 0 && len(optional) == 0 { // nothing is new: show all of it again
+	if len(required) == 0 { // nothing is new: show all of it again
 		required, held = held, nil
 	}
 	language := p.pages.language(r)

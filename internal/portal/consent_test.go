@@ -338,6 +338,37 @@ func TestAuthorize_POST_OnlyLeadsToOurOwnGET_OIDC_3_1_2_1(t *testing.T) {
 	}
 }
 
+// Where nothing required is new, all of it is shown again, so that no right seems to end.
+func TestConsent_Repeat_NothingNewButAnOffer(t *testing.T) {
+	s := newSite(t)
+	s.user("mara", 1)
+	c := s.app("Shelfmate", "stores.view", "user.view?")
+	b := s.browser()
+	b.open(ask(c))
+	b.signIn("mara")
+	b.press("Allow")
+	s.redeem(c, b.returned().Get("code"))
+	b.open(ask(c))
+	b.sees(200, "What Shelfmate may do", "Sentence of stores.view.", "Only if you tick it Sentence of user.view.")
+	if page := textOf(b.doc); strings.Contains(page, "What is new") || strings.Contains(page, "gave before") {
+		t.Errorf("something looks new:\n%s", page)
+	}
+}
+
+// An app that nobody has checked says so before anything else is read of it.
+func TestConsent_UnverifiedAppWarnsFirst(t *testing.T) {
+	r := sampleRenderer(t, shop)
+	for badge, want := range map[string]bool{"unverified": true, "verified": false} {
+		v := sampleConsent("en", 1, pick{})
+		v.App.Badge = badge
+		_, _, body := drawn(t, r, "en", page{Name: "consent", TitleOf: []any{"App", v.App.Name}, Body: v})
+		facts, warning, account := strings.Index(body, `class="facts"`), strings.Index(body, `class="notice warn"`), strings.Index(body, `class="signed"`)
+		if got := facts < warning && warning < account; got != want || want == (warning < 0) {
+			t.Errorf("%s: facts at %d, warning at %d, account at %d", badge, facts, warning, account)
+		}
+	}
+}
+
 func TestConsent_Repeat_ShowsWhatIsNew(t *testing.T) {
 	s := newSite(t)
 	s.user("mara", 3)
@@ -346,14 +377,20 @@ func TestConsent_Repeat_ShowsWhatIsNew(t *testing.T) {
 	b.open(ask(c))
 	b.signIn("mara")
 	b.press("Allow", "mara-2")
-	b.returned()
+	code := b.returned().Get("code")
+	b.open(ask(c)) // allowed, and never taken up by the app: nothing was given yet
+	b.sees(200, "What Shelfmate may do", "Sentence of stores.view.")
+	if len(b.ticked()) != 0 || strings.Contains(textOf(b.doc), "gave before") {
+		t.Errorf("an unredeemed consent counts: %v ticked", b.ticked())
+	}
+	s.redeem(c, code)
 	c, err := s.server.UpdateClient(context.Background(), system, c.ID, c.Version, oauth.ClientForm{Name: c.Name, Redirects: []string{callback},
 		Scopes: []oauth.ClientScope{{Name: "stores.view", Required: true}, {Name: "stores.orders.view", Required: true}}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	b.open(ask(c))
-	b.sees(200, "What Shelfmate may do from now on", "1 permission that you gave before")
+	b.sees(200, "What is new", "1 permission that you gave before and that stays")
 	if !slices.Equal(b.ticked(), []string{"mara-2"}) {
 		t.Errorf("ticked: %v", b.ticked())
 	}

@@ -228,5 +228,5 @@ func appOf(c *oauth.Client) appView {
 	case c.Settings.Verified:
 		badge = "verified"
 	}
-	return newAppView(c.ID, c.Name, "", host, badge)
+	return newAppView(c.ID, c.Name, host, badge)
 }

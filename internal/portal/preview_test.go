@@ -84,7 +84,7 @@ func manyScopes() []askedScope {
 
 func sampleConsent(language string, stores int, p pick) consentView {
 	v := consentView{
-		App: newAppView("7d0c6a8e", "Shelfmate", "Shelfmate ApS", "shelfmate.example", "verified"), Request: "sealed", Next: "/auth/authorize?client_id=7d0c6a8e", Account: "mara@nordlicht.example",
+		App: newAppView("7d0c6a8e", "Shelfmate", "shelfmate.example", "verified"), Request: "sealed", Next: "/auth/authorize?client_id=7d0c6a8e", Account: "mara@nordlicht.example",
 		Sections: sections(sampleScopes(language)), Host: "app.shelfmate.example",
 		Privacy: "https://shelfmate.example/privacy", Terms: "https://shelfmate.example/terms",
 	}
@@ -101,9 +101,9 @@ func previews(language string) []preview {
 	account := &accountView{Email: "mara@nordlicht.example"}
 
 	hostile := sampleConsent(language, 3, pick{})
-	hostile.App = newAppView("9", "<b>", "<script>alert(1)</script>", "evil.example", "unverified")
+	hostile.App = newAppView("9", "<script>alert(1)</script><b>", "evil.example", "unverified")
 	long := sampleConsent(language, 3, pick{})
-	long.App = newAppView("4", longName, longName, "sehr-langer-name.warenwirtschaft-anbindung.example", "verified")
+	long.App = newAppView("4", longName, "sehr-langer-name.warenwirtschaft-anbindung.example", "verified")
 	long.Account = "buchhaltung-und-einkauf@warenwirtschaftsanbindungsverwaltung.example"
 	long.Picker = newPicker([]storeRow{{ID: "a", Name: longName, Domain: "sehr-langer-name.warenwirtschaft-anbindung.example"}, {ID: "b", Name: "متجر الأواني", Domain: "pottery.example"}, {ID: "c", Name: "Atelier am Hafen", Reason: "reason.not_yours"}}, pick{})
 	none := sampleConsent(language, 3, pick{})
@@ -117,7 +117,7 @@ func previews(language string) []preview {
 	again.Days = 180
 	one := sampleConsent(language, 1, pick{Ticked: []string{"s1"}})
 
-	shelfmate := newAppView("7d0c6a8e", "Shelfmate", "Shelfmate ApS", "shelfmate.example", "verified")
+	shelfmate := newAppView("7d0c6a8e", "Shelfmate", "shelfmate.example", "verified")
 	chips := func(n int) (out []storeChip) {
 		for _, s := range sampleStores(n) {
 			out = append(out, storeChip{s.ID, s.Name})
@@ -126,9 +126,9 @@ func previews(language string) []preview {
 	}
 	apps := []connectedApp{
 		{Grant: "g1", App: shelfmate, Stores: chips(2), Sections: sections(sampleScopes(language)), Since: noon.AddDate(0, -2, 0), LastUsed: noon.Add(-26 * time.Hour), Keys: 1},
-		{Grant: "g2", App: newAppView("4", longName, longName, "warenwirtschaft.example", "unverified"), Stores: chips(40), Sections: sections(manyScopes()), Since: noon.AddDate(-1, 0, 0), LastUsed: noon.AddDate(0, -5, 0), Stale: true, Keys: 12},
-		{Grant: "g3", App: newAppView("9", "<b>", "", "", ""), Sections: sections(sampleScopes(language)[:1]), Since: noon},
-		{Grant: "g4", App: newAppView("12", "Ledger Line", "", "ledger.example", "suspended"), Stores: chips(1), Alone: true, Sections: sections(sampleScopes(language)[2:3]), Since: noon, Paused: true, Keys: 3},
+		{Grant: "g2", App: newAppView("4", longName, "warenwirtschaft.example", "unverified"), Stores: chips(40), Sections: sections(manyScopes()), Since: noon.AddDate(-1, 0, 0), LastUsed: noon.AddDate(0, -5, 0), Stale: true, Keys: 12},
+		{Grant: "g3", App: newAppView("9", "<b>", "", ""), Sections: sections(sampleScopes(language)[:1]), Since: noon},
+		{Grant: "g4", App: newAppView("12", "Ledger Line", "ledger.example", "suspended"), Stores: chips(1), Alone: true, Sections: sections(sampleScopes(language)[2:3]), Since: noon, Paused: true, Keys: 3},
 	}
 	for i := range apps {
 		apps[i].fold()

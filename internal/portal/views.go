@@ -13,18 +13,17 @@ import (
 
 // appView is an app as its users meet it. Until the operator has verified it, all of it is the developer's claim.
 type appView struct {
-	Name      string
-	Publisher string
-	Host      string // of its home page
-	Badge     string // verified, unverified, own (the operator's), suspended; "" for none
-	Initials  string
-	Colour    int // 0–7, by id: the same on every page
+	Name     string
+	Host     string // of its home page
+	Badge    string // verified, unverified, own (the operator's), suspended; "" for none
+	Initials string
+	Colour   int // 0–7, by id: the same on every page
 }
 
-func newAppView(id, name, publisher, host, badge string) appView {
+func newAppView(id, name, host, badge string) appView {
 	h := fnv.New32a()
 	h.Write([]byte(id))
-	return appView{clean(name), clean(publisher), clean(host), badge, initials(name), int(h.Sum32() % 8)}
+	return appView{clean(name), clean(host), badge, initials(name), int(h.Sum32() % 8)}
 }
 
 // signView is sign-in and sign-up.
