@@ -14,6 +14,7 @@ import (
 // every mistake is reported, each beside its field.
 type ClientForm struct {
 	ID        string // for an imported app; "" makes a UUID
+	Reserved  ReservedID
 	Name      string
 	Type      ClientType
 	Profile   ProfileName
@@ -72,6 +73,8 @@ func (s *Server) CreateClient(ctx context.Context, actor Actor, f ClientForm) (*
 	}
 	var err error
 	switch {
+	case f.ID == "" && f.Reserved.id != "":
+		c.ID = f.Reserved.id
 	case f.ID == "":
 		if c.ID, err = s.newUUID(); err != nil {
 			return nil, "", err

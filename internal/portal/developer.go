@@ -17,14 +17,14 @@ func (p *Portal) developerRoutes(mux *http.ServeMux) {
 	for pattern, handler := range map[string]http.HandlerFunc{
 		"GET /developer":                 p.developer,
 		"GET /developer/new":             p.signedIn(p.newApp),
-		"POST /developer/new":            p.signedIn(p.createApp),
+		"POST /developer/new":            p.posted(p.createApp),
 		"GET " + app:                     p.signedIn(p.oneApp),
 		"GET " + app + "/edit":           p.signedIn(p.editApp),
-		"POST " + app + "/edit":          p.signedIn(p.saveApp),
-		"POST " + app + "/secrets":       p.signedIn(p.addSecret),
+		"POST " + app + "/edit":          p.posted(p.saveApp),
+		"POST " + app + "/secrets":       p.posted(p.addSecret),
 		"GET " + app + "/revoke-secret":  p.signedIn(p.askRevokeSecret),
-		"POST " + app + "/revoke-secret": p.signedIn(p.revokeSecret),
-		"POST " + app + "/delete":        p.signedIn(p.deleteApp),
+		"POST " + app + "/revoke-secret": p.posted(p.revokeSecret),
+		"POST " + app + "/delete":        p.posted(p.deleteApp),
 		"GET /developer/{$}":             func(w http.ResponseWriter, r *http.Request) { p.goTo(w, "/developer") },
 		"/developer":                     p.wrongMethod,
 		"/developer/new":                 p.wrongMethod,
@@ -105,7 +105,7 @@ func (p *Portal) developer(w http.ResponseWriter, r *http.Request) {
 		p.fail(w, r, err)
 		return
 	}
-	view := appsView{Rail: developerRail("/developer"), Result: resultOf(r, "", "deleted")}
+	view := appsView{Rail: developerRail("/developer"), Result: resultOf(r, "", "deleted", "made_already")}
 	view.Pager, apps = pageLinks(apps, number, "/developer", url.Values{})
 	for _, c := range apps {
 		row := appRow{ID: c.ID, Href: appHref(c.ID), App: appOf(c), Type: kindOf(c), Status: c.Status, Created: c.Created}
@@ -136,11 +136,23 @@ func pageLinks[T any](rows []T, number int, path string, q url.Values) (pagerVie
 }
 
 func (p *Portal) newApp(w http.ResponseWriter, r *http.Request, v *visitor) {
-	p.showNewApp(w, r, v, http.StatusOK, oauth.ClientForm{}, kindExchange, nil)
+	if q := r.URL.Query(); q.Get("done") == "kept" {
+		p.showNewApp(w, r, v, http.StatusOK, readApp(q, q.Get("kind")), q.Get("kind"), &resultView{"warn", "result.kept", ""}, nil)
+		return
+	}
+	p.showNewApp(w, r, v, http.StatusOK, oauth.ClientForm{}, kindExchange, resultOf(r, "", "signed_out"), nil)
 }
 
-func (p *Portal) showNewApp(w http.ResponseWriter, r *http.Request, v *visitor, status int, form oauth.ClientForm, kind string, errs map[string]string) {
-	view := appFormView{Rail: developerRail("/developer/new"), Action: "/developer/new", Back: "/developer", Listed: true}
+func (p *Portal) showNewApp(w http.ResponseWriter, r *http.Request, v *visitor, status int, form oauth.ClientForm, kind string, result *resultView, errs map[string]string) {
+	sealed := r.PostFormValue("reserved")
+	if errs == nil {
+		var err error
+		if sealed, err = p.server.ReserveID(v.User.ID); err != nil {
+			p.fail(w, r, err)
+			return
+		}
+	}
+	view := appFormView{Rail: developerRail("/developer/new"), Result: result, Action: "/developer/new", Back: "/developer", Listed: true, Reserved: sealed}
 	for _, k := range []string{kindExchange, kindServer, kindPublic} {
 		view.Kinds = append(view.Kinds, kindChoice{k, k == kind})
 	}
@@ -154,9 +166,18 @@ func (p *Portal) createApp(w http.ResponseWriter, r *http.Request, v *visitor) {
 		return
 	}
 	form := readApp(f, f.Get("kind"))
+	var err error
+	if form.Reserved, err = p.server.OpenReserved(f.Get("reserved"), v.User.ID); err != nil {
+		p.showNewApp(w, r, v, http.StatusConflict, form, f.Get("kind"), &resultView{"warn", "result.press_again", ""}, nil)
+		return
+	}
 	c, secret, err := p.server.CreateClient(r.Context(), v.actor(), form)
+	if fields, ok := errors.AsType[oauth.FieldErrors](err); ok && fields["id"] != nil && fields["id"].Reason == oauth.IDTaken {
+		p.madeAlready(w, r, v, form.Reserved.ClientID())
+		return
+	}
 	if errs := mistakes(err, p.pages.says); errs != nil {
-		p.showNewApp(w, r, v, http.StatusUnprocessableEntity, form, f.Get("kind"), errs)
+		p.showNewApp(w, r, v, http.StatusUnprocessableEntity, form, f.Get("kind"), nil, errs)
 		return
 	}
 	switch {
@@ -166,6 +187,19 @@ func (p *Portal) createApp(w http.ResponseWriter, r *http.Request, v *visitor) {
 		p.showSecret(w, r, v, c, secret, false)
 	default:
 		p.goTo(w, appHref(c.ID)+"?done=created")
+	}
+}
+
+// madeAlready answers a form that was posted again, as a reload of the page with the secret does.
+func (p *Portal) madeAlready(w http.ResponseWriter, r *http.Request, v *visitor, id string) {
+	_, err := p.server.MyClient(r.Context(), v.actor(), id)
+	switch {
+	case errors.Is(err, &oauth.Error{Code: oauth.NotFound}): // deleted since
+		p.goTo(w, "/developer?done=made_already")
+	case err != nil:
+		p.fail(w, r, err)
+	default:
+		p.goTo(w, appHref(id)+"?done=made_already")
 	}
 }
 
@@ -189,7 +223,7 @@ func (p *Portal) own(w http.ResponseWriter, r *http.Request, v *visitor) *oauth.
 
 func (p *Portal) oneApp(w http.ResponseWriter, r *http.Request, v *visitor) {
 	if c := p.own(w, r, v); c != nil {
-		p.showApp(w, r, v, http.StatusOK, c, resultOf(r, c.Name, "created", "saved", "secret_revoked"), "", nil)
+		p.showApp(w, r, v, http.StatusOK, c, resultOf(r, c.Name, "created", "saved", "secret_revoked", "made_already", "secret_already", "signed_out"), "", nil)
 	}
 }
 
@@ -251,14 +285,14 @@ func (v *appPageView) preview(c *oauth.Catalogue, language string, app *oauth.Cl
 
 func (p *Portal) editApp(w http.ResponseWriter, r *http.Request, v *visitor) {
 	if c := p.own(w, r, v); c != nil {
-		p.showEdit(w, r, v, http.StatusOK, c, c.Version, formOf(c), false, nil)
+		p.showEdit(w, r, v, http.StatusOK, c, c.Version, formOf(c), false, resultOf(r, "", "signed_out"), nil)
 	}
 }
 
-func (p *Portal) showEdit(w http.ResponseWriter, r *http.Request, v *visitor, status int, c *oauth.Client, version int64, form oauth.ClientForm, conflict bool, errs map[string]string) {
+func (p *Portal) showEdit(w http.ResponseWriter, r *http.Request, v *visitor, status int, c *oauth.Client, version int64, form oauth.ClientForm, conflict bool, result *resultView, errs map[string]string) {
 	app := appOf(c)
 	view := appFormView{
-		Rail: appRail(c), App: &app, Action: appHref(c.ID) + "/edit", Back: appHref(c.ID), Version: version, Conflict: conflict,
+		Rail: appRail(c), Result: result, App: &app, Action: appHref(c.ID) + "/edit", Back: appHref(c.ID), Version: version, Conflict: conflict,
 		Fixed: kindOf(c), Listed: c.Profile != oauth.Direct, IssShown: c.Profile == oauth.Exchange,
 	}
 	view.fill(p.server.Catalogue(), p.pages.language(r), form, errs)
@@ -287,13 +321,13 @@ func (p *Portal) saveApp(w http.ResponseWriter, r *http.Request, v *visitor) {
 	version, _ := strconv.ParseInt(f.Get("version"), 10, 64)
 	_, err := p.server.UpdateClient(r.Context(), v.actor(), c.ID, version, form)
 	if errs := mistakes(err, p.pages.says); errs != nil {
-		p.showEdit(w, r, v, http.StatusUnprocessableEntity, c, version, form, false, errs)
+		p.showEdit(w, r, v, http.StatusUnprocessableEntity, c, version, form, false, nil, errs)
 		return
 	}
 	switch {
 	case oauth.ReasonOf(err) == oauth.Changed:
 		if c = p.own(w, r, v); c != nil {
-			p.showEdit(w, r, v, http.StatusConflict, c, c.Version, form, true, nil)
+			p.showEdit(w, r, v, http.StatusConflict, c, c.Version, form, true, nil, nil)
 		}
 	case err != nil:
 		p.fail(w, r, err)
@@ -303,11 +337,17 @@ func (p *Portal) saveApp(w http.ResponseWriter, r *http.Request, v *visitor) {
 }
 
 func (p *Portal) addSecret(w http.ResponseWriter, r *http.Request, v *visitor) {
-	if _, ok := p.form(w, r, smallForm); !ok {
+	f, ok := p.form(w, r, smallForm)
+	if !ok {
 		return
 	}
 	c := p.own(w, r, v)
 	if c == nil {
+		return
+	}
+	// The form names the secret that the new one stands beside, so a second post of it makes no third.
+	if c.AuthMethod == oauth.BySecret && (len(c.Secrets) != 1 || c.Secrets[0].Last4 != f.Get("beside")) {
+		p.goTo(w, appHref(c.ID)+"?done=secret_already#secrets")
 		return
 	}
 	secret, err := p.server.AddSecret(r.Context(), v.actor(), c.ID)

@@ -3,6 +3,7 @@ package portal
 import (
 	"cmp"
 	"errors"
+	"net/http"
 	"net/url"
 	"slices"
 	"strconv"
@@ -162,4 +163,47 @@ func mistakes(err error, says func(message string) bool) map[string]string {
 		out[id] = message
 	}
 	return out
+}
+
+// What was typed comes back through the address after a sign-in, up to this many bytes of it: proxies refuse longer ones.
+const keptForm = 3 << 10
+
+// posted makes a handler of a form. Nothing that was typed into the form of a new app is lost if the session has ended
+// meanwhile; of the others, whoever signs in again is told that nothing was changed. What an app that exists is to become is
+// not taken from an address: a link of somebody else's could hold it.
+func (p *Portal) posted(h func(http.ResponseWriter, *http.Request, *visitor)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		v, err := p.visitor(r)
+		switch {
+		case err != nil:
+			p.fail(w, r, err)
+			return
+		case v != nil:
+			h(w, r, v)
+			return
+		}
+		f, ok := p.form(w, r, smallForm)
+		if !ok {
+			return
+		}
+		back := r.URL.EscapedPath()
+		switch {
+		case back == "/developer/new":
+			typed := url.Values{"done": {"kept"}}
+			for name, values := range f {
+				for _, value := range values {
+					if value != "" && name != "reserved" {
+						typed.Add(name, value)
+					}
+				}
+			}
+			if kept := back + "?" + typed.Encode(); len(kept) <= keptForm {
+				p.goTo(w, signInPath(kept))
+				return
+			}
+		case !strings.HasSuffix(back, "/edit"):
+			back = parent(back)
+		}
+		p.goTo(w, signInPath(back+"?done=signed_out"))
+	}
 }

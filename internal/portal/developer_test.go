@@ -41,6 +41,15 @@ func wellFormed() url.Values {
 	return url.Values{"name": {"Shelfmate"}, "kind": {"exchange"}, "redirect_uri": {"https://app.shelfmate.example/cb?a=1&b=2", ""}, "scope:stores.view": {"required"}, "scope:stores.orders.refund": {"optional"}, "scope:user.view": {""}}
 }
 
+// submit fills the form of a new app in and posts it.
+func (b *browser) submit(form url.Values) {
+	b.t.Helper()
+	b.open("/developer/new")
+	_, fresh := b.form("Create app")
+	form.Set("reserved", fresh.Get("reserved"))
+	b.post("/developer/new", form, b.site.url)
+}
+
 // create makes an app by the form and returns it with its secret.
 func (b *browser) create(change ...string) (*oauth.Client, string) {
 	b.t.Helper()
@@ -48,7 +57,7 @@ func (b *browser) create(change ...string) (*oauth.Client, string) {
 	for i := 0; i < len(change); i += 2 {
 		form.Set(change[i], change[i+1])
 	}
-	b.post("/developer/new", form, b.site.url)
+	b.submit(form)
 	if b.status != http.StatusOK {
 		b.t.Fatalf("status %d\n%s", b.status, textOf(b.doc))
 	}
@@ -106,13 +115,92 @@ func TestDeveloper_CreateShowsTheSecretOnce(t *testing.T) {
 	b.sees(http.StatusOK, c.ID, "••••"+secret[68:], "Never", "The only one")
 }
 
+// TestDeveloper_ReloadMakesNoSecondApp: the page with a secret answers a POST, so a reload posts the form again.
+func TestDeveloper_ReloadMakesNoSecondApp(t *testing.T) {
+	s := newSite(t)
+	b := s.developer("jonas", "/developer/new")
+	form := wellFormed()
+	_, fresh := b.form("Create app")
+	form.Set("reserved", fresh.Get("reserved"))
+	b.post("/developer/new", form, s.url)
+	b.sees(http.StatusOK, "This is the only time you see this secret")
+	id, secret := b.shown("client-id"), b.shown("client-secret")
+	for range 2 {
+		b.post("/developer/new", form, s.url)
+		b.sees(http.StatusOK, "This app was made already. Its secret was shown once.", "••••"+secret[68:])
+		if b.address.Path != appHref(id) {
+			t.Errorf("a reload leads to %s", b.address)
+		}
+	}
+	if apps, err := s.server.Clients(context.Background(), oauth.Actor{Kind: oauth.AsUser, ID: "jonas"}, false, oauth.Page{Limit: 10}); err != nil || len(apps) != 1 {
+		t.Fatalf("%d apps, %v", len(apps), err)
+	}
+
+	// Another form makes another app, a form of somebody else's none.
+	mallory := s.developer("mallory", "/developer")
+	mallory.post("/developer/new", form, s.url)
+	mallory.sees(http.StatusConflict, "The app is not made yet")
+	if _, kept := mallory.form("Create app"); kept.Get("name") != "Shelfmate" || kept.Get("reserved") == form.Get("reserved") {
+		t.Errorf("kept %v", kept)
+	}
+	mallory.press("Create app")
+	mallory.sees(http.StatusOK, "This is the only time you see this secret")
+
+	if err := s.server.DeleteClient(context.Background(), system, id, "Shelfmate"); err != nil {
+		t.Fatal(err)
+	}
+	b.post("/developer/new", form, s.url)
+	b.sees(http.StatusOK, "This app was made already", "You have no app yet")
+}
+
+// TestDeveloper_EndedSessionLosesNothing: what was typed is there after the sign-in, or it is said that nothing was changed.
+func TestDeveloper_EndedSessionLosesNothing(t *testing.T) {
+	s := newSite(t)
+	b := s.developer("jonas", "/developer")
+	c, first := b.create()
+	again := func(path string, form url.Values) {
+		t.Helper()
+		b.post("/sign-out", nil, s.url)
+		b.post(path, form, s.url)
+		if b.address.Path != "/sign-in" {
+			t.Fatalf("POST %s led to %s", path, b.address)
+		}
+		b.signIn("jonas")
+	}
+	form := wellFormed()
+	form.Set("name", "Harbour & Co")
+	form.Set("kind", "server")
+	again("/developer/new", form)
+	b.sees(http.StatusOK, "You were signed out, and the app is not made yet.")
+	b.press("Create app")
+	b.sees(http.StatusOK, "Harbour & Co is ready")
+	made, err := s.server.MyClient(context.Background(), system, b.shown("client-id"))
+	if err != nil || made.Profile != oauth.Standard || len(made.Scopes) != 2 || len(made.Redirects) != 1 || string(made.Redirects[0]) != form.Get("redirect_uri") {
+		t.Errorf("made %+v, %v", made, err)
+	}
+
+	form.Set("homepage", "https://"+strings.Repeat("long.", 700))
+	again("/developer/new", form)
+	b.sees(http.StatusOK, "You were signed out. Nothing was changed.")
+	for path, place := range map[string]string{"/edit": "/edit", "/secrets": "", "/revoke-secret": "", "/delete": ""} {
+		again(appHref(c.ID)+path, url.Values{"name": {"Shelfmate"}, "last4": {first[68:]}, "beside": {first[68:]}, "version": {"1"}})
+		b.sees(http.StatusOK, "You were signed out. Nothing was changed.")
+		if b.address.Path != appHref(c.ID)+place {
+			t.Errorf("%s leads to %s", path, b.address)
+		}
+	}
+	if now, err := s.server.MyClient(context.Background(), system, c.ID); err != nil || now.Version != c.Version || len(now.Secrets) != 1 {
+		t.Errorf("it was changed: %+v, %v", now, err)
+	}
+}
+
 func TestDeveloper_PublicAppHasNoSecret(t *testing.T) {
 	s := newSite(t)
 	b := s.developer("jonas", "/developer")
 	form := wellFormed()
 	form.Set("kind", "public")
 	form["redirect_uri"] = []string{"com.shelfmate.app:/cb"}
-	b.post("/developer/new", form, s.url)
+	b.submit(form)
 	b.sees(http.StatusOK, "Shelfmate is ready. Its client id is below.", "This app has no secret")
 	if !strings.HasPrefix(b.address.Path, "/developer/apps/") || b.shown("secrets") != "" {
 		t.Errorf("at %s, secrets %q", b.address, b.shown("secrets"))
@@ -167,7 +255,7 @@ func TestDeveloper_EveryMistakeStandsBesideItsField(t *testing.T) {
 	} {
 		form := wellFormed()
 		form[tc.field] = tc.values
-		b.post("/developer/new", form, s.url)
+		b.submit(form)
 		b.sees(http.StatusUnprocessableEntity, "1 thing needs another look.")
 		if got := b.shown(tc.id + "-error"); !strings.HasPrefix(got, tc.says) {
 			t.Errorf("%s %q: beside %s stands %q, want %q", tc.field, tc.values, tc.id, got, tc.says)
@@ -195,7 +283,7 @@ func TestDeveloper_EveryMistakeStandsBesideItsField(t *testing.T) {
 		}
 	}
 	form := url.Values{"redirect_uri": {"https://app.example/#x", "http://app.example/"}}
-	b.post("/developer/new", form, s.url)
+	b.submit(form)
 	b.sees(http.StatusUnprocessableEntity, "5 things need another look.", "Redirect URL 2: Use https.")
 	b.open("/developer")
 	b.sees(http.StatusOK, "You have no app yet")
@@ -206,6 +294,8 @@ func TestDeveloper_SecondSecretThirdAndLast(t *testing.T) {
 	b := s.developer("jonas", "/developer")
 	c, first := b.create()
 	page := appHref(c.ID)
+	b.open(page)
+	_, again := b.form("Add a second secret")
 
 	b.open(page + "/revoke-secret?last4=" + url.QueryEscape(first[68:]))
 	if b.status != http.StatusNotFound {
@@ -229,8 +319,8 @@ func TestDeveloper_SecondSecretThirdAndLast(t *testing.T) {
 	if action, _ := b.form("Add a second secret"); action != "" {
 		t.Error("a third secret is offered")
 	}
-	b.post(page+"/secrets", nil, s.url)
-	b.sees(http.StatusConflict, "There are two secrets already")
+	b.post(page+"/secrets", url.Values{"beside": {first[68:]}}, s.url)
+	b.sees(http.StatusOK, "A second secret was made already. It was shown once.")
 
 	b.open(page + "/revoke-secret?last4=" + url.QueryEscape(first[68:]))
 	b.sees(http.StatusOK, "Revoke the secret that ends in "+first[68:]+"?", "Keys that are out go on working.")
@@ -239,6 +329,11 @@ func TestDeveloper_SecondSecretThirdAndLast(t *testing.T) {
 	stored, err := s.server.MyClient(context.Background(), system, c.ID)
 	if err != nil || len(stored.Secrets) != 1 || !stored.Secrets[0].Hash.Matches(oauth.Secret(second)) {
 		t.Errorf("left: %v, %v", stored.Secrets, err)
+	}
+	b.post(page+"/secrets", again, s.url) // the page of long ago
+	b.sees(http.StatusOK, "A second secret was made already")
+	if c, err := s.server.MyClient(context.Background(), system, c.ID); err != nil || len(c.Secrets) != 1 {
+		t.Errorf("an old page made a secret: %v, %v", c.Secrets, err)
 	}
 	b.post(page+"/revoke-secret", url.Values{"last4": {"none"}}, s.url)
 	b.sees(http.StatusConflict, "That secret is revoked already.")

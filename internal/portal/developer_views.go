@@ -70,7 +70,9 @@ func kindOf(c *oauth.Client) string {
 // appFormView is the form that makes or changes an app. Whatever was typed is kept.
 type appFormView struct {
 	Rail     railView
+	Result   *resultView
 	App      *appView // nil when it is made
+	Reserved string   // the sealed id of the app that it makes
 	Action   string
 	Back     string
 	Version  int64
