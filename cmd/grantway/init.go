@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"crypto/rand"
+	_ "embed"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -18,7 +19,7 @@ import (
 )
 
 type initCommand struct {
-	Dir  string `default:"." type:"path" help:"Folder for config.yaml, keyring and, with SQLite, the database."`
+	Dir  string `default:"." type:"path" help:"Folder for config.yaml, catalogue.yaml, keyring and, with SQLite, the database."`
 	JSON bool   `name:"json" help:"Print one JSON document."`
 	Settings
 }
@@ -26,6 +27,7 @@ type initCommand struct {
 // initDoc is what init made, in JSON.
 type initDoc struct {
 	Config       string  `json:"config"`
+	Catalogue    string  `json:"catalogue"`
 	KeyRing      string  `json:"key_ring"`
 	Database     string  `json:"database,omitempty"` // of SQLite; an address may hold a password
 	Issuer       string  `json:"issuer"`
@@ -35,9 +37,16 @@ type initDoc struct {
 // The files that init makes.
 const (
 	configFile   = "config.yaml"
+	scopesFile   = "catalogue.yaml"
 	keyRingFile  = "keyring"
 	databaseFile = "grantway.db"
 )
+
+// exampleCatalogue is what a new server begins with: without a scope no app can be
+// registered.
+//
+//go:embed catalogue.yaml
+var exampleCatalogue string
 
 // Run sets up a new server. If something fails, no file is left behind.
 func (c *initCommand) Run(ctx context.Context, t terminal) (err error) {
@@ -58,7 +67,16 @@ func (c *initCommand) Run(ctx context.Context, t terminal) (err error) {
 			doc.Database = filepath.Join(c.Dir, doc.Database)
 		}
 	}
-	for _, name := range []string{doc.Config, doc.KeyRing, doc.Database} {
+	files := []newFile{{doc.Config, configText(values)}}
+	if doc.Catalogue = values["catalogue"]; doc.Catalogue == scopesFile {
+		doc.Catalogue = filepath.Join(c.Dir, scopesFile)
+		files = append(files, newFile{doc.Catalogue, exampleCatalogue})
+	}
+	there := []string{doc.Config, doc.KeyRing, doc.Database}
+	if len(files) > 1 {
+		there = append(there, doc.Catalogue)
+	}
+	for _, name := range there {
 		if _, err := os.Lstat(name); name != "" && !errors.Is(err, os.ErrNotExist) {
 			return fmt.Errorf("%s is there already: init makes a new server and never overwrites one; name another folder with --dir", name)
 		}
@@ -75,10 +93,9 @@ func (c *initCommand) Run(ctx context.Context, t terminal) (err error) {
 	if err != nil {
 		return err
 	}
-	for _, f := range []struct{ name, text string }{
-		{doc.KeyRing, "# Seals the signing keys in the database. Without this file they are lost: keep a copy apart from the database's.\n" + ring},
-		{doc.Config, configText(values)},
-	} {
+	files = append(files, newFile{doc.KeyRing,
+		"# Seals the signing keys in the database. Without this file they are lost: keep a copy apart from the database's.\n" + ring})
+	for _, f := range files {
 		if err := writeNew(f.name, f.text); err != nil {
 			return err
 		}
@@ -108,19 +125,31 @@ func (c *initCommand) Run(ctx context.Context, t terminal) (err error) {
 	}
 	doc.Issuer = cfg.Issuer
 	o.json, o.out = c.JSON, t.out
+	scopes := "holds what apps may ask people for"
+	if values["catalogue"] == scopesFile {
+		scopes += ": three examples, for you to replace"
+	}
+	var names []string
+	for _, f := range files {
+		names = append(names, f.name)
+	}
+	last := len(names) - 1
 	return o.show(doc, `Wrote %s and %s, and set up the database.
 
 1. Start it:             grantway serve --config %s
 2. Become its operator:  %s
    (once, before %s; grantway operator-link makes another)
-3. Keep a copy of the key ring apart from copies of the database: neither is of use alone.`,
-		doc.Config, doc.KeyRing, shellWord(doc.Config), doc.OperatorLink.URL, doc.OperatorLink.Expires.Local().Format("2 January 15:04"))
+3. Name your platform:   pages call it %s (brand.name in the configuration, or init --brand-name)
+4. List your scopes:     %s %s
+5. Keep a copy of the key ring apart from copies of the database: neither is of use alone.`,
+		strings.Join(names[:last], ", "), names[last], shellWord(doc.Config), doc.OperatorLink.URL, doc.OperatorLink.Expires.Local().Format("2 January 15:04"),
+		cfg.Brand.Name, doc.Catalogue, scopes)
 }
 
 // values are the settings to write, by key: those given as flags, and what a
 // server cannot do without.
 func (c *initCommand) values() (map[string]string, error) {
-	values := map[string]string{"key_ring": keyRingFile, "database": databaseFile}
+	values := map[string]string{"key_ring": keyRingFile, "database": databaseFile, "catalogue": scopesFile}
 	given := c.flags()
 	for _, o := range config.Options() {
 		v, ok := given[o.Flag()]
@@ -152,6 +181,8 @@ func (c *initCommand) values() (map[string]string, error) {
 	}
 	return values, nil
 }
+
+type newFile struct{ name, text string }
 
 // writeNew writes a file that must not be there, readable by its owner alone.
 func writeNew(name, text string) error {

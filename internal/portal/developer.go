@@ -157,6 +157,7 @@ func (p *Portal) showNewApp(w http.ResponseWriter, r *http.Request, v *visitor, 
 		view.Kinds = append(view.Kinds, kindChoice{k, k == kind})
 	}
 	view.fill(p.server.Catalogue(), p.pages.language(r), form, errs)
+	view.Nothing = len(view.Groups) == 0
 	p.developerPage(w, r, v, status, "developer_form", view)
 }
 

@@ -130,6 +130,7 @@ func consolePreviews(language string) []preview {
 		dev("apps", "developer_apps", apps),
 		dev("apps-empty", "developer_apps", appsView{Rail: developerRail("/developer")}),
 		dev("new", "developer_form", form(oauth.ClientForm{}, kindExchange, nil)),
+		dev("new-nothing", "developer_form", appFormView{Rail: developerRail("/developer/new"), Back: "/developer", Nothing: true}),
 		dev("wrong", "developer_form", wrong),
 		editPage,
 		dev("app", "developer_app", one, "App", app.Name),

@@ -194,6 +194,24 @@ func TestDeveloper_EndedSessionLosesNothing(t *testing.T) {
 	}
 }
 
+func TestDeveloper_NoCatalogueNoForm(t *testing.T) {
+	s := newSite(t)
+	*s.server.Catalogue() = *oauth.NewCatalogue(nil, nil)
+	b := s.developer("jonas", "/developer/new")
+	b.sees(http.StatusOK, "This platform has no permissions set up yet")
+	if action, _ := b.form("Create app"); action != "" {
+		t.Error("a form that nobody can fill in is shown")
+	}
+	form := wellFormed()
+	sealed, err := s.server.ReserveID("jonas")
+	if err != nil {
+		t.Fatal(err)
+	}
+	form.Set("reserved", sealed)
+	b.post("/developer/new", form, s.url)
+	b.sees(http.StatusUnprocessableEntity, "This platform has no permissions set up yet")
+}
+
 func TestDeveloper_PublicAppHasNoSecret(t *testing.T) {
 	s := newSite(t)
 	b := s.developer("jonas", "/developer")

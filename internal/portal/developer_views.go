@@ -84,6 +84,7 @@ type appFormView struct {
 	Spare    []redirectRow // folded away
 	Listed   bool          // the addresses can be changed: not those of a direct app
 	Groups   []scopeGroupRow
+	Nothing  bool // the platform has no scopes, so no app can be made
 	Homepage string
 	Privacy  string
 	Terms    string
