@@ -3,6 +3,8 @@ package portal
 import (
 	"errors"
 	"net/http"
+	"net/url"
+	"slices"
 	"time"
 
 	"github.com/grantway/grantway/internal/oauth"
@@ -11,17 +13,18 @@ import (
 // staleAfter is when an app that nobody uses is marked, so that it can be cleared away.
 const staleAfter = 90 * 24 * time.Hour
 
+// connectedApps lists what the visitor has connected, below what the last press did.
 func (p *Portal) connectedApps(w http.ResponseWriter, r *http.Request, v *visitor) {
-	p.showConnected(w, r, v, nil)
-}
-
-func (p *Portal) showConnected(w http.ResponseWriter, r *http.Request, v *visitor, done *doneView) {
 	connections, err := p.server.ConnectedApps(r.Context(), v.actor())
 	if err != nil {
 		p.fail(w, r, err)
 		return
 	}
-	view := connectedView{Done: done}
+	view := connectedView{}
+	if view.Done, err = p.whatWasDone(r, v, connections); err != nil {
+		p.fail(w, r, err)
+		return
+	}
 	language := p.pages.language(r)
 	for i := range connections {
 		view.Apps = append(view.Apps, p.connectedApp(&connections[i], language))
@@ -53,7 +56,7 @@ func (p *Portal) connectedApp(c *oauth.Connection, language string) connectedApp
 	return app
 }
 
-// mine finds a connection of the visitor, so that the answer can name it.
+// mine finds a connection of the visitor, or nil.
 func (p *Portal) mine(r *http.Request, v *visitor, grant string) (*oauth.Connection, error) {
 	connections, err := p.server.ConnectedApps(r.Context(), v.actor())
 	if err != nil {
@@ -77,7 +80,7 @@ func (p *Portal) revokeApp(w http.ResponseWriter, r *http.Request, v *visitor) {
 	if err == nil && c != nil {
 		err = p.server.RevokeGrant(r.Context(), v.actor(), c.ID)
 	}
-	p.done(w, r, v, c, "", "done.revoked", err)
+	p.done(w, r, c, "", doneRevoked, err)
 }
 
 // removeStore takes one store from a connection.
@@ -87,31 +90,76 @@ func (p *Portal) removeStore(w http.ResponseWriter, r *http.Request, v *visitor)
 		return
 	}
 	c, err := p.mine(r, v, f.Get("grant"))
-	name, message := "", "done.removed"
+	message := doneRemoved
 	if err == nil && c != nil {
-		for _, s := range c.Stores {
-			if s.StoreID == f.Get("store") {
-				name = s.StoreName
-			}
-		}
 		var revoked bool
 		if revoked, err = p.server.RemoveStore(r.Context(), v.actor(), c.ID, f.Get("store")); revoked {
-			message = "done.revoked"
+			message = doneRevoked
 		}
 	}
-	p.done(w, r, v, c, name, message, err)
+	p.done(w, r, c, f.Get("store"), message, err)
 }
 
-// done answers a press on connected apps with the list and what has happened. It is the answer to the POST itself: a
-// reload repeats a step that then finds nothing to do.
-func (p *Portal) done(w http.ResponseWriter, r *http.Request, v *visitor, c *oauth.Connection, store, message string, err error) {
+// done leads from a press back to the list. The address carries ids alone: the list looks up whether it happened, and
+// the names.
+func (p *Portal) done(w http.ResponseWriter, r *http.Request, c *oauth.Connection, store, message string, err error) {
 	gone := c == nil || errors.Is(err, &oauth.Error{Reason: oauth.NoSuch}) || errors.Is(err, &oauth.Error{Reason: oauth.Changed})
+	q := url.Values{"done": {message}}
 	switch {
 	case err != nil && !gone:
 		p.fail(w, r, err)
+		return
 	case gone:
-		p.showConnected(w, r, v, &doneView{ID: "done.gone"})
+		q.Set("done", doneGone)
 	default:
-		p.showConnected(w, r, v, &doneView{ID: message, App: c.Client.Name, Store: store})
+		q.Set("app", c.ClientID)
+		q.Set("grant", c.ID)
+		if message == doneRemoved {
+			q.Set("store", store)
+		}
 	}
+	p.goTo(w, "/connected-apps?"+q.Encode())
+}
+
+// What a press on connected apps did, as the address of the list says it.
+const (
+	doneRevoked = "revoked"
+	doneRemoved = "removed"
+	doneGone    = "gone"
+)
+
+// whatWasDone reads what the last press did. Anybody may have made the address, so that nothing is said of what is not
+// so; nil says nothing.
+func (p *Portal) whatWasDone(r *http.Request, v *visitor, connections []oauth.Connection) (*doneView, error) {
+	q := r.URL.Query()
+	is := func(c oauth.Connection) bool { return c.ID == q.Get("grant") }
+	switch q.Get("done") {
+	case doneGone:
+		return &doneView{ID: "done.gone"}, nil
+	case doneRevoked:
+		// A grant that has ended is on no list of the visitor's; the filter keeps to what is theirs.
+		ended, err := p.server.Grants(r.Context(), oauth.Actor{Kind: oauth.AsSystem},
+			oauth.GrantFilter{UserID: v.User.ID, ClientID: q.Get("app"), Page: oauth.Page{Limit: 50}})
+		if err != nil {
+			return nil, err
+		}
+		if i := slices.IndexFunc(ended, is); i >= 0 && ended[i].UserID == v.User.ID && ended[i].Status == oauth.GrantIsRevoked {
+			return &doneView{ID: "done.revoked", App: ended[i].Client.Name}, nil
+		}
+	case doneRemoved:
+		i := slices.IndexFunc(connections, is)
+		if i < 0 || slices.ContainsFunc(connections[i].Stores, func(s oauth.Membership) bool { return s.StoreID == q.Get("store") }) {
+			return nil, nil
+		}
+		stores, err := p.server.Memberships(r.Context(), v.actor(), v.User.ID)
+		if err != nil {
+			return nil, err
+		}
+		for _, s := range stores {
+			if s.StoreID == q.Get("store") {
+				return &doneView{ID: "done.removed", App: connections[i].Client.Name, Store: s.StoreName}, nil
+			}
+		}
+	}
+	return nil, nil
 }

@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/net/html"
+
 	"github.com/grantway/grantway/internal/oauth"
 )
 
@@ -39,8 +41,14 @@ func TestConnectedApps_RemoveOneStoreThenRevoke(t *testing.T) {
 	if strings.Contains(b.body, "Remove<span") {
 		t.Error("the only store can be removed, which would be revoking")
 	}
+	if b.address.Path != "/connected-apps" { // where a reload and Back repeat nothing
+		t.Errorf("after Remove the browser is at %s", b.address)
+	}
 	b.press("Revoke")
 	b.sees(200, "Shelfmate has lost its access", "No app is connected")
+	if b.address.Path != "/connected-apps" {
+		t.Errorf("after Revoke the browser is at %s", b.address)
+	}
 	if got := s.grants("mara")[0].Status; got != "revoked" {
 		t.Errorf("status %s", got)
 	}
@@ -65,6 +73,35 @@ func TestConnectedApps_OthersGrantsStayOutOfReach_B4(t *testing.T) {
 	b.sees(200, "That app had no access any more")
 	if left := s.grants("mara")[0]; left.Status != "live" || len(left.Grant.Stores) != 2 {
 		t.Errorf("changed: %+v", left.Grant)
+	}
+}
+
+// The address that tells what was done may be anybody's: nothing is said of what did not happen, or of other people.
+func TestConnectedApps_DoneIsLookedUp(t *testing.T) {
+	s := newSite(t)
+	s.user("mara", 2)
+	s.user("otto", 1)
+	b, other := s.browser(), s.browser()
+	b.connect(s, "mara", "Shelfmate", "mara-1", "mara-2")
+	g := s.grants("mara")[0]
+	other.open("/connected-apps")
+	other.signIn("otto")
+	at := func(done, grant, store string) string {
+		return "/connected-apps?" + url.Values{"done": {done}, "app": {g.ClientID}, "grant": {grant}, "store": {store}}.Encode()
+	}
+	for _, path := range []string{at("revoked", g.ID, ""), at("removed", g.ID, "mara-1"), at("removed", g.ID, "otto-1"), at("removed", g.ID, "<b>canary</b>"),
+		at("revoked", "canary", ""), at("<b>canary</b>", g.ID, ""), "/connected-apps?done=canary&done=revoked", "/connected-apps?%zz"} {
+		b.open(path)
+		if b.sees(200, "Shelfmate"); strings.Contains(b.body, `class="notice`) || strings.Contains(b.body, "canary") {
+			t.Errorf("%s says something:\n%s", path, textOf(b.doc))
+		}
+	}
+	b.post("/connected-apps/revoke", url.Values{"grant": {g.ID}}, s.url)
+	b.sees(200, "Shelfmate has lost its access")
+	told := b.address.RequestURI()
+	other.open(told)
+	if strings.Contains(other.body, "Shelfmate") {
+		t.Error("somebody else reads of the connection")
 	}
 }
 
@@ -119,12 +156,27 @@ func TestSite_PagesThatAreNotThere(t *testing.T) {
 	if strings.Contains(b.body, "canary") {
 		t.Error("the page repeats the path")
 	}
-	for _, path := range []string{"/sign-out", "/connected-apps/revoke"} {
+	link := func() (href string) {
+		each(b.doc, func(n *html.Node) {
+			if class, _ := attr(n, "class"); n.Data == "a" && class == "button" {
+				href, _ = attr(n, "href")
+			}
+		})
+		return href
+	}
+	for path, section := range map[string]string{"/sign-out": "/connected-apps", "/connected-apps/revoke": "/connected-apps",
+		"/developer/apps/x/delete": "/developer"} {
 		b.open(path)
 		b.sees(http.StatusMethodNotAllowed)
+		if link() != section {
+			t.Errorf("%s leads to %s", path, link())
+		}
 	}
 	b.open("/consent")
 	b.sees(http.StatusBadRequest, "This page is too old")
+	if link() != "/connected-apps" {
+		t.Errorf("a page that is too old leads to %q", link())
+	}
 	b.post("/sign-in", url.Values{"email": {strings.Repeat("a", smallForm)}}, s.url)
 	b.sees(http.StatusRequestEntityTooLarge, "This form is too large")
 }

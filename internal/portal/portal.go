@@ -120,8 +120,16 @@ func (p *Portal) foreign(w http.ResponseWriter, r *http.Request) {
 	p.say(w, r, http.StatusForbidden, noticeBody{Heading: "foreign.heading", What: "foreign.what"})
 }
 
+// wrongMethod stands where only a form may go, which is where the browser is after the sign-in of somebody who was
+// pressing a button. It leads to the page of that section.
 func (p *Portal) wrongMethod(w http.ResponseWriter, r *http.Request) {
-	p.say(w, r, http.StatusMethodNotAllowed, noticeBody{Heading: "method.heading", What: "method.what"})
+	body := noticeBody{"method.heading", "method.what", "/connected-apps", "lost.label"}
+	for _, section := range []string{"/developer", "/operator"} {
+		if r.URL.Path == section || strings.HasPrefix(r.URL.Path, section+"/") {
+			body.Link, body.Label = section, "back.label"
+		}
+	}
+	p.say(w, r, http.StatusMethodNotAllowed, body)
 }
 
 // fail answers with the page of an error that has no page of its own. Its cause goes to the log only.
