@@ -79,7 +79,7 @@ func (p *Portal) signedIn(h func(http.ResponseWriter, *http.Request, *visitor)) 
 		case v == nil && (r.Method == http.MethodGet || r.Method == http.MethodHead):
 			p.goTo(w, signInPath(r.URL.RequestURI()))
 		case v == nil: // a form cannot be sent again after the sign-in
-			p.goTo(w, signInPath(parent(r.URL.Path)))
+			p.goTo(w, signInAgainPath(parent(r.URL.Path)))
 		default:
 			h(w, r, v)
 		}
@@ -103,7 +103,7 @@ func (p *Portal) showSignIn(w http.ResponseWriter, r *http.Request) {
 	case v != nil:
 		p.goTo(w, cmp.Or(next, "/connected-apps"))
 	default:
-		p.signPage(w, r, http.StatusOK, "sign_in", signView{Next: next})
+		p.signPage(w, r, http.StatusOK, "sign_in", signView{Next: next, Ended: r.URL.Query().Has(ended)})
 	}
 }
 
@@ -171,7 +171,11 @@ func (p *Portal) signed(w http.ResponseWriter, r *http.Request, name string, vie
 			return
 		}
 		p.setCookie(w, cookie.Reveal(), people.SessionLife)
-		p.goTo(w, cmp.Or(view.Next, "/connected-apps"))
+		home := "/connected-apps"
+		if view.Invite != "" {
+			home = "/operator" // which the account may see from now on
+		}
+		p.goTo(w, cmp.Or(view.Next, home))
 		return
 	}
 	status := http.StatusUnprocessableEntity

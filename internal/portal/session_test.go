@@ -127,6 +127,9 @@ func TestSignUp_ErrorsStandBesideTheirFields(t *testing.T) {
 			t.Errorf("%s, %s: beside the field stands %q", tc.email, tc.field, beside)
 		}
 	}
+	if strings.Contains(b.body, "run the platform") {
+		t.Error("a customer is told that the account will run the platform")
+	}
 	form.Set("email", "new@nordlicht.example")
 	form.Set("password", password)
 	b.stay()
@@ -145,12 +148,16 @@ func TestSignUp_OperatorLinkWorksOnce(t *testing.T) {
 	for i, email := range []string{"boss@nordlicht.example", "late@nordlicht.example"} {
 		b := s.browser()
 		b.open("/sign-up?invite=" + url.QueryEscape(link.Reveal()))
+		b.sees(200, "This account will run the platform.")
 		_, form := b.form("Create account")
 		form.Set("email", email)
 		form.Set("password", password)
 		b.post("/sign-up", form, s.url)
 		if i == 0 {
-			b.sees(200, "Connected apps", "Operator")
+			b.sees(200, "Recent events", "Operator")
+			if b.address.Path != "/operator" {
+				t.Errorf("the first operator lands on %s", b.address)
+			}
 		} else {
 			b.sees(http.StatusUnprocessableEntity, "This link was used or has expired.")
 		}
@@ -173,6 +180,22 @@ func TestSignOut_EndsTheSessionOnTheServer(t *testing.T) {
 	b.press("Sign out") // again: no error
 	if b.status != http.StatusSeeOther || b.header.Get("Location") != "/sign-in" {
 		t.Errorf("again: %d %s", b.status, b.header.Get("Location"))
+	}
+}
+
+// A form that comes after the session is over says so; a page that is opened asks to sign in, and no more.
+func TestSignIn_SaysWhyAfterAForm(t *testing.T) {
+	s := newSite(t)
+	b := s.browser()
+	b.post("/connected-apps/revoke", url.Values{"grant": {"x"}}, s.url)
+	b.sees(200, "Sign in", "You were signed out. Nothing was changed.")
+	if _, values := b.form("Sign in"); values.Get("next") != "/connected-apps" {
+		t.Errorf("leads to %q", values.Get("next"))
+	}
+	b.open("/connected-apps")
+	b.sees(200, "Sign in")
+	if strings.Contains(b.body, "signed out") {
+		t.Error("somebody who was not signed in is told so")
 	}
 }
 
