@@ -88,7 +88,11 @@ func (p *Portal) authorize(w http.ResponseWriter, r *http.Request, q url.Values)
 		p.fail(w, r, err)
 		return
 	}
-	p.ask(w, r, http.StatusOK, v, request, question{sealed: sealed, next: next})
+	asked := question{sealed: sealed, next: next}
+	if ticks := p.takeTicks(w, r, next); ticks != nil {
+		asked.posted, asked.pick.Ticked, asked.scopes = true, ticks["store"], ticks["scope"]
+	}
+	p.ask(w, r, http.StatusOK, v, request, asked)
 }
 
 // refuse answers a request that must not go back to the app: the client or the address is not known (RFC 6749,
@@ -261,7 +265,8 @@ func (p *Portal) decide(w http.ResponseWriter, r *http.Request) {
 		p.expired(w, r)
 		return
 	case v == nil: // signed out halfway: sign in, and the request goes on
-		p.goTo(w, signInPath(next))
+		p.keepTicks(w, next, f)
+		p.goTo(w, signInAgainPath(next))
 		return
 	}
 	request, err := p.server.Open(f.Get("request"), v.ID)

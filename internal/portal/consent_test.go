@@ -178,18 +178,49 @@ func TestConsent_ForeignStores_B3(t *testing.T) {
 
 func TestConsent_SignInEndsHalfway_RequestSurvives(t *testing.T) {
 	s := newSite(t)
-	s.user("mara", 1)
+	s.user("mara", 3)
+	s.user("otto", 1)
+	c := s.app("Shelfmate", "stores.view", "user.view?")
 	b := s.browser()
-	b.open(ask(s.app("Shelfmate", "stores.view")))
+	b.open(ask(c))
 	b.signIn("mara")
 	page := b.screen
-	b.client.Jar, _ = cookiejar.New(nil)
-	b.screen = page
-	b.press("Allow")
-	b.sees(200, "Sign in", "Shelfmate")
+	lose := func(tick ...string) {
+		b.client.Jar, _ = cookiejar.New(nil)
+		b.screen = page
+		action, values := b.form("Allow")
+		values["store"], values["scope"] = tick, []string{"user.view"}
+		b.post(action, values, s.url)
+		b.sees(200, "Sign in", "Shelfmate", "You were signed out. Nothing was changed.")
+		if len(s.grants("mara")) != 0 {
+			t.Error("something was granted")
+		}
+	}
+	lose("mara-1", "mara-3", "otto-1", "<b>canary</b>")
 	b.signIn("mara")
-	b.sees(200, "Shelfmate wants access")
-	b.press("Allow")
+	b.sees(200, "Shelfmate wants access", "2 of 3 ticked")
+	if _, values := b.form("Allow"); !slices.Equal(b.ticked(), []string{"mara-1", "mara-3"}) || !slices.Equal(values["scope"], []string{"user.view"}) {
+		t.Errorf("what was ticked became %v", values)
+	}
+	b.open(ask(c)) // once only
+	if len(b.ticked()) != 0 {
+		t.Errorf("ticked for another question: %v", b.ticked())
+	}
+	lose("mara-1")
+	b.signIn("otto") // whose stores these are not
+	if !slices.Equal(b.ticked(), nil) {
+		t.Errorf("somebody else: %v", b.ticked())
+	}
+	lose("mara-1")
+	b.post("/sign-in", url.Values{"email": {"mara@nordlicht.example"}, "password": {password}}, s.url)
+	b.open(ask(s.app("Ledger", "stores.view")))
+	if len(b.ticked()) != 0 {
+		t.Errorf("ticked for another app: %v", b.ticked())
+	}
+	lose(append(strings.Split(strings.Repeat("m ", mostTicks/8), " "), "mara-1")...) // more than a browser keeps
+	b.signIn("mara")
+	b.sees(200, "0 of 3 ticked")
+	b.press("Allow", "mara-2")
 	if q := b.returned(); q.Get("state") != "a b&c" || q.Get("code") == "" {
 		t.Errorf("back to the app: %v", q)
 	}

@@ -138,6 +138,8 @@ func (p *Portal) fail(w http.ResponseWriter, r *http.Request, err error) {
 	switch {
 	case e.Code == oauth.NotFound:
 		p.lost(w, r)
+	case e.Reason == oauth.NotSignedIn && r.Method == http.MethodPost:
+		p.goTo(w, signInAgainPath(parent(r.URL.Path)))
 	case e.Reason == oauth.NotSignedIn:
 		p.goTo(w, signInPath(r.URL.RequestURI()))
 	case e.Reason == oauth.UserSuspended:
@@ -205,6 +207,14 @@ func withNext(page, next string) string {
 }
 
 func signInPath(next string) string { return withNext("/sign-in", ownPath(next)) }
+
+// ended is the parameter by which sign-in says that the visitor was signed out, and that a form came to nothing.
+const ended = "ended"
+
+// signInAgainPath is the sign-in that answers a form of somebody whose session is over.
+func signInAgainPath(next string) string {
+	return "/sign-in?" + url.Values{"next": {ownPath(next)}, ended: {"1"}}.Encode()
+}
 
 // waiting returns the app whose authorization request next is, or nil.
 func (p *Portal) waiting(ctx context.Context, next string) *oauth.Client {
