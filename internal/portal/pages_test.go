@@ -213,6 +213,11 @@ func TestPages_Accessible(t *testing.T) {
 					if hidden, _ := attr(n, "aria-hidden"); hidden != "true" {
 						t.Errorf("%s: an icon that is read out", p.name)
 					}
+					for _, name := range []string{"width", "height", "fill", "stroke"} { // else it fills the page where the stylesheet is missing
+						if _, ok := attr(n, name); !ok {
+							t.Errorf("%s: an icon without %s", p.name, name)
+						}
+					}
 				case "img":
 					if _, ok := attr(n, "alt"); !ok {
 						t.Errorf("%s: an image without alt", p.name)
