@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
 	"reflect"
+	"slices"
 	"strings"
 
 	"github.com/alecthomas/kong"
@@ -90,7 +92,15 @@ func (s *Settings) flags() map[string]string {
 
 // load reads the configuration and the key ring, and reports all that is wrong.
 func (s *Settings) load(t terminal) (config.Config, *oauth.KeyRing, error) {
-	return load(s.Config, t.environ, s.flags())
+	c, ring, err := load(s.Config, t.environ, s.flags())
+	named := slices.ContainsFunc(t.environ, func(pair string) bool { return strings.HasPrefix(pair, "GRANTWAY_ISSUER=") })
+	if err == nil || s.Config != "" || named || s.flags()["issuer"] != "" { // settings came another way
+		return c, ring, err
+	}
+	if _, there := os.Stat(configFile); there == nil {
+		return c, nil, misunderstanding{fmt.Errorf("%w\nNo configuration file was named: use --config %s", err, configFile)}
+	}
+	return c, nil, misunderstanding{fmt.Errorf("%w\nNo configuration file was named: grantway init writes one", err)}
 }
 
 func load(file string, environ []string, flags map[string]string) (config.Config, *oauth.KeyRing, error) {

@@ -2,6 +2,9 @@ package main
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -96,10 +99,32 @@ func (c *memberAdd) Run(ctx context.Context, t terminal) error {
 	return c.run(ctx, t, func(o *office) error {
 		m := oauth.Membership{UserID: c.User, StoreID: c.Store, Owner: c.Owner, Scopes: oauth.Scopes(c.Scope...), MayDelegate: c.MayDelegate}
 		if err := o.server.SetMembership(ctx, command, m); err != nil {
+			if oauth.ReasonOf(err) == oauth.NoSuch {
+				return o.whatIsMissing(ctx, c.User, c.Store)
+			}
 			return about{"user " + cell(c.User) + " in store " + cell(c.Store), err}
 		}
 		return o.show(docOfMember(m), "The user %s is a member of %s.", c.User, c.Store)
 	})
+}
+
+// whatIsMissing says which of a user and a store is not there.
+func (o *office) whatIsMissing(ctx context.Context, user, store string) error {
+	var missing []error
+	switch _, err := o.server.User(ctx, command, user); {
+	case oauth.ReasonOf(err) == oauth.NoSuch:
+		missing = append(missing, fmt.Errorf("there is no user %s; grantway user list shows who is there", cell(user)))
+	case err != nil:
+		return err
+	}
+	stores, err := o.server.Stores(ctx, command, store, everything)
+	switch {
+	case err != nil:
+		return err
+	case !slices.ContainsFunc(stores, func(s *oauth.Store) bool { return s.ID == store }):
+		missing = append(missing, fmt.Errorf("there is no store %s; grantway store add makes it", cell(store)))
+	}
+	return errors.Join(missing...)
 }
 
 type memberRemove struct {

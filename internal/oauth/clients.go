@@ -151,9 +151,11 @@ func (s *Server) applyForm(actor Actor, c *Client, f ClientForm) FieldErrors {
 	}
 	c.Scopes = nil
 	seen := map[string]bool{}
+	var missing []string
 	for _, sc := range f.Scopes {
 		if s.catalogue.Scope(sc.Name) == nil {
-			errs["scope"] = refuse(ScopeUnknown)
+			missing = append(missing, sc.Name)
+			errs["scope"] = notInCatalogue(missing)
 			continue
 		}
 		if !seen[sc.Name] {

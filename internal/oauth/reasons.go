@@ -67,13 +67,16 @@ const (
 	Changed       Reason = "changed_meanwhile"
 	TooMany       Reason = "too_many"
 	FieldRequired Reason = "field_required"
-	FieldTooLong  Reason = "field_too_long"
-	FieldUnclean  Reason = "field_unclean"
-	NameReserved  Reason = "name_reserved"
-	LinkNotHTTPS  Reason = "link_not_https"
-	LastSecret    Reason = "last_secret"
-	IDTaken       Reason = "id_taken"
-	IDMalformed   Reason = "id_malformed"
+
+	ScopeNotInCatalogue Reason = "scope_not_in_catalogue"
+
+	FieldTooLong Reason = "field_too_long"
+	FieldUnclean Reason = "field_unclean"
+	NameReserved Reason = "name_reserved"
+	LinkNotHTTPS Reason = "link_not_https"
+	LastSecret   Reason = "last_secret"
+	IDTaken      Reason = "id_taken"
+	IDMalformed  Reason = "id_malformed"
 
 	RedirectNotAbsolute Reason = "redirect_not_absolute"
 	RedirectFragment    Reason = "redirect_fragment"
@@ -160,13 +163,16 @@ var reasons = map[Reason]struct {
 	Changed:       {Conflict, "Somebody changed this meanwhile. Look again, then repeat.", ""},
 	TooMany:       {Conflict, "There are as many as there may be.", ""},
 	FieldRequired: {Incorrect, "Fill this in.", ""},
-	FieldTooLong:  {Incorrect, "Make this shorter.", ""},
-	FieldUnclean:  {Incorrect, "Use letters, digits, spaces and plain punctuation.", ""},
-	NameReserved:  {Incorrect, "This name could be taken for the platform itself. Choose another.", ""},
-	LinkNotHTTPS:  {Incorrect, "Write a full address that starts with https://.", ""},
-	LastSecret:    {Conflict, "This is the only secret. Add a new one first.", ""},
-	IDTaken:       {Conflict, "This id is in use.", ""},
-	IDMalformed:   {Incorrect, "An id has 1 to 255 bytes, no spaces and no control characters.", ""},
+
+	ScopeNotInCatalogue: {Incorrect, "Not in the catalogue: %s.", ""},
+
+	FieldTooLong: {Incorrect, "Make this shorter.", ""},
+	FieldUnclean: {Incorrect, "Use letters, digits, spaces and plain punctuation.", ""},
+	NameReserved: {Incorrect, "This name could be taken for the platform itself. Choose another.", ""},
+	LinkNotHTTPS: {Incorrect, "Write a full address that starts with https://.", ""},
+	LastSecret:   {Conflict, "This is the only secret. Add a new one first.", ""},
+	IDTaken:      {Conflict, "This id is in use.", ""},
+	IDMalformed:  {Incorrect, "An id has 1 to 255 bytes, no spaces and no control characters.", ""},
 
 	RedirectNotAbsolute: {Incorrect, "Write the whole address, with https:// and the host.", "redirect_uri"},
 	RedirectFragment:    {Incorrect, "Remove the # and what follows it.", "redirect_uri"},

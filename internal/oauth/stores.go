@@ -3,6 +3,7 @@ package oauth
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -12,6 +13,14 @@ import (
 // UTF-8 of at most 500 bytes without control characters.
 func plainText(s string) bool {
 	return len(s) <= 500 && utf8.ValidString(s) && !strings.ContainsFunc(s, unicode.IsControl)
+}
+
+// notInCatalogue names the scopes that are not there to those who manage apps and
+// stores; what requests ask for is never repeated (ScopeUnknown).
+func notInCatalogue(names []string) *Error {
+	e := refuse(ScopeNotInCatalogue)
+	e.Description = fmt.Sprintf(e.Description, strings.Join(names, ", "))
+	return e
 }
 
 // PutStore creates or changes a store under the platform's own id.
@@ -66,10 +75,17 @@ func (s *Server) SetMembership(ctx context.Context, actor Actor, m Membership) e
 	if !actor.runs() {
 		return refuse(NotPermitted)
 	}
+	var missing []string
 	for _, name := range m.Scopes {
-		if sc := s.catalogue.Scope(name); sc == nil || sc.Kind != StoreScope {
-			return FieldErrors{"scopes": refuse(ScopeUnknown)}
+		switch sc := s.catalogue.Scope(name); {
+		case sc == nil:
+			missing = append(missing, name)
+		case sc.Kind != StoreScope:
+			missing = append(missing, name+" (as a scope of stores)")
 		}
+	}
+	if len(missing) > 0 {
+		return FieldErrors{"scopes": notInCatalogue(missing)}
 	}
 	e, err := s.NewEvent(ctx, EventMembershipSet, actor, map[string]any{"scopes": m.Scopes, "owner": m.Owner, "may_delegate": m.MayDelegate})
 	if err != nil {
