@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"unicode/utf8"
@@ -121,6 +122,16 @@ func (l *loader) readSection(d *document, entries []entry, above string) {
 	}
 }
 
+var serviceName = regexp.MustCompile(`^GRANTWAY(_[A-Z0-9_]+)?_(SERVICE_(HOST|PORT)(_[A-Z0-9_]+)?|PORT_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)$`)
+
+// serviceLink reports whether Kubernetes set a variable: it puts the address of
+// every service in a pod's namespace into the pod's environment, under the
+// service's name, and a service of ours is likely called grantway. A person's
+// GRANTWAY_PORT=8080 is still a mistake worth telling; theirs is tcp://10.0.0.1:8080.
+func serviceLink(name, value string) bool {
+	return serviceName.MatchString(name) || strings.HasSuffix(name, "_PORT") && strings.Contains(value, "://")
+}
+
 func (l *loader) readEnvironment(environ []string) {
 	type named struct {
 		option Option
@@ -139,7 +150,7 @@ func (l *loader) readEnvironment(environ []string) {
 	seen := map[string]string{} // key of an option to the name it was given by
 	for _, pair := range environ {
 		name, value, _ := strings.Cut(pair, "=")
-		if !strings.HasPrefix(name, envPrefix) {
+		if !strings.HasPrefix(name, envPrefix) || serviceLink(name, value) {
 			continue
 		}
 		n, ok := known[name]

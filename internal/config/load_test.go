@@ -320,6 +320,30 @@ func value(env string) error {
 	return err
 }
 
+// Kubernetes puts the addresses of services into the environment under their names
+// (its documentation of services, "Environment variables").
+func TestLoad_IgnoresServiceLinks(t *testing.T) {
+	links := []string{
+		"GRANTWAY_SERVICE_HOST=10.0.0.11", "GRANTWAY_SERVICE_PORT=8080", "GRANTWAY_SERVICE_PORT_HTTP=8080", "GRANTWAY_PORT=tcp://10.0.0.11:8080",
+		"GRANTWAY_PORT_8080_TCP=tcp://10.0.0.11:8080", "GRANTWAY_PORT_8080_TCP_PROTO=tcp", "GRANTWAY_PORT_8080_TCP_PORT=8080", "GRANTWAY_PORT_8080_TCP_ADDR=10.0.0.11",
+		"GRANTWAY_DB_SERVICE_HOST=10.0.0.12", "GRANTWAY_DB_PORT=udp://10.0.0.12:53", "GRANTWAY_DB_PORT_53_UDP_ADDR=10.0.0.12",
+	}
+	if _, err := Load("", append(links, enough...), nil); err != nil {
+		t.Error(err)
+	}
+	for _, own := range []string{"GRANTWAY_PORT=8080", "GRANTWAY_SERVICE=x", "GRANTWAY_PORT_TCP=1", "GRANTWAY_SERVICE_NAME=x"} {
+		name, _, _ := strings.Cut(own, "=")
+		if err := value(own); err == nil || !strings.Contains(err.Error(), name+" is not a setting") {
+			t.Errorf("%s: %v", own, err)
+		}
+	}
+	for _, o := range Options() {
+		if serviceLink(o.Env(), "https://id.example.com") || o.EnvFile() != "" && serviceLink(o.EnvFile(), "x") {
+			t.Errorf("%s is never read", o.Env())
+		}
+	}
+}
+
 func TestLoad_accepts(t *testing.T) {
 	for _, env := range []string{
 		"GRANTWAY_ISSUER=https://id.example.com/auth",
