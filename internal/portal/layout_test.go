@@ -86,6 +86,26 @@ func read[T any](p *tab, script string) T {
 	return v
 }
 
+// TestLayout_TickAllAndUntickAll: with a script, each stands there while it would do something, and the keyboard stays
+// on one of them.
+func TestLayout_TickAllAndUntickAll(t *testing.T) {
+	p := openTab(t)
+	p.open("consent-3", "light", 360)
+	const state = `[...document.querySelectorAll("#stores input:checked")].length + " ticked, " +
+		[...document.querySelectorAll("button[data-tick]")].filter(b => b.checkVisibility()).map(b => b.value) + ", " +
+		document.getElementById("stores-hint").textContent + ", on " + (document.activeElement.value || "no button")`
+	for _, step := range []struct{ do, want string }{
+		{`0`, "0 ticked, all, 0 of 3 ticked, on no button"},
+		{`{const b = document.querySelector("button[value=all]"); b.focus(); b.click()}`, "3 ticked, none, 3 of 3 ticked, on none"},
+		{`document.querySelector("button[value=none]").click()`, "0 ticked, all, 0 of 3 ticked, on all"},
+		{`document.querySelector("#stores input").click()`, "1 ticked, all,none, 1 of 3 ticked, on all"},
+	} {
+		if got := read[string](p, step.do+";"+state); got != step.want {
+			t.Errorf("%s: %s, want %s", step.do, got, step.want)
+		}
+	}
+}
+
 // TestLayout_NamesInTablesStayReadable: whatever the width, a name of 60 characters and more has room, and no page is
 // wider than its window.
 func TestLayout_NamesInTablesStayReadable(t *testing.T) {

@@ -34,16 +34,27 @@
   });
 
   // "Tick all" acts at once where every store is on the page. It ticks what is
-  // shown, as the server does with the search it was sent.
-  document.querySelectorAll("button[data-tick]").forEach(function (button) {
-    var list = document.getElementById(button.dataset.tick);
-    if (!list || list.dataset.whole !== "true") return;
-    button.addEventListener("click", function (event) {
-      event.preventDefault();
-      list.querySelectorAll("li:not([hidden]) input[type=checkbox]:not(:disabled)").forEach(function (box) {
-        box.checked = button.value === "all";
+  // shown, as the server does with the search it was sent. Of it and its reverse
+  // the one that would do nothing is hidden.
+  document.querySelectorAll("ul[data-whole=true]").forEach(function (list) {
+    var buttons = document.querySelectorAll("button[data-tick=" + list.id + "]");
+    list.addEventListener("change", function () {
+      var boxes = Array.from(list.querySelectorAll("input[type=checkbox]:not(:disabled)"));
+      buttons.forEach(function (button) {
+        button.hidden = boxes.every(function (box) { return box.checked === (button.value === "all"); });
       });
-      list.dispatchEvent(new Event("change"));
+    });
+    // A browser may bring back ticks of its own accord.
+    window.addEventListener("pageshow", function () { list.dispatchEvent(new Event("change")); });
+    buttons.forEach(function (button) {
+      button.addEventListener("click", function (event) {
+        event.preventDefault();
+        list.querySelectorAll("li:not([hidden]) input[type=checkbox]:not(:disabled)").forEach(function (box) {
+          box.checked = button.value === "all";
+        });
+        list.dispatchEvent(new Event("change"));
+        if (button.hidden) buttons.forEach(function (other) { if (!other.hidden) other.focus(); });
+      });
     });
   });
 
