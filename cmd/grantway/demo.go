@@ -57,10 +57,7 @@ func (c *demoCommand) Run(ctx context.Context, t terminal) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
-	if err := store.Migrate(ctx); err != nil {
-		return err
-	}
-	state, fresh, err := demo.Load(ctx, store)
+	state, fresh, err := demoState(ctx, store)
 	if err != nil {
 		return err
 	}
@@ -89,6 +86,28 @@ func (c *demoCommand) Run(ctx context.Context, t terminal) (err error) {
 		}
 	}
 	return c.serve(ctx, n, listeners, *info, t.out)
+}
+
+// demoState finds what an earlier demo left, or begins in an empty database. Any
+// other database is refused before anything is written to it.
+func demoState(ctx context.Context, store *sqlstore.Store) (state demo.State, fresh bool, err error) {
+	empty, err := store.Empty(ctx)
+	if err != nil {
+		return state, false, err
+	}
+	if !empty {
+		state, err = demo.Load(ctx, store)
+		if err != nil {
+			return state, false, err
+		}
+	}
+	if err := store.Migrate(ctx); err != nil {
+		return state, false, err
+	}
+	if empty {
+		state, err = demo.Begin()
+	}
+	return state, empty, err
 }
 
 // serve runs the three servers; when one ends, the others do.

@@ -86,38 +86,19 @@ const (
 	forEver       = 100 * 365 * 24 * time.Hour
 )
 
-// Load reads the state of a database that a demo made, or begins one in an empty
-// database, which the caller then fills with [Seed]. Any other database is refused.
-func Load(ctx context.Context, storage oauth.Storage) (state State, fresh bool, err error) {
+// Load reads the state of a database that a demo made. Any other is refused.
+func Load(ctx context.Context, storage oauth.Storage) (state State, err error) {
 	saved, err := storage.Pending(ctx, stateSelector, stateKind, time.Now())
-	if err == nil {
-		return state, false, json.Unmarshal(saved, &state)
-	}
-	if !errors.Is(err, oauth.ErrNotFound) {
-		return state, false, err
-	}
-	one := oauth.Page{Limit: 1}
-	users, err := storage.Users(ctx, "", one)
 	if err != nil {
-		return state, false, err
+		return state, errors.New("this database was not made by a demo: name an empty one")
 	}
-	apps, err := storage.Clients(ctx, "", one)
-	if err != nil {
-		return state, false, err
-	}
-	stores, err := storage.Stores(ctx, "", one)
-	if err != nil {
-		return state, false, err
-	}
-	keys, err := storage.SigningKeys(ctx)
-	if err != nil {
-		return state, false, err
-	}
-	if len(users)+len(apps)+len(stores)+len(keys) > 0 {
-		return state, false, errors.New("this database was not made by a demo: name an empty one")
-	}
+	return state, json.Unmarshal(saved, &state)
+}
+
+// Begin makes the state of a new demo, which [Seed] completes and saves.
+func Begin() (state State, err error) {
 	state.KeyRing, err = oauth.NewKeyRing(rand.Reader)
-	return state, true, err
+	return state, err
 }
 
 var system = oauth.Actor{Kind: oauth.AsSystem}

@@ -71,7 +71,7 @@ func (s *Server) identify(ctx context.Context, q url.Values) (*Client, Redirect,
 		return nil, Redirect{}, false, err
 	case c.Status != Active:
 		return nil, Redirect{}, false, refuse(ClientSuspended)
-	case c.Profile == Direct: // no page may ever show its code
+	case c.profile().Guest: // no page may ever show its code
 		return nil, Redirect{}, false, refuse(ProfileMismatch)
 	}
 	sent, e := single(q, "redirect_uri", maxRedirectLen)
@@ -79,7 +79,7 @@ func (s *Server) identify(ctx context.Context, q url.Values) (*Client, Redirect,
 		return nil, Redirect{}, false, e
 	}
 	if sent == "" {
-		if c.Profile == Standard && len(c.Redirects) == 1 {
+		if c.profile().RedirectOmit && len(c.Redirects) == 1 {
 			redirect, ok := c.RedirectTo(string(c.Redirects[0]))
 			if ok {
 				return c, redirect, false, nil

@@ -16,6 +16,7 @@ import (
 type clientCache struct {
 	read atomic.Int64 // monotonic time since start at which the last good read was sent
 	seq  atomic.Int64 // how far the feed was followed
+	keys atomic.Bool  // signing keys have changed and were not read yet
 
 	mu      sync.RWMutex
 	clients map[string]*Client
@@ -98,22 +99,22 @@ func (s *Server) follow(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if before := c.seq.Load(); before == 0 {
-		c.seq.Store(seq)
-	} else {
-		for before < seq {
-			events, err := s.storage.FeedAfter(ctx, before, 1000)
-			if err != nil {
-				return err
-			}
-			if len(events) == 0 {
-				break
-			}
-			if err := s.apply(ctx, events); err != nil {
-				return err
-			}
-			before = events[len(events)-1].Seq
+	for before := c.seq.Load(); before < seq; {
+		events, err := s.storage.FeedAfter(ctx, before, 1000)
+		if err != nil {
+			return err
 		}
+		if len(events) == 0 {
+			break
+		}
+		s.apply(events)
+		before = events[len(events)-1].Seq
+	}
+	if c.keys.Load() { // also those whose reading failed before
+		if err := s.loadKeys(ctx); err != nil {
+			return err
+		}
+		c.keys.Store(false)
 	}
 	c.read.Store(int64(sent))
 	return nil
@@ -121,10 +122,10 @@ func (s *Server) follow(ctx context.Context) error {
 
 // apply moves the mark under the lock under which entries are put, so that no
 // entry read before these events is put after them.
-func (s *Server) apply(ctx context.Context, events []Event) error {
+func (s *Server) apply(events []Event) {
 	c := &s.cache
-	reload := false
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	for _, e := range events {
 		if e.ClientID != "" {
 			delete(c.clients, e.ClientID)
@@ -133,15 +134,10 @@ func (s *Server) apply(ctx context.Context, events []Event) error {
 		case EventAPIPut, EventAPISecretAdded:
 			clear(c.apis)
 		case EventKeyAdded:
-			reload = true
+			c.keys.Store(true)
 		}
 	}
 	c.seq.Store(events[len(events)-1].Seq)
-	c.mu.Unlock()
-	if reload {
-		return s.loadKeys(ctx)
-	}
-	return nil
 }
 
 const (
@@ -149,6 +145,18 @@ const (
 	sweepEvery = 30 * time.Second
 	sweepBatch = 500
 )
+
+// sweep removes what is over, batch after batch, until a batch finds less than it
+// might remove of one kind, or the time of this round is up.
+func (s *Server) sweep(ctx context.Context) error {
+	for began := time.Now(); time.Since(began) < sweepEvery/2; {
+		n, err := s.storage.Sweep(ctx, s.now(), sweepBatch)
+		if err != nil || n < sweepBatch {
+			return err
+		}
+	}
+	return nil
+}
 
 // Run does the server's chores until ctx ends: it follows the feed, notes when
 // things were last used, and removes what is over. It returns when all is still.
@@ -176,8 +184,7 @@ func (s *Server) Run(ctx context.Context) {
 		case <-flush.C:
 			chore("note use", s.flushUsage(ctx))
 		case <-sweep.C:
-			_, err := s.storage.Sweep(ctx, s.now(), sweepBatch)
-			chore("sweep", err)
+			chore("sweep", s.sweep(ctx))
 		}
 	}
 }

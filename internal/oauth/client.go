@@ -107,13 +107,13 @@ func (c *Client) required() ScopeSet {
 // [Redirect].
 func (c *Client) RedirectTo(sent string) (Redirect, bool) { return match(c.Redirects, sent) }
 
-// secret finds the live secret that s is. Every hash is compared, so the time
-// taken does not say which one.
-func (c *Client) secret(s Secret) *ClientSecret {
+// secretAmong finds the live secret that s is, or nil. Every hash is compared, so
+// the time taken does not say which one.
+func secretAmong(secrets []ClientSecret, s Secret) *ClientSecret {
 	var found *ClientSecret
-	for i := range c.Secrets {
-		if c.Secrets[i].Hash.Matches(s) {
-			found = &c.Secrets[i]
+	for i := range secrets {
+		if secrets[i].Hash.Matches(s) {
+			found = &secrets[i]
 		}
 	}
 	return found
@@ -147,6 +147,13 @@ func OpaqueID(s string) bool {
 	return len(s) >= 1 && len(s) <= 255 && !strings.ContainsFunc(s, func(r rune) bool {
 		return r <= 0x20 || r == 0x7f || r == '�' || r >= 0x80 && r <= 0xa0 || r >= 0x2000 && r <= 0x200f || r >= 0x2028 && r <= 0x202e || r == 0xfeff
 	})
+}
+
+// survivesAtob reports whether text may stand in a claim of a direct client's
+// token: printable ASCII without >, ? and ~ never makes a - or _ in base64url, which
+// the vendor's own client cannot decode (seed-contracts 1.8, trap 2).
+func survivesAtob(text string) bool {
+	return !strings.ContainsFunc(text, func(r rune) bool { return r < 0x20 || r > 0x7d || r == '>' || r == '?' })
 }
 
 func cloneClient(c *Client) *Client {

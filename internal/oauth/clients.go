@@ -23,7 +23,7 @@ type ClientForm struct {
 	Homepage  string
 	Terms     string
 	Privacy   string
-	Settings  ClientSettings // what only an operator may set; links and badge are not read from it
+	Settings  ClientSettings // iss; and, when an operator creates the app, what only he may set
 }
 
 // FieldErrors are the mistakes of a form, by field name ("redirect_uri[2]").
@@ -63,6 +63,9 @@ func (s *Server) CreateClient(ctx context.Context, actor Actor, f ClientForm) (*
 		c.AuthMethod = ByNone
 	}
 	errs := s.applyForm(actor, c, f)
+	if actor.runs() {
+		c.Settings.setRules(f.Settings)
+	}
 	switch {
 	case c.Profile != Standard && c.Profile != Exchange && c.Profile != Direct:
 		errs["type"] = refuse(FieldRequired)
@@ -82,6 +85,8 @@ func (s *Server) CreateClient(ctx context.Context, actor Actor, f ClientForm) (*
 	case !actor.runs():
 		errs["id"] = refuse(NotPermitted)
 	case !OpaqueID(f.ID) || strings.HasPrefix(f.ID, "https://"):
+		errs["id"] = refuse(IDMalformed)
+	case f.Profile == Direct && !survivesAtob(f.ID):
 		errs["id"] = refuse(IDMalformed)
 	case f.Profile == Exchange && !isUUID(f.ID):
 		errs["id"] = refuse(IDMalformed)
@@ -179,12 +184,6 @@ func (s *Server) applyForm(actor Actor, c *Client, f ClientForm) FieldErrors {
 		}
 		*pair.to = link
 	}
-	if actor.runs() {
-		c.Settings.NoPKCE = f.Settings.NoPKCE
-		c.Settings.RotateRefresh = f.Settings.RotateRefresh
-		c.Settings.ContinueGuest = f.Settings.ContinueGuest
-		c.Settings.APIKeyHash = f.Settings.APIKeyHash
-	}
 	c.Settings.Iss = f.Settings.Iss
 	return errs
 }
@@ -215,7 +214,7 @@ func (s *Server) checkName(name string) *Error {
 	for _, r := range name {
 		switch {
 		case unicode.In(r, unicode.Cc, unicode.Cf, unicode.Co, unicode.Cs, unicode.So, unicode.Zl, unicode.Zp,
-			unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector) || r > 0xffff:
+			unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector) || r >= 0xff00: // doubles of plain letters, and what lies beyond the first plane
 			return refuse(FieldUnclean)
 		case !unicode.IsLetter(r):
 			continue
@@ -313,6 +312,26 @@ func (s *Server) VerifyClient(ctx context.Context, actor Actor, id string, verif
 	c := cloneClient(old)
 	c.Settings.Verified = verified
 	return s.writeClient(ctx, actor, old, c)
+}
+
+// SetRules changes what only the operator may set of an app: whether it may do
+// without PKCE, rotates, continues guests, or must send an x-api-key. Badge, links
+// and iss are left as they are.
+func (s *Server) SetRules(ctx context.Context, actor Actor, id string, rules ClientSettings) error {
+	if !actor.runs() {
+		return refuse(NotPermitted)
+	}
+	old, err := s.MyClient(ctx, actor, id)
+	if err != nil {
+		return err
+	}
+	c := cloneClient(old)
+	c.Settings.setRules(rules)
+	return s.writeClient(ctx, actor, old, c)
+}
+
+func (s *ClientSettings) setRules(rules ClientSettings) {
+	s.NoPKCE, s.RotateRefresh, s.ContinueGuest, s.APIKeyHash = rules.NoPKCE, rules.RotateRefresh, rules.ContinueGuest, rules.APIKeyHash
 }
 
 func (s *Server) writeClient(ctx context.Context, actor Actor, old, c *Client) error {

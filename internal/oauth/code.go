@@ -296,6 +296,8 @@ func (s *Server) AuthorizeDirect(ctx context.Context, r DirectRequest) (answer D
 	switch {
 	case err != nil:
 		return answer, err
+	case !won && code.FamilyID == "":
+		return answer, refuse(ClientSuspended)
 	case !won:
 		return answer, refuse(GuestTokenWrong)
 	}

@@ -55,7 +55,7 @@ func (s *Server) Ask(ctx context.Context, r *AuthorizationRequest, userID string
 	if err != nil {
 		return nil, Redirect{}, err
 	}
-	if c.Profile == Direct {
+	if c.profile().Guest {
 		return nil, Redirect{}, refuse(ProfileMismatch)
 	}
 	user, err := s.activeUser(ctx, userID)
@@ -72,7 +72,7 @@ func (s *Server) Ask(ctx context.Context, r *AuthorizationRequest, userID string
 	}
 	asked := s.asked(c, r)
 	stores, _ := s.catalogue.split(asked)
-	if held != nil && c.Profile == Standard && held.Grant.Status == Live && held.covers(asked) {
+	if held != nil && c.profile().Remembers && held.Grant.Status == Live && held.covers(asked) {
 		back, err := s.decide(ctx, r, c, redirect, user, held, decided{unchanged: true, approved: asked, authTime: authTime})
 		if err != nil && !errors.Is(err, &Error{Reason: RequestSpent}) {
 			return nil, Redirect{}, err
@@ -190,7 +190,7 @@ func (s *Server) Decide(ctx context.Context, userID string, r *AuthorizationRequ
 	if err != nil {
 		return Redirect{}, err
 	}
-	if c.Profile == Direct {
+	if c.profile().Guest {
 		return Redirect{}, refuse(ProfileMismatch)
 	}
 	user, err := s.activeUser(ctx, userID)
@@ -205,13 +205,15 @@ func (s *Server) Decide(ctx context.Context, userID string, r *AuthorizationRequ
 	approved := asked.filter(func(name string) bool { return required.Has(name) || slices.Contains(d.Scopes, name) })
 	choice := decided{approved: approved, stores: Scopes(d.Stores...), all: d.AllStores, authTime: d.AuthTime}
 	storeScopes, _ := s.catalogue.split(approved)
+	askedStores, _ := s.catalogue.split(asked)
+	choice.aboutStores = len(askedStores) > 0
 	switch {
 	case len(approved) == 0:
 		return Redirect{}, refuse(NothingToGrant)
 	case len(storeScopes) == 0:
 		choice.stores, choice.all = nil, false
 	default:
-		if err := s.checkStores(ctx, userID, choice); err != nil {
+		if err := s.checkStores(ctx, userID, &choice); err != nil {
 			return Redirect{}, err
 		}
 	}
@@ -222,7 +224,7 @@ func (s *Server) Decide(ctx context.Context, userID string, r *AuthorizationRequ
 		if err != nil {
 			return Redirect{}, err
 		}
-		if held == nil && c.Type == Public {
+		if held == nil {
 			held, err = s.grantOfRequest(ctx, r)
 			if err != nil {
 				return Redirect{}, err
@@ -232,8 +234,10 @@ func (s *Server) Decide(ctx context.Context, userID string, r *AuthorizationRequ
 		if !errors.Is(err, &Error{Reason: Changed}) {
 			return back, err
 		}
-		if err := s.checkStores(ctx, userID, choice); len(storeScopes) > 0 && err != nil {
-			return Redirect{}, err
+		if len(storeScopes) > 0 {
+			if err := s.checkStores(ctx, userID, &choice); err != nil {
+				return Redirect{}, err
+			}
 		}
 	}
 	return Redirect{}, refuse(Changed)
@@ -241,15 +245,19 @@ func (s *Server) Decide(ctx context.Context, userID string, r *AuthorizationRequ
 
 // checkStores compares posted ids with the user's memberships of this moment.
 // Foreign ids are refused, not dropped (attack B3).
-func (s *Server) checkStores(ctx context.Context, userID string, d decided) error {
+func (s *Server) checkStores(ctx context.Context, userID string, d *decided) error {
 	members, err := s.storage.Memberships(ctx, userID)
 	if err != nil {
 		return err
 	}
 	may := map[string]bool{}
+	d.offered = nil
 	for _, m := range members {
 		if m.MayDelegate && m.StoreStatus == Active {
 			may[m.StoreID] = true
+			if len(d.offered) < 100 {
+				d.offered = append(d.offered, m.StoreID)
+			}
 		}
 	}
 	switch {
@@ -273,16 +281,24 @@ type decided struct {
 	stores    []string
 	all       bool
 	authTime  time.Time
+
+	aboutStores bool     // the request asked for something in stores
+	offered     []string // stores that could be ticked, the first hundred
 }
 
 // requestGrant is the id of the grant that a public app's request makes, so that
 // a second Allow meets the same row.
 func requestGrant(r *AuthorizationRequest) string { return "gr_" + strings.TrimPrefix(r.ID, "rq_") }
 
+// grantOfRequest reads the grant that this request has made already, or nil. One
+// that was revoked since stays revoked: the app has to ask anew.
 func (s *Server) grantOfRequest(ctx context.Context, r *AuthorizationRequest) (*Standing, error) {
 	st, err := s.storage.Standing(ctx, requestGrant(r))
-	if errors.Is(err, ErrNotFound) {
+	switch {
+	case errors.Is(err, ErrNotFound):
 		return nil, nil
+	case err == nil && st.Grant.Status == GrantIsRevoked:
+		return nil, refuse(RequestExpired)
 	}
 	return st, err
 }
@@ -310,6 +326,9 @@ func (s *Server) decide(ctx context.Context, r *AuthorizationRequest, c *Client,
 		rec.Grant, rec.Rev = held.Grant, held.Grant.Rev
 	default:
 		rec.Grant, rec.Rev = held.Grant, held.Grant.Rev
+		if held.Grant.Status == Pending { // nothing came of what was decided before
+			rec.Grant.Account, rec.Grant.Scopes, rec.Grant.Stores, rec.Grant.AllStores = nil, nil, nil, false
+		}
 		s.merge(&rec.Grant, d)
 	}
 	for _, id := range d.stores {
@@ -326,7 +345,8 @@ func (s *Server) decide(ctx context.Context, r *AuthorizationRequest, c *Client,
 	}
 	// What was shown stands in the event, so that a dispute can be settled.
 	if rec.Event, err = s.NewEvent(ctx, kind, Actor{AsUser, u.ID}, map[string]any{
-		"request": r.ID, "asked": s.asked(c, r), "approved": d.approved, "stores": d.stores, "all_stores": d.all, "app": c.Name,
+		"request": r.ID, "app": c.Name, "host": redirect.Host(), "asked": s.asked(c, r), "offered": d.offered,
+		"approved": d.approved, "stores": d.stores, "all_stores": d.all,
 	}); err != nil {
 		return Redirect{}, err
 	}
@@ -364,8 +384,8 @@ func (s *Server) unspent(ctx context.Context, r *AuthorizationRequest, u *User) 
 func (s *Server) merge(g *Grant, d decided) {
 	stores, account := s.catalogue.split(d.approved)
 	g.Account = g.Account.Or(account)
-	if len(stores) == 0 {
-		return // nothing about stores was asked: what is connected stays
+	if !d.aboutStores {
+		return // what is connected stays
 	}
 	before := *g
 	g.Scopes, g.Stores, g.AllStores = stores, nil, d.all

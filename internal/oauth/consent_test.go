@@ -375,3 +375,63 @@ func TestConsent_Silent(t *testing.T) {
 		}
 	})
 }
+
+// Nothing hangs off a grant that was never taken up: the next decision replaces it
+// whole, also where it allows less.
+func TestConsent_PendingIsReplaced(t *testing.T) {
+	ctx := context.Background()
+	w := newWorld(t)
+	first := w.ask(w.exchange)
+	_, err := w.Decide(ctx, "alice", first, oauth.Decision{Allow: true, Stores: []string{"s1", "s2"}, Scopes: []string{"stores.orders.deliver"}})
+	w.must(err)
+	q, _, err := w.Ask(ctx, w.ask(w.exchange), "alice", w.Now())
+	w.must(err)
+	if q.Repeat {
+		t.Error("an app that is not connected is shown as if it were")
+	}
+	for _, s := range q.Stores {
+		if s.Ticked {
+			t.Errorf("%s is ticked", s.StoreID)
+		}
+	}
+	for _, again := range []*oauth.AuthorizationRequest{first, w.ask(w.exchange)} {
+		back, err := w.Decide(ctx, "alice", again, oauth.Decision{Allow: true, Stores: []string{"s2"}})
+		w.must(err)
+		if again == first {
+			continue
+		}
+		key, err := w.redeem(w.exchange, param(t, back, "code"))
+		w.must(err)
+		if got := w.rights(key.AccessToken); got != "s2: orders view | orders view me" {
+			t.Errorf("the key has %s", got)
+		}
+	}
+}
+
+// Unticking every store of an app whose store scopes are all optional closes them
+// (decision 1: an unticked one leaves the grant).
+func TestConsent_EveryStoreUnticked(t *testing.T) {
+	ctx := context.Background()
+	w := newWorld(t)
+	f := form("Reader", oauth.Exchange, oauth.Confidential)
+	f.Scopes = []oauth.ClientScope{{Name: "user.view", Required: true}, {Name: "stores.view"}}
+	c, secret, err := w.CreateClient(ctx, command, f)
+	w.must(err)
+	reader := app{Client: *c, id: c.ID, secret: secret}
+	allow := func(d oauth.Decision) string {
+		t.Helper()
+		d.Allow = true
+		back, err := w.Decide(ctx, "alice", w.ask(reader), d)
+		w.must(err)
+		key, err := w.redeem(reader, param(t, back, "code"))
+		w.must(err)
+		return key.AccessToken.Reveal()
+	}
+	old := allow(oauth.Decision{Stores: []string{"s1", "s2"}, Scopes: []string{"stores.view"}})
+	fresh := allow(oauth.Decision{})
+	for name, key := range map[string]string{"the key that was out": old, "the new key": fresh} {
+		if got := w.rights(oauth.Secret(key)); got != "| me" {
+			t.Errorf("%s has %q", name, got)
+		}
+	}
+}

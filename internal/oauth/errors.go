@@ -73,6 +73,9 @@ func AsError(err error) *Error {
 	if e, ok := errors.AsType[*Error](err); ok {
 		return e
 	}
+	if errors.Is(err, ErrUnknown) {
+		return &Error{Code: TemporarilyUnavailable, Reason: OutcomeUnknown, Description: reasons[OutcomeUnknown].text, Cause: err}
+	}
 	if errors.Is(err, ErrUnavailable) {
 		return &Error{Code: TemporarilyUnavailable, Reason: StorageUnavailable, Description: reasons[StorageUnavailable].text, Cause: err}
 	}

@@ -9,9 +9,9 @@ import (
 // Kind names what happened. Kinds are never renamed.
 type Kind string
 
-// The kinds. Those marked "feed" end, suspend, resume, edit or narrow something
-// that keys and caches rest on: they move the feed's sequence. The others only
-// issue, and never touch it (DESIGN, decision 6).
+// The kinds. Those marked "feed" end, suspend, resume or edit something that keys
+// and caches rest on: they move the feed's sequence. The others issue or note, and
+// never touch it (DESIGN, decision 6).
 const (
 	EventGrantMade      Kind = "grant.made"
 	EventGrantEdited    Kind = "grant.edited"    // feed
@@ -26,13 +26,13 @@ const (
 	EventRefreshReplay  Kind = "refresh.replayed" // feed
 	EventFamilyRevoked  Kind = "family.revoked"   // feed
 
-	EventClientCreated   Kind = "client.created" // feed
-	EventClientUpdated   Kind = "client.updated" // feed
-	EventClientSuspended Kind = "client.suspended"
-	EventClientResumed   Kind = "client.resumed"
-	EventClientDeleted   Kind = "client.deleted"
-	EventSecretAdded     Kind = "secret.added"
-	EventSecretRevoked   Kind = "secret.revoked"
+	EventClientCreated   Kind = "client.created"   // feed
+	EventClientUpdated   Kind = "client.updated"   // feed
+	EventClientSuspended Kind = "client.suspended" // feed
+	EventClientResumed   Kind = "client.resumed"   // feed
+	EventClientDeleted   Kind = "client.deleted"   // feed
+	EventSecretAdded     Kind = "secret.added"     // feed
+	EventSecretRevoked   Kind = "secret.revoked"   // feed
 
 	EventUserCreated       Kind = "user.created"
 	EventUserSuspended     Kind = "user.suspended" // feed

@@ -190,6 +190,8 @@ func (s *Standing) usable() *Error {
 		return refuse(ClientSuspended)
 	case s.UserStatus != Active:
 		return refuse(GrantDead)
+	case s.Grant.Status == GrantOnHold:
+		return refuse(GrantSuspended)
 	case s.Grant.Status != Pending && s.Grant.Status != Live:
 		return refuse(GrantDead)
 	}

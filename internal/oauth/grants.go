@@ -49,13 +49,20 @@ func (s *Server) RevokeGrant(ctx context.Context, actor Actor, id string) error 
 	return s.changeGrant(ctx, actor, id, EventGrantRevoked, s.storage.RevokeGrant)
 }
 
-// SuspendGrant refuses the keys of a grant until it is resumed.
+// SuspendGrant refuses the keys of a grant until it is resumed. Both are the
+// operator's: what he stopped, its owner cannot start again.
 func (s *Server) SuspendGrant(ctx context.Context, actor Actor, id string) error {
+	if !actor.runs() {
+		return refuse(NotPermitted)
+	}
 	return s.changeGrant(ctx, actor, id, EventGrantSuspended, s.storage.SuspendGrant)
 }
 
 // ResumeGrant lets a suspended grant go on.
 func (s *Server) ResumeGrant(ctx context.Context, actor Actor, id string) error {
+	if !actor.runs() {
+		return refuse(NotPermitted)
+	}
 	return s.changeGrant(ctx, actor, id, EventGrantResumed, s.storage.ResumeGrant)
 }
 

@@ -9,7 +9,6 @@ import (
 // Rights are those of now, not those printed in the key.
 type Introspection struct {
 	Claims
-	Profile ProfileName
 }
 
 // Introspect answers an authenticated API. It returns nil for a token that is

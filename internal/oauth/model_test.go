@@ -234,6 +234,9 @@ func (m *model) consent(t *rapid.T) {
 		g = &modelGrant{app: i, stores: map[string]set{}, account: set{}, status: oauth.Pending}
 		m.grants = append(m.grants, g)
 	}
+	if g.status == oauth.Pending { // nothing came of what was decided before
+		g.account, g.stores, g.all, g.later = set{}, map[string]set{}, false, nil
+	}
 	if approved["user.view"] {
 		g.account["user.view"] = true
 	}
@@ -328,6 +331,9 @@ func (m *model) redeem(t *rapid.T) {
 	rights := m.expect(k)
 	c.grant.status = was
 	switch {
+	case was == oauth.GrantOnHold && !m.onHold:
+		wantReason(t, err, oauth.GrantSuspended)
+		return
 	case was != oauth.Live && was != oauth.Pending || m.onHold:
 		wantReason(t, err, oauth.GrantDead)
 		return

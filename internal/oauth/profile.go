@@ -36,6 +36,8 @@ type Profile struct {
 	PKCE         bool // S256 is required (RFC 7636); where it is not, a challenge that was sent still binds
 	Guest        bool // nobody consents: the code makes a guest when it is redeemed
 	RedirectEcho bool // redirect_uri is compared again at the token request (RFC 6749, 4.1.3)
+	RedirectOmit bool // redirect_uri may be left out by an app that registered one (RFC 6749, 3.1.2.3)
+	Remembers    bool // an app that authenticates and has all it asks for is not asked again
 	Iss          bool // iss in every authorization response (RFC 9207); otherwise by opt-in
 
 	Lasting         bool          // the access token is a key without exp
@@ -48,7 +50,7 @@ type Profile struct {
 
 var profiles = map[ProfileName]Profile{
 	Standard: {
-		Name: Standard, ResponseType: true, PKCE: true, RedirectEcho: true, Iss: true,
+		Name: Standard, ResponseType: true, PKCE: true, RedirectEcho: true, RedirectOmit: true, Remembers: true, Iss: true,
 		AccessLife: 10 * time.Minute,
 		Refresh:    true, RefreshIdle: 30 * 24 * time.Hour, RefreshAbsolute: Absolute,
 	},

@@ -133,7 +133,7 @@ var reasons = map[Reason]struct {
 	StoreNone:            {Incorrect, "Choose at least one store.", "store"},
 	StoreForeign:         {Incorrect, "One of the stores is not yours to connect. Choose again.", "store"},
 	NothingToGrant:       {AccessDenied, "Your account has no store that this app could be connected to.", ""},
-	GrantSuspended:       {AccessDenied, "This connection is suspended.", ""},
+	GrantSuspended:       {InvalidGrant, "This connection is suspended.", ""},
 
 	GrantTypeUnknown:    {UnsupportedGrantType, "grant_type must be authorization_code or refresh_token.", "grant_type"},
 	GrantTypeNotAllowed: {UnauthorizedClient, "This app may not use this grant_type.", "grant_type"},

@@ -55,7 +55,7 @@ func (s *Server) refreshToken(ctx context.Context, c *Client, r TokenRequest) (*
 		if refusal := st.usable(); refusal != nil {
 			return nil, refusal
 		}
-		rot := Rotation{Selector: t.Selector, Family: f.ID, GrantID: f.GrantID, ClientID: c.ID, Rev: st.Grant.Rev, Now: now, IdleUntil: now.Add(p.RefreshIdle)}
+		rot := Rotation{Selector: t.Selector, Family: f.ID, GrantID: f.GrantID, Rev: st.Grant.Rev, Now: now, IdleUntil: now.Add(p.RefreshIdle)}
 		handed := a.Secret
 		switch {
 		case !t.UsedAt.IsZero():

@@ -165,13 +165,13 @@ func TestRefresh_Fixed(t *testing.T) {
 	}
 	t.Run("the switch turned on begins to rotate", func(t *testing.T) {
 		r0 := w.connect(w.direct, "")
-		w.must(update(w, w.direct, func(f *oauth.ClientForm) { f.Settings.RotateRefresh = true }))
+		w.must(w.SetRules(context.Background(), command, w.direct.id, oauth.ClientSettings{RotateRefresh: true}))
 		r1, err := w.refresh(w.direct, r0.RefreshToken)
 		w.must(err)
 		if r1.RefreshToken == r0.RefreshToken {
 			t.Error("it did not rotate")
 		}
-		w.must(update(w, w.direct, func(f *oauth.ClientForm) { f.Settings.RotateRefresh = false }))
+		w.must(w.SetRules(context.Background(), command, w.direct.id, oauth.ClientSettings{}))
 		r2, err := w.refresh(w.direct, r1.RefreshToken)
 		w.must(err)
 		if r2.RefreshToken != r1.RefreshToken {
@@ -273,7 +273,7 @@ func TestRefresh_RFC6749_6(t *testing.T) {
 		want oauth.Reason
 		undo func() error
 	}{
-		"suspended grant": {func() error { return w.SuspendGrant(ctx, command, r0.GrantID) }, oauth.GrantDead, func() error { return w.ResumeGrant(ctx, command, r0.GrantID) }},
+		"suspended grant": {func() error { return w.SuspendGrant(ctx, command, r0.GrantID) }, oauth.GrantSuspended, func() error { return w.ResumeGrant(ctx, command, r0.GrantID) }},
 		"suspended user":  {func() error { return w.SuspendUser(ctx, command, "alice") }, oauth.GrantDead, func() error { return w.ResumeUser(ctx, command, "alice") }},
 		"suspended app":   {func() error { return w.SuspendClient(ctx, command, w.standard.id) }, oauth.ClientSuspended, func() error { return w.ResumeClient(ctx, command, w.standard.id) }},
 	} {

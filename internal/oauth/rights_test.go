@@ -234,7 +234,7 @@ func TestRights_RepeatConsent(t *testing.T) {
 		w.must(w.SuspendGrant(ctx, command, key.GrantID))
 		code := w.code(w.exchange, "alice", "s1", "s2")
 		_, err := w.redeem(w.exchange, code)
-		wantReason(t, err, oauth.GrantDead)
+		wantReason(t, err, oauth.GrantSuspended)
 		if got := w.grant(key.GrantID).Grant.Status; got != oauth.GrantOnHold {
 			t.Errorf("the grant is %s", got)
 		}

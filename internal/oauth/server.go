@@ -54,6 +54,8 @@ func New(ctx context.Context, c Config) (*Server, error) {
 	switch {
 	case c.Issuer == "" || strings.HasSuffix(c.Issuer, "/"):
 		return nil, errors.New("oauth: an issuer without a trailing slash is required")
+	case !survivesAtob(c.Issuer) || !survivesAtob(c.Audience):
+		return nil, errors.New("oauth: issuer and audience are plain ASCII without >, ? and ~")
 	case c.Storage == nil || c.Ring == nil || c.Catalogue == nil || c.Audience == "":
 		return nil, errors.New("oauth: storage, key ring, catalogue and audience are required")
 	}
@@ -76,6 +78,12 @@ func New(ctx context.Context, c Config) (*Server, error) {
 	if s.api, err = s.ensureAPI(ctx, c.Audience); err != nil {
 		return nil, err
 	}
+	// The feed is followed from here on, so that no key added meanwhile is missed.
+	seq, _, err := s.storage.Head(ctx)
+	if err != nil {
+		return nil, err
+	}
+	s.cache.seq.Store(seq)
 	if err := s.loadKeys(ctx); err != nil {
 		return nil, err
 	}

@@ -3,6 +3,7 @@ package oauth
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 )
 
@@ -30,6 +31,10 @@ var ErrNotFound = errors.New("not found")
 
 // ErrUnavailable wraps every failure to reach or use the database.
 var ErrUnavailable = errors.New("storage unavailable")
+
+// ErrUnknown wraps the failure of an event that was sent: whether it took effect
+// cannot be told. It is an ErrUnavailable, too.
+var ErrUnknown = fmt.Errorf("%w, and the outcome is unknown", ErrUnavailable)
 
 // GrantStorage keeps grants.
 type GrantStorage interface {
@@ -110,12 +115,14 @@ type FamilyStorage interface {
 type ClientStorage interface {
 	// Client reads an app that is not deleted, or ErrNotFound.
 	Client(ctx context.Context, id string) (*Client, error)
+	// ClientSecrets lists the live secrets of an app, oldest first.
+	ClientSecrets(ctx context.Context, clientID string) ([]ClientSecret, error)
 	// Clients lists apps that are not deleted, by name; owner "" lists all.
 	Clients(ctx context.Context, owner string, p Page) ([]*Client, error)
 	// CreateClient stores a new app with its first secret, if it has one.
 	CreateClient(ctx context.Context, c *Client, e Event) (won bool, err error)
-	// UpdateClient replaces everything but status and secrets, if the stored app is
-	// at c.Version, which is raised.
+	// UpdateClient replaces owner, name, settings, redirects and scopes, if the stored
+	// app is at c.Version, which is raised. What kind of app it is never changes.
 	UpdateClient(ctx context.Context, c *Client, e Event) (won bool, err error)
 	// SetClientStatus changes the state of an app that is not deleted.
 	SetClientStatus(ctx context.Context, id string, to Status, e Event) (won bool, err error)
@@ -160,6 +167,8 @@ type APIStorage interface {
 	API(ctx context.Context, id string) (*API, error)
 	// APIByURI reads an audience by its URI, or ErrNotFound.
 	APIByURI(ctx context.Context, uri string) (*API, error)
+	// APISecrets lists the live secrets of an audience, oldest first.
+	APISecrets(ctx context.Context, apiID string) ([]ClientSecret, error)
 	// APIs lists all audiences.
 	APIs(ctx context.Context) ([]*API, error)
 	// CreateAPI stores an audience whose id and URI are free.
@@ -285,7 +294,6 @@ type Rotation struct {
 	Selector  string
 	Family    string
 	GrantID   string
-	ClientID  string
 	Rev       int64
 	Successor *StoredRefresh // nil: the token stays the same
 	Again     string         // selector of the unused successor that is handed out again

@@ -98,7 +98,13 @@ func (s *Server) authenticate(ctx context.Context, a ClientAuth, serves []Profil
 	case a.Secret == "":
 		return nil, refuse(ClientAuthMissing)
 	default:
-		found := c.secret(a.Secret)
+		// Read anew: a secret is never decided from a cache, or one that was revoked
+		// would go on for as long as the cache does (DESIGN, decision 14).
+		secrets, err := s.storage.ClientSecrets(ctx, c.ID)
+		if err != nil {
+			return nil, err
+		}
+		found := secretAmong(secrets, a.Secret)
 		if found == nil {
 			return nil, refuse(SecretWrong)
 		}
@@ -124,13 +130,11 @@ func (s *Server) AuthenticateAPI(ctx context.Context, a ClientAuth) (*API, error
 	if err != nil {
 		return nil, err
 	}
-	ok := false
-	for _, sec := range api.Secrets {
-		if sec.Hash.Matches(a.Secret) {
-			ok = true
-		}
+	secrets, err := s.storage.APISecrets(ctx, api.ID)
+	if err != nil {
+		return nil, err
 	}
-	if !ok || api.Status != Active {
+	if secretAmong(secrets, a.Secret) == nil || api.Status != Active {
 		return nil, refuse(SecretWrong)
 	}
 	return api, nil

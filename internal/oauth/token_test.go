@@ -378,7 +378,7 @@ func TestToken_EndedMeanwhile(t *testing.T) {
 		want oauth.Reason
 	}{
 		"grant revoked":   {func(w *world, g string) error { return w.RevokeGrant(ctx, alice, g) }, oauth.GrantDead},
-		"grant suspended": {func(w *world, g string) error { return w.SuspendGrant(ctx, command, g) }, oauth.GrantDead},
+		"grant suspended": {func(w *world, g string) error { return w.SuspendGrant(ctx, command, g) }, oauth.GrantSuspended},
 		"user suspended":  {func(w *world, g string) error { return w.SuspendUser(ctx, command, "alice") }, oauth.GrantDead},
 		"app suspended":   {func(w *world, g string) error { return w.SuspendClient(ctx, command, w.exchange.id) }, oauth.ClientSuspended},
 		"app deleted":     {func(w *world, g string) error { return w.DeleteClient(ctx, command, w.exchange.id, "Exporter") }, oauth.ClientUnknown},

@@ -89,8 +89,13 @@ func (s *Store) fillClient(ctx context.Context, c *oauth.Client) error {
 	if err != nil {
 		return err
 	}
-	c.Secrets, err = s.secrets(ctx, "client_secrets", "client_id", c.ID)
+	c.Secrets, err = s.ClientSecrets(ctx, c.ID)
 	return err
+}
+
+// ClientSecrets implements oauth.ClientStorage.
+func (s *Store) ClientSecrets(ctx context.Context, clientID string) ([]oauth.ClientSecret, error) {
+	return s.secrets(ctx, "client_secrets", "client_id", clientID)
 }
 
 func (s *Store) secrets(ctx context.Context, table, key, id string) ([]oauth.ClientSecret, error) {

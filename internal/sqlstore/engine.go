@@ -14,14 +14,17 @@ import (
 
 // engine is everything in which SQLite and PostgreSQL differ.
 type engine interface {
-	// write runs the statements as one atomic, durable event. It returns only when
-	// the outcome is known, whatever becomes of ctx once the event was queued.
+	// write runs the statements as one atomic, durable event. It waits for the
+	// outcome, whatever becomes of ctx once the event was queued; if that cannot be
+	// known (the connection was lost at the commit), it says so: oauth.ErrUnknown.
 	write(ctx context.Context, event []statement) error
 	// query calls row for each row of the answer.
 	query(ctx context.Context, sql string, args []any, row func(scan func(...any) error) error) error
 	// lock returns the statement that locks the rows of a SELECT until the event
 	// ends, or nothing where there is one writer anyway.
 	lock(sql string, args ...any) []statement
+	// tables counts the tables that the database has, whoever made them.
+	tables(ctx context.Context) (int, error)
 	// migrator returns goose on this engine, and how to release what it needs.
 	migrator(migrations fs.FS) (*goose.Provider, func() error, error)
 	close() error

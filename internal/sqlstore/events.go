@@ -64,32 +64,40 @@ func (s *Store) Pending(ctx context.Context, selector, kind string, now time.Tim
 
 // Sweep implements oauth.EventStorage. Codes go CodeMemory after their end, and
 // refresh tokens a day after theirs, so that a late client is still told why. The
-// event of a guest's code that nobody redeemed goes with it. The rows of families
-// stay: their status index outlives them.
+// event of a guest's code that nobody redeemed goes with it, and a grant whose code
+// nobody redeemed within a day goes too, for nothing hangs off it. The rows of
+// families stay: their status index outlives them.
 func (s *Store) Sweep(ctx context.Context, now time.Time, limit int) (int, error) {
 	n := micros(now)
 	memory := n - oauth.CodeMemory.Microseconds()
-	counts := make([]int64, 8)
+	const day = 24 * time.Hour
+	counts := make([]int64, 9)
 	ev := []statement{
 		counted(&counts[0], `DELETE FROM events WHERE id IN (SELECT c.op FROM
 			(SELECT op, grant_id, redeemed_family FROM authorization_codes WHERE expires < $1 ORDER BY expires, selector LIMIT $2) c
 			WHERE c.grant_id IS NULL AND c.redeemed_family IS NULL)`, memory, limit),
 		counted(&counts[1], "DELETE FROM authorization_codes WHERE selector IN (SELECT selector FROM authorization_codes WHERE expires < $1 ORDER BY expires, selector LIMIT $2)", memory, limit),
-		counted(&counts[2], "DELETE FROM refresh_tokens WHERE selector IN (SELECT selector FROM refresh_tokens WHERE idle_until < $1 ORDER BY idle_until LIMIT $2)", n-24*time.Hour.Microseconds(), limit),
+		counted(&counts[2], "DELETE FROM refresh_tokens WHERE selector IN (SELECT selector FROM refresh_tokens WHERE idle_until < $1 ORDER BY idle_until LIMIT $2)", n-day.Microseconds(), limit),
 		counted(&counts[3], "DELETE FROM sessions WHERE selector IN (SELECT selector FROM sessions WHERE expires < $1 ORDER BY expires LIMIT $2)", n, limit),
 		counted(&counts[4], "DELETE FROM throttles WHERE key IN (SELECT key FROM throttles WHERE expires < $1 ORDER BY expires LIMIT $2)", n, limit),
 		counted(&counts[5], "DELETE FROM pending_requests WHERE selector IN (SELECT selector FROM pending_requests WHERE expires < $1 ORDER BY expires LIMIT $2)", n, limit),
 		counted(&counts[6], "DELETE FROM used_once WHERE hash IN (SELECT hash FROM used_once WHERE expires < $1 ORDER BY expires LIMIT $2)", n, limit),
 	}
+	abandoned := "SELECT g.id FROM grants g WHERE g.status = 'pending' AND g.created < $1 AND NOT EXISTS (SELECT 1 FROM families f WHERE f.grant_id = g.id) ORDER BY g.created, g.id LIMIT $2"
+	ev = append(ev,
+		do("DELETE FROM grant_stores WHERE grant_id IN ("+abandoned+")", n-day.Microseconds(), limit),
+		counted(&counts[7], "DELETE FROM grants WHERE id IN ("+abandoned+")", n-day.Microseconds(), limit))
 	// Each kind is an event of its own, so that no lock is held for long.
 	total := 0
 	for i := range ev {
-		if i == 0 {
-			continue // goes with the codes that name its rows
-		}
-		batch := ev[i : i+1]
-		if i == 1 {
-			batch = ev[0:2]
+		var batch []statement
+		switch i {
+		case 0, 7:
+			continue // goes with the rows that the next one removes
+		case 1, 8:
+			batch = ev[i-1 : i+1]
+		default:
+			batch = ev[i : i+1]
 		}
 		if err := s.engine.write(ctx, batch); err != nil {
 			return total, err

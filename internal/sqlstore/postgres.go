@@ -16,6 +16,8 @@ import (
 	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/pressly/goose/v3"
 	"github.com/pressly/goose/v3/lock"
+
+	"github.com/grantway/grantway/internal/oauth"
 )
 
 // postgres sends each event as one batch: one round trip and one implicit
@@ -64,8 +66,12 @@ func (p *postgres) write(ctx context.Context, event []statement) error {
 		if err == nil {
 			return nil
 		}
-		state, ok := errors.AsType[*pgconn.PgError](err)
-		if !ok || state.Code != "40001" && state.Code != "40P01" || try == retriesMax {
+		state, refused := errors.AsType[*pgconn.PgError](err)
+		switch {
+		// The server said no, or nothing was sent: nothing of the event was kept.
+		case !refused && !pgconn.SafeToRetry(err):
+			return fmt.Errorf("%w: %w", oauth.ErrUnknown, err)
+		case !refused, state.Code != "40001" && state.Code != "40P01", try == retriesMax:
 			return unavailable(err)
 		}
 		select {
@@ -121,6 +127,12 @@ func (p *postgres) query(ctx context.Context, sql string, args []any, row func(f
 		return unavailable(err)
 	}
 	return nil
+}
+
+func (p *postgres) tables(ctx context.Context) (n int, err error) {
+	err = p.query(ctx, "SELECT COUNT(*) FROM information_schema.tables WHERE table_schema NOT IN ('pg_catalog', 'information_schema')", nil,
+		func(scan func(...any) error) error { return scan(&n) })
+	return n, err
 }
 
 func (p *postgres) migrator(migrations fs.FS) (*goose.Provider, func() error, error) {

@@ -40,12 +40,12 @@ const (
 	readerConns = 4
 )
 
-// sqliteDSN opens path in WAL with full durability: a commit is synced before it
-// is acknowledged. Another process (the command line) may hold the write lock, so
+// sqliteDSN opens path with full durability: a commit is synced before it is
+// acknowledged. Another process (the command line) may hold the write lock, so
 // everybody waits for it up to ten seconds, far longer than a group takes.
 func sqliteDSN(path, more string) string {
 	u := url.URL{Path: path}
-	return "file:" + u.EscapedPath() + "?_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)" + more
+	return "file:" + u.EscapedPath() + "?_pragma=busy_timeout(10000)&_pragma=synchronous(FULL)" + more
 }
 
 func openSQLite(ctx context.Context, path string) (*sqlite, error) {
@@ -64,7 +64,7 @@ func openSQLite(ctx context.Context, path string) (*sqlite, error) {
 		return nil, fmt.Errorf("opening the database: %w", err)
 	}
 	writer.SetMaxOpenConns(1)
-	conn, err := writer.Conn(ctx) // before the readers, who must find the file in WAL
+	conn, err := writer.Conn(ctx)
 	if err != nil {
 		writer.Close()
 		return nil, fmt.Errorf("opening the database %s: %w", path, err)
@@ -134,11 +134,11 @@ type writeConn struct {
 }
 
 // commit runs a group in one transaction and answers each of its jobs. If the
-// transaction itself breaks, so that neighbours of a faulty event would fail with
-// it, each is tried again alone.
+// transaction cannot be begun or committed, all get that error. If one event broke
+// it, so that its neighbours would fail with it, each is tried again alone.
 func (c *writeConn) commit(group []*job) {
-	errs, err := c.transaction(group)
-	if err != nil && len(group) > 1 {
+	errs, broken, err := c.transaction(group)
+	if broken && len(group) > 1 {
 		for _, j := range group {
 			c.commit([]*job{j})
 		}
@@ -157,24 +157,24 @@ func (c *writeConn) commit(group []*job) {
 }
 
 // transaction returns the errors of single events, which were rolled back alone,
-// and the error that ended them all.
-func (c *writeConn) transaction(group []*job) (each []error, all error) {
+// and the error that ended them all; broken says that an event caused that one.
+func (c *writeConn) transaction(group []*job) (each []error, broken bool, all error) {
 	ctx := context.Background()
 	if err := c.exec(ctx, "BEGIN IMMEDIATE"); err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	each = make([]error, len(group))
 	for i, j := range group {
 		if err := c.savepoint(ctx, j.event, &each[i]); err != nil {
 			c.exec(ctx, "ROLLBACK")
-			return nil, err
+			return nil, true, err
 		}
 	}
 	if err := c.exec(ctx, "COMMIT"); err != nil {
 		c.exec(ctx, "ROLLBACK")
-		return nil, err
+		return nil, false, err
 	}
-	return each, nil
+	return each, false, nil
 }
 
 func (c *writeConn) savepoint(ctx context.Context, event []statement, failed *error) error {
@@ -267,9 +267,16 @@ func (s *sqlite) query(ctx context.Context, text string, args []any, row func(fu
 	return nil
 }
 
+func (s *sqlite) tables(ctx context.Context) (n int, err error) {
+	err = s.query(ctx, "SELECT COUNT(*) FROM sqlite_master WHERE type = 'table'", nil, func(scan func(...any) error) error { return scan(&n) })
+	return n, err
+}
+
 func (s *sqlite) migrator(migrations fs.FS) (*goose.Provider, func() error, error) {
-	// A connection of its own: goose wants a pool, and the writer's one is taken.
-	db, err := sql.Open("sqlite", sqliteDSN(s.path, "&_txlock=immediate"))
+	// A connection of its own: goose wants a pool, and the writer's one is taken. WAL
+	// is a property of the file, so it is set here: a file that is only opened, and
+	// perhaps not ours, is left as it is.
+	db, err := sql.Open("sqlite", sqliteDSN(s.path, "&_pragma=journal_mode(WAL)&_txlock=immediate"))
 	if err != nil {
 		return nil, nil, err
 	}

@@ -57,6 +57,12 @@ func (s *Store) Ping(ctx context.Context) error {
 	return err
 }
 
+// Empty reports whether the database has no table at all, ours or anybody's.
+func (s *Store) Empty(ctx context.Context) (bool, error) {
+	n, err := s.engine.tables(ctx)
+	return n == 0, err
+}
+
 // statement is one step of an event.
 type statement struct {
 	sql  string

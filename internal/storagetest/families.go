@@ -154,7 +154,7 @@ func families(w *world) {
 
 // rotation makes the record that exchanges token for a successor.
 func (w *world) rotation(g oauth.Grant, token *oauth.StoredRefresh) oauth.Rotation {
-	return oauth.Rotation{Selector: token.Selector, Family: token.Family, GrantID: g.ID, ClientID: g.ClientID, Rev: g.Rev, Successor: w.refreshOf(token.Family), Now: w.now}
+	return oauth.Rotation{Selector: token.Selector, Family: token.Family, GrantID: g.ID, Rev: g.Rev, Successor: w.refreshOf(token.Family), Now: w.now}
 }
 
 func (w *world) rotate(r oauth.Rotation) func(oauth.Event) (bool, error) {

@@ -81,7 +81,7 @@ func races(w *world) {
 			g, r := w.live(user, app)
 			next := w.refreshOf(r.Family.ID)
 			w.one("a refresh token", func(_ int, e oauth.Event) (bool, error) {
-				return w.s.RotateRefreshToken(w.ctx, oauth.Rotation{Selector: r.Refresh.Selector, Family: r.Family.ID, GrantID: g.ID, ClientID: app,
+				return w.s.RotateRefreshToken(w.ctx, oauth.Rotation{Selector: r.Refresh.Selector, Family: r.Family.ID, GrantID: g.ID,
 					Rev: g.Rev, Successor: next, IdleUntil: next.IdleUntil, Now: w.now, Event: e})
 			})
 			if n := w.count("SELECT COUNT(*) FROM refresh_tokens WHERE family = $1", r.Family.ID); n != 2 {
@@ -266,7 +266,7 @@ func (w *world) revokeAgainst(user, app string, n int64, redeemed, rotated, refu
 		redeemed.Add(1)
 		next, e := w.refreshOf(r.Family.ID), w.event(oauth.EventTokenRefreshed)
 		issue, count = func() (bool, error) {
-			return w.s.RotateRefreshToken(w.ctx, oauth.Rotation{Selector: r.Refresh.Selector, Family: r.Family.ID, GrantID: g.ID, ClientID: app,
+			return w.s.RotateRefreshToken(w.ctx, oauth.Rotation{Selector: r.Refresh.Selector, Family: r.Family.ID, GrantID: g.ID,
 				Rev: g.Rev, Successor: next, IdleUntil: next.IdleUntil, Now: w.now, Event: e})
 		}, rotated
 	}

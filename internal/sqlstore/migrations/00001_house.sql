@@ -182,6 +182,7 @@ CREATE TABLE grants (
 CREATE UNIQUE INDEX grants_default ON grants (user_id, client_id) WHERE is_default AND status <> 'revoked';
 CREATE INDEX grants_by_user ON grants (user_id);
 CREATE INDEX grants_by_client ON grants (client_id);
+CREATE INDEX grants_pending ON grants (created) WHERE status = 'pending';
 CREATE TABLE grant_stores (
     grant_id TEXT NOT NULL,
     store_id TEXT NOT NULL,
@@ -226,7 +227,6 @@ CREATE TABLE families (
     expires      BIGINT
 );
 CREATE INDEX families_by_grant ON families (grant_id);
-CREATE INDEX families_by_expiry ON families (expires) WHERE expires IS NOT NULL;
 
 CREATE TABLE refresh_tokens (
     selector       TEXT PRIMARY KEY,
