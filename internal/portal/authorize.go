@@ -186,6 +186,7 @@ func (p *Portal) ask(w http.ResponseWriter, r *http.Request, status int, v *visi
 		}
 		rows = append(rows, row)
 	}
+	sortByName(rows, p.pages.language(r), func(s storeRow) string { return s.Name })
 	if c.NeedsStore && c.Delegable() == 0 && needsStore(c) {
 		p.pages.render(w, r, status, page{Name: "no_stores", Frame: framePlain, Body: noStoresView{
 			App: app, Request: q.sealed, Next: q.next, Account: account(c.User), Stores: rows}})

@@ -51,6 +51,7 @@ func (p *Portal) connectedApp(c *oauth.Connection, language string) connectedApp
 	for _, s := range c.Stores {
 		app.Stores = append(app.Stores, storeChip{s.StoreID, s.StoreName})
 	}
+	sortByName(app.Stores, language, func(s storeChip) string { return s.Name })
 	app.Alone = len(app.Stores) == 1 && len(c.Account) == 0
 	app.fold()
 	return app

@@ -86,6 +86,30 @@ func read[T any](p *tab, script string) T {
 	return v
 }
 
+// TestLayout_Targets: links in tables can be hit (WCAG 2.2, 2.5.8), a list of stores scrolls with the page on a phone, and
+// links in notices are as readable as the words around them.
+func TestLayout_Targets(t *testing.T) {
+	p := openTab(t)
+	p.open("operator-users", "light", 360)
+	if least := read[float64](p, `Math.min(...[...document.querySelectorAll(".links a")].map(a => a.getBoundingClientRect().height))`); least < 24 {
+		t.Errorf("a link is %.1f px high", least)
+	}
+	for width, inner := range map[int64]bool{360: false, 519: false, 768: true} {
+		p.open("consent-40", "light", width)
+		if got := read[bool](p, `(e => e.scrollHeight > e.clientHeight + 1)(document.querySelector(".stores.long"))`); got != inner {
+			t.Errorf("at %d px the list scrolls by itself: %v", width, got)
+		}
+	}
+	p.open("developer-wrong", "dark", 768)
+	if got := read[[]string](p, `[...document.querySelectorAll(".notice.bad, .notice.bad a")].map(e => getComputedStyle(e).color)`); len(got) < 2 || got[1] != got[0] {
+		t.Errorf("a link in the notice is %v, and the words around it %v", got[1:], got[:1])
+	}
+	p.open("consent-1", "light", 768) // the app's name stands out of its sentence
+	if got := read[[]float64](p, `[".ask h1", ".ask h1 strong"].map(s => Number(getComputedStyle(document.querySelector(s)).fontWeight))`); got[1] < got[0]+200 {
+		t.Errorf("weights of the question and of the name: %v", got)
+	}
+}
+
 // TestLayout_TickAllAndUntickAll: with a script, each stands there while it would do something, and the keyboard stays
 // on one of them.
 func TestLayout_TickAllAndUntickAll(t *testing.T) {

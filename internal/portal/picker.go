@@ -1,9 +1,31 @@
 package portal
 
 import (
+	"bytes"
 	"slices"
 	"strings"
+
+	"golang.org/x/text/collate"
+	"golang.org/x/text/language"
 )
+
+// sortByName puts a list in the order of the reader's language, and numbers in theirs: 2 before 10.
+func sortByName[T any](list []T, tag string, name func(T) string) {
+	order := collate.New(language.Make(tag), collate.Numeric, collate.IgnoreCase)
+	var keys collate.Buffer
+	type keyed struct {
+		item T
+		key  []byte
+	}
+	sorted := make([]keyed, len(list))
+	for i, item := range list {
+		sorted[i] = keyed{item, order.KeyFromString(&keys, name(item))}
+	}
+	slices.SortStableFunc(sorted, func(a, b keyed) int { return bytes.Compare(a.key, b.key) })
+	for i := range sorted {
+		list[i] = sorted[i].item
+	}
+}
 
 // The store list shows a search from filterFrom stores on, and pages of storesPerPage.
 const (

@@ -48,6 +48,14 @@ func TestPicker_StoresThatCannotBeGivenAreNeverTicked(t *testing.T) {
 	}
 }
 
+func TestSortByName_NumbersAndUmlauts(t *testing.T) {
+	names := []string{"Store 10", "Zürich 1", "store 2", "Äpfel", "Store 1", "Apfel", "Zürich", "متجر", "Store 2b"}
+	sortByName(names, "de", func(s string) string { return s })
+	if want := []string{"Apfel", "Äpfel", "Store 1", "store 2", "Store 2b", "Store 10", "Zürich", "Zürich 1", "متجر"}; !slices.Equal(names, want) {
+		t.Errorf("%q", names)
+	}
+}
+
 func TestSections_LongListsFoldIntoGroupsWithCounts(t *testing.T) {
 	short := sections(sampleScopes("en"))
 	if len(short) != 2 || short[0].Verb != "see" || len(short[0].Scopes) != 3 || len(short[1].Scopes) != 2 {

@@ -30,6 +30,7 @@ type page struct {
 	Section  string       // which link of the header is the current one: connected, developer, operator
 	Account  *accountView // who is signed in, for the header; nil on pages that stand alone
 	Refresh  template.URL // where the browser goes at once; only ever a validated redirect
+	Wrong    bool         // the form on it was refused; the title says so first
 	NoSender bool         // the page carries a code: not even our own origin is told where a click came from
 	Body     any
 }
@@ -124,6 +125,7 @@ func (r *renderer) funcs(w words) template.FuncMap {
 		"count": w.count,
 		"day":   w.day,
 		"when":  w.when,
+		"exact": w.exact,
 		"ago":   w.ago,
 		"stamp": func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
 		"brand": func() string { return w.brand },
@@ -148,6 +150,7 @@ func (r *renderer) funcs(w words) template.FuncMap {
 // render answers with a page, drawn into a buffer first: a page that fails half-way is a 500 and never half a page.
 func (r *renderer) render(w http.ResponseWriter, req *http.Request, status int, p page) {
 	language := r.catalogue.choose(req.Header.Get("Accept-Language"))
+	p.Wrong = status == http.StatusUnprocessableEntity || status == http.StatusTooManyRequests
 	body, err := r.draw(language, p)
 	if err != nil {
 		r.log.ErrorContext(req.Context(), "page failed", "page", p.Name, "error", err)
@@ -197,6 +200,11 @@ func (r *renderer) draw(language int, p page) ([]byte, error) {
 	title, err := w.text(p.Title, p.TitleOf...)
 	if err != nil {
 		return nil, err
+	}
+	if p.Wrong {
+		if title, err = w.text("title.wrong", "Title", title); err != nil {
+			return nil, err
+		}
 	}
 	var b bytes.Buffer
 	err = t.ExecuteTemplate(&b, "layout", layout{

@@ -65,6 +65,9 @@ func TestSignIn_WrongPassword(t *testing.T) {
 	} {
 		b.post("/sign-in", url.Values{"email": {tc.email}, "password": {tc.password}, "next": {"/developer"}}, s.url)
 		b.sees(http.StatusUnprocessableEntity, tc.says)
+		if title := titleOf(b.doc); title != "Error: Sign in · Kaufhaus" {
+			t.Errorf("the title is %q", title)
+		}
 		if _, values := b.form("Sign in"); values.Get("email") != tc.email || values.Get("next") != "/developer" {
 			t.Errorf("the form forgot %v", values)
 		}
