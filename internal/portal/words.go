@@ -146,12 +146,17 @@ func (w words) day(t time.Time) (string, error) {
 }
 
 // when prints "22 Nov 2026, 14:05 UTC": the server does not know the reader's zone.
-func (w words) when(t time.Time) (string, error) {
+func (w words) when(t time.Time) (string, error) { return w.clock(t, "15:04") }
+
+// exact is when to the second.
+func (w words) exact(t time.Time) (string, error) { return w.clock(t, "15:04:05") }
+
+func (w words) clock(t time.Time, format string) (string, error) {
 	day, err := w.day(t)
 	if err != nil {
 		return "", err
 	}
-	return w.text("date.when", "Day", day, "Clock", t.UTC().Format("15:04"))
+	return w.text("date.when", "Day", day, "Clock", t.UTC().Format(format))
 }
 
 // ago says how long ago t was, to the day.
