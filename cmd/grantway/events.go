@@ -17,6 +17,7 @@ type eventsCommand struct {
 	User   string `placeholder:"ID" help:"Only those about a user."`
 	Client string `placeholder:"ID" help:"Only those about an app."`
 	Grant  string `placeholder:"ID" help:"Only those about a grant."`
+	Kind   string `placeholder:"KIND" help:"Only those of a kind, such as client.created, or client for all about apps."`
 	Before string `placeholder:"ID" help:"Only those older than this event."`
 }
 
@@ -41,7 +42,7 @@ func (c *eventsCommand) Run(ctx context.Context, t terminal) error {
 		return misunderstanding{errors.New("--limit is a number from 0 on")}
 	}
 	return c.run(ctx, t, func(o *office) error {
-		f := oauth.EventFilter{UserID: c.User, ClientID: c.Client, GrantID: c.Grant, Before: c.Before, Limit: c.Limit}
+		f := oauth.EventFilter{UserID: c.User, ClientID: c.Client, GrantID: c.Grant, Kind: oauth.Kind(c.Kind), Before: c.Before, Limit: c.Limit}
 		if f.Limit == 0 {
 			f.Limit = everything.Limit
 		}

@@ -208,14 +208,15 @@ type Page struct {
 
 // GrantFilter selects grants for operators. Empty fields match everything.
 type GrantFilter struct {
-	UserID, ClientID, StoreID string
-	OnlyLive                  bool
+	ID, UserID, ClientID, StoreID string
+	OnlyLive                      bool
 	Page
 }
 
 // EventFilter selects events. Empty fields match everything.
 type EventFilter struct {
 	ClientID, UserID, GrantID string
+	Kind                      Kind   // or what stands before its dot, for all of those
 	Before                    string // event id: only older ones
 	Limit                     int
 }

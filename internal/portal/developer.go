@@ -5,7 +5,6 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
-	"time"
 
 	"github.com/grantway/grantway/internal/oauth"
 )
@@ -256,7 +255,7 @@ func appPage(catalogue *oauth.Catalogue, language string, at addresses, c *oauth
 		}
 	}
 	for _, s := range c.Secrets {
-		row := secretRow{Last4: s.Last4, Created: s.Created, LastUsed: s.LastUsed.Truncate(time.Hour)}
+		row := secretRow{Last4: s.Last4, Created: s.Created, LastUsed: s.LastUsed}
 		if len(c.Secrets) > 1 {
 			row.Revoke = view.Href + "/revoke-secret?last4=" + url.QueryEscape(s.Last4)
 		}
@@ -373,7 +372,7 @@ func (p *Portal) askRevokeSecret(w http.ResponseWriter, r *http.Request, v *visi
 			continue
 		}
 		p.developerPage(w, r, v, http.StatusOK, "developer_confirm", confirmView{
-			Rail: appRail(c), Heading: "confirm.secret", What: "confirm.secret_what", Of: c.Name, Detail: last4, When: s.LastUsed.Truncate(time.Hour),
+			Rail: appRail(c), Heading: "confirm.secret", What: "confirm.secret_what", Of: c.Name, Detail: last4, When: s.LastUsed,
 			Action: appHref(c.ID) + "/revoke-secret", Back: appHref(c.ID) + "#secrets", Fields: []formField{{"last4", last4}}, Button: "confirm.secret_button",
 		}, "App", c.Name)
 		return

@@ -109,7 +109,7 @@ func consolePreviews(language string) []preview {
 		{ID: "gr_06d8q1", App: appOf(app), AppHref: "/a", User: personView{"mara@nordlicht.example", "/u"}, Stores: []string{"Nordlicht Keramik", "Atelier am Hafen", "Fjord & Pine"}, More: 37, Scopes: 5, Keys: 2, Status: oauth.Live, Created: noon.AddDate(0, -1, 0), LastUsed: noon.Add(-30 * time.Hour), Events: "/e", Presses: []pressView{press("revoke-grant", "gr_06d8q1", "Shelfmate")}},
 		{ID: "gr_06d8q2", App: appOf(long), AppHref: "/a", User: personView{"usr_01jd3c5m9", "/u"}, All: true, Scopes: 53, Keys: 0, Status: oauth.GrantIsRevoked, Created: noon, Events: "/e"},
 		{ID: "gr_06d8q3", App: appOf(hostile), AppHref: "/a", User: personView{"<b>", "/u"}, Scopes: 1, Keys: 1, Status: oauth.Pending, Created: noon, Events: "/e", Presses: []pressView{press("revoke-grant", "gr_06d8q3", "<b>")}}}}
-	events := operatorEventsView{Rail: operatorRail("/operator"), Pager: pagerView{Older: "/operator?before=ev_1"}, Search: searchView{Action: "/operator", Clear: "/operator", Narrowed: []narrowed{{"filter.app", "app", ""}, {"filter.user", "user", ""}, {"filter.grant", "grant", ""}}}}
+	events := operatorEventsView{Rail: operatorRail("/operator"), Pager: pagerView{Older: "/operator?before=ev_1"}, Search: searchView{Action: "/operator", Clear: "/operator", Narrowed: []narrowed{{"filter.app", "app", ""}, {"filter.user", "user", ""}, {"filter.grant", "grant", ""}, {"filter.kind", "kind", "grant"}}}}
 	for i, kind := range []string{"grant.revoked", "code.redeemed", "grant.made", "client.updated", "user.sign_in_refused", "store.put"} {
 		e := operatorEvent{ID: fmt.Sprint("ev_", i), At: noon.Add(-time.Duration(i) * time.Hour), Words: "event." + kind, Kind: kind, Bad: strings.HasSuffix(kind, "d") && i%4 == 0, Request: "req_4f1a9c",
 			Who: subjectView{"actor.user", "mara@nordlicht.example", "/u", "u"}, Subjects: []subjectView{{"events.app", "Shelfmate", "/a", "a"}, {"events.user", "mara@nordlicht.example", "/u", "u"}, {"events.grant", "gr_06d8q1jvm5x7e2k9", "/g", "g"}}}
@@ -121,7 +121,8 @@ func consolePreviews(language string) []preview {
 		}
 		events.Rows = append(events.Rows, e)
 	}
-	ask := confirmView{Rail: operatorRail("/operator/users"), Heading: "ask.suspend_user", What: "ask.suspend_user_what", Of: "mara@nordlicht.example", Detail: "u", Action: "/operator/do/suspend-user", Back: "/operator/users", Fields: []formField{{"id", "u"}}, Button: "do.suspend_user"}
+	ask := confirmView{Facts: []confirmFact{{Label: "events.app", Texts: []string{"Shelfmate"}}, {Label: "events.user", Texts: []string{"<b>"}}, {Label: "rail.stores", Texts: []string{"Nordlicht Berlin", "<i>"}}, {Label: "rail.stores", Say: "grants.all_stores"}}, Small: "u",
+		Rail: operatorRail("/operator/users"), Heading: "ask.suspend_user", What: "ask.suspend_user_what", Of: "mara@nordlicht.example", Detail: "u", Action: "/operator/do/suspend-user", Back: "/operator/users", Fields: []formField{{"id", "u"}}, Button: "do.suspend_user"}
 
 	editPage := dev("edit", "developer_form", edit)
 	editPage.page.Title, editPage.page.TitleOf = "title.developer_edit", []any{"App", app.Name}

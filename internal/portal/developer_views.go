@@ -169,7 +169,7 @@ type appPageView struct {
 type secretRow struct {
 	Last4    string
 	Created  time.Time
-	LastUsed time.Time // the hour; zero when never
+	LastUsed time.Time // exact to the hour, so shown to the day: an hour could begin before the secret did; zero when never
 	Revoke   string    // link; "" for the only one
 }
 
@@ -191,10 +191,19 @@ type confirmView struct {
 	Rail          railView
 	Heading, What string
 	Of, Detail    string // values of the two messages
+	Facts         []confirmFact
+	Small         string // an id, for who compares it
 	When          time.Time
 	Action, Back  string
 	Fields        []formField
 	Button        string
+}
+
+// confirmFact is a line about what ends: Label is a message id.
+type confirmFact struct {
+	Label string
+	Texts []string
+	Say   string // a message id, in place of Texts
 }
 
 type formField struct{ Name, Value string }

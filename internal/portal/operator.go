@@ -84,21 +84,22 @@ type deed struct {
 	section string // where the thing is listed
 	asks    bool   // it ends something, so a page asks first
 	do      func(s *oauth.Server, ctx context.Context, a oauth.Actor, id string) error
+	facts   func(p *Portal, ctx context.Context, a oauth.Actor, id string) ([]confirmFact, error) // nil: the name says it
 	name    func(p *Portal, ctx context.Context, a oauth.Actor, id string) (string, error)
 }
 
 var deeds = map[string]deed{
-	"suspend-app": {"/operator/apps", true, (*oauth.Server).SuspendClient, (*Portal).appName},
-	"resume-app":  {"/operator/apps", false, (*oauth.Server).ResumeClient, (*Portal).appName},
-	"verify-app": {"/operator/apps", false, func(s *oauth.Server, ctx context.Context, a oauth.Actor, id string) error {
+	"suspend-app": {section: "/operator/apps", asks: true, do: (*oauth.Server).SuspendClient, name: (*Portal).appName},
+	"resume-app":  {section: "/operator/apps", do: (*oauth.Server).ResumeClient, name: (*Portal).appName},
+	"verify-app": {section: "/operator/apps", name: (*Portal).appName, do: func(s *oauth.Server, ctx context.Context, a oauth.Actor, id string) error {
 		return s.VerifyClient(ctx, a, id, true)
-	}, (*Portal).appName},
-	"unverify-app": {"/operator/apps", false, func(s *oauth.Server, ctx context.Context, a oauth.Actor, id string) error {
+	}},
+	"unverify-app": {section: "/operator/apps", name: (*Portal).appName, do: func(s *oauth.Server, ctx context.Context, a oauth.Actor, id string) error {
 		return s.VerifyClient(ctx, a, id, false)
-	}, (*Portal).appName},
-	"suspend-user": {"/operator/users", true, (*oauth.Server).SuspendUser, (*Portal).userName},
-	"resume-user":  {"/operator/users", false, (*oauth.Server).ResumeUser, (*Portal).userName},
-	"revoke-grant": {"/operator/grants", true, (*oauth.Server).RevokeGrant, (*Portal).grantName},
+	}},
+	"suspend-user": {section: "/operator/users", asks: true, do: (*oauth.Server).SuspendUser, name: (*Portal).userName},
+	"resume-user":  {section: "/operator/users", do: (*oauth.Server).ResumeUser, name: (*Portal).userName},
+	"revoke-grant": {section: "/operator/grants", asks: true, do: (*oauth.Server).RevokeGrant, name: (*Portal).grantName, facts: (*Portal).grantFacts},
 }
 
 func (p *Portal) appName(ctx context.Context, a oauth.Actor, id string) (string, error) {
@@ -120,9 +121,47 @@ func (p *Portal) userName(ctx context.Context, a oauth.Actor, id string) (string
 // personName is what is known of a user, at least the id.
 func personName(u *oauth.User) string { return cmp.Or(u.Email, u.Name, u.ID) }
 
-// grantName is the id: a grant has no name of its own, and its row says whose it is.
-func (p *Portal) grantName(_ context.Context, _ oauth.Actor, id string) (string, error) {
-	return id, nil
+// grantName is whose app and whose account: a grant has no name of its own.
+func (p *Portal) grantName(ctx context.Context, a oauth.Actor, id string) (string, error) {
+	c, person, err := p.grant(ctx, a, id)
+	if err != nil {
+		return "", err
+	}
+	return c.Client.Name + ", " + person, nil
+}
+
+// grant reads a connection and the name of its person.
+func (p *Portal) grant(ctx context.Context, a oauth.Actor, id string) (*oauth.Connection, string, error) {
+	found, err := p.server.Grants(ctx, a, oauth.GrantFilter{ID: id, Page: oauth.Page{Limit: 1}})
+	switch {
+	case err != nil:
+		return nil, "", err
+	case id == "" || len(found) == 0:
+		return nil, "", oauth.Refuse(oauth.NoSuch)
+	}
+	person, err := p.userName(ctx, a, found[0].UserID)
+	return &found[0], person, err
+}
+
+// grantFacts says what a connection is before it ends.
+func (p *Portal) grantFacts(ctx context.Context, a oauth.Actor, id string) ([]confirmFact, error) {
+	c, person, err := p.grant(ctx, a, id)
+	if err != nil {
+		return nil, err
+	}
+	facts := []confirmFact{{Label: "events.app", Texts: []string{c.Client.Name}}, {Label: "events.user", Texts: []string{person}}}
+	stores := confirmFact{Label: "rail.stores"}
+	switch {
+	case c.AllStores:
+		stores.Say = "grants.all_stores"
+	case len(c.Stores) == 0:
+		stores.Say = "grants.account_only"
+	default:
+		for _, s := range c.Stores {
+			stores.Texts = append(stores.Texts, s.StoreName)
+		}
+	}
+	return append(facts, stores), nil
 }
 
 // inID is the part of a message id that stands for a deed.
@@ -153,8 +192,15 @@ func (p *Portal) operatorAsk(w http.ResponseWriter, r *http.Request, o *operator
 		p.fail(w, r, err)
 		return
 	}
+	var facts []confirmFact
+	if d.facts != nil {
+		if facts, err = d.facts(p, r.Context(), o.actor(), id); err != nil {
+			p.fail(w, r, err)
+			return
+		}
+	}
 	p.operatorPage(w, r, o, http.StatusOK, "operator_confirm", confirmView{
-		Rail: operatorRail(d.section), Heading: "ask." + inID(what), What: "ask." + inID(what) + "_what", Of: name, Detail: id,
+		Facts: facts, Small: id, Rail: operatorRail(d.section), Heading: "ask." + inID(what), What: "ask." + inID(what) + "_what", Of: name, Detail: id,
 		Action: "/operator/do/" + what, Back: d.section, Fields: []formField{{"id", id}}, Button: "do." + inID(what),
 	})
 }
@@ -386,9 +432,7 @@ func (p *Portal) operatorGrants(w http.ResponseWriter, r *http.Request, o *opera
 	names := p.names(r, o)
 	kept := queryOf("user", filter.UserID, "app", filter.ClientID, "store", filter.StoreID)
 	view := operatorGrantsView{Rail: operatorRail("/operator/grants"), Result: p.operatorResult(r, o), Live: filter.OnlyLive, Search: searchView{Action: "/operator/grants", Clear: "/operator/grants"}}
-	for _, n := range []narrowed{{"filter.app", "app", filter.ClientID}, {"filter.user", "user", filter.UserID}, {"filter.store", "store", filter.StoreID}} {
-		view.Search.Narrowed = append(view.Search.Narrowed, n)
-	}
+	view.Search.Narrowed = []narrowed{{"filter.app", "app", filter.ClientID}, {"filter.user", "user", filter.UserID}, {"filter.store", "store", filter.StoreID}}
 	if filter.OnlyLive {
 		toggle := queryOf("user", filter.UserID, "app", filter.ClientID, "store", filter.StoreID, "all", "1")
 		view.Toggle = "/operator/grants?" + toggle.Encode()

@@ -13,15 +13,15 @@ import (
 func (p *Portal) operatorEvents(w http.ResponseWriter, r *http.Request, o *operator) {
 	q := r.URL.Query()
 	filter := oauth.EventFilter{ClientID: strings.TrimSpace(q.Get("app")), UserID: strings.TrimSpace(q.Get("user")), GrantID: strings.TrimSpace(q.Get("grant")),
-		Before: q.Get("before"), Limit: rowsPerPage + 1}
+		Kind: oauth.Kind(strings.TrimSpace(q.Get("kind"))), Before: q.Get("before"), Limit: rowsPerPage + 1}
 	events, err := p.server.Events(r.Context(), o.actor(), filter)
 	if err != nil {
 		p.fail(w, r, err)
 		return
 	}
 	view := operatorEventsView{Rail: operatorRail("/operator"), Search: searchView{Action: "/operator", Clear: "/operator", Narrowed: []narrowed{
-		{"filter.app", "app", filter.ClientID}, {"filter.user", "user", filter.UserID}, {"filter.grant", "grant", filter.GrantID}}}}
-	kept := queryOf("app", filter.ClientID, "user", filter.UserID, "grant", filter.GrantID)
+		{"filter.app", "app", filter.ClientID}, {"filter.user", "user", filter.UserID}, {"filter.grant", "grant", filter.GrantID}, {"filter.kind", "kind", string(filter.Kind)}}}}
+	kept := queryOf("app", filter.ClientID, "user", filter.UserID, "grant", filter.GrantID, "kind", string(filter.Kind))
 	if filter.Before != "" {
 		view.Pager.Newer = strings.TrimSuffix("/operator?"+kept.Encode(), "?")
 	}

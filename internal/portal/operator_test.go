@@ -214,9 +214,14 @@ func TestOperator_GrantsAreFilteredAndRevoked(t *testing.T) {
 	}
 	grant := s.grants("nils")[0].ID
 	b.open("/operator/do/revoke-grant?id=" + grant)
-	b.sees(http.StatusOK, "Revoke this connection?", grant)
+	b.sees(http.StatusOK, "Revoke this connection?", grant, "App Shelfmate User nils@nordlicht.example Stores Store nils-1")
+	b.open("/operator/do/revoke-grant?id=" + s.grants("mara")[0].ID) // the latest: Ledger Line
+	b.sees(http.StatusOK, "App Ledger Line User mara@nordlicht.example Stores The account only, no store")
+	b.open("/operator/do/revoke-grant?id=nothing")
+	b.sees(http.StatusNotFound)
+	b.open("/operator/do/revoke-grant?id=" + grant)
 	b.press("Revoke")
-	b.sees(http.StatusOK, "is revoked. Its keys are refused from this moment on.")
+	b.sees(http.StatusOK, "The connection Shelfmate, nils@nordlicht.example is revoked. Its keys are refused from this moment on.")
 	if strings.Contains(textOf(b.doc), "Store nils-1") || s.grants("nils")[0].Status != oauth.GrantIsRevoked || s.grants("mara")[0].Status == oauth.GrantIsRevoked {
 		t.Error("the wrong one ended, or none")
 	}
@@ -236,7 +241,7 @@ func TestOperator_GrantsAreFilteredAndRevoked(t *testing.T) {
 func TestOperator_EventsGoBackToTheFirst(t *testing.T) {
 	s := newSite(t)
 	b := s.operator()
-	for i := range rowsPerPage {
+	for i := range rowsPerPage + 1 {
 		if err := s.server.PutStore(context.Background(), system, oauth.Store{ID: "s" + strconv.Itoa(i), Name: "Store"}); err != nil {
 			t.Fatal(err)
 		}
@@ -268,6 +273,16 @@ func TestOperator_EventsGoBackToTheFirst(t *testing.T) {
 		if seen[i] != all[i].ID {
 			t.Fatalf("event %d is %s, want %s", i, seen[i], all[i].ID)
 		}
+	}
+	b.open("/operator?kind=store")
+	b.sees(http.StatusOK, "store.put", all[0].At.UTC().Format("15:04:05")+" UTC")
+	if strings.Contains(b.body, "user.created") || !strings.Contains(b.body, "kind=store&amp;") && !strings.Contains(b.body, "&amp;kind=store") {
+		t.Error("the filter by kind lets users through, or is lost on the next page")
+	}
+	b.open("/operator?kind=user.created")
+	b.sees(http.StatusOK, "Account created user.created")
+	if strings.Contains(b.body, "user.signed_in") {
+		t.Error("the filter by kind lets another kind through")
 	}
 	b.open("/operator?user=boss")
 	b.sees(http.StatusOK, "Account created user.created")

@@ -43,7 +43,8 @@ func (s *Store) FeedAfter(ctx context.Context, seq int64, limit int) ([]oauth.Ev
 // Events implements oauth.EventStorage.
 func (s *Store) Events(ctx context.Context, f oauth.EventFilter) ([]oauth.Event, error) {
 	return s.events(ctx, `($1 = '' OR client_id = $1) AND ($2 = '' OR user_id = $2) AND ($3 = '' OR grant_id = $3) AND ($4 = '' OR id < $4)
-		ORDER BY id DESC LIMIT $5`, f.ClientID, f.UserID, f.GrantID, f.Before, f.Limit)
+		AND ($5 = '' OR kind = $5 OR substr(kind, 1, length($5) + 1) = $5 || '.')
+		ORDER BY id DESC LIMIT $6`, f.ClientID, f.UserID, f.GrantID, f.Before, string(f.Kind), f.Limit)
 }
 
 // NoteEvent implements oauth.EventStorage.

@@ -125,7 +125,7 @@ func (s *Store) GrantsOf(ctx context.Context, userID string) ([]oauth.Connection
 func (s *Store) Grants(ctx context.Context, f oauth.GrantFilter) ([]oauth.Connection, error) {
 	return s.connections(ctx, `($1 = '' OR g.user_id = $1) AND ($2 = '' OR g.client_id = $2)
 		AND ($3 = '' OR EXISTS (SELECT 1 FROM grant_stores x WHERE x.grant_id = g.id AND x.store_id = $3))
-		AND (NOT $4 OR g.status IN ('live', 'suspended'))`, []any{f.UserID, f.ClientID, f.StoreID, f.OnlyLive}, f.Page)
+		AND (NOT $4 OR g.status IN ('live', 'suspended')) AND ($5 = '' OR g.id = $5)`, []any{f.UserID, f.ClientID, f.StoreID, f.OnlyLive, f.ID}, f.Page)
 }
 
 func (s *Store) connections(ctx context.Context, where string, args []any, p oauth.Page) ([]oauth.Connection, error) {

@@ -377,6 +377,8 @@ func grants(w *world) {
 		}{
 			{oauth.GrantFilter{UserID: user, Page: all}, []string{three.ID, two.ID, one.ID, pending.ID}},
 			{oauth.GrantFilter{ClientID: app2, Page: all}, []string{foreign.ID, two.ID}},
+			{oauth.GrantFilter{ID: two.ID, Page: all}, []string{two.ID}},
+			{oauth.GrantFilter{ID: two.ID, StoreID: a, Page: all}, []string{}},
 			{oauth.GrantFilter{StoreID: b, Page: all}, []string{two.ID, one.ID}},
 			{oauth.GrantFilter{UserID: user, ClientID: app, StoreID: a, Page: all}, []string{one.ID}},
 			{oauth.GrantFilter{UserID: user, Page: oauth.Page{Offset: 1, Limit: 2}}, []string{two.ID, one.ID}},
