@@ -49,9 +49,11 @@ func TestRequire_outageIs503Never401(t *testing.T) {
 		"rights text":   says(`{"active":true,"rights":"all"}`),
 		"endless":       says(`{"active":false,"x":"` + strings.Repeat("x", maxBody) + `"}`),
 		"endless space": says(`{"active":false}` + strings.Repeat(" ", maxBody)),
-		"redirect":      func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, elsewhere.URL, 307) },
-		"other case":    says(`{"Active":true}`),
-		"hangs up":      func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) },
+		"redirect": func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, elsewhere.URL, http.StatusTemporaryRedirect)
+		},
+		"other case": says(`{"Active":true}`),
+		"hangs up":   func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) },
 		"hangs up late": func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Length", "99")
 			fmt.Fprint(w, "{")

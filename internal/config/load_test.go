@@ -398,7 +398,7 @@ func TestLoad_refuses(t *testing.T) {
 		{"ISSUER=http://id.example.com", "http is for loopback only; write https://id.example.com"},
 		{"ISSUER=http://10.0.0.1", "http is for loopback only"},
 		{"ISSUER=http://localhost.example.com", "http is for loopback only"},
-		{"ISSUER=ftp://id.example.com", "write an https URL instead of ftp:"},
+		{"ISSUER=ftp://id.example.com", "write an https URL instead of ftp"},
 		{"PAGES_URL=/connect", "not a full URL"},
 		{"PAGES_URL=http://127.0.0.1:8080", "the issuer is https"},
 		{"API_URL=https://api.example.com/", "remove the slash"},

@@ -75,7 +75,7 @@ func checkBase(v string) error {
 		errs = append(errs, fmt.Errorf("http is for loopback only; write https://%s%s", u.Host, u.Path))
 	}
 	if u.Scheme != "https" && u.Scheme != "http" {
-		errs = append(errs, fmt.Errorf("write an https URL instead of %s:", u.Scheme))
+		errs = append(errs, fmt.Errorf("write an https URL instead of %s", u.Scheme))
 	}
 	if strings.Contains(v, "?") {
 		errs = append(errs, errors.New("remove the query, from the ? on"))

@@ -30,7 +30,7 @@ func splitJWT(token string) (header, claims any, err error) {
 // verifyJWT checks an ES256 signature against the key that a JWK set holds under the token's kid. It reports false when
 // the set has no such key, and an error when it has one that does not fit.
 func verifyJWT(token string, set jose.JSONWebKeySet) (bool, error) {
-	jws, err := jose.ParseSigned(token, []jose.SignatureAlgorithm{jose.ES256})
+	jws, err := jose.ParseSignedCompact(token, []jose.SignatureAlgorithm{jose.ES256})
 	if err != nil {
 		return false, err
 	}
