@@ -104,6 +104,14 @@ func TestLayout_Targets(t *testing.T) {
 	if got := read[[]string](p, `[...document.querySelectorAll(".notice.bad, .notice.bad a")].map(e => getComputedStyle(e).color)`); len(got) < 2 || got[1] != got[0] {
 		t.Errorf("a link in the notice is %v, and the words around it %v", got[1:], got[:1])
 	}
+	p.open("consent-again", "light", 360) // the words of a disclosure stand beside its arrow
+	if indent := read[float64](p, `(s => {
+		const words = document.createRange();
+		words.selectNodeContents(s);
+		return words.getBoundingClientRect().left - s.getBoundingClientRect().left;
+	})(document.querySelector(".can > details > summary"))`); indent < 7 {
+		t.Errorf("the words of a disclosure stand %.0f px from its edge, below the arrow", indent)
+	}
 	p.open("consent-1", "light", 768) // the app's name stands out of its sentence
 	if got := read[[]float64](p, `[".ask h1", ".ask h1 strong"].map(s => Number(getComputedStyle(document.querySelector(s)).fontWeight))`); got[1] < got[0]+200 {
 		t.Errorf("weights of the question and of the name: %v", got)
