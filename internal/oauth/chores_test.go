@@ -184,6 +184,42 @@ func TestChores_AnotherProcessIsSeenWithin100ms(t *testing.T) {
 	}
 }
 
+// A server whose follower is stuck keeps nothing for longer than 100 ms of real
+// time: then it asks the database each time.
+func TestChores_WithoutTheFollowerTheCacheEndsWithin100ms(t *testing.T) {
+	ctx := context.Background()
+	w := newWorld(t)
+	node, storage := w.beside()
+	w.must(node.Follow(ctx))
+	followed := time.Now()
+	if _, err := node.Client(ctx, w.standard.id); err != nil {
+		t.Fatal(err)
+	}
+	w.must(w.SuspendClient(ctx, command, w.standard.id))
+	for {
+		asked := time.Since(followed)
+		c, err := node.Client(ctx, w.standard.id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c.Status == oauth.Suspended {
+			break
+		}
+		if asked > 100*time.Millisecond {
+			t.Fatalf("the app was still active when asked %v after the feed was last read", asked)
+		}
+	}
+	before := storage.reads.Load()
+	for range 10 {
+		if _, err := node.Client(ctx, w.standard.id); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := storage.reads.Load() - before; n != 10 {
+		t.Errorf("asked ten times, it read the app %d times", n)
+	}
+}
+
 // A server that runs sees an event at its next poll, not only when what it keeps
 // gets old.
 func TestChores_FollowDropsWhatAnEventIsAbout(t *testing.T) {
