@@ -1,0 +1,137 @@
+package oauth_test
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/grantway/grantway/internal/oauth"
+)
+
+// withRing starts a server of its own on the database of w, with another ring.
+func (w *world) withRing(text string) (*world, error) {
+	w.t.Helper()
+	other := *w
+	other.ring = text
+	var err error
+	other.Server, err = newServer(context.Background(), w.db, other.house, w.clock.now, newRand("another ring"))
+	return &other, err
+}
+
+// newer is the ring of w with a fresh key put on top, and that key alone.
+func (w *world) newer() (both, alone string) {
+	w.t.Helper()
+	alone, err := oauth.NewKeyRing(newRand("a newer key"))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return "# the newer key seals\n" + alone + "\n" + w.ring, alone
+}
+
+// A new first key is put on top and the one below goes on opening what it sealed:
+// signing keys, forms and kept requests.
+func TestKeyRing_TheKeysBelowTheFirstStillOpen(t *testing.T) {
+	ctx := context.Background()
+	w := newWorld(t)
+	lasting := w.connect(w.exchange, "alice", "s1").AccessToken
+	access := w.connect(w.standard, "alice", "s1").AccessToken
+	form, err := w.Seal(w.ask(w.exchange), "session")
+	w.must(err)
+	handle, err := w.Keep(ctx, w.query(w.standard))
+	w.must(err)
+	reserved, err := w.ReserveID("alice")
+	w.must(err)
+
+	both, alone := w.newer()
+	next, err := w.withRing(both)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, key := range map[string]oauth.Secret{"lasting key": lasting, "access token": access} {
+		if next.rights(key) == "inactive" {
+			t.Errorf("the %s from before is dead", name)
+		}
+	}
+	if got := next.connect(w.exchange, "alice", "s2").AccessToken; !w.VerifyOwn(got.Reveal()) {
+		t.Error("the signing key changed with the ring")
+	}
+	r, err := next.Open(form, "session")
+	if err != nil || r.ClientID != w.exchange.id {
+		t.Errorf("the form from before: %+v, %v", r, err)
+	}
+	_, err = next.Open(form, "another session")
+	wantReason(t, err, oauth.RequestForeign)
+	if errors.Is(err, oauth.ErrWrongRing) {
+		t.Error("a form of another session is taken for one of another ring")
+	}
+	if q, err := next.Kept(ctx, handle); err != nil || q.Get("client_id") != w.standard.id {
+		t.Errorf("the kept request from before: %v, %v", q, err)
+	}
+	if _, err := next.OpenReserved(reserved, "alice"); err != nil {
+		t.Errorf("the reserved id from before: %v", err)
+	}
+
+	// The first key seals: only who has it opens what is made from now on.
+	form, err = next.Seal(w.ask(w.exchange), "session")
+	w.must(err)
+	if _, err := next.Open(form, "session"); err != nil {
+		t.Error(err)
+	}
+	_, err = w.Open(form, "session")
+	wantReason(t, err, oauth.RequestForeign)
+	if !errors.Is(err, oauth.ErrWrongRing) {
+		t.Errorf("without the newer key, a form sealed by it: %v", err)
+	}
+
+	// Without the older key the signing keys stay shut, and the server does not start.
+	if _, err := w.withRing(alone); !errors.Is(err, oauth.ErrWrongRing) {
+		t.Errorf("with the newer key alone: %v, want ErrWrongRing", err)
+	}
+	if s := oauth.ErrWrongRing.Error(); strings.Contains(s, strings.TrimSpace(alone)) {
+		t.Error("the error shows a key")
+	}
+}
+
+// Successors of refresh tokens are derived from the first key. Within the grace of
+// a token that was used before that key changed, its successor cannot be made
+// again: the client is refused, and is no thief (DESIGN, decision 8).
+func TestKeyRing_ARefreshWithinItsGraceAfterTheFirstKeyChanged(t *testing.T) {
+	for name, of := range map[string]func(*world) app{"public": func(w *world) app { return w.public }, "direct, rotating": func(w *world) app { return w.rotating }} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			a := of(w)
+			first := w.connect(a, "alice", "s1")
+			second, err := w.refresh(a, first.RefreshToken)
+			w.must(err)
+			both, _ := w.newer()
+			next, err := w.withRing(both)
+			w.must(err)
+
+			w.clock.advance(oauth.RotateGrace - time.Microsecond)
+			_, err = next.refresh(a, first.RefreshToken)
+			wantReason(t, err, oauth.RefreshUnknown)
+			if next.rights(second.AccessToken) == "inactive" {
+				t.Error("the family was revoked")
+			}
+			for _, kind := range w.kinds(oauth.EventFilter{ClientID: a.id}) {
+				if kind == oauth.EventRefreshReplay {
+					t.Error("an event tells of a replay")
+				}
+			}
+			third, err := next.refresh(a, second.RefreshToken)
+			if err != nil {
+				t.Fatalf("the successor from before the change: %v", err)
+			}
+			if third.RefreshToken == second.RefreshToken || next.rights(third.AccessToken) == "inactive" {
+				t.Error("the chain does not go on")
+			}
+			// With one ring again, the grace holds as ever.
+			again, err := next.refresh(a, second.RefreshToken)
+			if err != nil || again.RefreshToken != third.RefreshToken {
+				t.Errorf("within the grace: %v", err)
+			}
+		})
+	}
+}
