@@ -32,6 +32,7 @@ func (c *configCheck) Run(t terminal) error {
 type configPrint struct {
 	Settings
 	ShowPassword bool `help:"Show the password in a database's address."`
+	JSON         bool `name:"json" help:"Print one JSON document."`
 }
 
 // Run prints the settings; a key ring only by its file.
@@ -40,13 +41,44 @@ func (c *configPrint) Run(t terminal) error {
 	if err != nil {
 		return err
 	}
+	if c.JSON {
+		return printJSON(t.out, cfg.Rows(!c.ShowPassword))
+	}
 	return cfg.Print(t.out, !c.ShowPassword)
 }
 
-type configReference struct{}
+type configReference struct {
+	JSON bool `name:"json" help:"Print one JSON document."`
+}
+
+// optionDoc is a row of the table of settings in JSON. default is null where there
+// is none; derived says in words what is taken then.
+type optionDoc struct {
+	Key      string      `json:"key"`
+	Env      string      `json:"env"`
+	EnvFile  string      `json:"env_file,omitempty"`
+	Flag     string      `json:"flag"`
+	Kind     config.Kind `json:"kind"`
+	Choices  []string    `json:"choices,omitempty"`
+	Required bool        `json:"required"`
+	Default  *string     `json:"default"`
+	Derived  string      `json:"derived,omitempty"`
+	Help     string      `json:"help"`
+}
 
 // Run prints the reference.
 func (c *configReference) Run(t terminal) error {
+	if c.JSON {
+		var docs []optionDoc
+		for _, o := range config.Options() {
+			d := optionDoc{Key: o.Key, Env: o.Env(), EnvFile: o.EnvFile(), Flag: "--" + o.Flag(), Kind: o.Kind, Choices: o.Choices, Required: o.Required, Derived: o.Derived, Help: o.Help}
+			if o.Default != "" {
+				d.Default = &o.Default
+			}
+			docs = append(docs, d)
+		}
+		return printJSON(t.out, docs)
+	}
 	_, err := io.WriteString(t.out, config.Reference())
 	return err
 }

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"regexp"
@@ -8,11 +9,18 @@ import (
 	"text/tabwriter"
 )
 
-// Print writes every setting of a loaded Config in the order of the table: its
-// key, its value and where the value came from. With redact the password in a
-// database's address is left out. A key ring is never printed, only its file.
-func (c Config) Print(w io.Writer, redact bool) error {
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+// Row is one setting of a loaded Config.
+type Row struct {
+	Key    string `json:"key"`
+	Value  string `json:"value"`  // "" where there is none
+	Origin string `json:"origin"` // file and line, name in the environment, flag, or default
+}
+
+// Rows lists every setting of a loaded Config in the order of the table. With
+// redact the password in a database's address is left out. A key ring is never
+// shown, only its file.
+func (c Config) Rows(redact bool) []Row {
+	var rows []Row
 	for _, s := range c.settings {
 		value := s.value
 		switch {
@@ -23,14 +31,20 @@ func (c Config) Print(w io.Writer, redact bool) error {
 		case s.option.Kind == Database && redact:
 			value = redactDSN(value)
 		}
-		if value == "" {
-			value = "-"
-		}
 		origin := s.origin
 		if s.path != "" && s.option.Kind != Secret {
 			origin += ", " + s.path
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\n", s.option.Key, value, origin)
+		rows = append(rows, Row{s.option.Key, value, origin})
+	}
+	return rows
+}
+
+// Print writes the rows as a table.
+func (c Config) Print(w io.Writer, redact bool) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	for _, r := range c.Rows(redact) {
+		fmt.Fprintf(t, "%s\t%s\t%s\n", r.Key, cmp.Or(r.Value, "-"), r.Origin)
 	}
 	return t.Flush()
 }
