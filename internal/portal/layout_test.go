@@ -143,7 +143,7 @@ func TestLayout_TickAllAndUntickAll(t *testing.T) {
 func TestLayout_NamesInTablesStayReadable(t *testing.T) {
 	p := openTab(t)
 	for _, preview := range []string{"developer-apps", "operator-apps", "operator-users", "operator-stores", "operator-grants"} {
-		for _, width := range []int64{360, 768, 900, 1024, 1099, 1100, 1440} {
+		for _, width := range []int64{360, 768, 900, 1024, 1100} {
 			p.open(preview, "light", width)
 			if narrowest := read[float64](p, `Math.min(...[...document.querySelectorAll("tbody th.lead")].map(th => {
 				const style = getComputedStyle(th);

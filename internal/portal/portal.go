@@ -120,8 +120,7 @@ func (p *Portal) foreign(w http.ResponseWriter, r *http.Request) {
 	p.say(w, r, http.StatusForbidden, noticeBody{Heading: "foreign.heading", What: "foreign.what"})
 }
 
-// wrongMethod stands where only a form may go, which is where the browser is after the sign-in of somebody who was
-// pressing a button. It leads to the page of that section.
+// wrongMethod answers where another method is wanted: a form's address opened as a page. It leads to the page of that section.
 func (p *Portal) wrongMethod(w http.ResponseWriter, r *http.Request) {
 	body := noticeBody{"method.heading", "method.what", "/connected-apps", "lost.label"}
 	for _, section := range []string{"/developer", "/operator"} {
