@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"strings"
 	"time"
@@ -25,8 +26,9 @@ type parts struct {
 	catalogue                          *oauth.Catalogue
 	brand                              portal.Brand
 	log                                *slog.Logger
-	unlimited                          bool   // no limit on sign-ins: the demo
-	callURL                            string // where the platform's API is reached, for samples; "" means at its audience
+	proxies                            []netip.Prefix // whose X-Forwarded-For is believed
+	unlimited                          bool           // no limit on sign-ins: the demo
+	callURL                            string         // where the platform's API is reached, for samples; "" means at its audience
 }
 
 // node is a server ready to be served: the one place where concrete types meet.
@@ -55,7 +57,7 @@ func assemble(ctx context.Context, p parts) (*node, error) {
 	}
 	f := &front{
 		machines: endpoint.New(endpoint.Config{Server: server, Authorize: http.HandlerFunc(pages.Authorize), Log: p.log}),
-		people:   pages, ready: p.store.Ping, https: issuer.Scheme == "https", log: p.log,
+		people:   pages, ready: p.store.Ping, proxies: p.proxies, https: issuer.Scheme == "https", log: p.log,
 	}
 	return &node{server, accounts, f}, nil
 }

@@ -7,9 +7,11 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"path"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -27,6 +29,7 @@ type front struct {
 	ready    func(context.Context) error
 	draining atomic.Bool
 	https    bool
+	proxies  []netip.Prefix // whose X-Forwarded-For is believed
 	log      *slog.Logger
 }
 
@@ -34,6 +37,7 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	began := time.Now()
 	id := rand.Text()[:16]
 	r = r.WithContext(oauth.WithRequestID(r.Context(), id))
+	r.RemoteAddr = clientAddr(r, f.proxies)
 	rec := &recorder{ResponseWriter: w}
 	rec.Header().Set("X-Request-Id", id)
 	if f.https {
@@ -55,6 +59,31 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			slog.Int64("us", time.Since(began).Microseconds()), slog.String("remote", host))
 	}()
 	f.route(rec, r)
+}
+
+// clientAddr returns the address of whoever asks. Behind a trusted proxy that is the
+// last one in X-Forwarded-For that is not a trusted proxy itself; what stands
+// before it the client may have written. From anybody else the header is ignored
+// (attack G11).
+func clientAddr(r *http.Request, proxies []netip.Prefix) string {
+	peer, err := netip.ParseAddrPort(r.RemoteAddr)
+	trusted := func(a netip.Addr) bool {
+		return slices.ContainsFunc(proxies, func(p netip.Prefix) bool { return p.Contains(a.Unmap()) })
+	}
+	if err != nil || !trusted(peer.Addr()) {
+		return r.RemoteAddr
+	}
+	hops := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
+	for _, hop := range slices.Backward(hops) {
+		a, err := netip.ParseAddr(strings.TrimSpace(hop))
+		switch {
+		case err != nil:
+			return r.RemoteAddr // no address: the proxy is the last one we know
+		case !trusted(a):
+			return netip.AddrPortFrom(a.Unmap(), 0).String()
+		}
+	}
+	return r.RemoteAddr
 }
 
 func (f *front) route(w http.ResponseWriter, r *http.Request) {

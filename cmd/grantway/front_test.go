@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -203,5 +204,41 @@ func TestHTTPServer_OwnMessagesAreQuiet(t *testing.T) {
 	s.ErrorLog.Printf("http: panic serving 127.0.0.1:1: bad code %s", canary)
 	if strings.Contains(log.String(), canary) || !strings.Contains(log.String(), `"level":"WARN","msg":"http server: http"`) {
 		t.Error(log)
+	}
+}
+
+// Two clients behind one proxy have two addresses; a forged header has none
+// (attack G11).
+func TestFront_G11_ClientBehindProxies(t *testing.T) {
+	proxies := []netip.Prefix{netip.MustParsePrefix("10.0.0.0/24"), netip.MustParsePrefix("::1/128")}
+	for _, c := range []struct {
+		name, peer string
+		forwarded  []string
+		want       string
+	}{
+		{"no proxy", "203.0.113.9:1", nil, "203.0.113.9:1"},
+		{"forged", "203.0.113.9:1", []string{"198.51.100.1"}, "203.0.113.9:1"},
+		{"one", "10.0.0.7:1", []string{"198.51.100.1"}, "198.51.100.1:0"},
+		{"another", "10.0.0.7:1", []string{"198.51.100.2"}, "198.51.100.2:0"},
+		{"forged before the proxy", "10.0.0.7:1", []string{"1.1.1.1, 198.51.100.1"}, "198.51.100.1:0"},
+		{"in two headers", "10.0.0.7:1", []string{"1.1.1.1", "198.51.100.1"}, "198.51.100.1:0"},
+		{"two proxies", "[::1]:1", []string{"198.51.100.1, 10.0.0.8"}, "198.51.100.1:0"},
+		{"mapped", "[::ffff:10.0.0.7]:1", []string{"::ffff:198.51.100.1"}, "198.51.100.1:0"},
+		{"IPv6", "10.0.0.7:1", []string{"2001:db8::7"}, "[2001:db8::7]:0"},
+		{"no address", "10.0.0.7:1", []string{"unknown"}, "10.0.0.7:1"},
+		{"nothing", "10.0.0.7:1", nil, "10.0.0.7:1"},
+		{"proxies alone", "10.0.0.7:1", []string{"10.0.0.9"}, "10.0.0.7:1"},
+	} {
+		r := httptest.NewRequest("GET", "/", nil)
+		r.RemoteAddr = c.peer
+		for _, f := range c.forwarded {
+			r.Header.Add("X-Forwarded-For", f)
+		}
+		if got := clientAddr(r, proxies); got != c.want {
+			t.Errorf("%s: %s, want %s", c.name, got, c.want)
+		}
+		if got := clientAddr(r, nil); got != c.peer {
+			t.Errorf("%s, nobody trusted: %s", c.name, got)
+		}
 	}
 }

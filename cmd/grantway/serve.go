@@ -50,6 +50,7 @@ func partsOf(c config.Config, ring *oauth.KeyRing, store *sqlstore.Store) parts 
 	return parts{
 		store: store, ring: ring, catalogue: c.Catalogue,
 		issuer: c.Issuer, pagesURL: c.PagesURL, apiURL: c.APIURL, audience: c.APIAudience,
-		brand: portal.Brand{Name: c.Brand.Name, Logo: c.Brand.Logo, Accent: c.Brand.Accent, Support: c.Brand.Support, Privacy: c.Brand.Privacy, Terms: c.Brand.Terms, Store: c.StoreWord},
+		proxies: c.TrustedProxies,
+		brand:   portal.Brand{Name: c.Brand.Name, Logo: c.Brand.Logo, Accent: c.Brand.Accent, Support: c.Brand.Support, Privacy: c.Brand.Privacy, Terms: c.Brand.Terms, Store: c.StoreWord},
 	}
 }

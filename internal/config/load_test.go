@@ -79,6 +79,7 @@ store_word: shop
 log_level: warn
 log_format: text
 shutdown_grace: 1m30s
+trusted_proxies: 10.0.0.7, 192.168.3.1/24 ::1
 `})
 	c, err := Load(filepath.Join(dir, "config.yaml"), []string{"HOME=/root"}, nil)
 	if err != nil {
@@ -102,6 +103,7 @@ shutdown_grace: 1m30s
 		{"StoreWord", c.StoreWord, "shop"},
 		{"LogLevel", c.LogLevel.String(), slog.LevelWarn.String()},
 		{"LogFormat", c.LogFormat, "text"},
+		{"TrustedProxies", fmt.Sprint(c.TrustedProxies), "[10.0.0.7/32 192.168.3.0/24 ::1/128]"},
 		{"ShutdownGrace", c.ShutdownGrace.String(), (90 * time.Second).String()},
 	} {
 		if x.got != x.want {
@@ -398,6 +400,8 @@ func TestLoad_refuses(t *testing.T) {
 		{"ISSUER=http://id.example.com", "http is for loopback only; write https://id.example.com"},
 		{"ISSUER=http://10.0.0.1", "http is for loopback only"},
 		{"ISSUER=http://localhost.example.com", "http is for loopback only"},
+		{"TRUSTED_PROXIES=10.0.0.7,proxy.example", `"proxy.example" is no address and no network`},
+		{"TRUSTED_PROXIES=0.0.0.0/0", "0.0.0.0/0 is everybody"},
 		{"ISSUER=ftp://id.example.com", "write an https URL instead of ftp"},
 		{"PAGES_URL=/connect", "not a full URL"},
 		{"PAGES_URL=http://127.0.0.1:8080", "the issuer is https"},

@@ -2,6 +2,7 @@ package config
 
 import (
 	"log/slog"
+	"net/netip"
 	"strings"
 	"time"
 
@@ -10,20 +11,21 @@ import (
 
 // Config is what an operator has decided, checked.
 type Config struct {
-	Listen        string           // host:port
-	Issuer        string           // the iss of everything signed; no trailing slash
-	PagesURL      string           // where people's pages are reached from outside; no trailing slash
-	APIURL        string           // where machines reach the endpoints from outside; no trailing slash
-	APIAudience   string           // the aud of keys for the platform's API
-	Database      oauth.Secret     // the path of an SQLite file, or a postgres:// address, which may hold a password
-	KeyRing       oauth.Secret     // the key ring itself
-	KeyRingPath   string           // the file it came from; empty if it came in the environment
-	Catalogue     *oauth.Catalogue // never nil
-	Brand         Brand
-	StoreWord     string // store, shop or workspace: what pages call a store
-	LogLevel      slog.Level
-	LogFormat     string        // json or text
-	ShutdownGrace time.Duration // how long requests may finish after SIGTERM
+	Listen         string           // host:port
+	Issuer         string           // the iss of everything signed; no trailing slash
+	PagesURL       string           // where people's pages are reached from outside; no trailing slash
+	APIURL         string           // where machines reach the endpoints from outside; no trailing slash
+	APIAudience    string           // the aud of keys for the platform's API
+	Database       oauth.Secret     // the path of an SQLite file, or a postgres:// address, which may hold a password
+	KeyRing        oauth.Secret     // the key ring itself
+	KeyRingPath    string           // the file it came from; empty if it came in the environment
+	Catalogue      *oauth.Catalogue // never nil
+	Brand          Brand
+	StoreWord      string // store, shop or workspace: what pages call a store
+	LogLevel       slog.Level
+	LogFormat      string         // json or text
+	TrustedProxies []netip.Prefix // whose X-Forwarded-For is believed
+	ShutdownGrace  time.Duration  // how long requests may finish after SIGTERM
 
 	settings []setting // where each value came from, for Print
 }
@@ -164,6 +166,10 @@ func Options() []Option {
 			Key: "log_format", Kind: Choice, Default: "json", Choices: []string{"json", "text"},
 			Help: "How log lines are written.",
 			set:  func(c *Config, v string) error { c.LogFormat = v; return nil },
+		},
+		{
+			Key: "trusted_proxies", Kind: Text, Derived: "nobody: X-Forwarded-For is ignored", set: setTrustedProxies,
+			Help: "Addresses or networks of your own proxies, with commas between: whom they name in X-Forwarded-For is believed.",
 		},
 		{
 			Key: "shutdown_grace", Kind: Duration, Default: "30s", set: setShutdownGrace,

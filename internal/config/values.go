@@ -249,6 +249,29 @@ func setLink(dst *string, v, want string) error {
 	return nil
 }
 
+func setTrustedProxies(c *Config, v string) error {
+	var errs []error
+	c.TrustedProxies = nil
+	for _, text := range strings.FieldsFunc(v, func(r rune) bool { return r == ',' || r == ' ' }) {
+		network, err := netip.ParsePrefix(text)
+		if err != nil {
+			var one netip.Addr
+			if one, err = netip.ParseAddr(text); err == nil {
+				network = netip.PrefixFrom(one, one.BitLen())
+			}
+		}
+		switch {
+		case err != nil:
+			errs = append(errs, fmt.Errorf("%q is no address and no network; write them as 10.0.0.7 or 10.0.0.0/24", text))
+		case network.Bits() == 0:
+			errs = append(errs, fmt.Errorf("%s is everybody: name your own proxies", text))
+		default:
+			c.TrustedProxies = append(c.TrustedProxies, network.Masked())
+		}
+	}
+	return errors.Join(errs...)
+}
+
 func setShutdownGrace(c *Config, v string) error {
 	d, err := time.ParseDuration(v)
 	if err != nil || d < time.Second || d > 10*time.Minute {
