@@ -33,9 +33,12 @@ func addressesOf(s *oauth.Server, call string) addresses {
 // samples are the published lines of each profile with an app's own values, in the languages that developers use most.
 func samples(at addresses, c *oauth.Client) []sampleView {
 	d := sampleData{ClientID: c.ID, Agent: agentOf(c.Name), Scopes: c.ScopeSet(), Scope: c.ScopeSet().String(), Secret: c.AuthMethod == oauth.BySecret,
-		Token: at.issuer + "/oauth/token", Authorize: at.issuer + "/oauth/authorize", Exchange: at.api + "/oauth2/" + url.PathEscape(c.ID) + "/exchange/"}
-	if c.Profile == oauth.Exchange {
+		Token: at.issuer + "/oauth/token", Authorize: at.pages + "/oauth/authorize", Exchange: at.api + "/oauth2/" + url.PathEscape(c.ID) + "/exchange/"}
+	switch c.Profile {
+	case oauth.Exchange:
 		d.Authorize = at.pages + "/auth/authorize"
+	case oauth.Direct: // no page: a program asks
+		d.Authorize = at.issuer + "/oauth/authorize"
 	}
 	if len(c.Redirects) > 0 {
 		d.Redirect = string(c.Redirects[0])
