@@ -62,7 +62,12 @@ func (p *postgres) write(ctx context.Context, event []statement) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), writeLimit)
 	defer cancel()
 	for try := 0; ; try++ {
-		err := p.batch(ctx, event)
+		conn, err := p.pool.Acquire(ctx)
+		if err != nil { // nobody there, or none free: nothing was sent
+			return unavailable(err)
+		}
+		err = batch(ctx, conn, event)
+		conn.Release()
 		if err == nil {
 			return nil
 		}
@@ -82,12 +87,12 @@ func (p *postgres) write(ctx context.Context, event []statement) error {
 	}
 }
 
-func (p *postgres) batch(ctx context.Context, event []statement) error {
+func batch(ctx context.Context, conn *pgxpool.Conn, event []statement) error {
 	b := &pgx.Batch{}
 	for i := range event {
 		b.Queue(event[i].sql, event[i].args...)
 	}
-	results := p.pool.SendBatch(ctx, b)
+	results := conn.SendBatch(ctx, b)
 	for i := range event {
 		st := &event[i]
 		if st.scan != nil {
