@@ -79,9 +79,13 @@ func (p *Portal) developerPage(w http.ResponseWriter, r *http.Request, v *visito
 // resultOf is the notice of what the last press did. It travels in the address, so only what is listed is said.
 func resultOf(r *http.Request, of string, known ...string) *resultView {
 	done := r.URL.Query().Get("done")
+	kind := "good"
+	if done == "made_already" || done == "secret_already" || done == "signed_out" { // nothing was done
+		kind = "warn"
+	}
 	for _, k := range known {
 		if done == k {
-			return &resultView{"good", "result." + done, of}
+			return &resultView{kind, "result." + done, of}
 		}
 	}
 	return nil

@@ -198,12 +198,12 @@ func (p *Portal) posted(h func(http.ResponseWriter, *http.Request, *visitor)) ht
 				}
 			}
 			if kept := back + "?" + typed.Encode(); len(kept) <= keptForm {
-				p.goTo(w, signInPath(kept))
+				p.goTo(w, signInAgainPath(kept))
 				return
 			}
 		case !strings.HasSuffix(back, "/edit"):
 			back = parent(back)
 		}
-		p.goTo(w, signInPath(back+"?done=signed_out"))
+		p.goTo(w, signInAgainPath(back+"?done=signed_out"))
 	}
 }

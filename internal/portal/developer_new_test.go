@@ -60,6 +60,7 @@ func TestDeveloper_EndedSessionLosesNothing(t *testing.T) {
 		if b.address.Path != "/sign-in" {
 			t.Fatalf("POST %s led to %s", path, b.address)
 		}
+		b.sees(http.StatusOK, "You were signed out. Nothing was changed.")
 		b.signIn("jonas")
 	}
 	form := wellFormed()
