@@ -19,6 +19,7 @@ type Consent struct {
 	Scopes     []ScopeChoice
 	NeedsStore bool // a store must be chosen, unless every optional store scope is declined
 	Repeat     bool // the app is connected already: choices show what it has
+	AllStores  bool // it has all stores, also future ones
 	Lasting    bool // the key works until it is revoked
 }
 
@@ -82,7 +83,7 @@ func (s *Server) Ask(ctx context.Context, r *AuthorizationRequest, userID string
 	if held != nil && held.Grant.Status == Pending {
 		held = nil // allowed once, but never taken up: nothing is connected yet
 	}
-	q := &Consent{Request: r, Client: c, User: user, Redirect: redirect, NeedsStore: len(stores) > 0, Repeat: held != nil, Lasting: c.profile().Lasting}
+	q := &Consent{Request: r, Client: c, User: user, Redirect: redirect, NeedsStore: len(stores) > 0, Repeat: held != nil, AllStores: held != nil && held.Grant.AllStores, Lasting: c.profile().Lasting}
 	for _, m := range members {
 		if m.StoreStatus != Active {
 			continue

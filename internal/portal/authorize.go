@@ -52,7 +52,7 @@ func (p *Portal) keep(w http.ResponseWriter, r *http.Request) {
 	case err != nil:
 		p.refuse(w, r, r.Form, err)
 	case !back.IsZero():
-		p.returnTo(w, r, r.Form.Get("client_id"), back)
+		p.returnRefused(w, r, r.Form.Get("client_id"), back)
 	default:
 		handle, err := p.server.Keep(r.Context(), r.Form)
 		if err != nil {
@@ -70,7 +70,7 @@ func (p *Portal) authorize(w http.ResponseWriter, r *http.Request, q url.Values)
 		p.refuse(w, r, q, err)
 		return
 	case !back.IsZero():
-		p.returnTo(w, r, q.Get("client_id"), back)
+		p.returnRefused(w, r, q.Get("client_id"), back)
 		return
 	}
 	v, err := p.visitor(r)
@@ -138,10 +138,27 @@ func (p *Portal) refuse(w http.ResponseWriter, r *http.Request, q url.Values, er
 	p.pages.render(w, r, http.StatusBadRequest, page{Name: "refused", Frame: framePlain, Body: view})
 }
 
+// readingTime is how long a page stands before the browser leaves for an app that nobody vouches for, in seconds.
+const readingTime = 5
+
 // returnTo hands the browser back to the app.
 func (p *Portal) returnTo(w http.ResponseWriter, r *http.Request, clientID string, back oauth.Redirect) {
 	app := newAppView(clientID, back.App(), "", "")
-	p.pages.render(w, r, http.StatusOK, returningPage(app, back))
+	p.pages.render(w, r, http.StatusOK, returningPage(app, back, 0))
+}
+
+// returnRefused does so with a request that was refused before anybody was asked. A stranger may have followed a link
+// that somebody sent him, so he is shown where it leads before the browser goes there, unless the operator vouches for
+// the app (RFC 9700, 4.11.2).
+func (p *Portal) returnRefused(w http.ResponseWriter, r *http.Request, clientID string, back oauth.Redirect) {
+	wait := readingTime
+	if v, err := p.visitor(r); err == nil && v != nil {
+		wait = 0
+	} else if c, err := p.server.Client(r.Context(), clientID); err == nil && c.Settings.Verified {
+		wait = 0
+	}
+	app := newAppView(clientID, back.App(), "", "")
+	p.pages.render(w, r, http.StatusOK, returningPage(app, back, wait))
 }
 
 // expired is the page of a request that cannot be taken up again.
@@ -159,6 +176,7 @@ type question struct {
 	sealed, next string
 	posted       bool     // the form's ticks count, not those of the grant
 	pick         pick     // of stores
+	every        bool     // also stores that come later
 	scopes       []string // optional ones that are ticked
 	problem      string
 }
@@ -202,6 +220,7 @@ func (p *Portal) ask(w http.ResponseWriter, r *http.Request, status int, v *visi
 	p.describeAsked(&view, c, r, q)
 	if c.NeedsStore && c.Delegable() > 0 {
 		view.Picker = newPicker(rows, q.pick)
+		view.Picker.Every = q.every || c.AllStores && !q.posted
 	}
 	p.pages.render(w, r, status, page{Name: "consent", TitleOf: []any{"App", app.Name}, Frame: framePlain, Body: view})
 }
@@ -280,11 +299,11 @@ func (p *Portal) decide(w http.ResponseWriter, r *http.Request) {
 		p.expired(w, r)
 		return
 	}
-	q := question{sealed: f.Get("request"), next: next, posted: true, scopes: f["scope"], pick: readPick(f)}
+	q := question{sealed: f.Get("request"), next: next, posted: true, scopes: f["scope"], pick: readPick(f), every: f.Has("all_stores")}
 	switch f.Get("decision") {
 	case "allow", "cancel":
 		back, err := p.server.Decide(r.Context(), v.User.ID, request, oauth.Decision{
-			Allow: f.Get("decision") == "allow", Stores: f["store"], Scopes: f["scope"], AuthTime: v.AuthTime})
+			Allow: f.Get("decision") == "allow", Stores: f["store"], AllStores: f.Has("all_stores"), Scopes: f["scope"], AuthTime: v.AuthTime})
 		if err != nil {
 			p.refuseDecision(w, r, v, request, q, err)
 			return

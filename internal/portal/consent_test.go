@@ -342,6 +342,25 @@ func TestAuthorize_ErrorsForTheAppGoByThePage(t *testing.T) {
 	if q := b.returned(); q.Get("error") != "invalid_scope" || q.Get("state") != "a b&c" {
 		t.Errorf("back to the app: %v", q)
 	}
+	// A stranger sees where the link leads before the browser goes there (attack A4, RFC 9700, 4.11.2); whoever is signed
+	// in, or comes by an app that the operator vouches for, does not wait.
+	leaves := func(b *browser, after string) {
+		t.Helper()
+		if b.sees(200, "client.example"); !strings.Contains(b.body, `http-equiv="refresh" content="`+after+`;url=`) {
+			t.Errorf("the browser does not leave after %s s:\n%s", after, b.body)
+		}
+	}
+	leaves(b, "5")
+	known := s.browser()
+	known.open("/sign-in")
+	known.signIn("mara")
+	known.open(ask(c) + "&scope=stores.orders.view")
+	leaves(known, "0")
+	if err := s.server.VerifyClient(context.Background(), system, c.ID, true); err != nil {
+		t.Fatal(err)
+	}
+	b.open(ask(c) + "&scope=stores.orders.view")
+	leaves(b, "0")
 	if err := s.server.SuspendClient(context.Background(), system, c.ID); err != nil {
 		t.Fatal(err)
 	}
@@ -432,5 +451,45 @@ func TestConsent_Repeat_ShowsWhatIsNew(t *testing.T) {
 	fresh, folded, _ := strings.Cut(after, "<details>")
 	if !strings.Contains(fresh, "stores.orders.view") || strings.Contains(fresh, "stores.view.") || !strings.Contains(folded, "stores.view.") {
 		t.Error("what is new does not stand apart from what is held")
+	}
+}
+
+// All stores, also future ones, is a choice of its own (DESIGN, decision 1): it is kept when the page comes back, shown on
+// the next visit, and reaches a store that comes later.
+func TestConsent_AllStoresAlsoLaterOnes(t *testing.T) {
+	s := newSite(t)
+	s.user("mara", 3)
+	c := s.app("Shelfmate", "stores.view")
+	b := s.browser()
+	b.open(ask(c))
+	b.signIn("mara")
+	action, values := b.form("Allow")
+	if values.Has("all_stores") {
+		t.Error("all stores are ticked unasked")
+	}
+	values.Set("all_stores", "1")
+	values.Set("search", "1")
+	values.Del("decision")
+	b.post(action, values, s.url)
+	if _, kept := b.form("Allow"); !kept.Has("all_stores") {
+		t.Error("the tick is lost when the page comes back")
+	}
+	b.press("Allow")
+	s.redeem(c, b.returned().Get("code"))
+	if !s.grants("mara")[0].AllStores {
+		t.Error("the grant is of a list")
+	}
+	b.open(ask(c))
+	if _, again := b.form("Allow"); !again.Has("all_stores") {
+		t.Error("the next visit does not show it")
+	}
+	b.open("/connected-apps")
+	b.sees(200, "All your stores, also those you add later")
+	if err := s.server.PutStore(context.Background(), system, oauth.Store{ID: "late", Name: "Late"}); err != nil {
+		t.Fatal(err)
+	}
+	s.member("mara", "late", true)
+	if got := s.grants("mara")[0].Stores; !slices.ContainsFunc(got, func(m oauth.Membership) bool { return m.StoreID == "late" }) {
+		t.Errorf("the app reaches %+v", got)
 	}
 }

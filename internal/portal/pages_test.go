@@ -299,7 +299,7 @@ func TestReturning_AnyRegisteredScheme(t *testing.T) {
 	for _, target := range []string{
 		"https://app.example/callback?code=a%2Bb&state=x%22%27%3B", "com.example.app:/callback?code=1", "http://127.0.0.1:53123/?code=1&state=%3Cb%3E",
 	} {
-		view, refresh := returningPage(appView{Name: "App"}, registered(target)), ""
+		view, refresh := returningPage(appView{Name: "App"}, registered(target), 0), ""
 		_, doc, _ := drawn(t, r, "en", view)
 		link := ""
 		each(doc, func(n *html.Node) {

@@ -62,6 +62,7 @@ type picker struct {
 	Filter         bool // there is a search
 	Whole          bool // every store is in Rows
 	Single         bool // nothing to choose from
+	Every          bool // also stores that come later
 }
 
 // newPicker lays out stores, which come sorted. All and None tick what the search finds.

@@ -150,7 +150,7 @@ func previews(language string) []preview {
 		consent("scopes", wide),
 		consent("again", again),
 		{"no-stores", page{Name: "no_stores", Frame: framePlain, Body: noStoresView{App: shelfmate, Request: "sealed", Next: "/auth/authorize?client_id=7d0c6a8e", Account: "mara@nordlicht.example", Stores: []storeRow{{ID: "c", Name: "Atelier am Hafen", Reason: "reason.not_yours"}}}}},
-		{"returning", returningPage(shelfmate, registered("https://app.shelfmate.example/callback?code=c&state=a%26b"))},
+		{"returning", returningPage(shelfmate, registered("https://app.shelfmate.example/callback?code=c&state=a%26b"), 0)},
 		{"already", page{Name: "already", TitleOf: []any{"App", "Shelfmate"}, Frame: framePlain, Body: alreadyView{shelfmate}}},
 		{"expired", page{Name: "expired", Frame: framePlain, Body: expiredView{App: "Shelfmate", Home: "https://shelfmate.example/"}}},
 		{"refused", page{Name: "refused", Frame: framePlain, Body: refusedView{App: "Shelfmate", Why: "refused.why_redirect", Reference: "req_4f1a9c",

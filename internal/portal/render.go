@@ -29,7 +29,8 @@ type page struct {
 	Frame    string       // framePlain, frameWide or "" for a column
 	Section  string       // which link of the header is the current one: connected, developer, operator
 	Account  *accountView // who is signed in, for the header; nil on pages that stand alone
-	Refresh  template.URL // where the browser goes at once; only ever a validated redirect
+	Refresh  template.URL // where the browser goes by itself; only ever a validated redirect
+	Wait     int          // after how many seconds
 	Wrong    bool         // the form on it was refused; the title says so first
 	NoSender bool         // the page carries a code: not even our own origin is told where a click came from
 	Body     any

@@ -205,10 +205,10 @@ func (a *connectedApp) fold() {
 
 // returningPage is the one way out of this origin. The target is a Redirect, which only matching against a registration
 // builds; it may have any registered scheme, which is why the template does not filter it.
-func returningPage(app appView, back oauth.Redirect) page {
+func returningPage(app appView, back oauth.Redirect, wait int) page {
 	target := template.URL(back.URL())
 	return page{
-		Name: "returning", TitleOf: []any{"App", app.Name}, Frame: framePlain, NoSender: true, Refresh: target,
+		Name: "returning", TitleOf: []any{"App", app.Name}, Frame: framePlain, NoSender: true, Refresh: target, Wait: wait,
 		Body: returningView{App: app, Refusal: refusalMessage(back.Refusal()), Host: back.Host(), Target: target},
 	}
 }
