@@ -47,7 +47,7 @@ func (s *watched) SigningKeys(ctx context.Context) ([]oauth.StoredKey, error) {
 	return s.Storage.SigningKeys(ctx)
 }
 
-// beside opens a second server on the database of w, with a clock of its own hand.
+// beside makes a second server on the database of w, as another node would be.
 func (w *world) beside() (*world, *watched) {
 	w.t.Helper()
 	ring, err := oauth.ParseKeyRing(w.ring)

@@ -58,6 +58,9 @@ func stumble(n int, code string, times int) []statement {
 // What the server gave up for the sake of another transaction is done again, whole;
 // anything else that it refuses is not (DESIGN, decision 5).
 func TestPostgres_GivenUpEventsAreRetried(t *testing.T) {
+	dsn := storagetest.Postgres(t)
+	s, conn := openAt(t, dsn), direct(t, dsn)
+	last := stumbling(t, conn)
 	for _, tc := range []struct {
 		code     string
 		fails    int
@@ -71,9 +74,8 @@ func TestPostgres_GivenUpEventsAreRetried(t *testing.T) {
 		{"40002", 1, 1, false},
 	} {
 		t.Run(fmt.Sprintf("%s, %d times", tc.code, tc.fails), func(t *testing.T) {
-			dsn := storagetest.Postgres(t)
-			s := openAt(t, dsn)
-			last := stumbling(t, direct(t, dsn))
+			run(t, conn, "ALTER SEQUENCE calls RESTART")
+			run(t, conn, "DELETE FROM used_once")
 			err := s.engine.write(t.Context(), stumble(1, tc.code, tc.fails))
 			if (err == nil) != tc.succeeds {
 				t.Errorf("error %v", err)
