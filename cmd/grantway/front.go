@@ -75,7 +75,13 @@ func clientAddr(r *http.Request, proxies []netip.Prefix) string {
 	}
 	hops := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
 	for _, hop := range slices.Backward(hops) {
-		a, err := netip.ParseAddr(strings.TrimSpace(hop))
+		hop = strings.TrimSpace(hop)
+		a, err := netip.ParseAddr(strings.Trim(hop, "[]"))
+		if err != nil { // some proxies add the port
+			var with netip.AddrPort
+			with, err = netip.ParseAddrPort(hop)
+			a = with.Addr()
+		}
 		switch {
 		case err != nil:
 			return r.RemoteAddr // no address: the proxy is the last one we know

@@ -401,6 +401,7 @@ func TestLoad_refuses(t *testing.T) {
 		{"ISSUER=http://10.0.0.1", "http is for loopback only"},
 		{"ISSUER=http://localhost.example.com", "http is for loopback only"},
 		{"TRUSTED_PROXIES=10.0.0.7,proxy.example", `"proxy.example" is no address and no network`},
+		{"TRUSTED_PROXIES=::ffff:10.0.0.7", "write it as IPv4"},
 		{"TRUSTED_PROXIES=0.0.0.0/0", "0.0.0.0/0 is everybody"},
 		{"ISSUER=ftp://id.example.com", "write an https URL instead of ftp"},
 		{"PAGES_URL=/connect", "not a full URL"},

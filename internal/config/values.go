@@ -263,6 +263,8 @@ func setTrustedProxies(c *Config, v string) error {
 		switch {
 		case err != nil:
 			errs = append(errs, fmt.Errorf("%q is no address and no network; write them as 10.0.0.7 or 10.0.0.0/24", text))
+		case network.Addr().Is4In6():
+			errs = append(errs, fmt.Errorf("%s is an IPv4 address in IPv6 clothes; write it as IPv4", text))
 		case network.Bits() == 0:
 			errs = append(errs, fmt.Errorf("%s is everybody: name your own proxies", text))
 		default:

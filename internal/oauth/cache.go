@@ -146,6 +146,25 @@ const (
 	sweepBatch = 500
 )
 
+// followUntil reads the feed every pollEvery until ctx ends.
+func (s *Server) followUntil(ctx context.Context) {
+	poll := time.NewTicker(pollEvery)
+	defer poll.Stop()
+	failing := false
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-poll.C:
+			err := s.follow(ctx)
+			if err != nil && ctx.Err() == nil && !failing {
+				s.log.Error("the feed cannot be read; caches are not used until it can", "error", err)
+			}
+			failing = err != nil
+		}
+	}
+}
+
 // sweep removes what is over, batch after batch, until a batch finds less than it
 // might remove of one kind, or the time of this round is up.
 func (s *Server) sweep(ctx context.Context) error {
@@ -161,10 +180,12 @@ func (s *Server) sweep(ctx context.Context) error {
 // Run does the server's chores until ctx ends: it follows the feed, notes when
 // things were last used, and removes what is over. It returns when all is still.
 func (s *Server) Run(ctx context.Context) {
-	poll, flush, sweep := time.NewTicker(pollEvery), time.NewTicker(flushEvery), time.NewTicker(sweepEvery)
-	defer poll.Stop()
+	flush, sweep := time.NewTicker(flushEvery), time.NewTicker(sweepEvery)
 	defer flush.Stop()
 	defer sweep.Stop()
+	var following sync.WaitGroup
+	following.Go(func() { s.followUntil(ctx) }) // a long sweep must not keep it from the feed
+	defer following.Wait()
 	failing := false
 	chore := func(what string, err error) {
 		if err != nil && !errors.Is(err, context.Canceled) && !failing {
@@ -179,8 +200,6 @@ func (s *Server) Run(ctx context.Context) {
 			defer cancel()
 			chore("note use", s.flushUsage(last))
 			return
-		case <-poll.C:
-			chore("follow events", s.follow(ctx))
 		case <-flush.C:
 			chore("note use", s.flushUsage(ctx))
 		case <-sweep.C:

@@ -45,6 +45,9 @@ func (s *Server) redeemCode(ctx context.Context, c *Client, r TokenRequest) (*To
 		}
 		red := Redemption{Selector: code.Selector, ClientID: c.ID, Now: now}
 		if st == nil {
+			if !p.Guest || code.GrantID != "" { // its grant is gone: nobody becomes a guest for that
+				return nil, refuse(CodeUnknown)
+			}
 			if st, err = s.guest(ctx, c, &red); err != nil {
 				return nil, err
 			}

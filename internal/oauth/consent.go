@@ -208,12 +208,16 @@ func (s *Server) Decide(ctx context.Context, userID string, r *AuthorizationRequ
 	storeScopes, _ := s.catalogue.split(approved)
 	askedStores, _ := s.catalogue.split(asked)
 	choice.aboutStores = len(askedStores) > 0
-	switch {
-	case len(approved) == 0:
+	if len(approved) == 0 {
 		return Redirect{}, refuse(NothingToGrant)
-	case len(storeScopes) == 0:
+	}
+	if !choice.aboutStores {
 		choice.stores, choice.all = nil, false
-	default:
+	}
+	// Who declines all that is about stores may untick them all, or leave those ticked
+	// that have something already.
+	picks := len(storeScopes) > 0 || len(choice.stores) > 0 || choice.all
+	if picks {
 		if err := s.checkStores(ctx, userID, &choice); err != nil {
 			return Redirect{}, err
 		}
@@ -235,7 +239,7 @@ func (s *Server) Decide(ctx context.Context, userID string, r *AuthorizationRequ
 		if !errors.Is(err, &Error{Reason: Changed}) {
 			return back, err
 		}
-		if len(storeScopes) > 0 {
+		if picks {
 			if err := s.checkStores(ctx, userID, &choice); err != nil {
 				return Redirect{}, err
 			}
@@ -287,8 +291,8 @@ type decided struct {
 	offered     []string // stores that could be ticked, the first hundred
 }
 
-// requestGrant is the id of the grant that a public app's request makes, so that
-// a second Allow meets the same row.
+// requestGrant is the id of the grant that a request makes, so that a second Allow
+// meets the same row.
 func requestGrant(r *AuthorizationRequest) string { return "gr_" + strings.TrimPrefix(r.ID, "rq_") }
 
 // grantOfRequest reads the grant that this request has made already, or nil. One
@@ -389,18 +393,23 @@ func (s *Server) merge(g *Grant, d decided) {
 		return // what is connected stays
 	}
 	before := *g
-	g.Scopes, g.Stores, g.AllStores = stores, nil, d.all
+	g.Scopes, g.Stores, g.AllStores = stores, nil, d.all && (before.AllStores || len(stores) > 0)
+	keep := func(id string) {
+		if set := before.scopesIn(id).Or(stores); len(set) > 0 {
+			g.Stores = append(g.Stores, GrantStore{StoreID: id, Scopes: set})
+		}
+	}
 	if d.all {
 		if before.AllStores {
 			g.Scopes = before.Scopes.Or(stores)
 		}
 		for _, st := range before.Stores {
-			g.Stores = append(g.Stores, GrantStore{st.StoreID, before.scopesIn(st.StoreID).Or(stores)})
+			keep(st.StoreID)
 		}
 		return
 	}
 	for _, id := range d.stores {
-		g.Stores = append(g.Stores, GrantStore{StoreID: id, Scopes: before.scopesIn(id).Or(stores)})
+		keep(id)
 	}
 	g.normalise()
 }

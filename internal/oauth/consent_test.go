@@ -2,6 +2,8 @@ package oauth_test
 
 import (
 	"context"
+	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -433,5 +435,56 @@ func TestConsent_EveryStoreUnticked(t *testing.T) {
 		if got := w.rights(oauth.Secret(key)); got != "| me" {
 			t.Errorf("%s has %q", name, got)
 		}
+	}
+}
+
+// The sweep takes grants that nobody took up within a day, but never one that a
+// code still hangs off: that user would else be taken for a guest.
+func TestConsent_PendingWithACodeIsNotSwept(t *testing.T) {
+	ctx := context.Background()
+	w := newWorld(t)
+	w.code(w.exchange, "alice", "s1")
+	w.clock.advance(24*time.Hour - 5*time.Second)
+	code := w.code(w.exchange, "alice", "s1", "s2") // the same grant, a day old in a moment
+	w.clock.advance(10 * time.Second)
+	if _, err := w.db.Sweep(ctx, w.Now(), 100); err != nil {
+		t.Fatal(err)
+	}
+	key, err := w.redeem(w.exchange, code)
+	w.must(err)
+	if c := claims(t, key.AccessToken); c.Subject != "alice" {
+		t.Errorf("the key is %s's", c.Subject)
+	}
+	// One without a code goes, with its stores, and nothing of it is left in the way.
+	w.code(w.other, "alice", "s1")
+	w.clock.advance(25 * time.Hour)
+	for range 2 { // first the code, then the grant
+		if _, err := w.db.Sweep(ctx, w.Now(), 100); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := w.db.DefaultGrant(ctx, "alice", w.other.id); !errors.Is(err, oauth.ErrNotFound) {
+		t.Errorf("the abandoned grant: %v", err)
+	}
+	w.connect(w.other, "alice", "s2")
+	if got := w.rights(key.AccessToken); !strings.HasPrefix(got, "s1,s2:") {
+		t.Errorf("the live key has %s", got)
+	}
+}
+
+// Who declines an extra that the app asks for leaves what is ticked as it is
+// (decision 1: a store that stays ticked keeps its scopes).
+func TestConsent_DecliningAnExtraKeepsWhatIsTicked(t *testing.T) {
+	ctx := context.Background()
+	w := newWorld(t)
+	key := w.connect(w.exchange, "alice", "s1", "s2")
+	r := w.ask(w.exchange, "scope", "stores.orders.deliver user.view")
+	_, err := w.Decide(ctx, "alice", r, oauth.Decision{Allow: true, Stores: []string{"s1"}})
+	w.must(err)
+	if got := w.rights(key.AccessToken); !strings.HasPrefix(got, "s1: ") || strings.Contains(got, "s2") {
+		t.Errorf("the key has %s", got)
+	}
+	if _, err := w.Decide(ctx, "alice", w.ask(w.exchange, "scope", "stores.orders.deliver user.view"), oauth.Decision{Allow: true, Stores: []string{"b1"}}); oauth.ReasonOf(err) != oauth.StoreForeign {
+		t.Errorf("somebody else's store: %v", err)
 	}
 }

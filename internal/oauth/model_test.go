@@ -199,7 +199,7 @@ func (m *model) check(t *rapid.T) {
 func (m *model) consent(t *rapid.T) {
 	i := rapid.IntRange(0, len(m.apps)-1).Draw(t, "app")
 	a := m.apps[i]
-	scope := rapid.SampledFrom([]string{"", "stores.view", "user.view", "stores.orders.view stores.orders.deliver", "stores.view user.view"}).Draw(t, "scope")
+	scope := rapid.SampledFrom([]string{"", "stores.view", "user.view", "stores.orders.deliver user.view", "stores.orders.view stores.orders.deliver", "stores.view user.view"}).Draw(t, "scope")
 	deliver := rapid.Bool().Draw(t, "deliver")
 	all := rapid.IntRange(0, 4).Draw(t, "all") == 0
 	ticked := rapid.SliceOfDistinct(rapid.SampledFrom(m.stores), rapid.ID[string]).Draw(t, "stores")
@@ -210,12 +210,13 @@ func (m *model) consent(t *rapid.T) {
 	}
 	back, err := m.w.Decide(context.Background(), m.user, m.w.ask(a, "scope", scope), d)
 
-	approved, storeOnes := set{}, set{}
+	approved, storeOnes, aboutStores := set{}, set{}, false
 	asked := allScopes
 	if scope != "" {
 		asked = strings.Fields(scope)
 	}
 	for _, s := range asked {
+		aboutStores = aboutStores || s != "user.view"
 		if s != "stores.orders.deliver" || deliver {
 			approved[s] = true
 			if s != "user.view" {
@@ -223,7 +224,7 @@ func (m *model) consent(t *rapid.T) {
 			}
 		}
 	}
-	if want := m.refusal(approved, storeOnes, ticked, all); want != "" || err != nil {
+	if want := m.refusal(approved, storeOnes, aboutStores, ticked, all); want != "" || err != nil {
 		if got := oauth.ReasonOf(err); got != want {
 			t.Fatalf("consent: %v, the model says %q", err, want)
 		}
@@ -240,7 +241,7 @@ func (m *model) consent(t *rapid.T) {
 	if approved["user.view"] {
 		g.account["user.view"] = true
 	}
-	if len(storeOnes) > 0 {
+	if aboutStores {
 		m.merge(g, storeOnes, ticked, all)
 	}
 	c := modelCode{code: param(t, back, "code"), grant: g}
@@ -250,7 +251,7 @@ func (m *model) consent(t *rapid.T) {
 	m.codes = append(m.codes, c)
 }
 
-func (m *model) refusal(approved, storeOnes set, ticked []string, all bool) oauth.Reason {
+func (m *model) refusal(approved, storeOnes set, aboutStores bool, ticked []string, all bool) oauth.Reason {
 	may := 0
 	for store, x := range m.members {
 		if x.delegate && !m.closed[store] {
@@ -262,7 +263,7 @@ func (m *model) refusal(approved, storeOnes set, ticked []string, all bool) oaut
 		return oauth.UserSuspended
 	case len(approved) == 0:
 		return oauth.NothingToGrant
-	case len(storeOnes) == 0:
+	case len(storeOnes) == 0 && (!aboutStores || len(ticked) == 0 && !all):
 		return ""
 	case may == 0:
 		return oauth.NothingToGrant
@@ -306,7 +307,9 @@ func (m *model) merge(g *modelGrant, approved set, ticked []string, all bool) {
 	}
 	next := map[string]set{}
 	for _, store := range ticked {
-		next[store] = of(append(names(had(store)), names(approved)...)...)
+		if s := of(append(names(had(store)), names(approved)...)...); len(s) > 0 {
+			next[store] = s
+		}
 	}
 	later := set{}
 	if all {
@@ -314,6 +317,9 @@ func (m *model) merge(g *modelGrant, approved set, ticked []string, all bool) {
 		if g.all {
 			later = of(append(names(g.later), names(approved)...)...)
 		}
+	}
+	if len(approved) == 0 && !g.all { // nothing that later stores could have
+		all, later = false, nil
 	}
 	g.stores, g.all, g.later = next, all, later
 }

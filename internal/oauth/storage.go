@@ -51,7 +51,7 @@ type GrantStorage interface {
 	// RecordDecision stores what a user decided: the grant as it shall be and the
 	// code that redeems it. If d.Create, the grant must not exist and the user must
 	// have no other default grant of this client, if it is to be that one. Otherwise
-	// the stored grant must be at d.Rev; its status stays. Nothing is written unless
+	// the stored grant must be at d.Rev and in d.Grant.Status, which stays. Nothing is written unless
 	// client and user are active, the user may still connect each of d.Connecting,
 	// and the request's code, if there is one, is unredeemed and unexpired; that code
 	// is then replaced by this one and keeps its deadline.

@@ -92,8 +92,13 @@ func (s *Server) authenticate(ctx context.Context, a ClientAuth, serves []Profil
 		if a.Secret != "" {
 			return nil, refuse(ClientAuthMethod)
 		}
-		if c.Settings.APIKeyHash != nil && !c.Settings.APIKeyHash.Matches(a.APIKey) {
-			return nil, refuse(APIKeyWrong)
+		if c.Settings.APIKeyHash != nil {
+			if c, err = s.storage.Client(ctx, a.ID); err != nil { // read anew, as secrets are
+				return nil, err
+			}
+			if c.Settings.APIKeyHash != nil && !c.Settings.APIKeyHash.Matches(a.APIKey) {
+				return nil, refuse(APIKeyWrong)
+			}
 		}
 	case a.Secret == "":
 		return nil, refuse(ClientAuthMissing)

@@ -89,8 +89,8 @@ func (p *Portal) authorize(w http.ResponseWriter, r *http.Request, q url.Values)
 		return
 	}
 	asked := question{sealed: sealed, next: next}
-	if ticks := p.takeTicks(w, r, next); ticks != nil {
-		asked.posted, asked.pick.Ticked, asked.scopes = true, ticks["store"], ticks["scope"]
+	if f := p.takeForm(w, r, next); f != nil {
+		asked.posted, asked.pick.Ticked, asked.scopes, asked.every = true, f["store"], f["scope"], f.Has("all_stores")
 	}
 	p.ask(w, r, http.StatusOK, v, request, asked)
 }
@@ -285,7 +285,7 @@ func (p *Portal) decide(w http.ResponseWriter, r *http.Request) {
 		p.expired(w, r)
 		return
 	case v == nil: // signed out halfway: sign in, and the request goes on
-		p.keepTicks(w, next, f)
+		p.keepForm(w, next, f, ticks)
 		p.goTo(w, signInAgainPath(next))
 		return
 	}

@@ -192,7 +192,7 @@ func TestConsent_SignInEndsHalfway_RequestSurvives(t *testing.T) {
 		b.client.Jar, _ = cookiejar.New(nil)
 		b.screen = page
 		action, values := b.form("Allow")
-		values["store"], values["scope"] = tick, []string{"user.view"}
+		values["store"], values["scope"], values["all_stores"] = tick, []string{"user.view"}, []string{"1"}
 		b.post(action, values, s.url)
 		b.sees(200, "Sign in", "Shelfmate", "You were signed out. Nothing was changed.")
 		if len(s.grants("mara")) != 0 {
@@ -202,7 +202,7 @@ func TestConsent_SignInEndsHalfway_RequestSurvives(t *testing.T) {
 	lose("mara-1", "mara-3", "otto-1", "<b>canary</b>")
 	b.signIn("mara")
 	b.sees(200, "Shelfmate wants access", "2 of 3 ticked")
-	if _, values := b.form("Allow"); !slices.Equal(b.ticked(), []string{"mara-1", "mara-3"}) || !slices.Equal(values["scope"], []string{"user.view"}) {
+	if _, values := b.form("Allow"); !slices.Equal(b.ticked(), []string{"mara-1", "mara-3"}) || !slices.Equal(values["scope"], []string{"user.view"}) || !values.Has("all_stores") {
 		t.Errorf("what was ticked became %v", values)
 	}
 	b.open(ask(c)) // once only
@@ -220,7 +220,7 @@ func TestConsent_SignInEndsHalfway_RequestSurvives(t *testing.T) {
 	if len(b.ticked()) != 0 {
 		t.Errorf("ticked for another app: %v", b.ticked())
 	}
-	lose(append(strings.Split(strings.Repeat("m ", mostTicks/8), " "), "mara-1")...) // more than a browser keeps
+	lose(append(strings.Split(strings.Repeat("m ", mostForm/8), " "), "mara-1")...) // more than a browser keeps
 	b.signIn("mara")
 	b.sees(200, "0 of 3 ticked")
 	b.press("Allow", "mara-2")

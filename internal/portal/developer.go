@@ -139,7 +139,7 @@ func pageLinks[T any](rows []T, number int, path string, q url.Values) (pagerVie
 }
 
 func (p *Portal) newApp(w http.ResponseWriter, r *http.Request, v *visitor) {
-	if q := r.URL.Query(); q.Get("done") == "kept" {
+	if q := p.takeForm(w, r, "/developer/new"); q != nil {
 		p.showNewApp(w, r, v, http.StatusOK, readApp(q, q.Get("kind")), q.Get("kind"), &resultView{"warn", "result.kept", ""}, nil)
 		return
 	}

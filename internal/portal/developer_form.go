@@ -165,12 +165,8 @@ func mistakes(err error, says func(message string) bool) map[string]string {
 	return out
 }
 
-// What was typed comes back through the address after a sign-in, up to this many bytes of it: proxies refuse longer ones.
-const keptForm = 3 << 10
-
 // posted makes a handler of a form. Nothing that was typed into the form of a new app is lost if the session has ended
-// meanwhile; of the others, whoever signs in again is told that nothing was changed. What an app that exists is to become is
-// not taken from an address: a link of somebody else's could hold it.
+// meanwhile; of the others, whoever signs in again is told that nothing was changed.
 func (p *Portal) posted(h func(http.ResponseWriter, *http.Request, *visitor)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		v, err := p.visitor(r)
@@ -189,16 +185,8 @@ func (p *Portal) posted(h func(http.ResponseWriter, *http.Request, *visitor)) ht
 		back := r.URL.EscapedPath()
 		switch {
 		case back == "/developer/new":
-			typed := url.Values{"done": {"kept"}}
-			for name, values := range f {
-				for _, value := range values {
-					if value != "" && name != "reserved" {
-						typed.Add(name, value)
-					}
-				}
-			}
-			if kept := back + "?" + typed.Encode(); len(kept) <= keptForm {
-				p.goTo(w, signInAgainPath(kept))
+			if p.keepForm(w, back, f, func(name string) bool { return name != "reserved" }) {
+				p.goTo(w, signInAgainPath(back))
 				return
 			}
 		case !strings.HasSuffix(back, "/edit"):

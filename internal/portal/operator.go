@@ -49,7 +49,9 @@ func (p *Portal) operates(h operatorHandler) http.HandlerFunc {
 			p.fail(w, r, err)
 		case v == nil && r.Method == http.MethodGet:
 			p.goTo(w, signInPath(r.URL.RequestURI()))
-		case v == nil || !v.User.Operator:
+		case v == nil:
+			p.goTo(w, signInAgainPath("/operator"))
+		case !v.User.Operator:
 			p.lost(w, r)
 		default:
 			h(w, r, &operator{v})

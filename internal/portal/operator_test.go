@@ -55,11 +55,20 @@ func TestOperator_PagesAreNotThereForOthers_B4(t *testing.T) {
 		}
 		for what := range deeds {
 			b.post("/operator/do/"+what, url.Values{"id": {c.ID}}, s.url)
+			if name == "stranger" {
+				if b.status != http.StatusOK || !strings.Contains(b.body, `action="/sign-in"`) {
+					t.Errorf("%s: POST %s: %d, want the sign-in page", name, what, b.status)
+				}
+				continue
+			}
 			if b.status != http.StatusNotFound || b.body != lost {
 				t.Errorf("%s: POST %s: %d", name, what, b.status)
 			}
 		}
 		b.post("/operator", nil, s.url)
+		if name == "stranger" {
+			continue
+		}
 		if b.status != http.StatusNotFound || b.body != lost {
 			t.Errorf("%s: POST /operator: %d", name, b.status)
 		}

@@ -8,41 +8,56 @@ import (
 	"time"
 )
 
-// What was ticked on a consent page whose session was over goes on in a cookie, past the sign-in. No address carries it,
-// because an app makes the addresses of requests and could tick for people. It is dropped where it is too large.
+// What was filled into a form whose session was over goes on in a cookie, past the sign-in. No address carries it: whoever
+// makes an address could fill in the form for somebody else, and proxies write addresses down. It is dropped where it is too
+// large.
 const (
-	ticksLife = 10 * time.Minute // as long as a request may wait
-	mostTicks = 3 << 10          // bytes; browsers keep 4 KiB
+	formLife = 10 * time.Minute // as long as a request may wait
+	mostForm = 3 << 10          // bytes; browsers keep 4 KiB
 )
 
-func (p *Portal) ticksCookie(value string, life time.Duration) *http.Cookie {
-	return &http.Cookie{Name: p.cookie + "-ticks", Value: value, Path: "/", MaxAge: int(life.Seconds()), HttpOnly: true, Secure: p.https, SameSite: http.SameSiteLaxMode}
+func (p *Portal) formCookie(value string, life time.Duration) *http.Cookie {
+	return &http.Cookie{Name: p.cookie + "-form", Value: value, Path: "/", MaxAge: int(life.Seconds()), HttpOnly: true, Secure: p.https, SameSite: http.SameSiteLaxMode}
 }
 
-// ofRequest binds ticks to the request that they answer.
-func ofRequest(next string) string {
+// ofPage binds a form to the page that shows it again.
+func ofPage(next string) string {
 	sum := sha256.Sum256([]byte(next))
 	return base64.RawURLEncoding.EncodeToString(sum[:])
 }
 
-func (p *Portal) keepTicks(w http.ResponseWriter, next string, f url.Values) {
-	ticks := url.Values{"of": {ofRequest(next)}, "store": f["store"], "scope": f["scope"]}.Encode()
-	if len(ticks) <= mostTicks {
-		http.SetCookie(w, p.ticksCookie(ticks, ticksLife))
+// keepForm keeps the named fields for the page at next, and reports whether they fit.
+func (p *Portal) keepForm(w http.ResponseWriter, next string, f url.Values, keep func(name string) bool) bool {
+	kept := url.Values{"of": {ofPage(next)}}
+	for name, values := range f {
+		for _, value := range values {
+			if value != "" && name != "of" && keep(name) {
+				kept.Add(name, value)
+			}
+		}
 	}
+	text := kept.Encode()
+	if len(text) > mostForm {
+		return false
+	}
+	http.SetCookie(w, p.formCookie(text, formLife))
+	return true
 }
 
-// takeTicks returns what was ticked for this request before, once; nil when nothing was. The ids are the browser's: what
-// the visitor may not give is not ticked, and the decision checks them again.
-func (p *Portal) takeTicks(w http.ResponseWriter, r *http.Request, next string) url.Values {
-	cookie, err := r.Cookie(p.cookie + "-ticks")
+// takeForm returns what was kept for this page, once; nil when nothing was. It comes from the browser: what it asks for is
+// checked as if it were posted.
+func (p *Portal) takeForm(w http.ResponseWriter, r *http.Request, next string) url.Values {
+	cookie, err := r.Cookie(p.cookie + "-form")
 	if err != nil {
 		return nil
 	}
-	http.SetCookie(w, p.ticksCookie("", -time.Second))
-	ticks, err := url.ParseQuery(cookie.Value)
-	if err != nil || ticks.Get("of") != ofRequest(next) {
+	http.SetCookie(w, p.formCookie("", -time.Second))
+	kept, err := url.ParseQuery(cookie.Value)
+	if err != nil || kept.Get("of") != ofPage(next) {
 		return nil
 	}
-	return ticks
+	return kept
 }
+
+// ticks are the fields of the consent page that a visitor decides by.
+func ticks(name string) bool { return name == "store" || name == "scope" || name == "all_stores" }

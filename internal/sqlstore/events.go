@@ -3,6 +3,7 @@ package sqlstore
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"time"
 
 	"github.com/grantway/grantway/internal/oauth"
@@ -84,19 +85,26 @@ func (s *Store) Sweep(ctx context.Context, now time.Time, limit int) (int, error
 		counted(&counts[5], "DELETE FROM pending_requests WHERE selector IN (SELECT selector FROM pending_requests WHERE expires < $1 ORDER BY expires LIMIT $2)", n, limit),
 		counted(&counts[6], "DELETE FROM used_once WHERE hash IN (SELECT hash FROM used_once WHERE expires < $1 ORDER BY expires LIMIT $2)", n, limit),
 	}
-	abandoned := "SELECT g.id FROM grants g WHERE g.status = 'pending' AND g.created < $1 AND NOT EXISTS (SELECT 1 FROM families f WHERE f.grant_id = g.id) ORDER BY g.created, g.id LIMIT $2"
+	// A grant may be taken up while it is being looked for, so it is marked first, if
+	// it still is pending, and only what is marked goes.
+	mark := fmt.Sprintf("sweep-%d", n)
 	ev = append(ev,
-		do("DELETE FROM grant_stores WHERE grant_id IN ("+abandoned+")", n-day.Microseconds(), limit),
-		counted(&counts[7], "DELETE FROM grants WHERE id IN ("+abandoned+")", n-day.Microseconds(), limit))
+		do(`UPDATE grants SET op = $1, status = 'revoked' WHERE status = 'pending' AND id IN (SELECT g.id FROM grants g
+			WHERE g.status = 'pending' AND g.created < $2 AND NOT EXISTS (SELECT 1 FROM authorization_codes a WHERE a.grant_id = g.id)
+			ORDER BY g.created, g.id LIMIT $3)`, mark, n-day.Microseconds(), limit),
+		do("DELETE FROM grant_stores WHERE grant_id IN (SELECT id FROM grants WHERE op = $1 AND status = 'revoked' AND created < $2)", mark, n-day.Microseconds()),
+		counted(&counts[7], "DELETE FROM grants WHERE op = $1 AND status = 'revoked' AND created < $2", mark, n-day.Microseconds()))
 	// Each kind is an event of its own, so that no lock is held for long.
 	total := 0
 	for i := range ev {
 		var batch []statement
 		switch i {
-		case 0, 7:
-			continue // goes with the rows that the next one removes
-		case 1, 8:
-			batch = ev[i-1 : i+1]
+		case 0, 7, 8:
+			continue // goes with what the last of its kind removes
+		case 1:
+			batch = ev[0:2]
+		case 9:
+			batch = ev[7:10]
 		default:
 			batch = ev[i : i+1]
 		}

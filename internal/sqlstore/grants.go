@@ -197,9 +197,10 @@ func (s *Store) RecordDecision(ctx context.Context, d oauth.DecisionRecord) (boo
 		all, at := more(op, g.ID, d.Rev)
 		guard = counted(&n, fmt.Sprintf("UPDATE grants SET op = $%d WHERE id = $%d AND rev = $%d AND status IN ('pending', 'live') AND %s", at+1, at+2, at+3, ask), all...)
 	default:
-		all, at := more(g.Scopes.String(), g.Account.String(), g.AllStores, op, g.ID, d.Rev)
+		// A redemption makes the grant live without raising its rev.
+		all, at := more(g.Scopes.String(), g.Account.String(), g.AllStores, op, g.ID, d.Rev, string(g.Status))
 		guard = counted(&n, fmt.Sprintf(`UPDATE grants SET scopes = $%d, account_scopes = $%d, all_stores = $%d, rev = rev + 1, op = $%d
-			WHERE id = $%d AND rev = $%d AND status <> 'revoked' AND %s`, at+1, at+2, at+3, at+4, at+5, at+6, ask), all...)
+			WHERE id = $%d AND rev = $%d AND status = $%d AND status <> 'revoked' AND %s`, at+1, at+2, at+3, at+4, at+5, at+6, at+7, ask), all...)
 	}
 	m := opOf("grants", g.ID, op)
 	var steps []statement
@@ -264,8 +265,8 @@ func (s *Store) setGrantStatus(ctx context.Context, grantID, to, from string, e 
 // TouchUsed implements oauth.FamilyStorage.
 func (s *Store) TouchUsed(ctx context.Context, at time.Time, grants []string, secrets []oauth.Hash) error {
 	var ev []statement
-	// Always in the same order, so that two batches never wait for each other.
-	slices.Sort(grants)
+	// Always in the same order, so that two batches never wait for each other in a ring.
+	grants, secrets = slices.Sorted(slices.Values(grants)), slices.Clone(secrets)
 	slices.SortFunc(secrets, func(a, b oauth.Hash) int { return bytes.Compare(a, b) })
 	for _, id := range grants {
 		ev = append(ev, do("UPDATE grants SET last_used = $1 WHERE id = $2 AND last_used < $1", micros(at), id))

@@ -55,6 +55,15 @@ func decisions(w *world) {
 			w.same("grant", st.Grant, d.Grant)
 		}
 	})
+	w.test("a decision read while the grant was pending loses once it is live", func(w *world) {
+		user, app := w.person(), w.app()
+		g, code := w.granted(user, app)
+		w.must(oauth.EventCodeRedeemed, w.redeem(w.redemption(g, code)))
+		d := oauth.DecisionRecord{Grant: g, Rev: g.Rev, Code: w.code(&g), Now: w.now} // as it was read before
+		w.loses("a decision on a pending grant", w.record(d))
+		d.Grant.Status = oauth.Live
+		w.wins(feed, oauth.EventGrantEdited, w.record(d))
+	})
 	w.test("nothing is written unless client and user are active", func(w *world) {
 		for _, what := range []string{"client", "user"} {
 			for _, to := range []oauth.Status{oauth.Suspended, oauth.Deleted} {

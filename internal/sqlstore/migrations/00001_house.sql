@@ -211,6 +211,7 @@ CREATE TABLE authorization_codes (
     redeemed_family TEXT,
     redeemed_at     BIGINT
 );
+CREATE INDEX authorization_codes_by_grant ON authorization_codes (grant_id) WHERE grant_id IS NOT NULL;
 CREATE INDEX authorization_codes_by_expiry ON authorization_codes (expires);
 
 CREATE TABLE families (
