@@ -21,21 +21,10 @@ type tokenAnswer struct {
 // token is POST /oauth/token and /api/oauth/token, for standard clients (RFC
 // 6749) and direct ones (seed dressipi-token).
 func (h *handler) token(w http.ResponseWriter, r *http.Request) {
-	secure(w)
-	if !allow(w, r, http.MethodPost) {
+	p, auth, ok := h.asked(w, r)
+	if !ok {
 		return
 	}
-	p, err := h.gather(w, r)
-	if err != nil {
-		h.refused(w, r, err, http.StatusBadRequest, "")
-		return
-	}
-	auth, err := credentials(r, p)
-	if err != nil {
-		h.refused(w, r, err, http.StatusUnauthorized, "")
-		return
-	}
-	h.allowOrigin(w, r, auth.ID)
 	resp, err := h.server.Token(r.Context(), oauth.TokenRequest{
 		Serves: []oauth.ProfileName{oauth.Standard, oauth.Direct}, Auth: auth,
 		GrantType: oauth.GrantType(p.Get("grant_type")), Code: p.Get("code"), RedirectURI: p.Get("redirect_uri"),
@@ -50,6 +39,27 @@ func (h *handler) token(w http.ResponseWriter, r *http.Request) {
 		answer.Scope = resp.Scope
 	}
 	writeJSON(w, http.StatusOK, answer)
+}
+
+// asked reads the parameters and credentials of a client's POST; on false the
+// answer has been given.
+func (h *handler) asked(w http.ResponseWriter, r *http.Request) (url.Values, oauth.ClientAuth, bool) {
+	secure(w)
+	if !allow(w, r, http.MethodPost) {
+		return nil, oauth.ClientAuth{}, false
+	}
+	p, err := h.gather(w, r)
+	if err != nil {
+		h.refused(w, r, err, http.StatusBadRequest, "")
+		return nil, oauth.ClientAuth{}, false
+	}
+	auth, err := credentials(r, p)
+	if err != nil {
+		h.refused(w, r, err, http.StatusUnauthorized, "")
+		return nil, oauth.ClientAuth{}, false
+	}
+	h.allowOrigin(w, r, auth.ID)
+	return p, auth, true
 }
 
 // unauthorized is the status of invalid_client: 401 when an Authorization header
@@ -83,21 +93,10 @@ func (h *handler) allowOrigin(w http.ResponseWriter, r *http.Request, clientID s
 // revoke is POST /oauth/revoke (RFC 7009). It takes keys and refresh tokens of
 // every profile.
 func (h *handler) revoke(w http.ResponseWriter, r *http.Request) {
-	secure(w)
-	if !allow(w, r, http.MethodPost) {
+	p, auth, ok := h.asked(w, r)
+	if !ok {
 		return
 	}
-	p, err := h.gather(w, r)
-	if err != nil {
-		h.refused(w, r, err, http.StatusBadRequest, "")
-		return
-	}
-	auth, err := credentials(r, p)
-	if err != nil {
-		h.refused(w, r, err, http.StatusUnauthorized, "")
-		return
-	}
-	h.allowOrigin(w, r, auth.ID)
 	if err := h.server.Revoke(r.Context(), auth, p.Get("token")); err != nil {
 		h.refused(w, r, err, h.unauthorized(r, auth.ID), "")
 		return

@@ -26,7 +26,7 @@ type clientCache struct {
 const (
 	pollEvery  = 40 * time.Millisecond
 	staleAfter = 100 * time.Millisecond
-	cacheMax   = 10_000 // apps; beyond it the cache begins anew
+	cacheMax   = 10_000 // of each; beyond it the shelf is cleared
 )
 
 var start = time.Now()
@@ -38,17 +38,26 @@ func (c *clientCache) fresh() bool {
 
 // Client reads an app that is not deleted. The value is shared: do not change it.
 func (s *Server) Client(ctx context.Context, id string) (*Client, error) {
-	c := &s.cache
+	return cached(ctx, &s.cache, s.cache.clients, id, s.storage.Client)
+}
+
+func (s *Server) cachedAPI(ctx context.Context, id string) (*API, error) {
+	return cached(ctx, &s.cache, s.cache.apis, id, s.storage.API)
+}
+
+// cached returns what a shelf of the cache holds, or reads it, and puts it there if
+// it can be trusted to be of now.
+func cached[T any](ctx context.Context, c *clientCache, shelf map[string]*T, id string, read func(context.Context, string) (*T, error)) (*T, error) {
 	if c.fresh() {
 		c.mu.RLock()
-		found := c.clients[id]
+		found := shelf[id]
 		c.mu.RUnlock()
 		if found != nil {
 			return found, nil
 		}
 	}
 	seq := c.seq.Load()
-	client, err := s.storage.Client(ctx, id)
+	value, err := read(ctx, id)
 	if err != nil {
 		return nil, err
 	}
@@ -57,38 +66,12 @@ func (s *Server) Client(ctx context.Context, id string) (*Client, error) {
 	// What was read before an event that the follower has seen since may be older
 	// than that event.
 	if c.fresh() && c.seq.Load() == seq {
-		if c.clients == nil || len(c.clients) >= cacheMax {
-			c.clients = map[string]*Client{}
+		if len(shelf) >= cacheMax {
+			clear(shelf)
 		}
-		c.clients[id] = client
+		shelf[id] = value
 	}
-	return client, nil
-}
-
-func (s *Server) cachedAPI(ctx context.Context, id string) (*API, error) {
-	c := &s.cache
-	if c.fresh() {
-		c.mu.RLock()
-		found := c.apis[id]
-		c.mu.RUnlock()
-		if found != nil {
-			return found, nil
-		}
-	}
-	seq := c.seq.Load()
-	api, err := s.storage.API(ctx, id)
-	if err != nil {
-		return nil, err
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.fresh() && c.seq.Load() == seq {
-		if c.apis == nil {
-			c.apis = map[string]*API{}
-		}
-		c.apis[id] = api
-	}
-	return api, nil
+	return value, nil
 }
 
 // follow reads the feed once and drops what its events are about.
