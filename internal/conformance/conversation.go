@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/go-jose/go-jose/v4"
 	"golang.org/x/net/html"
@@ -75,6 +76,8 @@ func (c *conversation) step(ctx context.Context, st step) error {
 		return c.consent(ctx, words, args)
 	case "returned":
 		return c.returned(text)
+	case "wait":
+		return wait(ctx, args["seconds"])
 	}
 	switch st.verb {
 	case "open":
@@ -98,6 +101,20 @@ func (c *conversation) step(ctx context.Context, st step) error {
 		err = c.web.back()
 	}
 	return c.look(err)
+}
+
+// wait lets real time pass: the server has no clock that a stranger could move.
+func wait(ctx context.Context, seconds string) error {
+	n, err := strconv.Atoi(seconds)
+	if err != nil || n < 1 || n > 120 {
+		return fmt.Errorf("wait seconds=%q: from 1 to 120", seconds)
+	}
+	select {
+	case <-time.After(time.Duration(n) * time.Second):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // look makes the page on screen the last answer.

@@ -33,6 +33,12 @@ var verbs = map[string][]string{
 	"returned": {},
 	"consent":  {"stores", "state", "scope", "pkce", "redirect", "capture", "query"},
 	"jwt":      {"keys"},
+	"wait":     {"seconds"},
+}
+
+// waits reports whether the conversation lets real time pass.
+func (s script) waits() bool {
+	return slices.ContainsFunc(s.steps, func(st step) bool { return st.verb == "wait" })
 }
 
 func parseScript(data []byte) (script, error) {

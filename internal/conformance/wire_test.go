@@ -134,6 +134,17 @@ func TestWire(t *testing.T) {
 	for name, s := range scripts {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
+			if s.waits() {
+				if os.Getenv("TEST_GRANTWAY_ALL") == "" {
+					t.Skip("LEFT OUT: this conversation waits a minute; make test runs it")
+				}
+				// It asks about one code, whatever becomes of the grant meanwhile, so it need
+				// not keep the app to itself.
+				if err := s.run(t.Context(), demo); err != nil {
+					t.Errorf("source: %s\nexpect: %s\n%v", s.source, s.expect, err)
+				}
+				return
+			}
 			if speaksOf("exchange", texts[name]) {
 				exchange.Lock()
 				defer exchange.Unlock()
