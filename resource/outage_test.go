@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
@@ -187,47 +188,38 @@ func TestCheck_coalescing(t *testing.T) {
 
 // Many requests that come while one question is out cost one more, not one each.
 func TestAsker_sharesTheNextQuestion(t *testing.T) {
-	var a asker
-	asked, release := make(chan struct{}), make(chan struct{})
-	n := 0
-	a.init(func(string) (*answer, error) {
-		n++
-		asked <- struct{}{}
-		<-release
-		return &answer{active: true}, nil
-	})
-	ask := func(wg *sync.WaitGroup) {
-		wg.Go(func() {
-			if _, err := a.ask(context.Background(), digest{1}, "t"); err != nil {
-				t.Error(err)
-			}
+	synctest.Test(t, func(t *testing.T) {
+		var a asker
+		asked, release := 0, make(chan struct{})
+		a.init(func(string) (*answer, error) {
+			asked++
+			<-release
+			return &answer{active: true}, nil
 		})
-	}
-	var first, rest sync.WaitGroup
-	ask(&first)
-	<-asked
-	a.mu.Lock()
-	next := &question{done: make(chan struct{})}
-	a.out[digest{1}] = next
-	a.mu.Unlock()
-	for range 50 {
-		ask(&rest)
-	}
-	release <- struct{}{}
-	first.Wait()
-	<-asked
-	// Those that came before this line share the second question, any that were slower the third.
-	go func() {
-		for range asked {
-			release <- struct{}{}
+		var wg sync.WaitGroup
+		ask := func() {
+			wg.Go(func() {
+				if _, err := a.ask(t.Context(), digest{1}, "t"); err != nil {
+					t.Error(err)
+				}
+			})
 		}
-	}()
-	release <- struct{}{}
-	rest.Wait()
-	<-next.done
-	if n > 3 {
-		t.Errorf("51 requests cost %d questions", n)
-	}
+		ask()
+		synctest.Wait() // the first question is out
+		for range 50 {
+			ask()
+		}
+		synctest.Wait() // and all fifty wait for the one after it
+		if asked != 1 {
+			t.Errorf("%d questions are out at once", asked)
+		}
+		release <- struct{}{}
+		release <- struct{}{}
+		wg.Wait()
+		if asked != 2 {
+			t.Errorf("51 requests cost %d questions", asked)
+		}
+	})
 }
 
 // D9: invented key ids make us read a set at most once in 30 s; a real new key is found at once.
