@@ -107,7 +107,7 @@ func (p *Portal) refuse(w http.ResponseWriter, r *http.Request, q url.Values, er
 		p.expired(w, r)
 		return
 	}
-	view := refusedView{Why: "refused.why_request", Detail: e.Description, Reference: oauth.RequestID(r.Context())}
+	view := refusedView{Why: "refused.why_request", Detail: e.Description}
 	client := &oauth.Client{}
 	if ids := q["client_id"]; len(ids) == 1 {
 		if found, err := p.server.Client(r.Context(), ids[0]); err == nil {
@@ -134,7 +134,7 @@ func (p *Portal) refuse(w http.ResponseWriter, r *http.Request, q url.Values, er
 			view.Why = "refused.why_no_redirect"
 		}
 	}
-	p.log.InfoContext(r.Context(), "authorization request refused", "reason", e.Reason, "client", client.ID, "request", oauth.RequestID(r.Context()))
+	p.log.InfoContext(r.Context(), "authorization request refused", "reason", e.Reason, "client", client.ID)
 	p.pages.render(w, r, http.StatusBadRequest, page{Name: "refused", Frame: framePlain, Body: view})
 }
 

@@ -13,13 +13,19 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/net/html"
+
+	"github.com/grantway/grantway/internal/oauth"
 )
 
 var update = flag.Bool("update", false, "write the golden pages")
 
+// reference is the id of the request that every page drawn here answers.
+const reference = "REQ4F1A9C"
+
 func drawn(t *testing.T, r *renderer, language string, p page) (http.Header, *html.Node, string) {
 	t.Helper()
 	req := httptest.NewRequest("GET", "/", nil)
+	req = req.WithContext(oauth.WithRequestID(req.Context(), reference))
 	req.Header.Set("Accept-Language", language)
 	rec := httptest.NewRecorder()
 	r.render(rec, req, http.StatusOK, p)
@@ -103,6 +109,23 @@ func TestPages_Golden(t *testing.T) {
 		}
 		if diff := cmp.Diff(string(want), got); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", p.name, diff)
+		}
+	}
+}
+
+// Whoever asks for help can say which request it was: every page shows the id that the log has.
+func TestPages_ShowTheRequestID(t *testing.T) {
+	r := sampleRenderer(t, shop)
+	for _, p := range previews("en") {
+		_, doc, _ := drawn(t, r, "en", p.page)
+		found := 0
+		each(doc, func(n *html.Node) {
+			if n.Data == "footer" && strings.Contains(textOf(n), "Reference "+reference) {
+				found++
+			}
+		})
+		if found != 1 {
+			t.Errorf("%s shows the request's id %d times", p.name, found)
 		}
 	}
 }

@@ -146,15 +146,14 @@ func (p *Portal) fail(w http.ResponseWriter, r *http.Request, err error) {
 	case e.Code == oauth.Conflict:
 		p.say(w, r, http.StatusConflict, noticeBody{"changed.heading", "changed.what", "/connected-apps", "back.label"})
 	case e.Code == oauth.TemporarilyUnavailable:
-		p.log.ErrorContext(r.Context(), "storage", "reason", e.Reason, "request", oauth.RequestID(r.Context()), "error", err)
+		p.log.ErrorContext(r.Context(), "storage", "reason", e.Reason, "error", err)
 		p.say(w, r, http.StatusServiceUnavailable, failedView)
 	case e.Code == oauth.ServerError:
-		p.log.ErrorContext(r.Context(), "page", "reason", e.Reason, "request", oauth.RequestID(r.Context()), "error", err)
+		p.log.ErrorContext(r.Context(), "page", "reason", e.Reason, "error", err)
 		p.say(w, r, http.StatusInternalServerError, failedView)
 	default:
-		p.log.InfoContext(r.Context(), "page refused", "reason", e.Reason, "request", oauth.RequestID(r.Context()))
-		p.pages.render(w, r, http.StatusBadRequest, page{Name: "refused", Frame: framePlain, Body: refusedView{
-			Why: "refused.why_request", Detail: e.Description, Reference: oauth.RequestID(r.Context())}})
+		p.log.InfoContext(r.Context(), "page refused", "reason", e.Reason)
+		p.pages.render(w, r, http.StatusBadRequest, page{Name: "refused", Frame: framePlain, Body: refusedView{Why: "refused.why_request", Detail: e.Description}})
 	}
 }
 

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"time"
 	"unicode"
+
+	"github.com/grantway/grantway/internal/oauth"
 )
 
 const policy = "default-src 'none'; style-src 'self'; img-src 'self'; script-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
@@ -46,6 +48,7 @@ type accountView struct {
 type layout struct {
 	page
 	Lang, Dir, Heading, Logo string
+	Reference                string // the request's id, as the log has it: what somebody tells who asks for help
 	Brand                    Brand
 }
 
@@ -152,11 +155,12 @@ func (r *renderer) funcs(w words) template.FuncMap {
 func (r *renderer) render(w http.ResponseWriter, req *http.Request, status int, p page) {
 	language := r.catalogue.choose(req.Header.Get("Accept-Language"))
 	p.Wrong = status == http.StatusUnprocessableEntity || status == http.StatusTooManyRequests
-	body, err := r.draw(language, p)
+	reference := oauth.RequestID(req.Context())
+	body, err := r.draw(language, reference, p)
 	if err != nil {
 		r.log.ErrorContext(req.Context(), "page failed", "page", p.Name, "error", err)
 		status = http.StatusInternalServerError
-		body, err = r.draw(language, page{Name: "notice", Frame: framePlain, Body: failedView, Title: failedView.Heading})
+		body, err = r.draw(language, reference, page{Name: "notice", Frame: framePlain, Body: failedView, Title: failedView.Heading})
 		if err != nil {
 			body = nil
 		}
@@ -189,7 +193,7 @@ func secure(h http.Header) {
 	h.Set("X-Content-Type-Options", "nosniff")
 }
 
-func (r *renderer) draw(language int, p page) ([]byte, error) {
+func (r *renderer) draw(language int, reference string, p page) ([]byte, error) {
 	t, ok := r.sets[language][p.Name]
 	if !ok {
 		return nil, errors.New("portal: no page " + p.Name)
@@ -209,7 +213,7 @@ func (r *renderer) draw(language int, p page) ([]byte, error) {
 	}
 	var b bytes.Buffer
 	err = t.ExecuteTemplate(&b, "layout", layout{
-		page: p, Lang: w.tag.String(), Dir: w.direction(), Heading: clean(title), Logo: r.assets.path["logo"], Brand: r.brand,
+		page: p, Lang: w.tag.String(), Dir: w.direction(), Heading: clean(title), Logo: r.assets.path["logo"], Reference: reference, Brand: r.brand,
 	})
 	return b.Bytes(), err
 }

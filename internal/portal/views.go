@@ -153,11 +153,10 @@ type expiredView struct {
 
 // refusedView is a request that cannot go on and must not be sent back.
 type refusedView struct {
-	App       string
-	Why       string
-	Compare   *comparison
-	Detail    string // for the developer: what the request got wrong
-	Reference string
+	App     string
+	Why     string
+	Compare *comparison
+	Detail  string // for the developer: what the request got wrong
 }
 
 // noticeBody is a page that says one thing.
