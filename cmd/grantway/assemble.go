@@ -33,15 +33,17 @@ type parts struct {
 
 // node is a server ready to be served: the one place where concrete types meet.
 type node struct {
-	server *oauth.Server
-	people *people.Service
-	front  *front
+	server  *oauth.Server
+	people  *people.Service
+	front   *front
+	metrics *metrics
 }
 
 func assemble(ctx context.Context, p parts) (*node, error) {
+	m := newMetrics()
 	server, err := oauth.New(ctx, oauth.Config{
 		Issuer: p.issuer, PagesURL: p.pagesURL, APIURL: p.apiURL, Audience: p.audience, Platform: p.brand.Name,
-		Catalogue: p.catalogue, Storage: p.store, Ring: p.ring, Log: p.log,
+		Catalogue: p.catalogue, Storage: p.store, Ring: p.ring, Log: p.log, Observe: m.outcome,
 	})
 	if err != nil {
 		return nil, err
@@ -57,9 +59,10 @@ func assemble(ctx context.Context, p parts) (*node, error) {
 	}
 	f := &front{
 		machines: endpoint.New(endpoint.Config{Server: server, Authorize: http.HandlerFunc(pages.Authorize), Log: p.log}),
-		people:   pages, ready: p.store.Ping, proxies: p.proxies, https: issuer.Scheme == "https", log: p.log,
+		people:   pages, ready: p.store.Ping, proxies: p.proxies, https: issuer.Scheme == "https", seen: m.request, log: p.log,
 	}
-	return &node{server, accounts, f}, nil
+	m.watch(p.store, server, accounts)
+	return &node{server, accounts, f, m}, nil
 }
 
 // maxHeader is room for a request line of one megabyte: what is too long is then

@@ -48,10 +48,11 @@ func (c *demoCommand) Run(ctx context.Context, t terminal) (err error) {
 		defer os.RemoveAll(dir)
 		database = filepath.Join(dir, "demo.db")
 	}
-	log := slog.New(slog.NewTextHandler(t.err, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	level := slog.LevelWarn
 	if c.JSON {
-		log = slog.New(slog.NewTextHandler(t.err, nil))
+		level = slog.LevelInfo
 	}
+	log := newLogger(t.err, config.Config{LogFormat: "text", LogLevel: level})
 	store, err := sqlstore.Open(ctx, database)
 	if err != nil {
 		return err

@@ -30,6 +30,7 @@ type front struct {
 	draining atomic.Bool
 	https    bool
 	proxies  []netip.Prefix // whose X-Forwarded-For is believed
+	seen     func(route string, status int, took time.Duration)
 	log      *slog.Logger
 }
 
@@ -48,15 +49,17 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			if p == http.ErrAbortHandler {
 				panic(p)
 			}
-			f.log.Error("panic", "request_id", id, "route", template(r), "panic", said(p), "stack", string(debug.Stack()))
+			f.log.ErrorContext(r.Context(), "panic", "route", template(r), "panic", said(p), "stack", string(debug.Stack()))
 			if rec.status == 0 {
 				http.Error(rec, "The server met an error of its own. Request id: "+id, http.StatusInternalServerError)
 			}
 		}
 		host, _, _ := net.SplitHostPort(r.RemoteAddr)
-		f.log.LogAttrs(r.Context(), slog.LevelInfo, "request", slog.String("request_id", id), slog.String("method", method(r)),
+		took := time.Since(began)
+		f.seen(template(r), rec.status, took)
+		f.log.LogAttrs(r.Context(), slog.LevelInfo, "request", slog.String("method", method(r)),
 			slog.String("route", template(r)), slog.Int("status", rec.status), slog.Int64("bytes", rec.bytes),
-			slog.Int64("us", time.Since(began).Microseconds()), slog.String("remote", host))
+			slog.Int64("us", took.Microseconds()), slog.String("remote", host))
 	}()
 	f.route(rec, r)
 }

@@ -27,8 +27,8 @@ func testFront(t *testing.T, pages http.HandlerFunc) (*front, *bytes.Buffer) {
 	t.Helper()
 	log := &bytes.Buffer{}
 	return &front{
-		machines: pages, people: pages, ready: func(context.Context) error { return nil },
-		log: slog.New(slog.NewJSONHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+		machines: pages, people: pages, ready: func(context.Context) error { return nil }, seen: newMetrics().request,
+		log: slog.New(named{slog.NewJSONHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug})}),
 	}, log
 }
 

@@ -39,6 +39,14 @@ func (c *serveCommand) Run(ctx context.Context, t terminal) (err error) {
 	if err != nil {
 		return err
 	}
+	if cfg.MetricsListen != "" {
+		m, err := net.Listen("tcp", cfg.MetricsListen)
+		if err != nil {
+			return errors.Join(fmt.Errorf("metrics_listen: %w", err), l.Close())
+		}
+		defer n.metrics.serve(m, log).Close()
+		log.Info("metrics", "listen", m.Addr().String())
+	}
 	log.Info("serving", "version", version().Version, "listen", l.Addr().String(), "issuer", cfg.Issuer)
 	fmt.Fprintf(t.out, "Ready: listening on %s for %s\n", l.Addr(), cfg.Issuer)
 	err = n.serve(ctx, l, cfg.ShutdownGrace)

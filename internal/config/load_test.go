@@ -79,6 +79,7 @@ store_word: shop
 log_level: warn
 log_format: text
 shutdown_grace: 1m30s
+metrics_listen: "[::1]:9464"
 trusted_proxies: 10.0.0.7, 192.168.3.1/24 ::1
 `})
 	c, err := Load(filepath.Join(dir, "config.yaml"), []string{"HOME=/root"}, nil)
@@ -104,6 +105,7 @@ trusted_proxies: 10.0.0.7, 192.168.3.1/24 ::1
 		{"LogLevel", c.LogLevel.String(), slog.LevelWarn.String()},
 		{"LogFormat", c.LogFormat, "text"},
 		{"TrustedProxies", fmt.Sprint(c.TrustedProxies), "[10.0.0.7/32 192.168.3.0/24 ::1/128]"},
+		{"MetricsListen", c.MetricsListen, "[::1]:9464"},
 		{"ShutdownGrace", c.ShutdownGrace.String(), (90 * time.Second).String()},
 	} {
 		if x.got != x.want {
@@ -403,6 +405,8 @@ func TestLoad_refuses(t *testing.T) {
 		{"TRUSTED_PROXIES=10.0.0.7,proxy.example", `"proxy.example" is no address and no network`},
 		{"TRUSTED_PROXIES=::ffff:10.0.0.7", "write it as IPv4"},
 		{"TRUSTED_PROXIES=0.0.0.0/0", "0.0.0.0/0 is everybody"},
+		{"METRICS_LISTEN=0.0.0.0:9464", "0.0.0.0 is not loopback"},
+		{"METRICS_LISTEN=9464", "host:port"},
 		{"ISSUER=ftp://id.example.com", "write an https URL instead of ftp"},
 		{"PAGES_URL=/connect", "not a full URL"},
 		{"PAGES_URL=http://127.0.0.1:8080", "the issuer is https"},

@@ -26,6 +26,7 @@ type Config struct {
 	LogFormat      string         // json or text
 	TrustedProxies []netip.Prefix // whose X-Forwarded-For is believed
 	ShutdownGrace  time.Duration  // how long requests may finish after SIGTERM
+	MetricsListen  string         // host:port on loopback for /metrics; empty if there is none
 
 	settings []setting // where each value came from, for Print
 }
@@ -166,6 +167,10 @@ func Options() []Option {
 			Key: "log_format", Kind: Choice, Default: "json", Choices: []string{"json", "text"},
 			Help: "How log lines are written.",
 			set:  func(c *Config, v string) error { c.LogFormat = v; return nil },
+		},
+		{
+			Key: "metrics_listen", Kind: Text, Derived: "no metrics", set: setMetricsListen,
+			Help: "Loopback address and port for /metrics, such as 127.0.0.1:9464.",
 		},
 		{
 			Key: "trusted_proxies", Kind: Text, Derived: "nobody: X-Forwarded-For is ignored", set: setTrustedProxies,

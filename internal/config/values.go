@@ -37,6 +37,19 @@ func setListen(c *Config, v string) error {
 	return nil
 }
 
+func setMetricsListen(c *Config, v string) error {
+	var addressed Config
+	if err := setListen(&addressed, v); err != nil {
+		return err
+	}
+	// Metrics tell how much business the platform does, and nobody signs in to see them.
+	if host, _, _ := net.SplitHostPort(v); !loopback(host) {
+		return fmt.Errorf("%s is not loopback; write 127.0.0.1 and let a proxy of yours guard what leaves this machine", host)
+	}
+	c.MetricsListen = v
+	return nil
+}
+
 func setIssuer(c *Config, v string) error {
 	if err := checkBase(v); err != nil {
 		return err

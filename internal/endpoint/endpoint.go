@@ -160,7 +160,7 @@ func (h *handler) logRefusal(r *http.Request, e *oauth.Error) {
 		level = slog.LevelError
 	}
 	h.log.LogAttrs(r.Context(), level, "refused", slog.String("reason", string(e.Reason)), slog.String("code", string(e.Code)),
-		slog.String("param", e.Param), slog.Any("cause", e.Cause), slog.String("request_id", oauth.RequestID(r.Context())))
+		slog.String("param", e.Param), slog.Any("cause", e.Cause))
 }
 
 // sameOrigin reports whether a browser page of this origin belongs to one of the

@@ -36,6 +36,15 @@ func (c *clientCache) fresh() bool {
 	return sent != 0 && time.Since(start)-time.Duration(sent) < staleAfter
 }
 
+// FeedLag says how long ago the feed's sequence was last read, counted from before
+// the question was sent. It grows while the database does not answer.
+func (s *Server) FeedLag() time.Duration {
+	return time.Since(start) - time.Duration(s.cache.read.Load())
+}
+
+// FeedSeq is the feed's sequence that this node has followed to.
+func (s *Server) FeedSeq() int64 { return s.cache.seq.Load() }
+
 // Client reads an app that is not deleted. The value is shared: do not change it.
 func (s *Server) Client(ctx context.Context, id string) (*Client, error) {
 	return cached(ctx, &s.cache, s.cache.clients, id, s.storage.Client)

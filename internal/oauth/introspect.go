@@ -15,6 +15,19 @@ type Introspection struct {
 // unknown, expired, revoked or not meant for this API: the caller cannot tell
 // which (RFC 7662, 2.2). An error means that the server cannot know.
 func (s *Server) Introspect(ctx context.Context, api *API, token string) (*Introspection, error) {
+	answer, err := s.introspect(ctx, api, token)
+	o := Outcome{Grant: "introspection"}
+	switch {
+	case err != nil:
+		o.Reason = AsError(err).Reason
+	case answer == nil:
+		o.Reason = inactive
+	}
+	s.observe(o)
+	return answer, err
+}
+
+func (s *Server) introspect(ctx context.Context, api *API, token string) (*Introspection, error) {
 	v, ok := s.verifyOwn(token)
 	if !ok || v.Audience != api.URI || v.Expires != 0 && v.Expires <= s.now().Unix() {
 		return nil, nil

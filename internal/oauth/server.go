@@ -25,6 +25,7 @@ type Config struct {
 	Storage   Storage
 	Ring      *KeyRing
 	Log       *slog.Logger
+	Observe   func(Outcome)    // nil: nobody counts
 	Now       func() time.Time // nil: the wall clock
 	Rand      io.Reader        // nil: crypto/rand
 }
@@ -37,6 +38,7 @@ type Server struct {
 	storage               Storage
 	ring                  *KeyRing
 	log                   *slog.Logger
+	observe               func(Outcome)
 	now                   func() time.Time
 	rand                  io.Reader
 
@@ -66,6 +68,9 @@ func New(ctx context.Context, c Config) (*Server, error) {
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
+	}
+	if s.observe = c.Observe; s.observe == nil {
+		s.observe = func(Outcome) {}
 	}
 	if s.now == nil {
 		s.now = time.Now

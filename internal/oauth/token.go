@@ -48,9 +48,34 @@ type TokenResponse struct {
 	GrantID      string
 }
 
-// Token answers a token request. The client is authenticated here, once, before
-// the switch on the grant type, so that no grant can forget it.
+// Outcome is how one request ended, for counting. Neither field holds anything
+// that a client could choose.
+type Outcome struct {
+	Grant  GrantType // "other" for one that there is not; "introspection"
+	Reason Reason    // of the refusal; "" if there was none
+}
+
+// inactive is the Outcome of a question about a token that does not count. It is no
+// refusal, so it has no row in the table of reasons.
+const inactive Reason = "inactive"
+
+// Token answers a token request.
 func (s *Server) Token(ctx context.Context, r TokenRequest) (*TokenResponse, error) {
+	resp, err := s.token(ctx, r)
+	o := Outcome{Grant: r.GrantType}
+	if o.Grant != GrantAuthorizationCode && o.Grant != GrantRefreshToken {
+		o.Grant = "other"
+	}
+	if err != nil {
+		o.Reason = AsError(err).Reason
+	}
+	s.observe(o)
+	return resp, err
+}
+
+// token authenticates the client, once, before the switch on the grant type, so
+// that no grant can forget it.
+func (s *Server) token(ctx context.Context, r TokenRequest) (*TokenResponse, error) {
 	c, err := s.authenticate(ctx, r.Auth, r.Serves)
 	if err != nil {
 		return nil, err

@@ -129,6 +129,9 @@ func (h *hasher) enter() (leave func(), err error) {
 	return func() { h.queue.Add(-1) }, nil
 }
 
+// Hashing says how many password hashes are being made or waited for now.
+func (s *Service) Hashing() int64 { return s.hashes.queue.Load() }
+
 func (h *hasher) run(password string, salt []byte, p params, length int) []byte {
 	h.slots <- struct{}{}
 	defer func() { <-h.slots }()

@@ -27,6 +27,7 @@ type engine interface {
 	tables(ctx context.Context) (int, error)
 	// migrator returns goose on this engine, and how to release what it needs.
 	migrator(migrations fs.FS) (*goose.Provider, func() error, error)
+	stats() Stats
 	close() error
 }
 

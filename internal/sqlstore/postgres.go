@@ -23,6 +23,7 @@ import (
 // postgres sends each event as one batch: one round trip and one implicit
 // transaction. The server groups the flushes itself.
 type postgres struct {
+	counters
 	pool *pgxpool.Pool
 }
 
@@ -47,7 +48,7 @@ func openPostgres(ctx context.Context, dsn string) (*postgres, error) {
 		pool.Close()
 		return nil, fmt.Errorf("reaching the database: %w", err)
 	}
-	return &postgres{pool}, nil
+	return &postgres{pool: pool}, nil
 }
 
 func (p *postgres) lock(sql string, args ...any) []statement {
@@ -57,12 +58,24 @@ func (p *postgres) lock(sql string, args ...any) []statement {
 // write retries what the server gave up for the sake of another transaction
 // (serialization failure, deadlock): nothing of it was kept.
 func (p *postgres) write(ctx context.Context, event []statement) error {
+	err := p.send(ctx, event)
+	if err != nil {
+		p.failed.Add(1)
+		return err
+	}
+	p.committed(1)
+	return nil
+}
+
+func (p *postgres) send(ctx context.Context, event []statement) error {
 	// A caller that goes away does not stop an event half way: its outcome would
 	// then be unknown.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), writeLimit)
 	defer cancel()
 	for try := 0; ; try++ {
+		p.waiting.Add(1)
 		conn, err := p.pool.Acquire(ctx)
+		p.waiting.Add(-1)
 		if err != nil { // nobody there, or none free: nothing was sent
 			return unavailable(err)
 		}
@@ -79,6 +92,7 @@ func (p *postgres) write(ctx context.Context, event []statement) error {
 		case !refused, state.Code != "40001" && state.Code != "40P01", try == retriesMax:
 			return unavailable(err)
 		}
+		p.retries.Add(1)
 		select {
 		case <-time.After(time.Duration(rand.Int64N(int64(time.Millisecond) << min(try, 6)))):
 		case <-ctx.Done():

@@ -18,6 +18,7 @@ import (
 // sqlite has one writer goroutine. It runs all waiting events in one transaction,
 // a savepoint each, and syncs once for all of them: group commit.
 type sqlite struct {
+	counters
 	path    string
 	writer  *sql.DB // one connection
 	readers *sql.DB
@@ -78,13 +79,15 @@ func openSQLite(ctx context.Context, path string) (*sqlite, error) {
 	readers.SetMaxIdleConns(readerConns)
 	s := &sqlite{path: abs, writer: writer, readers: readers, queue: make(chan *job, 4*groupMax), done: make(chan struct{})}
 	s.conn = conn
-	go s.run(&writeConn{conn: conn, stmts: map[string]*sql.Stmt{}})
+	go s.run(&writeConn{conn: conn, stmts: map[string]*sql.Stmt{}, counters: &s.counters})
 	return s, nil
 }
 
 func (s *sqlite) lock(string, ...any) []statement { return nil }
 
 func (s *sqlite) write(ctx context.Context, event []statement) error {
+	s.waiting.Add(1)
+	defer s.waiting.Add(-1)
 	j := &job{event, make(chan error, 1)}
 	s.closing.RLock()
 	if s.closed {
@@ -129,6 +132,7 @@ func (s *sqlite) run(c *writeConn) {
 }
 
 type writeConn struct {
+	*counters
 	conn  *sql.Conn
 	stmts map[string]*sql.Stmt
 }
@@ -144,6 +148,14 @@ func (c *writeConn) commit(group []*job) {
 		}
 		return
 	}
+	durable := 0
+	for i := range group {
+		if err == nil && errs[i] == nil {
+			durable++
+		}
+	}
+	c.committed(durable)
+	c.failed.Add(uint64(len(group) - durable))
 	for i, j := range group {
 		switch {
 		case err != nil:

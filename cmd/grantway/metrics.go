@@ -1,0 +1,100 @@
+package main
+
+import (
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/grantway/grantway/internal/oauth"
+	"github.com/grantway/grantway/internal/people"
+	"github.com/grantway/grantway/internal/sqlstore"
+)
+
+// metrics counts what a node does. No label holds anything that a client can
+// choose: routes are templates, grants and reasons come from our own tables.
+type metrics struct {
+	registry *prometheus.Registry
+	requests *prometheus.HistogramVec
+	outcomes *prometheus.CounterVec
+}
+
+func newMetrics() *metrics {
+	m := &metrics{
+		registry: prometheus.NewRegistry(),
+		requests: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "grantway_request_seconds", Help: "How long requests took, by the template of their route and the class of their status.",
+			Buckets: []float64{.0005, .001, .002, .005, .01, .02, .05, .1, .25, .5, 1, 2.5, 10},
+		}, []string{"route", "status"}),
+		outcomes: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "grantway_outcomes_total", Help: "Token requests and introspections, by grant type and by the reason of the refusal; ok if there was none.",
+		}, []string{"grant", "reason"}),
+	}
+	build := prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "grantway_build_info", Help: "1, labelled with the version.", ConstLabels: prometheus.Labels{"version": version().Version}})
+	build.Set(1)
+	m.registry.MustRegister(m.requests, m.outcomes, build, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return m
+}
+
+// classes of status, so that a label is no allocation.
+var classes = [...]string{"none", "1xx", "2xx", "3xx", "4xx", "5xx"}
+
+func (m *metrics) request(route string, status int, took time.Duration) {
+	m.requests.WithLabelValues(route, classes[min(status/100, len(classes)-1)]).Observe(took.Seconds())
+}
+
+func (m *metrics) outcome(o oauth.Outcome) {
+	reason := string(o.Reason)
+	if reason == "" {
+		reason = "ok"
+	}
+	m.outcomes.WithLabelValues(string(o.Grant), reason).Inc()
+}
+
+// watch adds what is read from the parts when somebody asks.
+func (m *metrics) watch(store *sqlstore.Store, server *oauth.Server, accounts *people.Service) {
+	gauge := func(name, help string, value func() float64) {
+		m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value))
+	}
+	counter := func(name, help string, value func() uint64) {
+		m.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help}, func() float64 { return float64(value()) }))
+	}
+	counter("grantway_events_failed_total", "Storage events that came to nothing, or whose outcome is unknown.", func() uint64 { return store.Stats().Failed })
+	counter("grantway_events_retried_total", "Storage events sent again after a serialization failure or a deadlock.", func() uint64 { return store.Stats().Retries })
+	gauge("grantway_events_waiting", "Storage events that wait for the writer, or for a connection.", func() float64 { return float64(store.Stats().Waiting) })
+	gauge("grantway_password_hashes", "Password hashes being made or waited for.", func() float64 { return float64(accounts.Hashing()) })
+	gauge("grantway_feed_lag_seconds", "How long ago this node last read the feed's sequence.", func() float64 { return server.FeedLag().Seconds() })
+	gauge("grantway_feed_seq", "The feed's sequence that this node has followed to.", func() float64 { return float64(server.FeedSeq()) })
+	m.registry.MustRegister(groups{store})
+}
+
+// groups collects the sizes of commits as a histogram.
+type groups struct{ store *sqlstore.Store }
+
+var groupSize = prometheus.NewDesc("grantway_commit_events", "How many storage events one commit made durable.", nil, nil)
+
+func (groups) Describe(c chan<- *prometheus.Desc) { c <- groupSize }
+
+func (g groups) Collect(c chan<- prometheus.Metric) {
+	s := g.store.Stats()
+	buckets, sum := map[float64]uint64{}, uint64(0)
+	for i, bound := range sqlstore.GroupSizes {
+		sum += s.Groups[i]
+		buckets[float64(bound)] = sum
+	}
+	c <- prometheus.MustNewConstHistogram(groupSize, sum, float64(s.Events), buckets)
+}
+
+// serve answers /metrics on l until the server that it returns is closed.
+func (m *metrics) serve(l net.Listener, log *slog.Logger) *http.Server {
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{}))
+	s := httpServer(mux, log)
+	go s.Serve(l)
+	return s
+}
