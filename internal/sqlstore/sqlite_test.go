@@ -41,7 +41,7 @@ func TestSQLite_AFaultyEventLeavesItsNeighboursAlone(t *testing.T) {
 		}
 		group = append(group, &job{ev, make(chan error, 1)})
 	}
-	c := &writeConn{conn: e.conn, stmts: map[string]*sql.Stmt{}}
+	c := &writeConn{conn: e.conn, stmts: map[string]*sql.Stmt{}, counters: &counters{}}
 	c.commit(group)
 	for i, j := range group {
 		if err := <-j.err; (err != nil) != (i == 25) {
