@@ -28,6 +28,8 @@ type engine interface {
 	// migrator returns goose on this engine, and how to release what it needs.
 	migrator(migrations fs.FS) (*goose.Provider, func() error, error)
 	stats() Stats
+	// session is a connection on which whole tables are copied.
+	session(ctx context.Context) (session, error)
 	close() error
 }
 
