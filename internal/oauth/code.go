@@ -213,13 +213,13 @@ func (s *Server) guest(ctx context.Context, c *Client, red *Redemption) (*Standi
 	if err != nil {
 		return nil, err
 	}
-	seq, epoch, err := s.storage.Head(ctx)
+	seq, _, err := s.storage.Head(ctx)
 	if err != nil {
 		return nil, err
 	}
 	_, account := s.catalogue.split(c.ScopeSet())
 	red.Guest = &Grant{ID: grantID, UserID: userID, ClientID: c.ID, Account: account, Status: Live, Rev: 1, Created: red.Now}
-	return &Standing{Grant: *red.Guest, UserKind: Guest, UserStatus: Active, ClientStatus: Active, Seq: seq, Epoch: epoch}, nil
+	return &Standing{Grant: *red.Guest, UserKind: Guest, UserStatus: Active, ClientStatus: Active, Seq: seq}, nil
 }
 
 // DirectRequest is an authorization request of a direct client: the app itself

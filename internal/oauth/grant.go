@@ -180,7 +180,6 @@ type Standing struct {
 	UserStatus   Status
 	ClientStatus Status
 	Seq          int64 // the feed's sequence as it was when this was read
-	Epoch        int64
 }
 
 // usable says why no key of this grant may be issued or accepted, or nil.

@@ -103,8 +103,9 @@ type FamilyStorage interface {
 	RevokeFamily(ctx context.Context, family string, e Event) (won bool, err error)
 	// AllotIndices moves the high-water mark of the current status list of an API and
 	// kind ("key", "family") by n and returns the first index, as
-	// list × 2^20 + index. No index is ever handed out twice; a list that has no room
-	// for n is left as it is and a new one begun.
+	// (epoch × 2^ListBits + list) × 2^IndexBits + place. No index is ever handed out
+	// twice; a list that has no room for n, or is of an older epoch, is left as it is
+	// and a new one begun.
 	AllotIndices(ctx context.Context, api, kind string, n int64) (first int64, err error)
 	// TouchUsed notes when grants and client secrets were last used. It is called in
 	// batches, apart from any request.

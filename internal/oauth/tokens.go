@@ -47,14 +47,21 @@ type StatusRef struct {
 	URI   string `json:"uri"`
 }
 
-const listBits = 20 // 2^20 indices in one status list
+// An index of the database is epoch, list and place in one number. A family keeps
+// the list that it was born with; the epoch is part of the list's name, and a
+// restored database begins a new one, so what it hands out was never handed out
+// before.
+const (
+	IndexBits = 20 // 2^20 places in one status list
+	ListBits  = 11 // 2^11 lists in one epoch
+)
 
-// statusOf renders a family's index. The list's URI carries the epoch, so that a
-// restored database hands out other ones.
-func (s *Server) statusOf(index, epoch int64) StatusClaim {
+// statusOf renders a family's index.
+func (s *Server) statusOf(index int64) StatusClaim {
+	list := index >> IndexBits
 	return StatusClaim{StatusRef{
-		Index: index & (1<<listBits - 1),
-		URI:   s.issuer + "/status/" + strconv.FormatInt(epoch, 10) + "-" + strconv.FormatInt(index>>listBits, 10),
+		Index: index & (1<<IndexBits - 1),
+		URI:   s.issuer + "/status/" + strconv.FormatInt(list>>ListBits, 10) + "-" + strconv.FormatInt(list&(1<<ListBits-1), 10),
 	}}
 }
 
@@ -69,7 +76,7 @@ func (s *Server) mint(p Profile, f *Family, st *Standing, rights Rights, narrowe
 	c := Claims{
 		Issuer: s.issuer, Audience: s.api.URI, Subject: f.UserID, ClientID: f.ClientID, IssuedAt: at(now),
 		ID:    f.ID + "." + base64.RawURLEncoding.EncodeToString(jti[:]),
-		Scope: rights.Flat().String(), GrantID: f.GrantID, ISeq: st.Seq, Status: s.statusOf(f.StatusIndex, st.Epoch),
+		Scope: rights.Flat().String(), GrantID: f.GrantID, ISeq: st.Seq, Status: s.statusOf(f.StatusIndex),
 		Narrowed: narrowed.String(),
 	}
 	if rights.printable(&st.Grant) {

@@ -91,21 +91,26 @@ func (s *Store) RevokeFamily(ctx context.Context, family string, e oauth.Event) 
 	return s.won(ctx, &n, lock, one(guard), note(e, true, opOf("families", family, e.ID)))
 }
 
-// listSize is the number of indices in one status list.
-const listSize = 1 << 20
+const (
+	listSize = 1 << oauth.IndexBits // places in one status list
+	listsMax = 1 << oauth.ListBits  // lists in one epoch
+)
 
 // AllotIndices implements oauth.FamilyStorage. The lease row serialises nodes, so
-// that the number of a new list is free.
+// that the number of a new list is free. Lists are numbered from epoch × listsMax
+// on: those of an older epoch have smaller numbers and are never gone on with.
 func (s *Store) AllotIndices(ctx context.Context, api, kind string, n int64) (int64, error) {
 	var number, next int64
 	number = -1
 	ev := []statement{
 		do("UPDATE leases SET until = until WHERE name = 'status_lists'"),
 		do(`INSERT INTO status_lists (number, api, kind, next, op)
-			SELECT (SELECT COALESCE(MAX(number), -1) + 1 FROM status_lists), CAST($1 AS TEXT), CAST($2 AS TEXT), 0, ''
-			WHERE NOT EXISTS (SELECT 1 FROM status_lists WHERE api = $1 AND kind = $2 AND next + $3 <= $4)`, api, kind, n, listSize),
-		{sql: `UPDATE status_lists SET next = next + $3 WHERE number = (SELECT MIN(number) FROM status_lists WHERE api = $1 AND kind = $2 AND next + $3 <= $4)
-			RETURNING number, next`, args: []any{api, kind, n, listSize}, scan: []any{&number, &next}},
+			SELECT h.epoch * $5 + (SELECT COUNT(*) FROM status_lists WHERE number >= h.epoch * $5), CAST($1 AS TEXT), CAST($2 AS TEXT), 0, '' FROM heads h
+			WHERE h.name = 'feed' AND (SELECT COUNT(*) FROM status_lists WHERE number >= h.epoch * $5) < $5
+				AND NOT EXISTS (SELECT 1 FROM status_lists WHERE number >= h.epoch * $5 AND api = $1 AND kind = $2 AND next + $3 <= $4)`, api, kind, n, listSize, listsMax),
+		{sql: `UPDATE status_lists SET next = next + $3 WHERE number = (SELECT MIN(l.number) FROM status_lists l JOIN heads h ON h.name = 'feed'
+				WHERE l.number >= h.epoch * $5 AND l.api = $1 AND l.kind = $2 AND l.next + $3 <= $4)
+			RETURNING number, next`, args: []any{api, kind, n, listSize, listsMax}, scan: []any{&number, &next}},
 	}
 	if err := s.engine.write(ctx, ev); err != nil {
 		return 0, err

@@ -16,7 +16,7 @@ import (
 // COALESCE.
 const standingColumns = `COALESCE(g.id, ''), COALESCE(g.user_id, ''), COALESCE(g.client_id, ''), COALESCE(g.is_default, FALSE),
 	COALESCE(g.scopes, ''), COALESCE(g.account_scopes, ''), COALESCE(g.all_stores, FALSE), COALESCE(g.status, ''), COALESCE(g.rev, 0),
-	COALESCE(g.created, 0), COALESCE(g.last_used, 0), COALESCE(u.kind, ''), COALESCE(u.status, ''), COALESCE(c.status, ''), h.seq, h.epoch,
+	COALESCE(g.created, 0), COALESCE(g.last_used, 0), COALESCE(u.kind, ''), COALESCE(u.status, ''), COALESCE(c.status, ''), h.seq,
 	COALESCE(gs.store_id, ''), gs.scopes, m.scopes, COALESCE(m.may_delegate, FALSE), COALESCE(m.is_owner, FALSE),
 	COALESCE(st.name, ''), COALESCE(st.domain, ''), COALESCE(st.status, '')`
 
@@ -43,7 +43,7 @@ func (r *standingReader) scan(scan func(...any) error, root ...any) error {
 	var delegate, owner bool
 	err := scan(append(root, &g.ID, &g.UserID, &g.ClientID, &g.Default, &grantScopes, &accountScopes, &g.AllStores,
 		(*string)(&g.Status), &g.Rev, &r.created, &r.used, (*string)(&r.st.UserKind), (*string)(&r.st.UserStatus), (*string)(&r.st.ClientStatus),
-		&r.st.Seq, &r.st.Epoch, &storeID, &own, &member, &delegate, &owner, &name, &domain, &status)...)
+		&r.st.Seq, &storeID, &own, &member, &delegate, &owner, &name, &domain, &status)...)
 	if err != nil {
 		return unavailable(err)
 	}

@@ -1,14 +1,19 @@
 package storagetest
 
 import (
+	"errors"
 	"sync"
 	"time"
 
 	"github.com/grantway/grantway/internal/oauth"
 )
 
-// listSize is how many indices a status list holds (contract of AllotIndices).
-const listSize = 1 << 20
+// How many indices a status list holds, and how many lists an epoch (contract of
+// AllotIndices).
+const (
+	listSize = 1 << oauth.IndexBits
+	listsMax = 1 << oauth.ListBits
+)
 
 func families(w *world) {
 	w.test("RevokeFamily ends one family, once", func(w *world) {
@@ -71,6 +76,43 @@ func families(w *world) {
 		take(listSize) // a whole list
 		take(1)
 		take(1)
+	})
+	w.test("a new epoch begins lists of its own, and never goes on with an older one", func(w *world) {
+		_, epoch, err := w.s.Head(w.ctx)
+		w.ok(err)
+		allot := func(kind string) int64 {
+			w.t.Helper()
+			first, err := w.s.AllotIndices(w.ctx, "restored", kind, 16)
+			w.ok(err)
+			return first
+		}
+		set := func(to int64) {
+			w.t.Helper()
+			_, err := w.db.ExecContext(w.ctx, "UPDATE heads SET epoch = $1 WHERE name = 'feed'", to)
+			w.ok(err)
+		}
+		old := allot("key")
+		set(epoch + 1784000000)
+		defer func() { // for the tests that follow: epochs only rise
+			_, err := w.db.ExecContext(w.ctx, "DELETE FROM status_lists WHERE number >= $1", (epoch+1)*listsMax)
+			w.ok(err)
+			set(epoch)
+		}()
+		w.same("old epoch", old/listSize/listsMax, epoch)
+		for range 2 { // also the second time, when the new epoch has a list with room
+			w.same("new epoch", allot("key")/listSize/listsMax, epoch+1784000000)
+		}
+		w.same("the new epoch's lists", []int64{allot("key") / listSize % listsMax, allot("family") / listSize % listsMax}, []int64{0, 1})
+		// An epoch that is full refuses; it never runs into the next.
+		_, err = w.db.ExecContext(w.ctx, "UPDATE status_lists SET next = $1 WHERE api = 'restored'", listSize)
+		w.ok(err)
+		for n := range listsMax - 2 {
+			_, err = w.db.ExecContext(w.ctx, "INSERT INTO status_lists (number, api, kind, next, op) VALUES ($1, 'x', 'key', $2, '')", (epoch+1784000000)*listsMax+int64(n)+2, listSize)
+			w.ok(err)
+		}
+		if first, err := w.s.AllotIndices(w.ctx, "restored", "key", 16); !errors.Is(err, oauth.ErrUnavailable) {
+			w.t.Errorf("a full epoch gave index %d, error %v", first, err)
+		}
 	})
 	w.test("no index is handed out twice to 64 at once", func(w *world) {
 		const block, each = 4097, 24 // 64 × 24 × 4,097 fill six lists

@@ -19,9 +19,9 @@ func decisions(w *world) {
 		d.Code.Narrowing = oauth.Scopes("orders.read")
 		w.wins(issue, oauth.EventGrantMade, w.record(d))
 
-		seq, epoch, err := w.s.Head(w.ctx)
+		seq, _, err := w.s.Head(w.ctx)
 		w.ok(err)
-		want := &oauth.Standing{Grant: d.Grant, UserKind: oauth.Person, UserStatus: oauth.Active, ClientStatus: oauth.Active, Seq: seq, Epoch: epoch, Members: []oauth.Membership{
+		want := &oauth.Standing{Grant: d.Grant, UserKind: oauth.Person, UserStatus: oauth.Active, ClientStatus: oauth.Active, Seq: seq, Members: []oauth.Membership{
 			{UserID: user, StoreID: a, StoreName: "a", StoreStatus: oauth.Active, Owner: true, MayDelegate: true},
 			{UserID: user, StoreID: b, StoreName: "b", StoreStatus: oauth.Active, Owner: true, MayDelegate: true},
 		}}
