@@ -67,6 +67,7 @@ var rules = map[string]struct{ ours, others, banned []string }{
 	"internal/demo":        {ours: []string{"internal/oauth", "internal/people", "resource"}},
 	"internal/storagetest": {ours: []string{"internal/oauth", "internal/people"}, others: []string{"*"}},
 	"internal/conformance": {others: []string{"*"}},
+	"internal/chaos":       {others: []string{"github.com/jackc/pgx/v5", "modernc.org/sqlite"}},
 }
 
 func TestHouse_ImportsGoOneWay(t *testing.T) {

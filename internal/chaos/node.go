@@ -1,0 +1,164 @@
+package chaos
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+)
+
+// node is one "grantway serve" under a supervisor that starts it again whenever it
+// ends, as systemd would.
+type node struct {
+	site    *site
+	number  int
+	address string
+	wire    *http.Transport // to this node, whatever host a URL names
+
+	mu      sync.Mutex
+	process *os.Process
+	started int
+	ended   chan struct{} // closed when the running process is gone
+	done    chan struct{} // closed when the supervisor is
+}
+
+const restartAfter = 100 * time.Millisecond // RestartSec of systemd
+
+func newNode(s *site, number int) (*node, error) {
+	address, err := freeAddress()
+	if err != nil {
+		return nil, err
+	}
+	var dialer net.Dialer
+	n := &node{site: s, number: number, address: address, done: make(chan struct{})}
+	n.wire = &http.Transport{MaxIdleConnsPerHost: 64, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return dialer.DialContext(ctx, "tcp", address)
+	}}
+	return n, nil
+}
+
+func freeAddress() (string, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	defer l.Close()
+	return l.Addr().String(), nil
+}
+
+func (n *node) log() string { return filepath.Join(n.site.dir, fmt.Sprintf("serve-%d.log", n.number)) }
+
+// supervise runs the server until ctx ends; then it is killed.
+func (n *node) supervise(ctx context.Context) {
+	defer close(n.done)
+	for ctx.Err() == nil {
+		if err := n.once(ctx); err != nil {
+			n.site.ledger.violation("node %d cannot be started: %v", n.number, err)
+			return
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(restartAfter):
+		}
+	}
+}
+
+func (n *node) once(ctx context.Context) error {
+	log, err := os.OpenFile(n.log(), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	cmd := exec.CommandContext(ctx, n.site.binary, "serve", "--config", "config.yaml", "--listen", n.address)
+	cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = n.site.dir, n.site.environ(), log, log
+	ended := make(chan struct{})
+	n.mu.Lock()
+	if err := cmd.Start(); err != nil {
+		n.mu.Unlock()
+		return err
+	}
+	n.process, n.ended = cmd.Process, ended
+	n.started++
+	n.mu.Unlock()
+	cmd.Wait() // how it ended is in its log
+	n.wire.CloseIdleConnections()
+	close(ended)
+	return nil
+}
+
+// kill ends the running process as a crash would, and waits until it is gone.
+func (n *node) kill() error {
+	n.mu.Lock()
+	process, ended := n.process, n.ended
+	n.mu.Unlock()
+	if err := process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return err
+	}
+	<-ended
+	return nil
+}
+
+// ready reports whether the node says that it is ready, and gives a code when it is
+// asked for one: that is one write.
+func (n *node) ready(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	return n.get(ctx, "/readyz") == http.StatusOK && n.get(ctx, n.site.guestPath()) == http.StatusOK
+}
+
+func (n *node) get(ctx context.Context, path string) int {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, n.site.issuer+path, nil)
+	if err != nil {
+		return 0
+	}
+	resp, err := n.wire.RoundTrip(req)
+	if err != nil {
+		return 0
+	}
+	defer resp.Body.Close()
+	if _, err := io.Copy(io.Discard, resp.Body); err != nil {
+		return 0
+	}
+	return resp.StatusCode
+}
+
+// complaints are the lines of the log that no fault excuses.
+func (n *node) complaints() ([]string, error) {
+	log, err := os.ReadFile(n.log())
+	if err != nil {
+		return nil, err
+	}
+	var found []string
+	for line := range strings.SplitSeq(string(log), "\n") {
+		if strings.Contains(line, `"msg":"panic"`) || strings.Contains(line, "DATA RACE") || strings.HasPrefix(line, "fatal error:") || strings.HasPrefix(line, "panic:") {
+			found = append(found, line)
+		}
+	}
+	return found, nil
+}
+
+// until asks every few milliseconds until it is so, or the time is over.
+func until(ctx context.Context, limit time.Duration, so func() bool) error {
+	end := time.Now().Add(limit)
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for !so() {
+		if time.Now().After(end) {
+			return fmt.Errorf("not within %v", limit)
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+	}
+	return nil
+}

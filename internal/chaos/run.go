@@ -1,0 +1,140 @@
+package chaos
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"time"
+)
+
+// Fault is one way to break an installation, on one engine.
+type Fault struct {
+	Name, Engine string
+	// Within is how soon everything must be ready again after the fault's end.
+	Within time.Duration
+	nodes  int
+	// lay makes what the installation stands on. dir is removed after the round.
+	lay func(ctx context.Context, dir string) (ground, error)
+}
+
+// ground is a database, and a way to break what lies under or around it.
+type ground interface {
+	// database is what the configuration names.
+	database() string
+	// strike breaks something under load and mends it. It returns when that was.
+	strike(ctx context.Context, s *site, rng *rand.Rand) (mended time.Time, err error)
+	close() error
+}
+
+// Result is what a round showed.
+type Result struct {
+	Fault      string        `json:"fault"`
+	Engine     string        `json:"engine"`
+	Seed       uint64        `json:"seed"`
+	Requests   int           `json:"requests"`
+	Done       int           `json:"done"`       // acknowledged
+	Refused    int           `json:"refused"`    // cleanly, 503s included
+	Unknown    int           `json:"unknown"`    // the answer was lost
+	Gap        time.Duration `json:"gap"`        // the longest time without any answer but 503
+	Ready      time.Duration `json:"ready"`      // from the fault's end until every node was ready and wrote
+	Violations []string      `json:"violations"` // broken promises
+}
+
+// load is everybody who uses an installation in a round.
+type load struct {
+	site    *site
+	workers []*worker
+	keeper  *keeper
+}
+
+const (
+	strangers = 3
+	before    = 1500 * time.Millisecond // of load, until something breaks
+	after     = 1500 * time.Millisecond // of load, once all is ready again
+)
+
+// Run plays one round in dir, which must be empty. An error means that the round
+// could not be played; what the server did wrong is in the result.
+func (f Fault) Run(ctx context.Context, binary, dir string, seed uint64) (r Result, err error) {
+	r = Result{Fault: f.Name, Engine: f.Engine, Seed: seed}
+	g, err := f.lay(ctx, dir)
+	if err != nil {
+		return r, fmt.Errorf("preparing: %w", err)
+	}
+	defer func() { err = errors.Join(err, g.close()) }()
+	s, err := newSite(ctx, binary, dir, g.database(), max(1, f.nodes))
+	if err != nil {
+		return r, fmt.Errorf("setting up: %w", err)
+	}
+	defer func() { err = errors.Join(err, s.close()) }()
+	rng := rand.New(rand.NewPCG(seed, 2))
+	l := newLoad(s, rng)
+	settle := l.start(ctx)
+	wait(ctx, before)
+	mended, err := g.strike(ctx, s, rng)
+	if err != nil {
+		settle()
+		return r, fmt.Errorf("striking: %w", err)
+	}
+	for _, n := range s.nodes {
+		if err := until(ctx, time.Minute, func() bool { return n.ready(ctx) }); err != nil {
+			s.ledger.violation("node %d is not ready: %v", n.number, err)
+		}
+	}
+	r.Ready = time.Since(mended)
+	if r.Ready > f.Within {
+		s.ledger.violation("ready %v after the fault's end, not within %v", r.Ready.Round(time.Millisecond), f.Within)
+	}
+	wait(ctx, after)
+	settle()
+	if err := l.check(ctx); err != nil {
+		return r, fmt.Errorf("checking: %w", err)
+	}
+	count := s.ledger.count
+	r.Done, r.Refused, r.Unknown = count[acknowledged], count[refused]+count[unavailable], count[unknown]
+	r.Requests = r.Done + r.Refused + r.Unknown + count[failed]
+	r.Gap, r.Violations = s.ledger.gap, s.ledger.violations
+	return r, nil
+}
+
+func newLoad(s *site, rng *rand.Rand) *load {
+	l := &load{site: s}
+	for i := range s.people {
+		l.workers = append(l.workers, newWorker(s, s.people[i].id, rng.Uint64(), &s.people[i]))
+	}
+	for i := range strangers {
+		l.workers = append(l.workers, newWorker(s, fmt.Sprintf("stranger-%d", i), rng.Uint64(), nil))
+	}
+	l.keeper = &keeper{client: client{site: s, name: "keeper", rng: rand.New(rand.NewPCG(rng.Uint64(), 0))}, app: &s.secretive,
+		secrets: []*secret{{text: s.secretive.secret}}}
+	return l
+}
+
+// start lets everybody act until the returned function is called, which waits for
+// the answers to what they asked last.
+func (l *load) start(ctx context.Context) (settle func()) {
+	stop := make(chan struct{})
+	var group sync.WaitGroup
+	for _, w := range l.workers {
+		group.Go(func() { w.run(ctx, stop) })
+	}
+	group.Go(func() { l.keeper.run(ctx, stop) })
+	return func() {
+		close(stop)
+		group.Wait()
+	}
+}
+
+func wait(ctx context.Context, d time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
+	}
+}
+
+// between returns a duration from low to high.
+func between(rng *rand.Rand, low, high time.Duration) time.Duration {
+	return low + time.Duration(rng.Int64N(int64(high-low)+1))
+}
