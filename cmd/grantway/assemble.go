@@ -28,7 +28,8 @@ type parts struct {
 	log                                *slog.Logger
 	proxies                            []netip.Prefix // whose X-Forwarded-For is believed
 	unlimited                          bool           // no limit on sign-ins: the demo
-	callURL                            string         // where the platform's API is reached, for samples; "" means at its audience
+	limits                             endpoint.Limits
+	callURL                            string // where the platform's API is reached, for samples; "" means at its audience
 }
 
 // node is a server ready to be served: the one place where concrete types meet.
@@ -58,7 +59,7 @@ func assemble(ctx context.Context, p parts) (*node, error) {
 		return nil, err
 	}
 	f := &front{
-		machines: endpoint.New(endpoint.Config{Server: server, Authorize: http.HandlerFunc(pages.Authorize), Log: p.log}),
+		machines: endpoint.New(endpoint.Config{Server: server, Authorize: http.HandlerFunc(pages.Authorize), Limits: p.limits, Log: p.log}),
 		people:   pages, ready: p.store.Ping, proxies: p.proxies, https: issuer.Scheme == "https", seen: m.request, log: p.log,
 	}
 	m.watch(p.store, server, accounts)

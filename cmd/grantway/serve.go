@@ -7,6 +7,7 @@ import (
 	"net"
 
 	"github.com/grantway/grantway/internal/config"
+	"github.com/grantway/grantway/internal/endpoint"
 	"github.com/grantway/grantway/internal/oauth"
 	"github.com/grantway/grantway/internal/portal"
 	"github.com/grantway/grantway/internal/sqlstore"
@@ -59,6 +60,7 @@ func partsOf(c config.Config, ring *oauth.KeyRing, store *sqlstore.Store) parts 
 		store: store, ring: ring, catalogue: c.Catalogue,
 		issuer: c.Issuer, pagesURL: c.PagesURL, apiURL: c.APIURL, audience: c.APIAudience,
 		proxies: c.TrustedProxies,
+		limits:  endpoint.Limits{Anonymous: endpoint.Bucket(c.Limits.Anonymous), Client: endpoint.Bucket(c.Limits.Client)},
 		brand:   portal.Brand{Name: c.Brand.Name, Logo: c.Brand.Logo, Accent: c.Brand.Accent, Support: c.Brand.Support, Privacy: c.Brand.Privacy, Terms: c.Brand.Terms, Store: c.StoreWord},
 	}
 }

@@ -81,6 +81,9 @@ log_format: text
 shutdown_grace: 1m30s
 metrics_listen: "[::1]:9464"
 trusted_proxies: 10.0.0.7, 192.168.3.1/24 ::1
+limits:
+  anonymous: 20, then 5 every 1m
+  client: off
 `})
 	c, err := Load(filepath.Join(dir, "config.yaml"), []string{"HOME=/root"}, nil)
 	if err != nil {
@@ -107,6 +110,7 @@ trusted_proxies: 10.0.0.7, 192.168.3.1/24 ::1
 		{"TrustedProxies", fmt.Sprint(c.TrustedProxies), "[10.0.0.7/32 192.168.3.0/24 ::1/128]"},
 		{"MetricsListen", c.MetricsListen, "[::1]:9464"},
 		{"ShutdownGrace", c.ShutdownGrace.String(), (90 * time.Second).String()},
+		{"Limits", fmt.Sprint(c.Limits), "{{20 5 1m0s} {0 0 0s}}"},
 	} {
 		if x.got != x.want {
 			t.Errorf("%s is %q, want %q", x.name, x.got, x.want)
@@ -122,8 +126,10 @@ func TestLoad_defaults(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got := fmt.Sprint(c.Listen, c.PagesURL, c.APIURL, c.APIAudience, c.Brand.Name, c.Brand.Accent, c.StoreWord, c.LogLevel, c.LogFormat, c.ShutdownGrace, len(c.Catalogue.Scopes), c.KeyRingPath)
-	want := fmt.Sprint("127.0.0.1:8080", "https://id.example.com", "https://id.example.com", "https://id.example.com/api", "id.example.com", "#1f5fbf", "store", slog.LevelInfo, "json", 30*time.Second, 0, "")
+	got := fmt.Sprint(c.Listen, c.PagesURL, c.APIURL, c.APIAudience, c.Brand.Name, c.Brand.Accent, c.StoreWord, c.LogLevel, c.LogFormat, c.ShutdownGrace, len(c.Catalogue.Scopes), c.KeyRingPath, c.Limits)
+	want := fmt.Sprint("127.0.0.1:8080", "https://id.example.com", "https://id.example.com", "https://id.example.com/api", "id.example.com", "#1f5fbf", "store", slog.LevelInfo, "json", 30*time.Second, 0, "",
+		// As published (seed-contracts 1.3).
+		Limits{Bucket{10, 4, 7 * time.Second}, Bucket{12, 4, 2 * time.Second}})
 	if got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
@@ -402,6 +408,10 @@ func TestLoad_refuses(t *testing.T) {
 		{"ISSUER=http://id.example.com", "http is for loopback only; write https://id.example.com"},
 		{"ISSUER=http://10.0.0.1", "http is for loopback only"},
 		{"ISSUER=http://localhost.example.com", "http is for loopback only"},
+		{"LIMITS_ANONYMOUS=10/7s", `"10/7s" is not a limit; write how many at once and how many more after each time, such as "10, then 4 every 7s", or off`},
+		{"LIMITS_ANONYMOUS=0, then 4 every 7s", "is not a limit"},
+		{"LIMITS_CLIENT=12, then 4 every 2", `"2" is not a time from 1ms to 1h`},
+		{"LIMITS_CLIENT=12, then 4 every 2h", `"2h" is not a time from 1ms to 1h`},
 		{"TRUSTED_PROXIES=10.0.0.7,proxy.example", `"proxy.example" is no address and no network`},
 		{"TRUSTED_PROXIES=::ffff:10.0.0.7", "write it as IPv4"},
 		{"TRUSTED_PROXIES=0.0.0.0/0", "0.0.0.0/0 is everybody"},

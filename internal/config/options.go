@@ -27,6 +27,7 @@ type Config struct {
 	TrustedProxies []netip.Prefix // whose X-Forwarded-For is believed
 	ShutdownGrace  time.Duration  // how long requests may finish after SIGTERM
 	MetricsListen  string         // host:port on loopback for /metrics; empty if there is none
+	Limits         Limits
 
 	settings []setting // where each value came from, for Print
 }
@@ -41,6 +42,19 @@ type Brand struct {
 	Terms   string // https URL, or empty
 }
 
+// Limits bound requests on one node.
+type Limits struct {
+	Anonymous Bucket // of an address, for requests that nobody has proved to be theirs
+	Client    Bucket // of a client, for exchanges
+}
+
+// Bucket lets Size requests through at once, and Refill more after each Every. The
+// zero Bucket sets no limit.
+type Bucket struct {
+	Size, Refill int
+	Every        time.Duration
+}
+
 // Kind says how the value of an option is written.
 type Kind string
 
@@ -53,6 +67,7 @@ const (
 	Secret   Kind = "secret"   // the file and the flag name a file that holds it, the environment may hold it itself
 	Choice   Kind = "choice"
 	Duration Kind = "duration" // such as 30s or 2m
+	Rate     Kind = "rate"     // such as "10, then 4 every 7s", or off
 )
 
 // Option is one row of the table of settings.
@@ -175,6 +190,16 @@ func Options() []Option {
 		{
 			Key: "trusted_proxies", Kind: Text, Derived: "nobody: X-Forwarded-For is ignored", set: setTrustedProxies,
 			Help: "Addresses or networks of your own proxies, with commas between: whom they name in X-Forwarded-For is believed.",
+		},
+		{
+			Key: "limits.anonymous", Kind: Rate, Default: "10, then 4 every 7s",
+			Help: "How many requests without the right secret one address may send to one node; \"off\" sets no limit.",
+			set:  func(c *Config, v string) error { return setBucket(&c.Limits.Anonymous, v) },
+		},
+		{
+			Key: "limits.client", Kind: Rate, Default: "12, then 4 every 2s",
+			Help: "How many codes one app may exchange at one node; \"off\" sets no limit.",
+			set:  func(c *Config, v string) error { return setBucket(&c.Limits.Client, v) },
 		},
 		{
 			Key: "shutdown_grace", Kind: Duration, Default: "30s", set: setShutdownGrace,

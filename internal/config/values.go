@@ -296,6 +296,27 @@ func setShutdownGrace(c *Config, v string) error {
 	return nil
 }
 
+var bucket = regexp.MustCompile(`^([1-9][0-9]{0,8}), then ([1-9][0-9]{0,8}) every ([0-9a-zµ.]+)$`)
+
+func setBucket(dst *Bucket, v string) error {
+	if v == "off" {
+		*dst = Bucket{}
+		return nil
+	}
+	m := bucket.FindStringSubmatch(v)
+	if m == nil {
+		return fmt.Errorf("%q is not a limit; write how many at once and how many more after each time, such as \"10, then 4 every 7s\", or off", v)
+	}
+	every, err := time.ParseDuration(m[3])
+	if err != nil || every < time.Millisecond || every > time.Hour {
+		return fmt.Errorf("%q is not a time from 1ms to 1h; write a number and its unit, such as 7s", m[3])
+	}
+	dst.Size, _ = strconv.Atoi(m[1])
+	dst.Refill, _ = strconv.Atoi(m[2])
+	dst.Every = every
+	return nil
+}
+
 // unreadable says in words why a file cannot be read.
 func unreadable(err error) error {
 	if p, ok := errors.AsType[*os.PathError](err); ok {

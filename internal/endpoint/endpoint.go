@@ -20,19 +20,24 @@ type Config struct {
 	// Authorize shows people the authorization request of a client that is not
 	// direct: the portal's handler.
 	Authorize http.Handler
+	Limits    Limits
 	Log       *slog.Logger
 }
 
 type handler struct {
-	server    *oauth.Server
-	authorize http.Handler
-	log       *slog.Logger
+	server             *oauth.Server
+	authorize          http.Handler
+	log                *slog.Logger
+	anonymous, clients *buckets
+	admitClient        func(*oauth.Client) error // admit, bound once and not for each request
 }
 
 // New returns the endpoints. Paths under /oauth2/ must come to it uncleaned: see
 // [IsExchange].
 func New(c Config) http.Handler {
-	h := &handler{c.Server, c.Authorize, c.Log}
+	h := &handler{server: c.Server, authorize: c.Authorize, log: c.Log,
+		anonymous: newBuckets(c.Limits.Anonymous, c.Server.Now), clients: newBuckets(c.Limits.Client, c.Server.Now)}
+	h.admitClient = h.admit
 	if h.log == nil {
 		h.log = slog.New(slog.DiscardHandler)
 	}
@@ -124,13 +129,17 @@ func machine(err error) *oauth.Error {
 // status maps a refusal to HTTP (RFC 6749, 5.2). unauthorized is the status of
 // invalid_client.
 func status(e *oauth.Error, unauthorized int) int {
-	switch e.Code {
-	case oauth.InvalidClient:
+	switch {
+	case e.Code == oauth.InvalidClient:
 		return unauthorized
-	case oauth.ServerError:
+	case e.Code == oauth.ServerError:
 		return http.StatusInternalServerError
-	case oauth.TemporarilyUnavailable:
+	case e.Reason == oauth.RateLimited:
+		return http.StatusTooManyRequests
+	case e.Code == oauth.TemporarilyUnavailable:
 		return http.StatusServiceUnavailable
+	case e.Reason == tooLarge:
+		return http.StatusRequestEntityTooLarge
 	default:
 		return http.StatusBadRequest
 	}
@@ -144,11 +153,8 @@ func (h *handler) refused(w http.ResponseWriter, r *http.Request, err error, una
 	switch {
 	case code == http.StatusUnauthorized: // RFC 9110, 15.5.2: with every 401
 		w.Header().Set("WWW-Authenticate", `Basic realm="oauth", charset="UTF-8"`)
-	case code == http.StatusServiceUnavailable:
-		w.Header().Set("Retry-After", "1")
-	}
-	if e.Reason == tooLarge {
-		code = http.StatusRequestEntityTooLarge
+	case e.Code == oauth.TemporarilyUnavailable:
+		retryAfter(w, e.RetryAfter)
 	}
 	writeJSON(w, code, oauthError{Error: string(e.Code), Description: e.Description, State: state})
 }
@@ -156,7 +162,7 @@ func (h *handler) refused(w http.ResponseWriter, r *http.Request, err error, una
 // logRefusal names the reason and never what was sent.
 func (h *handler) logRefusal(r *http.Request, e *oauth.Error) {
 	level := slog.LevelInfo
-	if e.Code == oauth.ServerError || e.Code == oauth.TemporarilyUnavailable {
+	if e.Code == oauth.ServerError || e.Code == oauth.TemporarilyUnavailable && e.Reason != oauth.RateLimited {
 		level = slog.LevelError
 	}
 	h.log.LogAttrs(r.Context(), level, "refused", slog.String("reason", string(e.Reason)), slog.String("code", string(e.Code)),

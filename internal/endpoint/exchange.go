@@ -2,6 +2,7 @@ package endpoint
 
 import (
 	"cmp"
+	"errors"
 	"net/http"
 	"strings"
 
@@ -37,10 +38,35 @@ func (h *handler) exchange(w http.ResponseWriter, r *http.Request) {
 	secure(w)
 	w.Header().Set("Vary", "Authorization")
 	w.Header().Set("X-Robots-Tag", "noindex")
+	asked, err := exchangeRequest(w, r)
+	if err == nil && asked.Auth.Secret == "" { // nothing that could be right: no need to look
+		if wait := h.anonymous.empty(addressOf(r)); wait > 0 {
+			err = limited(wait)
+		}
+	}
+	if err != nil {
+		h.komerzaRefused(w, r, h.charge(r, err))
+		return
+	}
+	asked.Admit = h.admitClient
+	resp, err := h.server.Token(r.Context(), asked)
+	if err != nil {
+		if oauth.AsError(err).Anonymous() {
+			err = h.charge(r, err)
+		}
+		h.komerzaRefused(w, r, err)
+		return
+	}
+	key := resp.AccessToken.Reveal()
+	writeJSON(w, http.StatusOK, envelope{Success: true, Data: &key})
+}
+
+// exchangeRequest parses an exchange. Its errors are komerzaError where the contract
+// has an answer of its own.
+func exchangeRequest(w http.ResponseWriter, r *http.Request) (asked oauth.TokenRequest, err error) {
 	appID, code, posted, ok := exchangePath(r.URL.EscapedPath())
 	if !ok {
-		komerza(w, http.StatusNotFound, "NotFound", "There is nothing at this address.")
-		return
+		return asked, komerzaError{http.StatusNotFound, "NotFound", "There is nothing at this address."}
 	}
 	method := http.MethodGet
 	if posted {
@@ -48,23 +74,19 @@ func (h *handler) exchange(w http.ResponseWriter, r *http.Request) {
 	}
 	if r.Method != method { // also HEAD: a link checker must not redeem a code
 		w.Header().Set("Allow", method)
-		komerza(w, http.StatusMethodNotAllowed, "UnsupportedRequest", "Use "+method+".")
-		return
+		return asked, komerzaError{http.StatusMethodNotAllowed, "UnsupportedRequest", "Use " + method + "."}
 	}
 	if r.Header.Get("User-Agent") == "" {
-		komerza(w, http.StatusForbidden, "AccessDenied", "Send a User-Agent header that names your application.")
-		return
+		return asked, komerzaError{http.StatusForbidden, "AccessDenied", "Send a User-Agent header that names your application."}
 	}
 	if prefetched(r) {
-		h.komerzaRefused(w, r, &oauth.Error{Code: oauth.AccessDenied, Reason: oauth.Prefetch,
-			Description: "A code is exchanged by your server, not by a prefetch or by opening a link."})
-		return
+		return asked, &oauth.Error{Code: oauth.AccessDenied, Reason: oauth.Prefetch,
+			Description: "A code is exchanged by your server, not by a prefetch or by opening a link."}
 	}
 	verifier := r.Header.Get("X-Code-Verifier")
 	secrets := r.Header.Values("X-Client-Secret")
 	if len(secrets) > 1 || len(r.Header.Values("X-Code-Verifier")) > 1 {
-		komerza(w, http.StatusBadRequest, "ValidationError", "Send each header once.")
-		return
+		return asked, komerzaError{http.StatusBadRequest, "ValidationError", "Send each header once."}
 	}
 	if posted {
 		sent, _, err := body(w, r)
@@ -72,8 +94,7 @@ func (h *handler) exchange(w http.ResponseWriter, r *http.Request) {
 			err = bad(oauth.ParamRepeated, "", "Send code and code_verifier once each.")
 		}
 		if err != nil {
-			h.komerzaRefused(w, r, err)
-			return
+			return asked, err
 		}
 		code = sent.Get("code")
 		if verifier == "" {
@@ -84,15 +105,9 @@ func (h *handler) exchange(w http.ResponseWriter, r *http.Request) {
 	if len(secrets) == 1 {
 		auth.Secret = oauth.Secret(secrets[0])
 	}
-	resp, err := h.server.Token(r.Context(), oauth.TokenRequest{
+	return oauth.TokenRequest{
 		Serves: []oauth.ProfileName{oauth.Exchange}, Auth: auth, GrantType: oauth.GrantAuthorizationCode, Code: cmp.Or(code, "-"), Verifier: verifier,
-	})
-	if err != nil {
-		h.komerzaRefused(w, r, err)
-		return
-	}
-	key := resp.AccessToken.Reveal()
-	writeJSON(w, http.StatusOK, envelope{Success: true, Data: &key})
+	}, nil
 }
 
 // exchangePath splits the escaped path. A code is whatever follows: one outside
@@ -122,6 +137,10 @@ func prefetched(r *http.Request) bool {
 // komerza-exchange; statuses of seed-contracts 1.2) and to the platform-wide ones
 // for what the seed does not name.
 func (h *handler) komerzaRefused(w http.ResponseWriter, r *http.Request, err error) {
+	if own, ok := errors.AsType[komerzaError](err); ok {
+		komerza(w, own.status, own.code, own.message)
+		return
+	}
 	e := machine(err)
 	h.logRefusal(r, e)
 	switch {
@@ -137,8 +156,11 @@ func (h *handler) komerzaRefused(w http.ResponseWriter, r *http.Request, err err
 		komerza(w, http.StatusForbidden, "AccessDenied", e.Description)
 	case e.Reason == tooLarge:
 		komerza(w, http.StatusRequestEntityTooLarge, "ValidationError", e.Description)
+	case e.Reason == oauth.RateLimited:
+		retryAfter(w, e.RetryAfter)
+		komerza(w, http.StatusTooManyRequests, "RateLimited", e.Description)
 	case e.Code == oauth.TemporarilyUnavailable:
-		w.Header().Set("Retry-After", "1")
+		retryAfter(w, e.RetryAfter)
 		komerza(w, http.StatusServiceUnavailable, "InternalServerError", e.Description)
 	case e.Code == oauth.ServerError:
 		komerza(w, http.StatusInternalServerError, "InternalServerError", e.Description)
@@ -146,6 +168,14 @@ func (h *handler) komerzaRefused(w http.ResponseWriter, r *http.Request, err err
 		komerza(w, http.StatusBadRequest, "ValidationError", e.Description)
 	}
 }
+
+// komerzaError is a refusal in the words of the contract itself.
+type komerzaError struct {
+	status        int
+	code, message string
+}
+
+func (e komerzaError) Error() string { return e.code }
 
 func komerza(w http.ResponseWriter, status int, code, message string) {
 	writeJSON(w, status, envelope{Message: &message, Code: &code})

@@ -47,6 +47,7 @@ func TestRefusal_EveryReason(t *testing.T) {
 		oauth.ClientUnknown:   {401, "invalid_client", 404, "app_not_found"},
 		oauth.ProfileMismatch: {400, "unauthorized_client", 404, "app_not_found"},
 		oauth.CodeExpired:     {400, "invalid_grant", 403, "code_expired"},
+		oauth.RateLimited:     {429, "temporarily_unavailable", 429, "RateLimited"},
 	}
 	h := &handler{log: slog.New(slog.DiscardHandler)}
 	reasons := oauth.Reasons()
@@ -78,7 +79,7 @@ func check(t *testing.T, what string, rec *httptest.ResponseRecorder, status int
 	if got.status != status || got.refusal() != code {
 		t.Errorf("%s: %d %s, want %d %s", what, got.status, got.body, status, code)
 	}
-	if retry := got.header.Get("Retry-After"); (retry != "") != (status == http.StatusServiceUnavailable) {
+	if retry := got.header.Get("Retry-After"); (retry != "") != (status == http.StatusServiceUnavailable || status == http.StatusTooManyRequests) {
 		t.Errorf("%s: %d with Retry-After %q", what, status, retry)
 	}
 	if text := description(got); text == "" || strings.ContainsFunc(text, outsideDescription) {

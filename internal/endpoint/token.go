@@ -31,7 +31,7 @@ func (h *handler) token(w http.ResponseWriter, r *http.Request) {
 		Verifier: p.Get("code_verifier"), RefreshToken: p.Get("refresh_token"), Scope: p.Get("scope"),
 	})
 	if err != nil {
-		h.refused(w, r, err, h.unauthorized(r, auth.ID), "")
+		h.clientRefused(w, r, err, auth.ID)
 		return
 	}
 	answer := tokenAnswer{AccessToken: resp.AccessToken.Reveal(), TokenType: "Bearer", ExpiresIn: int64(resp.ExpiresIn.Seconds()), RefreshToken: resp.RefreshToken.Reveal()}
@@ -50,16 +50,27 @@ func (h *handler) asked(w http.ResponseWriter, r *http.Request) (url.Values, oau
 	}
 	p, err := h.gather(w, r)
 	if err != nil {
-		h.refused(w, r, err, http.StatusBadRequest, "")
+		h.refused(w, r, h.charge(r, err), http.StatusBadRequest, "")
 		return nil, oauth.ClientAuth{}, false
 	}
 	auth, err := credentials(r, p)
 	if err != nil {
-		h.refused(w, r, err, http.StatusUnauthorized, "")
+		h.refused(w, r, h.charge(r, err), http.StatusUnauthorized, "")
 		return nil, oauth.ClientAuth{}, false
 	}
 	h.allowOrigin(w, r, auth.ID)
 	return p, auth, true
+}
+
+// clientRefused prints the refusal of a client, charged to its address if it has not
+// proved itself.
+func (h *handler) clientRefused(w http.ResponseWriter, r *http.Request, err error, id string) {
+	unauthorized := http.StatusUnauthorized
+	if oauth.AsError(err).Anonymous() {
+		err = h.charge(r, err)
+		unauthorized = h.unauthorized(r, id)
+	}
+	h.refused(w, r, err, unauthorized, "")
 }
 
 // unauthorized is the status of invalid_client: 401 when an Authorization header
@@ -98,7 +109,7 @@ func (h *handler) revoke(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if err := h.server.Revoke(r.Context(), auth, p.Get("token")); err != nil {
-		h.refused(w, r, err, h.unauthorized(r, auth.ID), "")
+		h.clientRefused(w, r, err, auth.ID)
 		return
 	}
 	writeJSON(w, http.StatusOK, struct{}{})
@@ -129,17 +140,18 @@ func (h *handler) introspect(w http.ResponseWriter, r *http.Request) {
 	}
 	p, err := formOnly(w, r)
 	if err != nil {
-		h.refused(w, r, err, http.StatusUnauthorized, "")
+		h.refused(w, r, h.charge(r, err), http.StatusUnauthorized, "")
 		return
 	}
 	auth, err := credentials(r, p)
 	if err != nil {
-		h.refused(w, r, err, http.StatusUnauthorized, "")
+		h.refused(w, r, h.charge(r, err), http.StatusUnauthorized, "")
 		return
 	}
+	// An API that has the right secret is never limited: it asks for its own callers.
 	api, err := h.server.AuthenticateAPI(r.Context(), auth)
 	if err != nil {
-		h.refused(w, r, err, http.StatusUnauthorized, "")
+		h.refused(w, r, h.charge(r, err), http.StatusUnauthorized, "")
 		return
 	}
 	token := p.Get("token")

@@ -248,7 +248,7 @@ func (s *Server) AuthorizeDirect(ctx context.Context, r DirectRequest) (answer D
 	if e != nil {
 		return answer, e
 	}
-	c, err := s.authenticate(ctx, ClientAuth{ID: id, APIKey: r.APIKey}, []ProfileName{Direct})
+	c, err := s.authenticate(ctx, ClientAuth{ID: id, APIKey: r.APIKey}, []ProfileName{Direct}, nil)
 	if err != nil {
 		return answer, err
 	}

@@ -3,6 +3,7 @@ package oauth
 import (
 	"errors"
 	"fmt"
+	"time"
 )
 
 // Code is the wire code of a refusal. The OAuth ones are those of RFC 6749,
@@ -39,9 +40,10 @@ type Reason string
 type Error struct {
 	Code        Code
 	Reason      Reason
-	Description string // for the developer or user who must act; %x20-21 / %x23-5B / %x5D-7E only (RFC 6749, 5.2)
-	Param       string // the parameter or form field at fault, if one is
-	Cause       error  // logged, never sent
+	Description string        // for the developer or user who must act; %x20-21 / %x23-5B / %x5D-7E only (RFC 6749, 5.2)
+	Param       string        // the parameter or form field at fault, if one is
+	RetryAfter  time.Duration // when to try again, if that is known
+	Cause       error         // logged, never sent
 }
 
 func (e *Error) Error() string {
@@ -57,6 +59,12 @@ func (e *Error) Unwrap() error { return e.Cause }
 func (e *Error) Is(target error) bool {
 	t, ok := target.(*Error)
 	return ok && (t.Code == "" || t.Code == e.Code) && (t.Reason == "" || t.Reason == e.Reason)
+}
+
+// Anonymous reports whether the caller was refused at authentication, so that nobody
+// is known to have asked.
+func (e *Error) Anonymous() bool {
+	return e.Code == InvalidClient || e.Reason == ProfileMismatch
 }
 
 // ReasonOf returns the reason of err, or "" if err is not a refusal.

@@ -5,6 +5,7 @@ const (
 	Internal           Reason = "internal"
 	StorageUnavailable Reason = "storage_unavailable"
 	OutcomeUnknown     Reason = "outcome_unknown"
+	RateLimited        Reason = "rate_limited"
 
 	ParamMissing   Reason = "param_missing"
 	ParamRepeated  Reason = "param_repeated"
@@ -101,6 +102,10 @@ var reasons = map[Reason]struct {
 	Internal:           {ServerError, "The server met an error of its own. Try again; the request id names it in the log.", ""},
 	StorageUnavailable: {TemporarilyUnavailable, "The server cannot reach its database. Try again in a moment.", ""},
 	OutcomeUnknown:     {TemporarilyUnavailable, "The server cannot tell whether this took effect. Look before you repeat it.", ""},
+
+	// RFC 6749, 5.2 has no code for it. slow_down is the device grant's (RFC 8628,
+	// 3.5): its clients would begin to poll.
+	RateLimited: {TemporarilyUnavailable, "There were too many requests. Wait as long as Retry-After says, then try again.", ""},
 
 	ParamMissing:   {InvalidRequest, "The parameter %s is required.", ""},
 	ParamRepeated:  {InvalidRequest, "The parameter %s may be sent only once.", ""},

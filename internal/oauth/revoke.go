@@ -9,7 +9,7 @@ import (
 // takes access tokens and refresh tokens of every profile; a token that is
 // unknown, or another client's, changes nothing and is no error (2.2).
 func (s *Server) Revoke(ctx context.Context, auth ClientAuth, token string) error {
-	c, err := s.authenticate(ctx, auth, nil)
+	c, err := s.authenticate(ctx, auth, nil, nil)
 	if err != nil {
 		return err
 	}

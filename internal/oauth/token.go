@@ -35,6 +35,10 @@ type TokenRequest struct {
 	Verifier     string
 	RefreshToken string
 	Scope        string
+
+	// Admit, if it is there, is asked once the client has proved itself and before
+	// anything else is looked at: what it refuses burns nothing and reveals nothing.
+	Admit func(*Client) error
 }
 
 // TokenResponse is what a dialect prints.
@@ -76,7 +80,7 @@ func (s *Server) Token(ctx context.Context, r TokenRequest) (*TokenResponse, err
 // token authenticates the client, once, before the switch on the grant type, so
 // that no grant can forget it.
 func (s *Server) token(ctx context.Context, r TokenRequest) (*TokenResponse, error) {
-	c, err := s.authenticate(ctx, r.Auth, r.Serves)
+	c, err := s.authenticate(ctx, r.Auth, r.Serves, r.Admit)
 	if err != nil {
 		return nil, err
 	}
@@ -96,8 +100,9 @@ func (s *Server) token(ctx context.Context, r TokenRequest) (*TokenResponse, err
 // long (attack C7).
 var nobody = Hash(make([]byte, sha256.Size))
 
-// authenticate finds the client and proves it. serves nil admits every profile.
-func (s *Server) authenticate(ctx context.Context, a ClientAuth, serves []ProfileName) (*Client, error) {
+// authenticate finds the client and proves it. serves nil admits every profile,
+// admit nil everybody.
+func (s *Server) authenticate(ctx context.Context, a ClientAuth, serves []ProfileName, admit func(*Client) error) (*Client, error) {
 	if a.ID == "" {
 		return nil, refuse(ClientAuthMissing)
 	}
@@ -139,6 +144,11 @@ func (s *Server) authenticate(ctx context.Context, a ClientAuth, serves []Profil
 			return nil, refuse(SecretWrong)
 		}
 		s.usedSecret(string(found.Hash))
+	}
+	if admit != nil {
+		if err := admit(c); err != nil {
+			return nil, err
+		}
 	}
 	if c.Status != Active {
 		return nil, refuse(ClientSuspended)

@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"errors"
-	"net/netip"
 	"time"
 
 	"github.com/grantway/grantway/internal/oauth"
@@ -86,7 +85,7 @@ func (s *Service) SignIn(ctx context.Context, f SignIn) (*Session, oauth.Secret,
 }
 
 func (s *Service) signedIn(ctx context.Context, u *oauth.User, ip string) (oauth.Event, error) {
-	e, err := s.server.NewEvent(ctx, oauth.EventSignedIn, oauth.Actor{Kind: oauth.AsUser, ID: u.ID}, map[string]string{"amr": "pwd", "network": network(ip)})
+	e, err := s.server.NewEvent(ctx, oauth.EventSignedIn, oauth.Actor{Kind: oauth.AsUser, ID: u.ID}, map[string]string{"amr": "pwd", "network": oauth.NetworkOf(ip)})
 	e.UserID = u.ID
 	return e, err
 }
@@ -94,7 +93,7 @@ func (s *Service) signedIn(ctx context.Context, u *oauth.User, ip string) (oauth
 // refused notes a sign-in that failed and returns why. The event holds nothing that
 // was typed: people type passwords into the wrong field.
 func (s *Service) refused(ctx context.Context, u *oauth.User, ip string, why *oauth.Error) error {
-	e, err := s.server.NewEvent(ctx, oauth.EventSignInRefused, oauth.Actor{}, map[string]string{"reason": string(why.Reason), "network": network(ip)})
+	e, err := s.server.NewEvent(ctx, oauth.EventSignInRefused, oauth.Actor{}, map[string]string{"reason": string(why.Reason), "network": oauth.NetworkOf(ip)})
 	if err != nil {
 		return err
 	}
@@ -112,18 +111,18 @@ func (s *Service) refused(ctx context.Context, u *oauth.User, ip string, why *oa
 // The one of the address over all networks never closes for longer than a quarter
 // of an hour at a time.
 func signInLimits(email, ip string) []Limit {
-	from := network(ip)
+	from := oauth.NetworkOf(ip)
 	return []Limit{
 		{Key: limitKey("sign-in", email, from), Free: 5, First: 30 * time.Second, Max: 15 * time.Minute, Window: 24 * time.Hour},
 		{Key: limitKey("sign-in to", email), Free: 50, First: 15 * time.Minute, Max: 15 * time.Minute, Window: time.Hour},
-		{Key: limitKey("sign-in from", address(ip)), Free: 100, First: time.Hour, Max: time.Hour, Window: time.Hour},
+		{Key: limitKey("sign-in from", oauth.AddressOf(ip)), Free: 100, First: time.Hour, Max: time.Hour, Window: time.Hour},
 	}
 }
 
 // signUpLimit also bounds how many addresses can be asked about, since sign-up must
 // tell that one is taken.
 func signUpLimit(ip string) Limit {
-	return Limit{Key: limitKey("sign-up from", address(ip)), Free: 30, First: time.Hour, Max: time.Hour, Window: time.Hour}
+	return Limit{Key: limitKey("sign-up from", oauth.AddressOf(ip)), Free: 30, First: time.Hour, Max: time.Hour, Window: time.Hour}
 }
 
 // limitKey hashes its parts, since an address may be a password typed into the
@@ -164,30 +163,4 @@ func (s *Service) admit(ctx context.Context, now time.Time, limits []Limit) erro
 		}
 	}
 	return Locked{now.Add(time.Second)}
-}
-
-// network returns the network that an attempt counts for: /24 in IPv4, /56 in
-// IPv6, which is what a household or an office gets.
-func network(ip string) string { return prefix(ip, 24, 56) }
-
-// address returns the one that an attempt counts for. In IPv6 nobody has only one.
-func address(ip string) string { return prefix(ip, 32, 56) }
-
-// prefix maps whatever is not an IP address to one value, so that it is limited
-// too.
-func prefix(ip string, v4, v6 int) string {
-	a, err := netip.ParseAddr(ip)
-	if err != nil {
-		return "unknown"
-	}
-	a = a.Unmap().WithZone("")
-	bits := v6
-	if a.Is4() {
-		bits = v4
-	}
-	p, err := a.Prefix(bits)
-	if err != nil {
-		return "unknown"
-	}
-	return p.String()
 }

@@ -1,0 +1,153 @@
+package endpoint
+
+import (
+	"errors"
+	"math"
+	"net"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/maypok86/otter/v2"
+	"golang.org/x/time/rate"
+
+	"github.com/grantway/grantway/internal/oauth"
+)
+
+// Bucket says how often something may happen: Size times at once, and Refill times
+// more after each Every. The zero Bucket sets no limit.
+//
+// Tokens drip in one by one. Who counts on Refill of them at the end of each Every
+// finds at least as many.
+type Bucket struct {
+	Size, Refill int
+	Every        time.Duration
+}
+
+// Limits are the buckets of this node; each node of several has its own.
+type Limits struct {
+	// Anonymous is an address's (oauth.AddressOf), shared by every endpoint. Only
+	// requests that are refused before or at authentication are charged to it.
+	Anonymous Bucket
+	// Client is a client's, for exchanges with the right secret.
+	Client Bucket
+}
+
+// bucketsMax bounds the buckets of one kind, about 20 MB. Beyond it those that are
+// used least make room, and an address that comes again starts with a full one.
+const bucketsMax = 1 << 16
+
+// buckets hands out tokens by key; nil has no end of them.
+type buckets struct {
+	per  rate.Limit
+	size int
+	now  func() time.Time
+	used *otter.Cache[string, *rate.Limiter]
+}
+
+func newBuckets(b Bucket, now func() time.Time) *buckets {
+	if b == (Bucket{}) {
+		return nil
+	}
+	per := rate.Limit(float64(b.Refill) / b.Every.Seconds())
+	full := time.Duration(math.Ceil(float64(b.Size) / float64(per) * float64(time.Second)))
+	return &buckets{per, b.Size, now, otter.Must(&otter.Options[string, *rate.Limiter]{
+		MaximumSize: bucketsMax,
+		// One that nobody took from for so long is full again: nothing is forgotten.
+		ExpiryCalculator: otter.ExpiryAccessing[string, *rate.Limiter](full),
+		Clock:            clock(now),
+	})}
+}
+
+// take takes a token from the bucket of key, or says how long until there is one.
+func (b *buckets) take(key string) (wait time.Duration, ok bool) {
+	if b == nil {
+		return 0, true
+	}
+	bucket, found := b.used.GetIfPresent(key)
+	if !found {
+		bucket, _ = b.used.SetIfAbsent(key, rate.NewLimiter(b.per, b.size))
+	}
+	now := b.now()
+	if bucket.AllowN(now, 1) {
+		return 0, true
+	}
+	return b.wait(bucket, now), false
+}
+
+// empty says how long until the bucket of key has a token; 0 if it has one.
+func (b *buckets) empty(key string) time.Duration {
+	if b == nil {
+		return 0
+	}
+	bucket, found := b.used.GetIfPresent(key)
+	if !found {
+		return 0
+	}
+	return b.wait(bucket, b.now())
+}
+
+func (b *buckets) wait(bucket *rate.Limiter, now time.Time) time.Duration {
+	missing := 1 - bucket.TokensAt(now)
+	return time.Duration(math.Ceil(max(0, missing) / float64(b.per) * float64(time.Second)))
+}
+
+// clock is the server's time for otter. It never ticks: what has expired is removed
+// by later calls, and the cache needs no goroutine of its own.
+type clock func() time.Time
+
+// NowNano implements otter.Clock.
+func (c clock) NowNano() int64 { return c().UnixNano() }
+
+// Tick implements otter.Clock.
+func (c clock) Tick(time.Duration) <-chan time.Time { return nil }
+
+func limited(wait time.Duration) *oauth.Error {
+	e := oauth.Refuse(oauth.RateLimited)
+	e.RetryAfter = max(wait, time.Second)
+	return e
+}
+
+// charge takes a token for a request that was refused before anybody had proved who
+// asks, and returns what to answer: err, or, where the address has none left, that
+// and nothing else. Faults of ours are charged to nobody.
+//
+// The secret was looked at all the same, or everybody behind one address could be
+// kept out by any of them; the right one is never charged here. A guesser learns
+// nothing by it that 432 random bits would not take him ages to find, and costs no
+// more than one read by key.
+func (h *handler) charge(r *http.Request, err error) error {
+	if _, theirs := errors.AsType[komerzaError](err); !theirs {
+		switch oauth.AsError(err).Code {
+		case oauth.TemporarilyUnavailable, oauth.ServerError:
+			return err
+		}
+	}
+	if wait, ok := h.anonymous.take(addressOf(r)); !ok {
+		return limited(wait)
+	}
+	return err
+}
+
+// admit takes a token for a client that has proved itself.
+func (h *handler) admit(c *oauth.Client) error {
+	if wait, ok := h.clients.take(c.ID); !ok {
+		return limited(wait)
+	}
+	return nil
+}
+
+func addressOf(r *http.Request) string {
+	host, _, err := net.SplitHostPort(r.RemoteAddr)
+	if err != nil {
+		host = r.RemoteAddr
+	}
+	return oauth.AddressOf(host)
+}
+
+// retryAfter sets the header (RFC 9110, 10.2.3), in whole seconds, rounded up: who
+// keeps to it is served.
+func retryAfter(w http.ResponseWriter, d time.Duration) {
+	seconds := int64(math.Ceil(max(d, time.Second).Seconds()))
+	w.Header().Set("Retry-After", strconv.FormatInt(seconds, 10))
+}

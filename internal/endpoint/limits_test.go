@@ -1,0 +1,319 @@
+package endpoint
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/grantway/grantway/internal/oauth"
+)
+
+// published is what Komerza writes about its own API (seed-contracts 1.3).
+var published = Limits{Anonymous: Bucket{10, 4, 7 * time.Second}, Client: Bucket{12, 4, 2 * time.Second}}
+
+func newLimitedWorld(t testing.TB, l Limits) *world {
+	w := newWorld(t)
+	w.Handler = New(Config{Server: w.server, Authorize: http.HandlerFunc(portal), Limits: l})
+	return w
+}
+
+// exchangeFrom asks for a key, from an address of 203.0.113.0/24.
+func (w *world) exchangeFrom(host int, a app, secret oauth.Secret, code string) answer {
+	r := with(httptest.NewRequest(http.MethodGet, "/oauth2/"+a.id+"/exchange/"+code, nil), "User-Agent", "Exporter/1.0")
+	if secret != "" {
+		r.Header.Set("X-Client-Secret", secret.Reveal())
+	}
+	r.RemoteAddr = fmt.Sprintf("203.0.113.%d:4711", host)
+	return w.do(r)
+}
+
+// limitedFor checks a 429 and returns what its Retry-After says.
+func limitedFor(t *testing.T, a answer, refusal string) time.Duration {
+	t.Helper()
+	seconds, err := strconv.Atoi(a.header.Get("Retry-After"))
+	if a.status != http.StatusTooManyRequests || a.refusal() != refusal || err != nil || seconds < 1 {
+		t.Fatalf("%d %s, Retry-After %q", a.status, a.body, a.header.Get("Retry-After"))
+	}
+	return time.Duration(seconds) * time.Second
+}
+
+// The anonymous bucket as published: ten at once, then four every seven seconds; and
+// who waits as long as Retry-After says is heard.
+func TestLimits_AnonymousBucket(t *testing.T) {
+	w := newLimitedWorld(t, published)
+	wrong := func() answer { return w.exchangeFrom(1, w.exchange, "wrong", "code") }
+	heard := func(n int) {
+		t.Helper()
+		for i := range n {
+			if a := wrong(); a.status != http.StatusUnauthorized || a.refusal() != "invalid_client_secret" {
+				t.Fatalf("%d of %d: %d %s", i+1, n, a.status, a.body)
+			}
+		}
+	}
+	heard(10)
+	if wait := limitedFor(t, wrong(), "RateLimited"); wait != 2*time.Second { // 7 s / 4, rounded up
+		t.Errorf("Retry-After %v", wait)
+	}
+	w.advance(7 * time.Second)
+	heard(4)
+	w.advance(limitedFor(t, wrong(), "RateLimited"))
+	heard(1)
+	limitedFor(t, wrong(), "RateLimited")
+	w.advance(time.Hour) // it never holds more than ten
+	heard(10)
+	limitedFor(t, wrong(), "RateLimited")
+	if a := w.exchangeFrom(2, w.exchange, "wrong", "code"); a.status != http.StatusUnauthorized {
+		t.Errorf("another address: %d %s", a.status, a.body)
+	}
+}
+
+// Whatever is refused before anybody has proved who asks is charged, in every
+// dialect, to one bucket of the address.
+func TestLimits_WhatIsAnonymous(t *testing.T) {
+	form := url.Values{"grant_type": {"authorization_code"}, "code": {"x"}}
+	for name, ask := range map[string]func(w *world) answer{
+		"no secret": func(w *world) answer { return w.get("/oauth2/"+w.exchange.id+"/exchange/x", "User-Agent", "x") },
+		"no such app": func(w *world) answer {
+			return w.get("/oauth2/"+w.api.ID+"/exchange/x", "User-Agent", "x", "X-Client-Secret", "s")
+		},
+		"another profile": func(w *world) answer {
+			return w.get("/oauth2/"+w.standard.id+"/exchange/x", "User-Agent", "x", "X-Client-Secret", "s")
+		},
+		"no user agent":  func(w *world) answer { return w.get("/oauth2/" + w.exchange.id + "/exchange/x") },
+		"no exchange":    func(w *world) answer { return w.get("/oauth2/"+w.exchange.id, "User-Agent", "x") },
+		"another method": func(w *world) answer { return w.post("/oauth2/"+w.exchange.id+"/exchange/x", form) },
+		"a prefetch": func(w *world) answer {
+			return w.get("/oauth2/"+w.exchange.id+"/exchange/x", "User-Agent", "x", "Purpose", "prefetch")
+		},
+		"two secrets": func(w *world) answer {
+			return w.get("/oauth2/"+w.exchange.id+"/exchange/x", "User-Agent", "x", "X-Client-Secret", "s", "X-Client-Secret", "s")
+		},
+		"token": func(w *world) answer {
+			return w.post("/oauth/token", form, "Authorization", basic(w.standard.id, "wrong"))
+		},
+		"token, two ways": func(w *world) answer {
+			return w.post("/oauth/token", url.Values{"client_id": {"other"}}, "Authorization", basic("one", "x"))
+		},
+		"token, no such":    func(w *world) answer { return w.post("/api/oauth/token", url.Values{"client_id": {"nobody"}}) },
+		"token, in a query": func(w *world) answer { return w.post("/oauth/token?code=x&client_id="+w.standard.id, form) },
+		"revoke": func(w *world) answer {
+			return w.post("/oauth/revoke", form, "Authorization", basic(w.standard.id, "wrong"))
+		},
+		"introspect": func(w *world) answer {
+			return w.post("/oauth/introspect", form, "Authorization", basic(w.api.ID, "wrong"))
+		},
+		"introspect, none": func(w *world) answer { return w.post("/oauth/introspect", form) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newLimitedWorld(t, Limits{Anonymous: Bucket{3, 1, time.Minute}})
+			for range 2 {
+				if a := ask(w); a.status < 400 || a.status >= 429 {
+					t.Fatalf("%d %s", a.status, a.body)
+				}
+			}
+			// The third token goes to somebody else behind this address.
+			if a := w.get("/oauth2/"+w.other.id+"/exchange/x", "User-Agent", "x", "X-Client-Secret", "wrong"); a.status != http.StatusUnauthorized {
+				t.Fatalf("%d %s", a.status, a.body)
+			}
+			a := ask(w)
+			if wait := limitedFor(t, a, cmp.Or(map[bool]string{true: "RateLimited"}[a.header.Get("X-Robots-Tag") != ""], "temporarily_unavailable")); wait != time.Minute {
+				t.Errorf("Retry-After %v", wait)
+			}
+			if a.header.Get("WWW-Authenticate") != "" {
+				t.Error("a 429 asks for other credentials")
+			}
+		})
+	}
+}
+
+// Whoever has the right secret is never hurt by those who share his address; what he
+// gets wrong after that is charged to his app.
+func TestLimits_RightSecretPassesAnEmptyBucket(t *testing.T) {
+	w := newLimitedWorld(t, Limits{Anonymous: Bucket{1, 1, time.Hour}, Client: Bucket{2, 1, time.Hour}})
+	code, other := w.code(w.exchange), w.code(w.other)
+	for range 5 {
+		w.exchangeFrom(1, w.exchange, "wrong", "x")
+	}
+	limitedFor(t, w.exchangeFrom(1, w.exchange, "wrong", code), "RateLimited")
+	if a := w.exchangeFrom(1, w.exchange, w.exchange.secret, code); a.status != http.StatusOK {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+	if a := w.exchangeFrom(1, w.exchange, w.exchange.secret, "unknown"); a.refusal() != "invalid_code" {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+	limitedFor(t, w.exchangeFrom(9, w.exchange, w.exchange.secret, "unknown"), "RateLimited") // from anywhere
+	if a := w.exchangeFrom(1, w.other, w.other.secret, other); a.status != http.StatusOK {
+		t.Errorf("another app: %d %s", a.status, a.body)
+	}
+	for range 20 {
+		_, refresh := w.key(w.standard)
+		if a := w.post("/oauth/revoke", url.Values{"token": {refresh}}, "Authorization", basic(w.standard.id, w.standard.secret.Reveal())); a.status != http.StatusOK {
+			t.Fatalf("%d %s", a.status, a.body)
+		}
+	}
+}
+
+// An API's questions are its customers': right credentials are never limited.
+func TestLimits_IntrospectionIsFree(t *testing.T) {
+	w := newLimitedWorld(t, Limits{Anonymous: Bucket{1, 1, time.Hour}, Client: Bucket{1, 1, time.Hour}})
+	key, _ := w.key(w.exchange)
+	for range 3 {
+		w.post("/oauth/introspect", url.Values{"token": {key}}, "Authorization", basic(w.api.ID, "wrong"))
+	}
+	for range 100 {
+		if !w.active(key) {
+			t.Fatal("not active")
+		}
+	}
+}
+
+// A suspended app that sends its secret without end is charged like any other.
+func TestLimits_SuspendedClient(t *testing.T) {
+	w := newLimitedWorld(t, Limits{Client: Bucket{2, 1, time.Hour}})
+	if err := w.server.SuspendClient(context.Background(), command, w.exchange.id); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if a := w.exchangeFrom(1, w.exchange, w.exchange.secret, "x"); a.refusal() != "AccessDenied" {
+			t.Fatalf("%d %s", a.status, a.body)
+		}
+	}
+	limitedFor(t, w.exchangeFrom(1, w.exchange, w.exchange.secret, "x"), "RateLimited")
+}
+
+// A 429 burns nothing and reveals nothing: the code that was sent with it is good
+// afterwards, and whether it was good is not said.
+func TestLimits_429BurnsNothing(t *testing.T) {
+	w := newLimitedWorld(t, Limits{Client: Bucket{1, 1, 10 * time.Second}})
+	first, second := w.code(w.exchange), w.code(w.exchange)
+	if a := w.exchangeFrom(1, w.exchange, w.exchange.secret, first); a.status != http.StatusOK {
+		t.Fatalf("%d %s", a.status, a.body)
+	}
+	good := w.exchangeFrom(1, w.exchange, w.exchange.secret, second)
+	for _, code := range []string{first, "unknown", "-"} {
+		if a := w.exchangeFrom(1, w.exchange, w.exchange.secret, code); a.status != good.status || a.body != good.body {
+			t.Errorf("%q: %d %s, and with a good code %d %s", code, a.status, a.body, good.status, good.body)
+		}
+	}
+	w.advance(limitedFor(t, good, "RateLimited"))
+	if a := w.exchangeFrom(1, w.exchange, w.exchange.secret, second); a.status != http.StatusOK {
+		t.Errorf("after Retry-After: %d %s", a.status, a.body)
+	}
+}
+
+// However many ask at once, no more get through than the bucket holds.
+func TestLimits_AtOnce(t *testing.T) {
+	w := newLimitedWorld(t, published)
+	var heard, sent atomic.Int64
+	var group sync.WaitGroup
+	for range 64 {
+		group.Go(func() {
+			switch a := w.exchangeFrom(1, w.exchange, w.exchange.secret, "unknown"); a.status {
+			case http.StatusForbidden:
+				heard.Add(1)
+			case http.StatusTooManyRequests:
+				sent.Add(1)
+			default:
+				t.Errorf("%d %s", a.status, a.body)
+			}
+		})
+	}
+	group.Wait()
+	if heard.Load() != 12 || sent.Load() != 52 {
+		t.Errorf("%d heard, %d sent away", heard.Load(), sent.Load())
+	}
+}
+
+// A fault of ours is charged to nobody.
+func TestLimits_OurFaultsAreFree(t *testing.T) {
+	w := newLimitedWorld(t, Limits{Anonymous: Bucket{1, 1, time.Hour}})
+	w.db.Close()
+	for range 5 {
+		if a := w.exchangeFrom(1, w.exchange, "wrong", "x"); a.status != http.StatusServiceUnavailable {
+			t.Errorf("%d %s", a.status, a.body)
+		}
+	}
+}
+
+// A household's IPv6 addresses are one; an address that cannot be read is limited
+// too.
+func TestLimits_Addresses(t *testing.T) {
+	w := newLimitedWorld(t, Limits{Anonymous: Bucket{1, 1, time.Hour}})
+	for _, c := range []struct {
+		remote  string
+		limited bool
+	}{
+		{"[2001:db8:1:2::1]:1", false}, {"[2001:db8:1:2:ffff::9]:2", true}, {"[2001:db8:1:ff::1]:1", true}, {"[2001:db8:1:100::1]:1", false},
+		{"[::ffff:203.0.113.1]:1", false}, {"203.0.113.1:2", true}, {"203.0.113.2:2", false},
+		{"pipe", false}, {"", true},
+	} {
+		r := with(httptest.NewRequest(http.MethodGet, "/oauth2/"+w.exchange.id+"/exchange/x", nil), "User-Agent", "x", "X-Client-Secret", "wrong")
+		r.RemoteAddr = c.remote
+		if a := w.do(r); (a.status == http.StatusTooManyRequests) != c.limited {
+			t.Errorf("%q: %d, limited %v", c.remote, a.status, c.limited)
+		}
+	}
+}
+
+// Very many addresses cost a bounded memory, and an address that comes again and
+// again is not forgotten among them.
+func TestLimits_ManyAddresses(t *testing.T) {
+	b := newBuckets(published.Anonymous, func() time.Time { return start })
+	regular := "198.51.100.1/32"
+	for range 11 {
+		b.take(regular)
+	}
+	for i := range 300_000 {
+		b.take(fmt.Sprintf("10.%d.%d.%d/32", i>>16, i>>8&255, i&255))
+		if i%1000 == 0 {
+			if _, ok := b.take(regular); ok {
+				t.Fatalf("after %d others the regular's bucket is full again", i)
+			}
+		}
+	}
+	b.used.CleanUp()
+	if n := b.used.EstimatedSize(); n > bucketsMax {
+		t.Errorf("%d buckets are kept", n)
+	}
+}
+
+// A bucket that is full is forgotten.
+func TestLimits_FullBucketsAreForgotten(t *testing.T) {
+	now := start
+	b := newBuckets(published.Anonymous, func() time.Time { return now })
+	b.take("a")
+	now = now.Add(17500*time.Millisecond - 1) // 10 × 7 s / 4
+	if _, found := b.used.GetIfPresent("a"); !found {
+		t.Error("forgotten before it was full")
+	}
+	now = now.Add(17500 * time.Millisecond)
+	if _, found := b.used.GetIfPresent("a"); found {
+		t.Error("still there when it was full")
+	}
+}
+
+// BenchmarkLimit is what the limits add to an exchange.
+func BenchmarkLimit(b *testing.B) {
+	h := &handler{clients: newBuckets(Bucket{1e9, 1e9, time.Millisecond}, time.Now)}
+	admit := h.admit
+	clients := make([]*oauth.Client, 1000)
+	for i := range clients {
+		clients[i] = &oauth.Client{ID: fmt.Sprintf("11111111-2222-4333-8444-%012d", i)}
+	}
+	b.ReportAllocs()
+	b.RunParallel(func(pb *testing.PB) {
+		for i := 0; pb.Next(); i++ {
+			if err := admit(clients[i%len(clients)]); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+}
