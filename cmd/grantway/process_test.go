@@ -28,11 +28,12 @@ type process struct {
 	once     sync.Once
 }
 
-// startServe starts grantway serve on config.yaml in dir and a free port, and
-// waits until it is ready.
+// startServe starts grantway serve on config.yaml in dir and a free port, without
+// limits unless flags set them, and waits until it is ready.
 func startServe(dir string, flags ...string) (*process, error) {
 	p := &process{dir: dir, log: filepath.Join(dir, "serve.log"), exited: make(chan error, 1)}
-	p.cmd = exec.Command("grantway", append([]string{"serve", "--config", "config.yaml", "--listen", "127.0.0.1:0"}, flags...)...)
+	p.cmd = exec.Command("grantway", append([]string{"serve", "--config", "config.yaml", "--listen", "127.0.0.1:0",
+		"--limits-anonymous", "off", "--limits-client", "off"}, flags...)...)
 	p.cmd.Dir = dir
 	p.cmd.Env = []string{"PATH=" + os.Getenv("PATH")}
 	log, err := os.OpenFile(p.log, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
