@@ -15,6 +15,8 @@ need() { # need PACKAGE FILE...: any one of the files will do
 	want+=("$package")
 }
 need postgresql '/usr/lib/postgresql/*/bin/initdb'
+need pgbouncer /usr/sbin/pgbouncer
+need strace /usr/bin/strace
 need chromium /usr/bin/chromium /usr/bin/google-chrome
 need nodejs /usr/bin/node /usr/local/bin/node "${HOME:-/root}/.nvm/versions/node/*/bin/node"
 need npm /usr/bin/npm /usr/local/bin/npm "${HOME:-/root}/.nvm/versions/node/*/bin/npm"

@@ -31,12 +31,30 @@ func dsns() map[string]func(t *testing.T) string {
 	}
 }
 
-func TestOAuthStorage(t *testing.T) {
+// opened returns how the suites open a database of each engine. Through PgBouncer
+// the suite's own look at the tables goes past it.
+func opened() map[string]func(t *testing.T) (*Store, string) {
+	all := map[string]func(t *testing.T) (*Store, string){
+		"PgBouncer": func(t *testing.T) (*Store, string) {
+			direct, pooled := storagetest.PgBouncer(t)
+			return openAt(t, pooled), direct
+		},
+	}
 	for engine, dsn := range dsns() {
+		all[engine] = func(t *testing.T) (*Store, string) {
+			at := dsn(t)
+			return openAt(t, at), at
+		}
+	}
+	return all
+}
+
+func TestOAuthStorage(t *testing.T) {
+	for engine, open := range opened() {
 		t.Run(engine, func(t *testing.T) {
 			storagetest.OAuth(t, func(t *testing.T) storagetest.Opened {
-				at := dsn(t)
-				return storagetest.Opened{Storage: openAt(t, at), DSN: at}
+				s, at := open(t)
+				return storagetest.Opened{Storage: s, DSN: at}
 			})
 		})
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"github.com/pressly/goose/v3"
@@ -23,6 +24,9 @@ type engine interface {
 	// lock returns the statement that locks the rows of a SELECT until the event
 	// ends, or nothing where there is one writer anyway.
 	lock(sql string, args ...any) []statement
+	// writable returns an error if the database has turned into one that takes no
+	// writes.
+	writable(ctx context.Context) error
 	// tables counts the tables that the database has, whoever made them.
 	tables(ctx context.Context) (int, error)
 	// migrator returns goose on this engine, and how to release what it needs.
@@ -32,6 +36,12 @@ type engine interface {
 	session(ctx context.Context) (session, error)
 	close() error
 }
+
+// How long a caller waits at most, whatever has become of the database.
+const (
+	writeLimit = 15 * time.Second
+	readLimit  = 10 * time.Second
+)
 
 // storable reports whether every text among the arguments of a query could stand
 // in a row. PostgreSQL takes no NUL and no broken UTF-8, and SQLite reads a pattern

@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"io/fs"
 	"math/rand/v2"
+	"net/url"
 	"regexp"
+	"strings"
 	"testing/fstest"
 	"time"
 
@@ -28,18 +30,28 @@ type postgres struct {
 }
 
 const (
-	poolMax    = 16 // an uncapped pool runs the server out of clients under races (measured)
-	retriesMax = 10
-	writeLimit = 15 * time.Second
+	poolMax      = 16 // an uncapped pool runs the server out of clients under races (measured)
+	retriesMax   = 10
+	connectLimit = 3 * time.Second // for each host, unless the URL says otherwise
+	aliveLimit   = time.Second     // for a connection that lay idle to show that it is alive
 )
 
 func openPostgres(ctx context.Context, dsn string) (*postgres, error) {
 	config, err := pgxpool.ParseConfig(dsn)
 	if err != nil {
-		// pgx quotes the URL in its errors, with the password taken out.
-		return nil, fmt.Errorf("reading the database URL: %w", err)
+		return nil, fmt.Errorf("reading the database URL: %s", unreadable(dsn, err))
 	}
 	config.MaxConns = poolMax
+	config.PingTimeout = aliveLimit
+	if config.ConnConfig.ConnectTimeout == 0 {
+		config.ConnConfig.ConnectTimeout = connectLimit
+	}
+	if config.ConnConfig.RuntimeParams["application_name"] == "" {
+		config.ConnConfig.RuntimeParams["application_name"] = "grantway"
+	}
+	if err := suit(ctx, config.ConnConfig); err != nil {
+		return nil, fmt.Errorf("reaching the database: %w", err)
+	}
 	pool, err := pgxpool.NewWithConfig(ctx, config)
 	if err != nil {
 		return nil, fmt.Errorf("opening the database: %w", err)
@@ -51,12 +63,27 @@ func openPostgres(ctx context.Context, dsn string) (*postgres, error) {
 	return &postgres{pool: pool}, nil
 }
 
+// unreadable says what is wrong with a URL. pgx quotes it, with what looks like the
+// password taken out: only what follows is passed on, and only where the password
+// is known not to be in it.
+func unreadable(dsn string, err error) string {
+	u, bad := url.Parse(dsn)
+	_, why, found := strings.Cut(err.Error(), "`: ")
+	if bad == nil && found {
+		if password, _ := u.User.Password(); password == "" || !strings.Contains(why, password) {
+			return why
+		}
+	}
+	return "write postgres://user:password@host:5432/database, with %40 for an @ in the password and so on"
+}
+
 func (p *postgres) lock(sql string, args ...any) []statement {
 	return []statement{do(sql+" FOR UPDATE", args...)}
 }
 
 // write retries what the server gave up for the sake of another transaction
-// (serialization failure, deadlock): nothing of it was kept.
+// (serialization failure, deadlock), and what it refused because it takes no writes
+// any more, on a new connection: nothing of those was kept.
 func (p *postgres) write(ctx context.Context, event []statement) error {
 	err := p.send(ctx, event)
 	if err != nil {
@@ -70,6 +97,9 @@ func (p *postgres) write(ctx context.Context, event []statement) error {
 func (p *postgres) send(ctx context.Context, event []statement) error {
 	// A caller that goes away does not stop an event half way: its outcome would
 	// then be unknown.
+	if err := ctx.Err(); err != nil {
+		return unavailable(err)
+	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), writeLimit)
 	defer cancel()
 	for try := 0; ; try++ {
@@ -89,7 +119,14 @@ func (p *postgres) send(ctx context.Context, event []statement) error {
 		// The server said no, or nothing was sent: nothing of the event was kept.
 		case !refused && !pgconn.SafeToRetry(err):
 			return fmt.Errorf("%w: %w", oauth.ErrUnknown, err)
-		case !refused, state.Code != "40001" && state.Code != "40P01", try == retriesMax:
+		case !refused, try == retriesMax:
+			return unavailable(err)
+		}
+		switch state.Code {
+		case "40001", "40P01": // serialization failure, deadlock
+		case readOnly:
+			p.pool.Reset()
+		default:
 			return unavailable(err)
 		}
 		p.retries.Add(1)
@@ -132,6 +169,9 @@ func (p *postgres) query(ctx context.Context, sql string, args []any, row func(f
 	if !storable(args) {
 		return nil
 	}
+	// A server that has fallen silent must not keep a caller who sets no limit.
+	ctx, cancel := context.WithTimeout(ctx, readLimit)
+	defer cancel()
 	rows, err := p.pool.Query(ctx, sql, args...)
 	if err != nil {
 		return unavailable(err)
@@ -146,6 +186,18 @@ func (p *postgres) query(ctx context.Context, sql string, args []any, row func(f
 		return unavailable(err)
 	}
 	return nil
+}
+
+// writable also drops the connections to a server that takes no writes any more, so
+// that the next ones find the one that does.
+func (p *postgres) writable(ctx context.Context) error {
+	var only string
+	err := p.query(ctx, "SELECT current_setting('transaction_read_only')", nil, func(scan func(...any) error) error { return scan(&only) })
+	if err == nil && only == "on" {
+		p.pool.Reset()
+		err = unavailable(errReadOnly)
+	}
+	return err
 }
 
 func (p *postgres) tables(ctx context.Context) (n int, err error) {

@@ -279,6 +279,9 @@ func (s *sqlite) query(ctx context.Context, text string, args []any, row func(fu
 	return nil
 }
 
+// writable: a file that may not be written is refused when it is opened.
+func (s *sqlite) writable(context.Context) error { return nil }
+
 func (s *sqlite) tables(ctx context.Context) (n int, err error) {
 	err = s.query(ctx, "SELECT COUNT(*) FROM sqlite_master WHERE type = 'table'", nil, func(scan func(...any) error) error { return scan(&n) })
 	return n, err

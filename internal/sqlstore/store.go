@@ -52,10 +52,13 @@ func IsPostgres(dsn string) bool {
 // Close waits for the events under way and closes the database.
 func (s *Store) Close() error { return s.engine.close() }
 
-// Ping reads one row, to show that the database answers.
+// Ping reads one row, to show that the database answers, and asks whether it takes
+// writes.
 func (s *Store) Ping(ctx context.Context) error {
-	_, _, err := s.Head(ctx)
-	return err
+	if _, _, err := s.Head(ctx); err != nil {
+		return err
+	}
+	return s.engine.writable(ctx)
 }
 
 // Empty reports whether the database has no table at all, ours or anybody's.

@@ -19,6 +19,13 @@ func TestPeople_PostgreSQL(t *testing.T) {
 	storagetest.People(t, func(t *testing.T) people.Storage { return migrated(t, storagetest.Postgres(t)) })
 }
 
+func TestPeople_PgBouncer(t *testing.T) {
+	storagetest.People(t, func(t *testing.T) people.Storage {
+		_, pooled := storagetest.PgBouncer(t)
+		return migrated(t, pooled)
+	})
+}
+
 func migrated(t *testing.T, dsn string) *sqlstore.Store {
 	t.Helper()
 	db, err := sqlstore.Open(t.Context(), dsn)

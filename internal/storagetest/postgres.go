@@ -4,19 +4,15 @@
 package storagetest
 
 import (
-	"bufio"
 	"context"
 	"fmt"
 	"net"
 	"os"
 	"os/exec"
-	"os/user"
 	"path/filepath"
 	"slices"
 	"strconv"
-	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -36,13 +32,13 @@ func All() bool { return os.Getenv("TEST_GRANTWAY_ALL") == "1" }
 // databases sort by language (en-US), which is the harder case.
 func Postgres(t testing.TB) string {
 	t.Helper()
-	server.once.Do(func() { server.url, server.err = startPostgres() })
-	if server.err == errNoPostgres && !All() {
-		t.Skip("LEFT OUT: this test needs PostgreSQL, which is not installed here; on Debian: apt-get install postgresql (or: make test)")
-	}
-	if server.err != nil {
-		t.Fatalf("PostgreSQL for tests (Debian package postgresql, 15 or later): %v", server.err)
-	}
+	server.once.Do(func() {
+		s, err := startPostgres(Setup{})
+		if server.err = err; err == nil {
+			server.url, server.addr = s.URL, s.Addr
+		}
+	})
+	needPostgres(t, server.err)
 	server.mu.Lock()
 	server.made++
 	name := fmt.Sprintf("t%d", server.made)
@@ -53,12 +49,12 @@ func Postgres(t testing.TB) string {
 }
 
 var server struct {
-	once   sync.Once
-	url    string // up to and with the slash before the database's name
-	err    error
-	keeper *exec.Cmd // referred to for ever, so that its pipes are never finalised
-	mu     sync.Mutex
-	made   int
+	once sync.Once
+	url  string // up to and with the slash before the database's name
+	addr string
+	err  error
+	mu   sync.Mutex
+	made int
 }
 
 var errNoPostgres = fmt.Errorf("initdb is neither in PATH nor under /usr/lib/postgresql")
@@ -77,77 +73,98 @@ func administer(t testing.TB, sql string) {
 	}
 }
 
-// keeper runs the server for as long as its standard input stays open. The other
-// end of that pipe is held by the test process alone, so the server stops and its
-// files go however that process ends: by returning, a panic, a time-out or
-// kill -9. It is a session of its own, so that what is typed at the terminal does
-// not end it before it has cleaned up.
-//
-// Arguments: the directory of the programs, the one of the data, the port.
-const keeper = `
+func needPostgres(t testing.TB, err error) {
+	t.Helper()
+	if err == errNoPostgres && !All() {
+		t.Skip("LEFT OUT: this test needs PostgreSQL, which is not installed here; on Debian: apt-get install postgresql (or: make test)")
+	}
+	if err != nil {
+		t.Fatalf("PostgreSQL for tests (Debian package postgresql, 15 or later): %v", err)
+	}
+}
+
+// Setup says how a server of one test differs from the one that all share.
+type Setup struct {
+	Options []string          // of postgres: name=value
+	Files   map[string]string // written beside the data before it starts, readable to the server alone
+	Standby *Server           // if not nil: it is a hot standby that follows this one
+}
+
+// Server is a PostgreSQL server that one test may stop, promote and reconfigure.
+type Server struct {
+	URL  string // up to and with the slash before the database's name
+	Addr string // host:port
+	Dir  string // of the Files; the data lies in data below
+	bin  string
+	keep *keeper
+}
+
+// StartServer starts a server that ends with t. If PostgreSQL is not installed it
+// does what [Postgres] does.
+func StartServer(t testing.TB, setup Setup) *Server {
+	t.Helper()
+	s, err := startPostgres(setup)
+	needPostgres(t, err)
+	t.Cleanup(s.keep.end)
+	return s
+}
+
+// Control runs pg_ctl on the server's data and waits: "promote", "stop", "restart".
+func (s *Server) Control(t testing.TB, args ...string) {
+	t.Helper()
+	cmd := exec.Command(filepath.Join(s.bin, "pg_ctl"), append([]string{"-D", filepath.Join(s.Dir, "data"), "-l", filepath.Join(s.Dir, "log"), "-w"}, args...)...)
+	attr, _, _, err := unprivileged()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd.SysProcAttr, cmd.Dir = attr, "/"
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("pg_ctl %v: %v\n%s", args, err, out)
+	}
+}
+
+// postgresKeeper arguments: the directory of the programs, the one of the data, the
+// port, the options of the server, and the port of the server to follow, if any.
+const postgresKeeper = `
 cd "$2" || exit 1
-"$1/initdb" -D "$2/data" -U postgres -A trust -E UTF8 --no-sync --locale=C --locale-provider=icu --icu-locale=en-US >"$2/log" 2>&1 &&
-"$1/pg_ctl" -D "$2/data" -w -t 60 -l "$2/log" -o "-p $3 -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c max_connections=200 -c fsync=on -c synchronous_commit=on -c shared_buffers=64MB" start >>"$2/log" 2>&1 &&
+if [ -n "$5" ]
+then "$1/pg_basebackup" -D "$2/data" -h 127.0.0.1 -p "$5" -U postgres -R -c fast --no-sync >"$2/log" 2>&1
+else "$1/initdb" -D "$2/data" -U postgres -A trust -E UTF8 --no-sync --locale=C --locale-provider=icu --icu-locale=en-US >"$2/log" 2>&1
+fi &&
+"$1/pg_ctl" -D "$2/data" -w -t 60 -l "$2/log" -o "-p $3 -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c max_connections=200 -c fsync=on -c synchronous_commit=on -c shared_buffers=64MB $4" start >>"$2/log" 2>&1 &&
 echo ready || { tail -n 20 "$2/log"; echo failed; }
 cat >/dev/null
 "$1/pg_ctl" -D "$2/data" -m immediate -w stop >/dev/null 2>&1
 rm -rf "$2"
 `
 
-func startPostgres() (string, error) {
+func startPostgres(setup Setup) (*Server, error) {
 	bin, err := postgresBin()
 	if err != nil {
-		return "", err
+		return nil, err
 	}
-	// initdb refuses to run as root.
-	attr := &syscall.SysProcAttr{Setsid: true}
-	uid, gid := os.Getuid(), os.Getgid()
-	if uid == 0 {
-		owner, err := user.Lookup("postgres")
-		if err != nil {
-			return "", fmt.Errorf("tests run as root, so PostgreSQL must run as the user postgres: %w", err)
-		}
-		uid, _ = strconv.Atoi(owner.Uid)
-		gid, _ = strconv.Atoi(owner.Gid)
-		attr.Credential = &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
-	}
-	dir, err := os.MkdirTemp("", "grantway-postgres-")
+	dir, err := privateDir("grantway-postgres-", setup.Files)
 	if err != nil {
-		return "", err
-	}
-	if err := os.Chown(dir, uid, gid); err != nil {
-		return "", err
+		return nil, err
 	}
 	port, err := freePort()
 	if err != nil {
-		return "", err
+		return nil, err
 	}
-	cmd := exec.Command("/bin/sh", "-c", keeper, "sh", bin, dir, port)
-	cmd.SysProcAttr = attr
-	cmd.Dir = "/"
-	// Held open until the process ends; close-on-exec, so no other child has it.
-	if _, err := cmd.StdinPipe(); err != nil {
-		return "", err
+	options := ""
+	for _, o := range setup.Options {
+		options += " -c " + o
 	}
-	out, err := cmd.StdoutPipe()
+	follow := ""
+	if setup.Standby != nil {
+		_, follow, _ = net.SplitHostPort(setup.Standby.Addr)
+	}
+	keep, err := keepRunning(postgresKeeper, bin, dir, port, options, follow)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
-	if err := cmd.Start(); err != nil {
-		return "", err
-	}
-	var said []string
-	for lines := bufio.NewScanner(out); lines.Scan(); {
-		switch lines.Text() {
-		case "ready":
-			server.keeper = cmd
-			return "postgres://postgres@127.0.0.1:" + port + "/", nil
-		case "failed":
-			return "", fmt.Errorf("it did not start:\n%s", strings.Join(said, "\n"))
-		}
-		said = append(said, lines.Text())
-	}
-	return "", fmt.Errorf("its keeper ended: %s", strings.Join(said, "\n"))
+	addr := "127.0.0.1:" + port
+	return &Server{URL: "postgres://postgres@" + addr + "/", Addr: addr, Dir: dir, bin: bin, keep: keep}, nil
 }
 
 // postgresBin finds the newest server installed. Debian keeps the programs of each

@@ -1,0 +1,92 @@
+package sqlstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// readOnly is the SQLSTATE of a write on a server that takes none: a standby, or
+// one that was told so (read_only_sql_transaction).
+const readOnly = "25006"
+
+var errReadOnly = errors.New("the server takes no writes: it is a standby, or default_transaction_read_only is on; name the primary, or every server of the cluster (host1,host2)")
+
+// peer is what a new connection finds at its other end.
+type peer struct {
+	pooled bool   // a pooler hands its transactions to changing servers
+	commit string // synchronous_commit
+}
+
+// askPeer asks in a way that every server and pooler understands, and fails with
+// errReadOnly. A pooler makes up the process id of the greeting, so it differs from
+// that of the server behind.
+func askPeer(ctx context.Context, c *pgconn.PgConn) (p peer, err error) {
+	answers, err := c.Exec(ctx, "SELECT pg_backend_pid(), current_setting('synchronous_commit'), current_setting('transaction_read_only')").ReadAll()
+	if err != nil {
+		return p, err
+	}
+	if len(answers) != 1 || len(answers[0].Rows) != 1 {
+		return p, errors.New("the server does not answer as PostgreSQL does")
+	}
+	row := answers[0].Rows[0]
+	if string(row[2]) == "on" {
+		return p, errReadOnly
+	}
+	return peer{pooled: string(row[0]) != fmt.Sprint(c.PID()), commit: string(row[1])}, nil
+}
+
+// waits reports whether a commit is answered only when it is on disk, and on the
+// synchronous standby if there is one.
+func (p peer) waits() bool { return p.commit != "off" && p.commit != "local" }
+
+// suit makes the configuration suit what stands at the address, which one
+// connection finds out. After that every new connection is asked the same, and
+// where there are several hosts the next one is tried.
+//
+// A server that takes no writes is never used, not even to read: a standby may be
+// behind, and what was revoked would live on there.
+//
+// The session is told to wait for the sync, so that a server whose default is not
+// to cannot lose what was acknowledged. Behind a pooler no session is ours, so
+// nothing can be told to it, and nothing that was prepared is found again: there
+// each statement is described once and then sent whole.
+func suit(ctx context.Context, config *pgx.ConnConfig) error {
+	var first peer
+	config.ValidateConnect = func(ctx context.Context, c *pgconn.PgConn) (err error) {
+		first, err = askPeer(ctx, c)
+		return err
+	}
+	conn, err := pgx.ConnectConfig(ctx, config)
+	if err != nil {
+		return err
+	}
+	if err := conn.Close(ctx); err != nil {
+		return err
+	}
+	prepared := config.DefaultQueryExecMode == pgx.QueryExecModeCacheStatement
+	switch {
+	case first.pooled && prepared:
+		config.DefaultQueryExecMode, prepared = pgx.QueryExecModeCacheDescribe, false
+	case first.pooled:
+	case first.waits():
+		config.RuntimeParams["synchronous_commit"] = first.commit
+	default:
+		config.RuntimeParams["synchronous_commit"] = "on"
+	}
+	config.ValidateConnect = func(ctx context.Context, c *pgconn.PgConn) error {
+		switch p, err := askPeer(ctx, c); {
+		case err != nil:
+			return err
+		case !p.waits():
+			return fmt.Errorf("synchronous_commit is %s behind this pooler, so what was acknowledged could be lost: run ALTER ROLE %q SET synchronous_commit = on, and have the pooler reconnect", p.commit, config.User)
+		case p.pooled && prepared:
+			return errors.New("a pooler stands before the server now, and did not at the start: restart grantway")
+		}
+		return nil
+	}
+	return nil
+}
