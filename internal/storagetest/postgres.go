@@ -32,13 +32,8 @@ func All() bool { return os.Getenv("TEST_GRANTWAY_ALL") == "1" }
 // databases sort by language (en-US), which is the harder case.
 func Postgres(t testing.TB) string {
 	t.Helper()
-	server.once.Do(func() {
-		s, err := startPostgres(Setup{})
-		if server.err = err; err == nil {
-			server.url, server.addr = s.URL, s.Addr
-		}
-	})
-	needPostgres(t, server.err)
+	_, err := StartPostgres()
+	needPostgres(t, err)
 	server.mu.Lock()
 	server.made++
 	name := fmt.Sprintf("t%d", server.made)
@@ -46,6 +41,18 @@ func Postgres(t testing.TB) string {
 	administer(t, "CREATE DATABASE "+name)
 	t.Cleanup(func() { administer(t, "DROP DATABASE "+name+" WITH (FORCE)") })
 	return server.url + name + "?sslmode=disable"
+}
+
+// StartPostgres starts that server, if this process has not yet, and returns its
+// URL up to and with the slash before the database's name.
+func StartPostgres() (string, error) {
+	server.once.Do(func() {
+		s, err := startPostgres(Setup{})
+		if server.err = err; err == nil {
+			server.url, server.addr = s.URL, s.Addr
+		}
+	})
+	return server.url, server.err
 }
 
 var server struct {
