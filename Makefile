@@ -1,6 +1,6 @@
 # make demo    run the demo
 # make test    everything: installs what a fresh Debian machine with Go lacks, then the whole suite
-# make bench   benchmarks beside the code
+# make bench   benchmarks beside the code, then ours against the floor: writes docs/performance.md (SIZE=1000000: also with so many live grants)
 # make lint    gofmt, go vet, staticcheck
 
 GO ?= go
@@ -26,5 +26,6 @@ test: tools lint
 	$(GO) test -timeout 15m ./...
 	$(GO) test -race -timeout 15m ./internal/oauth ./internal/people ./internal/sqlstore ./internal/endpoint ./resource
 
-bench:
-	$(GO) test -run '^$$' -bench . -benchmem ./internal/oauth ./internal/endpoint ./resource
+bench: tools
+	$(GO) test -run '^$$' -bench . -benchmem ./internal/oauth ./internal/sqlstore ./internal/endpoint ./resource
+	$(GO) run ./internal/bench -o docs/performance.md $(if $(SIZE),-n $(SIZE))

@@ -69,6 +69,8 @@ var rules = map[string]struct{ ours, others, banned []string }{
 	"internal/storagetest": {ours: []string{"internal/oauth", "internal/people"}, others: []string{"*"}},
 	"internal/conformance": {others: []string{"*"}},
 	"internal/chaos":       {others: []string{"github.com/jackc/pgx/v5", "modernc.org/sqlite"}},
+	"internal/bench":       {ours: []string{"internal/config", "internal/oauth", "internal/sqlstore", "internal/storagetest"}, others: []string{"*"}},
+	"internal/bench/floor": {others: []string{"github.com/jackc/pgx/v5", "modernc.org/sqlite"}},
 }
 
 func TestHouse_ImportsGoOneWay(t *testing.T) {
