@@ -318,7 +318,7 @@ func TestExchange_PKCE(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	code := w.allow(r)
+	code := w.allow("alice", r)
 	path, secret := "/oauth2/"+w.exchange.id+"/exchange/"+code, []string{"X-Client-Secret", w.exchange.secret.Reveal(), "User-Agent", "x"}
 	for _, c := range []struct {
 		verifier string

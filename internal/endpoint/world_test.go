@@ -47,8 +47,9 @@ type world struct {
 	log    *sink
 	random *source
 
-	mu sync.Mutex
-	at time.Time
+	mu   sync.Mutex
+	at   time.Time
+	slow time.Time // if set, a clock a hundred times slower than the wall's has run since then
 
 	api                                               oauth.ClientAuth
 	exchange, other, standard, nopkce, public, direct app
@@ -121,6 +122,9 @@ func portal(w http.ResponseWriter, r *http.Request) {
 func (w *world) now() time.Time {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if !w.slow.IsZero() {
+		return w.at.Add(time.Since(w.slow) / 100)
+	}
 	return w.at
 }
 
@@ -165,7 +169,9 @@ func (s *sink) String() string {
 }
 
 // code has alice connect both stores and returns the code.
-func (w *world) code(a app) string {
+func (w *world) code(a app) string { return w.codeOf("alice", a) }
+
+func (w *world) codeOf(user string, a app) string {
 	w.t.Helper()
 	q := url.Values{"client_id": {a.id}, "redirect_uri": {string(a.client.Redirects[0])}, "state": {"xyz"}}
 	if a.client.Profile != oauth.Exchange {
@@ -184,13 +190,13 @@ func (w *world) code(a app) string {
 	if err != nil || r == nil {
 		w.t.Fatalf("Authorize: %v %s", err, back.URL())
 	}
-	return w.allow(r)
+	return w.allow(user, r)
 }
 
-// allow has alice connect both stores.
-func (w *world) allow(r *oauth.AuthorizationRequest) string {
+// allow has a user connect both stores.
+func (w *world) allow(user string, r *oauth.AuthorizationRequest) string {
 	w.t.Helper()
-	back, err := w.server.Decide(context.Background(), "alice", r, oauth.Decision{Allow: true, Stores: []string{"s1", "s2"}, AuthTime: w.now()})
+	back, err := w.server.Decide(context.Background(), user, r, oauth.Decision{Allow: true, Stores: []string{"s1", "s2"}, AuthTime: w.now()})
 	if err != nil {
 		w.t.Fatalf("Decide: %v", err)
 	}
@@ -262,9 +268,11 @@ func (w *world) redeem(a app, code string) answer {
 }
 
 // key redeems a fresh code and returns the access token and the refresh token.
-func (w *world) key(a app) (access, refresh string) {
+func (w *world) key(a app) (access, refresh string) { return w.keyOf("alice", a) }
+
+func (w *world) keyOf(user string, a app) (access, refresh string) {
 	w.t.Helper()
-	got := w.redeem(a, w.code(a))
+	got := w.redeem(a, w.codeOf(user, a))
 	if got.status != http.StatusOK {
 		w.t.Fatalf("%d %s", got.status, got.body)
 	}

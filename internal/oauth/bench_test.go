@@ -2,6 +2,7 @@ package oauth_test
 
 import (
 	"context"
+	"fmt"
 	"testing"
 
 	"github.com/grantway/grantway/internal/oauth"
@@ -73,5 +74,44 @@ func BenchmarkIntrospect(b *testing.B) {
 		if in, err := w.Introspect(context.Background(), api, token); in == nil || err != nil {
 			b.Fatal(in, err)
 		}
+	}
+}
+
+// What one key may do, from a grant of two stores and one of fifty, with the claim
+// that prints it.
+func BenchmarkEffective(b *testing.B) {
+	scopes := oauth.Scopes("stores.view", "stores.orders.view", "stores.orders.deliver")
+	for _, stores := range []int{2, oauth.MaxPrinted} {
+		g := &oauth.Grant{Scopes: scopes, Account: oauth.Scopes("user.view")}
+		var members []oauth.Membership
+		for i := range stores {
+			id := fmt.Sprint("s", i)
+			g.Stores = append(g.Stores, oauth.GrantStore{StoreID: id})
+			members = append(members, oauth.Membership{StoreID: id, StoreStatus: oauth.Active, Owner: i%2 == 0, Scopes: scopes, MayDelegate: true})
+		}
+		b.Run(fmt.Sprint(stores), func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				r := oauth.Effective(g, members)
+				if len(r.Claim()) != 1 || len(r.Flat()) != 4 {
+					b.Fatal(r)
+				}
+			}
+		})
+	}
+}
+
+// Matching a redirect_uri: byte for byte, and on loopback with a free port.
+func BenchmarkRedirectTo(b *testing.B) {
+	c := &oauth.Client{Profile: oauth.Standard, Redirects: []oauth.RedirectURI{"https://client.example/one", "https://client.example/two", loopback, callback}}
+	for name, sent := range map[string]string{"exact": callback, "loopback": "http://127.0.0.1:49152/callback"} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, ok := c.RedirectTo(sent); !ok {
+					b.Fatal("no match")
+				}
+			}
+		})
 	}
 }

@@ -5,6 +5,9 @@ import (
 	"time"
 )
 
+// Effective says what a grant allows now.
+var Effective = effective
+
 // Mint signs an access token of a key that is out, as an exchange would.
 func (s *Server) Mint(ctx context.Context, family string) (string, error) {
 	f, st, err := s.storage.Family(ctx, family)
