@@ -149,20 +149,13 @@ func (h *handler) introspect(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	// An API that has the right secret is never limited: it asks for its own callers.
-	api, err := h.server.AuthenticateAPI(r.Context(), auth)
-	if err != nil {
-		h.refused(w, r, h.charge(r, err), http.StatusUnauthorized, "")
-		return
-	}
 	token := p.Get("token")
-	if token == "" {
-		h.refused(w, r, bad(oauth.ParamMissing, "token", "The parameter token is required."), http.StatusUnauthorized, "")
-		return
-	}
-	v, err := h.server.Introspect(r.Context(), api, token)
+	v, err := h.server.Introspect(r.Context(), auth, token)
 	switch {
 	case err != nil:
-		h.refused(w, r, err, http.StatusUnauthorized, "")
+		h.refused(w, r, h.charge(r, err), http.StatusUnauthorized, "")
+	case token == "":
+		h.refused(w, r, bad(oauth.ParamMissing, "token", "The parameter token is required."), http.StatusUnauthorized, "")
 	case v == nil:
 		writeJSON(w, http.StatusOK, introspection{})
 	default:

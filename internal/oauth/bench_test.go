@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 	"testing"
-
-	"github.com/grantway/grantway/internal/oauth"
 )
 
 // One exchange of a code for a lasting key: two reads, one signature, one durable
@@ -68,10 +66,9 @@ func BenchmarkVerifyOwn(b *testing.B) {
 func BenchmarkIntrospect(b *testing.B) {
 	w := newWorld(b)
 	token := w.connect(w.exchange, "alice", "s1", "s2", "s3").AccessToken.Reveal()
-	api := &oauth.API{URI: audience}
 	b.ReportAllocs()
 	for b.Loop() {
-		if in, err := w.Introspect(context.Background(), api, token); in == nil || err != nil {
+		if in, err := w.Introspect(context.Background(), w.api, token); in == nil || err != nil {
 			b.Fatal(in, err)
 		}
 	}

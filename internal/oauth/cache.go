@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// clientCache keeps apps and audiences between requests. It follows the feed:
+// clientCache keeps apps between requests. It follows the feed:
 // whoever changes an app, also the command line in another process, moves the
 // feed's sequence, and the follower reads it every pollEvery. Entries count only
 // while the last good read is younger than staleAfter; a node that cannot read
@@ -20,13 +20,12 @@ type clientCache struct {
 
 	mu      sync.RWMutex
 	clients map[string]*Client
-	apis    map[string]*API
 }
 
 const (
 	pollEvery  = 40 * time.Millisecond
 	staleAfter = 100 * time.Millisecond
-	cacheMax   = 10_000 // of each; beyond it the shelf is cleared
+	cacheMax   = 10_000 // beyond it the shelf is cleared
 )
 
 var start = time.Now()
@@ -45,28 +44,20 @@ func (s *Server) FeedLag() time.Duration {
 // FeedSeq is the feed's sequence that this node has followed to.
 func (s *Server) FeedSeq() int64 { return s.cache.seq.Load() }
 
-// Client reads an app that is not deleted. The value is shared: do not change it.
+// Client reads an app that is not deleted: from the cache or, if it cannot be
+// trusted to be of now, from the database. The value is shared: do not change it.
 func (s *Server) Client(ctx context.Context, id string) (*Client, error) {
-	return cached(ctx, &s.cache, s.cache.clients, id, s.storage.Client)
-}
-
-func (s *Server) cachedAPI(ctx context.Context, id string) (*API, error) {
-	return cached(ctx, &s.cache, s.cache.apis, id, s.storage.API)
-}
-
-// cached returns what a shelf of the cache holds, or reads it, and puts it there if
-// it can be trusted to be of now.
-func cached[T any](ctx context.Context, c *clientCache, shelf map[string]*T, id string, read func(context.Context, string) (*T, error)) (*T, error) {
+	c := &s.cache
 	if c.fresh() {
 		c.mu.RLock()
-		found := shelf[id]
+		found := c.clients[id]
 		c.mu.RUnlock()
 		if found != nil {
 			return found, nil
 		}
 	}
 	seq := c.seq.Load()
-	value, err := read(ctx, id)
+	client, err := s.storage.Client(ctx, id)
 	if err != nil {
 		return nil, err
 	}
@@ -75,12 +66,12 @@ func cached[T any](ctx context.Context, c *clientCache, shelf map[string]*T, id 
 	// What was read before an event that the follower has seen since may be older
 	// than that event.
 	if c.fresh() && c.seq.Load() == seq {
-		if len(shelf) >= cacheMax {
-			clear(shelf)
+		if len(c.clients) >= cacheMax {
+			clear(c.clients)
 		}
-		shelf[id] = value
+		c.clients[id] = client
 	}
-	return value, nil
+	return client, nil
 }
 
 // follow reads the feed once and drops what its events are about.
@@ -122,10 +113,7 @@ func (s *Server) apply(events []Event) {
 		if e.ClientID != "" {
 			delete(c.clients, e.ClientID)
 		}
-		switch e.Kind {
-		case EventAPIPut, EventAPISecretAdded:
-			clear(c.apis)
-		case EventKeyAdded:
+		if e.Kind == EventKeyAdded {
 			c.keys.Store(true)
 		}
 	}

@@ -120,17 +120,64 @@ func TestChores_SecretsAreNeverDecidedFromTheCache(t *testing.T) {
 	w.must(err)
 	try(fresh, oauth.CodeUnknown)
 
-	if _, err := node.AuthenticateAPI(ctx, w.api); err != nil {
-		t.Fatal(err)
+	if storage.reads.Load() != before {
+		t.Errorf("the app was read %d times again: the cache was cold and proves nothing", storage.reads.Load()-before)
 	}
-	if before++; storage.reads.Load() != before { // the audience, once
-		t.Errorf("%d reads of apps and audiences, want %d: the cache was cold and proves nothing", storage.reads.Load(), before)
+
+	key := w.connect(w.standard, "alice", "s1").AccessToken.Reveal()
+	if in, err := node.Introspect(ctx, w.api, key); err != nil || in == nil {
+		t.Fatalf("%+v, %v", in, err)
 	}
 	exec(t, w.raw(), "DELETE FROM api_secrets WHERE hash = ?", []byte(oauth.HashOf(w.api.Secret)))
-	_, err = node.AuthenticateAPI(ctx, w.api)
+	_, err = node.Introspect(ctx, w.api, key)
 	wantReason(t, err, oauth.SecretWrong)
-	if storage.reads.Load() != before {
-		t.Error("the audience was read again: the cache was cold and proves nothing")
+}
+
+// Whoever holds a secret that was revoked a moment ago, and everything else that it
+// takes, gets no key, learns nothing of the code, burns nothing and ends nothing,
+// while the cache still knows the secret.
+func TestChores_ARevokedSecretDoesNothing(t *testing.T) {
+	ctx := context.Background()
+	w := newWorld(t)
+	node, _ := w.beside()
+	_, err := w.AddSecret(ctx, command, w.exchange.id)
+	w.must(err)
+	_, err = w.AddSecret(ctx, command, w.standard.id)
+	w.must(err)
+	w.must(node.Follow(ctx))
+	node.KeepWarm(time.Hour)
+	live, used := w.code(w.exchange, "alice", "s1"), w.code(w.exchange, "alice", "s1")
+	key, err := node.Token(ctx, redemption(w.exchange, used)) // warms the cache
+	w.must(err)
+	chain := w.connect(w.standard, "alice", "s1")
+	_, err = node.Token(ctx, refresh(w.standard, chain.RefreshToken.Reveal()))
+	w.must(err)
+	for _, a := range []app{w.exchange, w.standard} {
+		text := a.secret.Reveal()
+		w.must(w.RevokeSecret(ctx, command, a.id, text[len(text)-4:]))
+	}
+	w.clock.advance(11 * time.Second) // a replay would now end what the code issued
+	for what, request := range map[string]oauth.TokenRequest{
+		"a live code": redemption(w.exchange, live), "a used code": redemption(w.exchange, used), "an unknown code": redemption(w.exchange, "no-code"),
+		"a refresh token": refresh(w.standard, chain.RefreshToken.Reveal()), "an unknown grant type": {Auth: w.exchange.auth(), GrantType: "x"},
+	} {
+		resp, err := node.Token(ctx, request)
+		if resp != nil || oauth.ReasonOf(err) != oauth.SecretWrong {
+			t.Errorf("%s: %v, %v", what, resp, err)
+		}
+	}
+	if err := node.Revoke(ctx, w.standard.auth(), chain.AccessToken.Reveal()); oauth.ReasonOf(err) != oauth.SecretWrong {
+		t.Errorf("revocation: %v", err)
+	}
+	if w.rights(key.AccessToken) == "inactive" || w.rights(chain.AccessToken) == "inactive" {
+		t.Error("a dead secret has ended something")
+	}
+	if a, _ := oauth.ParseArtefact(live); true {
+		code, _, err := w.db.Code(ctx, a.Selector)
+		w.must(err)
+		if code.RedeemedFamily != "" {
+			t.Error("a dead secret has burnt a code")
+		}
 	}
 }
 

@@ -16,7 +16,7 @@ const maxTries = 8
 // redeemCode exchanges a code (RFC 6749, 4.1.3; seed komerza-exchange). Checks and
 // signature come before the write: a wrong verifier or a failed signer burns and
 // reveals nothing. The write is one atomic event that at most one caller wins.
-func (s *Server) redeemCode(ctx context.Context, c *Client, r TokenRequest) (*TokenResponse, error) {
+func (s *Server) redeemCode(ctx context.Context, c *Client, secret Hash, r TokenRequest) (*TokenResponse, error) {
 	if r.Code == "" {
 		return nil, refuseParam(ParamMissing, "code")
 	}
@@ -37,13 +37,16 @@ func (s *Server) redeemCode(ctx context.Context, c *Client, r TokenRequest) (*To
 			return nil, err
 		}
 		if code.RedeemedFamily != "" {
+			if err := s.confirm(ctx, c, secret); err != nil {
+				return nil, err
+			}
 			return nil, s.replayed(ctx, c, p, code)
 		}
 		now := s.now()
 		if !now.Before(code.Expires) {
 			return nil, refuse(CodeExpired)
 		}
-		red := Redemption{Selector: code.Selector, ClientID: c.ID, Now: now}
+		red := Redemption{Selector: code.Selector, ClientID: c.ID, Secret: secret, Now: now}
 		if st == nil {
 			if !p.Guest || code.GrantID != "" { // its grant is gone: nobody becomes a guest for that
 				return nil, refuse(CodeUnknown)
@@ -65,6 +68,9 @@ func (s *Server) redeemCode(ctx context.Context, c *Client, r TokenRequest) (*To
 		if won {
 			s.usedGrant(red.Family.GrantID)
 			return resp, nil
+		}
+		if err := s.confirm(ctx, c, secret); err != nil {
+			return nil, err
 		}
 	}
 	return nil, refuse(CodeRaced)
@@ -248,7 +254,7 @@ func (s *Server) AuthorizeDirect(ctx context.Context, r DirectRequest) (answer D
 	if e != nil {
 		return answer, e
 	}
-	c, err := s.authenticate(ctx, ClientAuth{ID: id, APIKey: r.APIKey}, []ProfileName{Direct}, nil)
+	c, _, err := s.authenticate(ctx, ClientAuth{ID: id, APIKey: r.APIKey}, []ProfileName{Direct}, nil)
 	if err != nil {
 		return answer, err
 	}

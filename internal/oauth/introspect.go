@@ -11,11 +11,13 @@ type Introspection struct {
 	Claims
 }
 
-// Introspect answers an authenticated API. It returns nil for a token that is
-// unknown, expired, revoked or not meant for this API: the caller cannot tell
-// which (RFC 7662, 2.2). An error means that the server cannot know.
-func (s *Server) Introspect(ctx context.Context, api *API, token string) (*Introspection, error) {
-	answer, err := s.introspect(ctx, api, token)
+// Introspect answers an API that has the credentials auth. It returns nil for a
+// token that is unknown, expired, revoked or not meant for this API: the caller
+// cannot tell which (RFC 7662, 2.2). An error means that the API is not who it says
+// it is, or that the server cannot know. One question to the database proves the
+// API and says what the token may do now.
+func (s *Server) Introspect(ctx context.Context, auth ClientAuth, token string) (*Introspection, error) {
+	answer, err := s.introspect(ctx, auth, token)
 	o := Outcome{Grant: "introspection"}
 	switch {
 	case err != nil:
@@ -27,19 +29,22 @@ func (s *Server) Introspect(ctx context.Context, api *API, token string) (*Intro
 	return answer, err
 }
 
-func (s *Server) introspect(ctx context.Context, api *API, token string) (*Introspection, error) {
-	v, ok := s.verifyOwn(token)
-	if !ok || v.Audience != api.URI || v.Expires != 0 && v.Expires <= s.now().Unix() {
-		return nil, nil
+func (s *Server) introspect(ctx context.Context, auth ClientAuth, token string) (*Introspection, error) {
+	if auth.ID == "" || auth.Secret == "" {
+		return nil, refuse(ClientAuthMissing)
 	}
-	f, st, err := s.storage.Family(ctx, v.family)
+	v, ours := s.verifyOwn(token)
+	if !ours || v.Expires != 0 && v.Expires <= s.now().Unix() {
+		v = &verified{} // the API is proved all the same
+	}
+	api, f, st, err := s.storage.Asked(ctx, auth.ID, HashOf(auth.Secret), v.family)
 	if errors.Is(err, ErrNotFound) {
-		return nil, nil
+		return nil, s.whyNotAPI(ctx, auth.ID)
 	}
 	if err != nil {
 		return nil, err
 	}
-	if f.Status == Invalid || st == nil || st.usable() != nil || f.ClientID != v.ClientID || f.UserID != v.Subject {
+	if f == nil || v.Audience != api.URI || f.Status == Invalid || st == nil || st.usable() != nil || f.ClientID != v.ClientID || f.UserID != v.Subject {
 		return nil, nil
 	}
 	rights := st.rights().narrow(f.Narrowing)
@@ -51,4 +56,18 @@ func (s *Server) introspect(ctx context.Context, api *API, token string) (*Intro
 	now := &Introspection{Claims: v.Claims}
 	now.Scope, now.Rights, now.ISeq = rights.Flat().String(), rights.Claim(), st.Seq
 	return now, nil
+}
+
+// whyNotAPI tells an API that there is not from a secret that is wrong, for the log.
+// Both are invalid_client, and a secret is found by its hash, so that the time
+// taken tells nothing of it.
+func (s *Server) whyNotAPI(ctx context.Context, id string) error {
+	_, err := s.storage.API(ctx, id)
+	switch {
+	case errors.Is(err, ErrNotFound):
+		return refuse(ClientUnknown)
+	case err != nil:
+		return err
+	}
+	return refuse(SecretWrong)
 }

@@ -74,7 +74,13 @@ func TestIntrospect_RFC7662(t *testing.T) {
 	})
 	t.Run("another audience", func(t *testing.T) {
 		key := w.connect(w.exchange, "alice", "s1").AccessToken
-		in, err := w.Introspect(ctx, &oauth.API{ID: "api_x", URI: "https://other.example", Status: oauth.Active}, key.Reveal())
+		e, err := w.NewEvent(ctx, oauth.EventAPIPut, command, nil)
+		w.must(err)
+		other := oauth.ClientAuth{ID: "api_x", Secret: "of another API"}
+		_, err = w.db.CreateAPI(ctx, &oauth.API{ID: other.ID, URI: "https://other.example",
+			Secrets: []oauth.ClientSecret{{Hash: oauth.HashOf(other.Secret), Created: w.Now()}}}, e)
+		w.must(err)
+		in, err := w.Introspect(ctx, other, key.Reveal())
 		if in != nil || err != nil {
 			t.Errorf("%+v %v", in, err)
 		}
@@ -102,13 +108,14 @@ func TestIntrospect_RFC7662(t *testing.T) {
 		}
 	})
 	t.Run("who asks", func(t *testing.T) {
+		key := w.connect(w.exchange, "alice", "s1").AccessToken
 		for _, auth := range []oauth.ClientAuth{{}, {ID: w.api.ID}, {Secret: w.api.Secret}} {
-			_, err := w.AuthenticateAPI(ctx, auth)
+			_, err := w.Introspect(ctx, auth, key.Reveal())
 			wantReason(t, err, oauth.ClientAuthMissing)
 		}
-		_, err := w.AuthenticateAPI(ctx, oauth.ClientAuth{ID: w.api.ID, Secret: w.exchange.secret})
+		_, err := w.Introspect(ctx, oauth.ClientAuth{ID: w.api.ID, Secret: w.exchange.secret}, key.Reveal())
 		wantReason(t, err, oauth.SecretWrong)
-		_, err = w.AuthenticateAPI(ctx, w.exchange.auth())
+		_, err = w.Introspect(ctx, w.exchange.auth(), key.Reveal())
 		wantReason(t, err, oauth.ClientUnknown)
 	})
 }

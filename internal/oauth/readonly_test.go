@@ -24,8 +24,6 @@ func TestReadOnly_GetsAndIntrospectionWriteNothing(t *testing.T) {
 	w.must(w.RevokeGrant(ctx, command, dead.GrantID))
 	handle, err := w.Keep(ctx, w.query(w.standard))
 	w.must(err)
-	api, err := w.AuthenticateAPI(ctx, w.api)
-	w.must(err)
 	raw := w.raw()
 
 	authorize := func(a app, leads bool, pairs ...string) func() {
@@ -40,7 +38,7 @@ func TestReadOnly_GetsAndIntrospectionWriteNothing(t *testing.T) {
 	introspect := func(token oauth.Secret, active bool) func() {
 		return func() {
 			t.Helper()
-			in, err := w.Introspect(ctx, api, token.Reveal())
+			in, err := w.Introspect(ctx, w.api, token.Reveal())
 			if err != nil || (in != nil) != active {
 				t.Errorf("%+v, %v", in, err)
 			}
@@ -97,10 +95,7 @@ func TestReadOnly_GetsAndIntrospectionWriteNothing(t *testing.T) {
 		{"introspect, no token at all", introspect("", false)},
 		{"authenticate an API", func() {
 			t.Helper()
-			if _, err := w.AuthenticateAPI(ctx, w.api); err != nil {
-				t.Error(err)
-			}
-			_, err := w.AuthenticateAPI(ctx, oauth.ClientAuth{ID: w.api.ID, Secret: "wrong"})
+			_, err := w.Introspect(ctx, oauth.ClientAuth{ID: w.api.ID, Secret: "wrong"}, live.AccessToken.Reveal())
 			wantReason(t, err, oauth.SecretWrong)
 		}},
 		{"read an app", func() {

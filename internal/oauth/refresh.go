@@ -18,7 +18,7 @@ func (s *Server) successor(presented Secret) Artefact {
 }
 
 // refreshToken answers grant_type=refresh_token (RFC 6749, 6; RFC 9700, 4.14.2).
-func (s *Server) refreshToken(ctx context.Context, c *Client, r TokenRequest) (*TokenResponse, error) {
+func (s *Server) refreshToken(ctx context.Context, c *Client, secret Hash, r TokenRequest) (*TokenResponse, error) {
 	p := c.profile()
 	switch {
 	case !p.Refresh:
@@ -55,11 +55,14 @@ func (s *Server) refreshToken(ctx context.Context, c *Client, r TokenRequest) (*
 		if refusal := st.usable(); refusal != nil {
 			return nil, refusal
 		}
-		rot := Rotation{Selector: t.Selector, Family: f.ID, GrantID: f.GrantID, Rev: st.Grant.Rev, Now: now, IdleUntil: now.Add(p.RefreshIdle)}
+		rot := Rotation{Selector: t.Selector, Family: f.ID, ClientID: c.ID, Secret: secret, GrantID: f.GrantID, Rev: st.Grant.Rev, Now: now, IdleUntil: now.Add(p.RefreshIdle)}
 		handed := a.Secret
 		switch {
 		case !t.UsedAt.IsZero():
 			if now.Sub(t.UsedAt) >= RotateGrace || t.SuccessorUsed {
+				if err := s.confirm(ctx, c, secret); err != nil {
+					return nil, err
+				}
 				return nil, s.refreshReplayed(ctx, c, f)
 			}
 			if !t.SuccessorThere { // the ring's first key has changed since
@@ -93,6 +96,9 @@ func (s *Server) refreshToken(ctx context.Context, c *Client, r TokenRequest) (*
 			s.usedGrant(f.GrantID)
 			return &TokenResponse{AccessToken: Secret(access), ExpiresIn: p.AccessLife, RefreshToken: handed, Scope: rights.Flat().String(),
 				Profile: p.Name, ClientID: c.ID, GrantID: f.GrantID}, nil
+		}
+		if err := s.confirm(ctx, c, secret); err != nil {
+			return nil, err
 		}
 	}
 	return nil, refuse(Changed)

@@ -9,8 +9,11 @@ import (
 // takes access tokens and refresh tokens of every profile; a token that is
 // unknown, or another client's, changes nothing and is no error (2.2).
 func (s *Server) Revoke(ctx context.Context, auth ClientAuth, token string) error {
-	c, err := s.authenticate(ctx, auth, nil, nil)
+	c, secret, err := s.authenticate(ctx, auth, nil, nil)
 	if err != nil {
+		return err
+	}
+	if err := s.confirm(ctx, c, secret); err != nil {
 		return err
 	}
 	if token == "" {

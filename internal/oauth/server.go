@@ -79,7 +79,7 @@ func New(ctx context.Context, c Config) (*Server, error) {
 		s.rand = rand.Reader
 	}
 	s.usage.init()
-	s.cache.clients, s.cache.apis = map[string]*Client{}, map[string]*API{}
+	s.cache.clients = map[string]*Client{}
 	var err error
 	if s.api, err = s.ensureAPI(ctx, c.Audience); err != nil {
 		return nil, err

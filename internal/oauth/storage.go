@@ -79,7 +79,8 @@ type CodeStorage interface {
 	// RedeemCode marks a code as redeemed by r.Family and issues that family, its
 	// refresh token if any and, for a guest, user and grant. At most one call wins a
 	// code. It loses if the code is redeemed or expired, if client or user is not
-	// active, or if the grant is not at r.Rev or neither pending nor live.
+	// active, if r.Secret is not one of the client's, or if the grant is not at r.Rev
+	// or neither pending nor live.
 	RedeemCode(ctx context.Context, r Redemption) (won bool, err error)
 	// RevokeReplayed notes a replayed code and, if family is not "", revokes that
 	// family. won reports whether the family was alive until now.
@@ -90,6 +91,10 @@ type CodeStorage interface {
 type FamilyStorage interface {
 	// Family reads a family with the standing of its grant.
 	Family(ctx context.Context, id string) (*Family, *Standing, error)
+	// Asked reads, in one question, all that introspection rests on: the active API
+	// that has this live secret, or ErrNotFound, and the family with the standing of
+	// its grant, or nil if there is none of this id.
+	Asked(ctx context.Context, apiID string, secret Hash, family string) (*API, *Family, *Standing, error)
 	// Refresh reads a refresh token, its family and the standing; and, if successor
 	// is not "", whether that token exists and was used.
 	Refresh(ctx context.Context, selector, successor string) (*StoredRefresh, *Family, *Standing, error)
@@ -97,7 +102,8 @@ type FamilyStorage interface {
 	// r.Successor, or, for a token that does not rotate (nil), only moves its idle
 	// limit; r.Again repeats a use within the grace, and stores nothing new. It loses
 	// if another use came first, if the token is idle or over, the family is not
-	// alive, client or user is not active, or the grant is not at r.Rev.
+	// alive, client or user is not active, r.Secret is not one of the client's, or the
+	// grant is not at r.Rev.
 	RotateRefreshToken(ctx context.Context, r Rotation) (won bool, err error)
 	// RevokeFamily ends a family that is alive.
 	RevokeFamily(ctx context.Context, family string, e Event) (won bool, err error)
@@ -168,8 +174,6 @@ type APIStorage interface {
 	API(ctx context.Context, id string) (*API, error)
 	// APIByURI reads an audience by its URI, or ErrNotFound.
 	APIByURI(ctx context.Context, uri string) (*API, error)
-	// APISecrets lists the live secrets of an audience, oldest first.
-	APISecrets(ctx context.Context, apiID string) ([]ClientSecret, error)
 	// APIs lists all audiences.
 	APIs(ctx context.Context) ([]*API, error)
 	// CreateAPI stores an audience whose id and URI are free.
@@ -267,6 +271,7 @@ type StoredCode struct {
 type Redemption struct {
 	Selector string
 	ClientID string
+	Secret   Hash   // of the client, to be live still; nil asks for none
 	GrantID  string // "" for a guest's code
 	Rev      int64
 	Activate bool // the grant was pending when it was read
@@ -295,6 +300,8 @@ type StoredRefresh struct {
 type Rotation struct {
 	Selector  string
 	Family    string
+	ClientID  string
+	Secret    Hash // of the client, to be live still; nil asks for none
 	GrantID   string
 	Rev       int64
 	Successor *StoredRefresh // nil: the token stays the same

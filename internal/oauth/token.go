@@ -1,6 +1,8 @@
 package oauth
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -79,21 +81,25 @@ func (s *Server) Token(ctx context.Context, r TokenRequest) (*TokenResponse, err
 
 // token authenticates the client, once, before the switch on the grant type, so
 // that no grant can forget it.
-func (s *Server) token(ctx context.Context, r TokenRequest) (*TokenResponse, error) {
-	c, err := s.authenticate(ctx, r.Auth, r.Serves, r.Admit)
+func (s *Server) token(ctx context.Context, r TokenRequest) (resp *TokenResponse, err error) {
+	c, secret, err := s.authenticate(ctx, r.Auth, r.Serves, r.Admit)
 	if err != nil {
 		return nil, err
 	}
 	switch r.GrantType {
 	case GrantAuthorizationCode:
-		return s.redeemCode(ctx, c, r)
+		resp, err = s.redeemCode(ctx, c, secret, r)
 	case GrantRefreshToken:
-		return s.refreshToken(ctx, c, r)
+		resp, err = s.refreshToken(ctx, c, secret, r)
 	case "":
-		return nil, refuseParam(ParamMissing, "grant_type")
+		err = refuseParam(ParamMissing, "grant_type")
 	default:
-		return nil, refuse(GrantTypeUnknown)
+		err = refuse(GrantTypeUnknown)
 	}
+	if err != nil {
+		return nil, cmp.Or(s.confirm(ctx, c, secret), err)
+	}
+	return resp, nil
 }
 
 // nobody is compared with where a client is unknown, so that the answer takes as
@@ -102,82 +108,81 @@ var nobody = Hash(make([]byte, sha256.Size))
 
 // authenticate finds the client and proves it. serves nil admits every profile,
 // admit nil everybody.
-func (s *Server) authenticate(ctx context.Context, a ClientAuth, serves []ProfileName, admit func(*Client) error) (*Client, error) {
+//
+// A secret that the cache knows is a question that the database still has to
+// answer, and secret is then not nil: the event that issues asks it in its guard,
+// and whoever refuses, or revokes, first asks [Server.confirm]. So a secret is never
+// decided from a cache (DESIGN, decision 14), and costs no read of its own.
+func (s *Server) authenticate(ctx context.Context, a ClientAuth, serves []ProfileName, admit func(*Client) error) (c *Client, secret Hash, err error) {
 	if a.ID == "" {
-		return nil, refuse(ClientAuthMissing)
+		return nil, nil, refuse(ClientAuthMissing)
 	}
-	c, err := s.Client(ctx, a.ID)
+	c, err = s.Client(ctx, a.ID)
 	if errors.Is(err, ErrNotFound) {
 		nobody.Matches(a.Secret)
-		return nil, refuse(ClientUnknown)
+		return nil, nil, refuse(ClientUnknown)
 	}
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if serves != nil && !slices.Contains(serves, c.Profile) {
-		return nil, refuse(ProfileMismatch)
+		return nil, nil, refuse(ProfileMismatch)
 	}
 	switch {
 	case c.AuthMethod == ByNone:
 		if a.Secret != "" {
-			return nil, refuse(ClientAuthMethod)
+			return nil, nil, refuse(ClientAuthMethod)
 		}
 		if c.Settings.APIKeyHash != nil {
 			if c, err = s.storage.Client(ctx, a.ID); err != nil { // read anew, as secrets are
-				return nil, err
+				return nil, nil, err
 			}
 			if c.Settings.APIKeyHash != nil && !c.Settings.APIKeyHash.Matches(a.APIKey) {
-				return nil, refuse(APIKeyWrong)
+				return nil, nil, refuse(APIKeyWrong)
 			}
 		}
 	case a.Secret == "":
-		return nil, refuse(ClientAuthMissing)
+		return nil, nil, refuse(ClientAuthMissing)
 	default:
-		// Read anew: a secret is never decided from a cache, or one that was revoked
-		// would go on for as long as the cache does (DESIGN, decision 14).
-		secrets, err := s.storage.ClientSecrets(ctx, c.ID)
-		if err != nil {
-			return nil, err
-		}
-		found := secretAmong(secrets, a.Secret)
-		if found == nil {
-			return nil, refuse(SecretWrong)
+		found := secretAmong(c.Secrets, a.Secret)
+		if found != nil {
+			secret = found.Hash
+		} else { // it may be newer than the cache
+			secrets, err := s.storage.ClientSecrets(ctx, c.ID)
+			if err != nil {
+				return nil, nil, err
+			}
+			if found = secretAmong(secrets, a.Secret); found == nil {
+				return nil, nil, refuse(SecretWrong)
+			}
 		}
 		s.usedSecret(string(found.Hash))
 	}
 	if admit != nil {
 		if err := admit(c); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 	}
 	if c.Status != Active {
-		return nil, refuse(ClientSuspended)
+		return nil, nil, cmp.Or(s.confirm(ctx, c, secret), error(refuse(ClientSuspended)))
 	}
-	return c, nil
+	return c, secret, nil
 }
 
-// AuthenticateAPI proves a resource server by its id and secret, for
-// introspection (RFC 7662, 2.1).
-func (s *Server) AuthenticateAPI(ctx context.Context, a ClientAuth) (*API, error) {
-	if a.ID == "" || a.Secret == "" {
-		return nil, refuse(ClientAuthMissing)
+// confirm asks the database whether a secret that the cache knew is still the
+// client's. nil, for a client that needed none or whose was read just now, is.
+func (s *Server) confirm(ctx context.Context, c *Client, secret Hash) error {
+	if secret == nil {
+		return nil
 	}
-	api, err := s.cachedAPI(ctx, a.ID)
-	if errors.Is(err, ErrNotFound) {
-		nobody.Matches(a.Secret)
-		return nil, refuse(ClientUnknown)
-	}
+	secrets, err := s.storage.ClientSecrets(ctx, c.ID)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	secrets, err := s.storage.APISecrets(ctx, api.ID)
-	if err != nil {
-		return nil, err
+	if !slices.ContainsFunc(secrets, func(live ClientSecret) bool { return bytes.Equal(live.Hash, secret) }) {
+		return refuse(SecretWrong)
 	}
-	if secretAmong(secrets, a.Secret) == nil || api.Status != Active {
-		return nil, refuse(SecretWrong)
-	}
-	return api, nil
+	return nil
 }
 
 // ProfileOf returns the profile of a client, or ErrNotFound. A dialect asks it to

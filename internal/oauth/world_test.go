@@ -367,11 +367,7 @@ func refresh(a app, token string, scope ...string) oauth.TokenRequest {
 func (w *world) introspect(token oauth.Secret) *oauth.Introspection {
 	w.t.Helper()
 	ctx := context.Background()
-	api, err := w.AuthenticateAPI(ctx, w.api)
-	if err != nil {
-		w.t.Fatalf("AuthenticateAPI: %v", err)
-	}
-	in, err := w.Introspect(ctx, api, token.Reveal())
+	in, err := w.Introspect(ctx, w.api, token.Reveal())
 	if err != nil {
 		w.t.Fatalf("Introspect: %v", err)
 	}

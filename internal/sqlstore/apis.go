@@ -33,14 +33,9 @@ func (s *Store) apis(ctx context.Context, where string, args ...any) ([]*oauth.A
 		if err != nil {
 			break
 		}
-		a.Secrets, err = s.APISecrets(ctx, a.ID)
+		a.Secrets, err = s.secrets(ctx, "api_secrets", "api_id", a.ID)
 	}
 	return list, err
-}
-
-// APISecrets implements oauth.APIStorage.
-func (s *Store) APISecrets(ctx context.Context, apiID string) ([]oauth.ClientSecret, error) {
-	return s.secrets(ctx, "api_secrets", "api_id", apiID)
 }
 
 // CreateAPI implements oauth.APIStorage.

@@ -2,6 +2,7 @@ package sqlstore
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/grantway/grantway/internal/oauth"
 )
@@ -85,6 +86,10 @@ func (s *Store) RedeemCode(ctx context.Context, r oauth.Redemption) (bool, error
 			WHERE g.id = $5 AND g.rev = $6 AND g.status IN ('pending', 'live') AND u.status = 'active' AND c.status = 'active')`
 		args = append(args, r.GrantID, r.Rev)
 	}
+	if r.Secret != nil {
+		guard += secretLive(len(args))
+		args = append(args, []byte(r.Secret), r.ClientID)
+	}
 	switch {
 	case r.Continue:
 		guard += " AND EXISTS (SELECT 1 FROM families WHERE id = $1 AND status <> 'invalid')"
@@ -105,6 +110,11 @@ func (s *Store) RedeemCode(ctx context.Context, r oauth.Redemption) (bool, error
 		lock = s.lockGrant(r.GrantID)
 	}
 	return s.won(ctx, &n, lock, one(counted(&n, guard, args...)), steps, note(r.Event, false, m))
+}
+
+// secretLive asks that a client still has a secret. Arguments $n+1 and $n+2.
+func secretLive(n int) string {
+	return fmt.Sprintf(" AND EXISTS (SELECT 1 FROM client_secrets WHERE hash = $%d AND client_id = $%d)", n+1, n+2)
 }
 
 func insertRefresh(t *oauth.StoredRefresh, op string, m mark) statement {

@@ -7,7 +7,10 @@ import (
 	"github.com/grantway/grantway/internal/oauth"
 )
 
-const familyColumns = `f.id, f.grant_id, f.client_id, f.user_id, f.api, f.status_index, f.narrowing, f.status, f.created, COALESCE(f.expires, 0)`
+// familyColumns reads a family. The root of the FROM may lack one, hence the
+// COALESCE.
+const familyColumns = `COALESCE(f.id, ''), COALESCE(f.grant_id, ''), COALESCE(f.client_id, ''), COALESCE(f.user_id, ''), COALESCE(f.api, ''),
+	COALESCE(f.status_index, 0), f.narrowing, COALESCE(f.status, ''), COALESCE(f.created, 0), COALESCE(f.expires, 0)`
 
 type familyReader struct {
 	family           oauth.Family
@@ -35,6 +38,20 @@ func (s *Store) Family(ctx context.Context, id string) (*oauth.Family, *oauth.St
 		return nil, nil, err
 	}
 	return r.result(), st, nil
+}
+
+// Asked implements oauth.FamilyStorage.
+func (s *Store) Asked(ctx context.Context, apiID string, secret oauth.Hash, family string) (*oauth.API, *oauth.Family, *oauth.Standing, error) {
+	var r familyReader
+	var a oauth.API
+	st, err := s.standing(ctx, "SELECT p.id, p.uri, p.name, p.status, "+familyColumns+", "+standingColumns+`
+		FROM api_secrets k JOIN apis p ON p.id = k.api_id LEFT JOIN families f ON f.id = $3 LEFT JOIN grants g ON g.id = f.grant_id`+standingJoins+
+		" WHERE k.hash = $1 AND k.api_id = $2 AND p.status = 'active' ORDER BY gs.store_id", []any{[]byte(secret), apiID, family},
+		append([]any{&a.ID, &a.URI, &a.Name, (*string)(&a.Status)}, r.dest()...)...)
+	if err != nil || r.family.ID == "" {
+		return &a, nil, nil, err
+	}
+	return &a, r.result(), st, nil
 }
 
 // Refresh implements oauth.FamilyStorage.
@@ -67,19 +84,26 @@ func (s *Store) RotateRefreshToken(ctx context.Context, r oauth.Rotation) (bool,
 			WHERE g.id = $4 AND g.rev = $5 AND g.status IN ('pending', 'live') AND u.status = 'active' AND c.status = 'active')`
 	args := []any{r.Selector, r.Family, now, r.GrantID, r.Rev, op}
 	m := mark{"refresh_tokens", "selector", "op", r.Selector, op}
-	var guard statement
+	use := "UPDATE refresh_tokens SET op = $6"
 	var steps []statement
 	switch {
 	case r.Again != "":
-		guard = counted(&n, "UPDATE refresh_tokens SET op = $6 WHERE "+ask+` AND used_at > $7
-			AND EXISTS (SELECT 1 FROM refresh_tokens s WHERE s.selector = $8 AND s.used_at IS NULL)`,
-			append(args, now-oauth.RotateGrace.Microseconds(), r.Again)...)
+		ask += " AND used_at > $7 AND EXISTS (SELECT 1 FROM refresh_tokens s WHERE s.selector = $8 AND s.used_at IS NULL)"
+		args = append(args, now-oauth.RotateGrace.Microseconds(), r.Again)
 	case r.Successor != nil:
-		guard = counted(&n, "UPDATE refresh_tokens SET op = $6, used_at = $3 WHERE "+ask+" AND used_at IS NULL", args...)
+		use += ", used_at = $3"
+		ask += " AND used_at IS NULL"
 		steps = one(insertRefresh(r.Successor, op, m))
 	default:
-		guard = counted(&n, "UPDATE refresh_tokens SET op = $6, idle_until = $7 WHERE "+ask+" AND used_at IS NULL", append(args, micros(r.IdleUntil))...)
+		use += ", idle_until = $7"
+		ask += " AND used_at IS NULL"
+		args = append(args, micros(r.IdleUntil))
 	}
+	if r.Secret != nil {
+		ask += secretLive(len(args))
+		args = append(args, []byte(r.Secret), r.ClientID)
+	}
+	guard := counted(&n, use+" WHERE "+ask, args...)
 	return s.won(ctx, &n, s.lockGrant(r.GrantID), one(guard), steps, note(r.Event, false, m))
 }
 

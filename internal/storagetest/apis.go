@@ -44,6 +44,37 @@ func apis(w *world) {
 		w.ok(err)
 		w.same("secrets, oldest first", got.Secrets, []oauth.ClientSecret{first, second})
 	})
+	w.test("an API that asks is proved by the same question that reads the family", func(w *world) {
+		a, b := oauth.API{ID: "api-5", URI: "https://five.example/", Name: "Five", Secrets: []oauth.ClientSecret{w.secret(), w.secret()}},
+			oauth.API{ID: "api-6", URI: "https://six.example/", Secrets: []oauth.ClientSecret{w.secret()}}
+		w.must(oauth.EventAPIPut, create(a))
+		w.must(oauth.EventAPIPut, create(b))
+		g, r := w.live(w.person(), w.app())
+		for _, sec := range a.Secrets {
+			api, f, st, err := w.s.Asked(w.ctx, a.ID, sec.Hash, r.Family.ID)
+			w.ok(err)
+			w.same("API", api, &oauth.API{ID: a.ID, URI: a.URI, Name: a.Name, Status: oauth.Active})
+			w.same("family", *f, r.Family)
+			w.same("grant", st.Grant, g)
+		}
+		api, f, st, err := w.s.Asked(w.ctx, a.ID, a.Secrets[0].Hash, "unknown")
+		w.ok(err)
+		if api.ID != a.ID || f != nil || st != nil {
+			w.t.Errorf("an unknown family: %+v, %+v, %+v", api, f, st)
+		}
+		for _, ask := range [][2]any{{a.ID, b.Secrets[0].Hash}, {b.ID, a.Secrets[0].Hash}, {a.ID, w.hash()}, {"unknown", a.Secrets[0].Hash}, {a.ID, oauth.Hash{}}} {
+			_, f, st, err := w.s.Asked(w.ctx, ask[0].(string), ask[1].(oauth.Hash), r.Family.ID)
+			w.missing("Asked", err)
+			if f != nil || st != nil {
+				w.t.Error("a family is shown to nobody known")
+			}
+		}
+		if _, err := w.db.ExecContext(w.ctx, "UPDATE apis SET status = 'suspended' WHERE id = $1", b.ID); err != nil {
+			w.t.Fatal(err)
+		}
+		_, _, _, err = w.s.Asked(w.ctx, b.ID, b.Secrets[0].Hash, r.Family.ID)
+		w.missing("a suspended API", err)
+	})
 	w.test("a signing key is kept as given, one active of each use", func(w *world) {
 		key := func(kid string, use oauth.KeyUse) oauth.StoredKey {
 			return oauth.StoredKey{Kid: kid, Alg: "ES256", Use: use, Sealed: []byte{0, 1, 255}, Public: []byte{0, 2, 254}, Status: oauth.Active, Created: w.now}

@@ -122,6 +122,42 @@ func codes(w *world) {
 			w.wins(issue, oauth.EventCodeRedeemed, w.redeem(r))
 		}
 	})
+	w.test("the secret that proved the client is asked for once more", func(w *world) {
+		user, c := w.person(), w.newApp()
+		w.must(oauth.EventClientCreated, func(e oauth.Event) (bool, error) { return w.s.CreateClient(w.ctx, c, e) })
+		g, code := w.granted(user, c.ID)
+		r := w.redemption(g, code)
+		r.Secret = w.hash()
+		w.loses("a secret that is nobody's", w.redeem(r))
+		other := w.newApp()
+		w.must(oauth.EventClientCreated, func(e oauth.Event) (bool, error) { return w.s.CreateClient(w.ctx, other, e) })
+		r.Secret = other.Secrets[0].Hash
+		w.loses("a secret of another client", w.redeem(r))
+		second := w.secret()
+		w.must(oauth.EventSecretAdded, func(e oauth.Event) (bool, error) { return w.s.AddSecret(w.ctx, c.ID, second, e) })
+		w.must(oauth.EventSecretRevoked, func(e oauth.Event) (bool, error) { return w.s.RevokeSecret(w.ctx, c.ID, c.Secrets[0].Hash, e) })
+		r.Secret = c.Secrets[0].Hash
+		w.loses("a revoked secret", w.redeem(r))
+		r.Secret = second.Hash
+		w.wins(issue, oauth.EventCodeRedeemed, w.redeem(r))
+
+		g.Status = oauth.Live
+		rotating := w.rotation(g, r.Refresh)
+		rotating.ClientID, rotating.Secret = c.ID, c.Secrets[0].Hash
+		using := rotating
+		using.Successor = nil
+		w.loses("using a token with a revoked secret", w.rotate(using))
+		w.loses("rotating it", w.rotate(rotating))
+		using.Secret, rotating.Secret = second.Hash, second.Hash
+		using.IdleUntil = w.now.Add(time.Hour)
+		w.wins(issue, oauth.EventTokenRefreshed, w.rotate(using))
+		w.wins(issue, oauth.EventTokenRefreshed, w.rotate(rotating))
+		repeating := rotating
+		repeating.Again, repeating.Successor, repeating.Secret = rotating.Successor.Selector, nil, c.Secrets[0].Hash
+		w.loses("repeating it", w.rotate(repeating))
+		repeating.Secret = second.Hash
+		w.wins(issue, oauth.EventTokenRefreshed, w.rotate(repeating))
+	})
 	w.test("a guest's code carries no grant; redeeming makes user, grant and family", func(w *world) {
 		app := w.app()
 		c := w.guestCode(app)
