@@ -60,7 +60,7 @@ func assemble(ctx context.Context, p parts) (*node, error) {
 	}
 	f := &front{
 		machines: endpoint.New(endpoint.Config{Server: server, Authorize: http.HandlerFunc(pages.Authorize), Limits: p.limits, Log: p.log}),
-		people:   pages, ready: p.store.Ping, proxies: p.proxies, https: issuer.Scheme == "https", seen: m.request, log: p.log,
+		people:   pages, busy: pages.Busy, intake: newIntake(), ready: p.store.Ping, proxies: p.proxies, https: issuer.Scheme == "https", seen: m.request, log: p.log,
 	}
 	m.watch(p.store, server, accounts)
 	return &node{server, accounts, f, m}, nil
@@ -96,7 +96,8 @@ func (n *node) serve(ctx context.Context, l net.Listener, grace time.Duration) e
 		defer close(idle)
 		n.server.Run(work)
 	}()
-	err := serve(ctx, httpServer(n.front, n.front.log), l, grace, func() { n.front.draining.Store(true) })
+	server := httpServer(n.front, n.front.log)
+	err := serve(ctx, server, n.front.intake.guard(server, l), grace, func() { n.front.draining.Store(true) })
 	stop()
 	<-idle
 	return err

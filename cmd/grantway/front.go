@@ -26,6 +26,8 @@ import (
 type front struct {
 	machines http.Handler // endpoint
 	people   http.Handler // portal
+	intake   *intake
+	busy     http.HandlerFunc // the page of who finds no room
 	ready    func(context.Context) error
 	draining atomic.Bool
 	https    bool
@@ -61,7 +63,27 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			slog.String("route", template(r)), slog.Int("status", rec.status), slog.Int64("bytes", rec.bytes),
 			slog.Int64("us", took.Microseconds()), slog.String("remote", host))
 	}()
-	f.route(rec, r)
+	f.serve(rec, r)
+}
+
+// serve answers a request if there is room for it. Whoever asks how the node is
+// must always hear.
+func (f *front) serve(w *recorder, r *http.Request) {
+	defer w.turn.end()
+	switch p := r.URL.Path; {
+	case p == "/healthz", p == "/readyz":
+		f.intake.attend(r, &w.turn)
+		f.route(w, r)
+	case f.intake.admit(r, &w.turn):
+		f.route(w, r)
+	case endpoint.IsExchange(r):
+		r.Pattern = endpoint.ExchangePattern
+		endpoint.Busy(w, r)
+	case endpoint.Owns(p):
+		endpoint.Busy(w, r)
+	default:
+		f.busy(w, r)
+	}
 }
 
 // clientAddr returns the address of whoever asks. Behind a trusted proxy that is the
@@ -182,11 +204,13 @@ type recorder struct {
 	http.ResponseWriter
 	status int
 	bytes  int64
+	turn   turn
 }
 
 func (r *recorder) WriteHeader(status int) {
 	if r.status == 0 {
 		r.status = status
+		r.turn.answer()
 	}
 	r.ResponseWriter.WriteHeader(status)
 }
@@ -194,6 +218,7 @@ func (r *recorder) WriteHeader(status int) {
 func (r *recorder) Write(b []byte) (int, error) {
 	if r.status == 0 {
 		r.status = http.StatusOK
+		r.turn.answer()
 	}
 	n, err := r.ResponseWriter.Write(b)
 	r.bytes += int64(n)

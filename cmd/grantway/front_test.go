@@ -27,7 +27,8 @@ func testFront(t *testing.T, pages http.HandlerFunc) (*front, *bytes.Buffer) {
 	t.Helper()
 	log := &bytes.Buffer{}
 	return &front{
-		machines: pages, people: pages, ready: func(context.Context) error { return nil }, seen: newMetrics().request,
+		machines: pages, people: pages, busy: func(w http.ResponseWriter, r *http.Request) { http.Error(w, "busy", http.StatusServiceUnavailable) },
+		intake: newIntake(), ready: func(context.Context) error { return nil }, seen: newMetrics().request,
 		log: slog.New(named{slog.NewJSONHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug})}),
 	}, log
 }

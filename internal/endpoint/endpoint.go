@@ -159,6 +159,19 @@ func (h *handler) refused(w http.ResponseWriter, r *http.Request, err error, una
 	writeJSON(w, code, oauthError{Error: string(e.Code), Description: e.Description, State: state})
 }
 
+// Busy answers a request for which the server has no room at this moment, in the
+// form of its dialect.
+func Busy(w http.ResponseWriter, r *http.Request) {
+	secure(w)
+	e := oauth.Refuse(oauth.ServerBusy)
+	retryAfter(w, e.RetryAfter)
+	if IsExchange(r) {
+		komerza(w, http.StatusServiceUnavailable, "InternalServerError", e.Description)
+		return
+	}
+	writeJSON(w, http.StatusServiceUnavailable, oauthError{Error: string(e.Code), Description: e.Description})
+}
+
 // logRefusal names the reason and never what was sent.
 func (h *handler) logRefusal(r *http.Request, e *oauth.Error) {
 	level := slog.LevelInfo

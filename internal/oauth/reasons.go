@@ -5,6 +5,7 @@ const (
 	Internal           Reason = "internal"
 	StorageUnavailable Reason = "storage_unavailable"
 	OutcomeUnknown     Reason = "outcome_unknown"
+	ServerBusy         Reason = "server_busy"
 	RateLimited        Reason = "rate_limited"
 
 	ParamMissing   Reason = "param_missing"
@@ -103,6 +104,7 @@ var reasons = map[Reason]struct {
 	StorageUnavailable: {TemporarilyUnavailable, "The server cannot reach its database. Try again in a moment.", ""},
 	OutcomeUnknown:     {TemporarilyUnavailable, "The server cannot tell whether this took effect. Look before you repeat it.", ""},
 
+	ServerBusy: {TemporarilyUnavailable, "The server is busy. Try again in a moment.", ""},
 	// RFC 6749, 5.2 has no code for it. slow_down is the device grant's (RFC 8628,
 	// 3.5): its clients would begin to poll.
 	RateLimited: {TemporarilyUnavailable, "There were too many requests. Wait as long as Retry-After says, then try again.", ""},

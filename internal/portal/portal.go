@@ -112,6 +112,12 @@ func (p *Portal) say(w http.ResponseWriter, r *http.Request, status int, body no
 	p.pages.render(w, r, status, page{Name: "notice", Title: body.Heading, Frame: framePlain, Body: body})
 }
 
+// Busy is the page of who comes when the server has no room for another request.
+func (p *Portal) Busy(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Retry-After", "1")
+	p.say(w, r, http.StatusServiceUnavailable, noticeBody{Heading: "busy.heading", What: "busy.what"})
+}
+
 func (p *Portal) lost(w http.ResponseWriter, r *http.Request) {
 	p.say(w, r, http.StatusNotFound, noticeBody{"lost.heading", "lost.what", "/connected-apps", "lost.label"})
 }
@@ -146,6 +152,7 @@ func (p *Portal) fail(w http.ResponseWriter, r *http.Request, err error) {
 	case e.Code == oauth.Conflict:
 		p.say(w, r, http.StatusConflict, noticeBody{"changed.heading", "changed.what", "/connected-apps", "back.label"})
 	case e.Code == oauth.TemporarilyUnavailable:
+		w.Header().Set("Retry-After", "1")
 		p.log.ErrorContext(r.Context(), "storage", "reason", e.Reason, "error", err)
 		p.say(w, r, http.StatusServiceUnavailable, failedView)
 	case e.Code == oauth.ServerError:

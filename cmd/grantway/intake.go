@@ -1,0 +1,327 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// intake bounds what a node takes in, so that no number of clients makes it fall
+// over: open connections, requests in work, and requests that are large. Whoever
+// finds no room is told to come again (503 with Retry-After) and costs little.
+//
+// A request is in work only once all of it has come and until its answer begins.
+// Who sends slowly or reads slowly holds a connection, never a place in work; and
+// when connections run out, the one gives way that has been at it for longest.
+type intake struct {
+	connsMax int
+	workMax  int64
+	work     atomic.Int64
+	large    chan struct{} // a place for each large request
+	shed     atomic.Uint64 // requests and connections that found no room
+
+	mu    sync.Mutex
+	conns map[*conn]struct{}
+}
+
+const (
+	// An idle connection takes some 10 KB, one that receives up to smallMost more.
+	connsMost = 4096
+	// As many are answered within a quarter of a second, at 4,000 requests a second.
+	workMost = 1024
+	// smallMost is the size of a head, and of a body, that needs no place for large
+	// ones: no honest request has a longer head, and few a longer body.
+	smallMost = 16 << 10
+	// A head of 1 MB takes about 5 MB until its page is drawn (measured).
+	largeMost = 24
+)
+
+func newIntake() *intake {
+	return &intake{connsMax: connsMost, workMax: workMost, large: make(chan struct{}, largeMost), conns: map[*conn]struct{}{}}
+}
+
+// What a connection is doing. It may be closed for the sake of another unless a
+// request of its own is in work.
+const (
+	isIdle      int32 = iota
+	isReceiving       // a head
+	isSending         // a body, which the front reads
+	isInWork
+	isAnswering
+	isGone
+)
+
+// conn is a connection of which the intake knows what it is doing.
+type conn struct {
+	net.Conn
+	in    *intake
+	doing atomic.Int32
+	since atomic.Int64 // when it began that, in nanoseconds since start
+	head  int          // bytes of the head so far; net/http reads in one goroutine at a time
+	large atomic.Bool  // holds a place for large requests
+	once  sync.Once
+}
+
+var start = time.Now()
+
+// begin notes what the connection does from now on, unless it was closed meanwhile.
+func (c *conn) begin(doing int32) bool {
+	for {
+		was := c.doing.Load()
+		if was == isGone {
+			return false
+		}
+		if c.doing.CompareAndSwap(was, doing) {
+			c.since.Store(int64(time.Since(start)))
+			return true
+		}
+	}
+}
+
+// Read refuses a head that is large when there is no place for one.
+func (c *conn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	switch c.doing.Load() {
+	case isIdle:
+		if n > 0 {
+			c.begin(isReceiving)
+		}
+	case isReceiving:
+	default:
+		return n, err
+	}
+	c.head += n
+	if c.head <= smallMost || c.large.Load() {
+		return n, err
+	}
+	if c.in.place() {
+		c.large.Store(true)
+		return n, err
+	}
+	if c.begin(isGone) {
+		c.turnAway()
+		c.Conn.SetReadDeadline(time.Now().Add(time.Second))
+		for err == nil { // or the answer would be lost with what was not read
+			_, err = c.Conn.Read(b)
+		}
+	}
+	return 0, io.EOF
+}
+
+// noRoom is the answer to a request that was not read far enough to have a dialect.
+const noRoom = "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nCache-Control: no-store\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+
+// turnAway writes the answer of a connection that is given up.
+func (c *conn) turnAway() {
+	c.in.shed.Add(1)
+	c.Conn.SetWriteDeadline(time.Now().Add(10 * time.Millisecond)) // it fits into an empty buffer, or the client does not read
+	io.WriteString(c.Conn, noRoom)
+	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		half.CloseWrite()
+	}
+}
+
+// Close closes the connection and leaves its places.
+func (c *conn) Close() error {
+	c.once.Do(func() {
+		c.doing.Store(isGone)
+		c.leaveLarge()
+		c.in.mu.Lock()
+		delete(c.in.conns, c)
+		c.in.mu.Unlock()
+	})
+	return c.Conn.Close()
+}
+
+// CloseWrite lets net/http end an answer before it closes the connection.
+func (c *conn) CloseWrite() error {
+	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		return half.CloseWrite()
+	}
+	return nil
+}
+
+func (c *conn) leaveLarge() {
+	if c.large.CompareAndSwap(true, false) {
+		<-c.in.large
+	}
+}
+
+// place takes a place for a large request, if there is one.
+func (in *intake) place() bool {
+	select {
+	case in.large <- struct{}{}:
+		return true
+	default:
+		return false
+	}
+}
+
+// guard makes a server take in no more than there is room for, and returns the
+// listener to serve.
+func (in *intake) guard(s *http.Server, l net.Listener) net.Listener {
+	s.ConnContext = func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, connKey{}, c) }
+	s.ConnState = func(nc net.Conn, state http.ConnState) {
+		if c := nc.(*conn); state == http.StateIdle {
+			c.leaveLarge()
+			c.head = 0
+			c.begin(isIdle)
+		}
+	}
+	return listener{l, in}
+}
+
+type connKey struct{}
+
+type listener struct {
+	net.Listener
+	in *intake
+}
+
+// Accept takes a connection, and closes another where there are too many.
+func (l listener) Accept() (net.Conn, error) {
+	nc, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	c := &conn{Conn: nc, in: l.in}
+	c.since.Store(int64(time.Since(start)))
+	l.in.mu.Lock()
+	full := len(l.in.conns) >= l.in.connsMax
+	var oldest *conn
+	if full {
+		oldest = l.in.oldest()
+	}
+	l.in.conns[c] = struct{}{}
+	l.in.mu.Unlock()
+	if full {
+		l.in.giveWay(oldest, c)
+	}
+	return c, nil
+}
+
+// looked is how many connections are compared to find an old one. A map is walked
+// from a random place, so among them is one of the oldest twentieth with 96 %.
+const looked = 64
+
+func (in *intake) oldest() (found *conn) {
+	n := 0
+	for c := range in.conns {
+		if n++; n > looked {
+			break
+		}
+		if doing := c.doing.Load(); doing != isInWork && doing != isGone && (found == nil || c.since.Load() < found.since.Load()) {
+			found = c
+		}
+	}
+	return found
+}
+
+// giveWay closes old in favour of fresh; or fresh, if all others are in work.
+func (in *intake) giveWay(old, fresh *conn) {
+	if old == nil {
+		old = fresh
+	}
+	was := old.doing.Load()
+	if was == isInWork || was == isGone || !old.doing.CompareAndSwap(was, isGone) {
+		return // its turn came this moment: one more than there may be, for that long
+	}
+	if was == isReceiving || was == isSending || old == fresh {
+		old.turnAway()
+	}
+	old.Close()
+}
+
+// turn is one request's time in work.
+type turn struct {
+	in    *intake
+	c     *conn // nil in tests that have no connection
+	held  bool
+	large bool
+}
+
+// attend serves a request that needs no place.
+func (in *intake) attend(r *http.Request, t *turn) {
+	t.in = in
+	t.c, _ = r.Context().Value(connKey{}).(*conn)
+	t.move(isInWork)
+}
+
+// admit waits for the whole request, up to smallMost of its body, and then takes
+// a place in work for it. It reports false if there is none, or no place for a
+// request as large as this.
+func (in *intake) admit(r *http.Request, t *turn) bool {
+	t.in = in
+	t.c, _ = r.Context().Value(connKey{}).(*conn)
+	fits := true
+	if r.Body != nil && r.Body != http.NoBody {
+		t.move(isSending)
+		fits = t.receive(r)
+	}
+	if !fits || in.work.Add(1) > in.workMax {
+		if fits {
+			in.work.Add(-1)
+		}
+		in.shed.Add(1)
+		t.move(isAnswering)
+		return false
+	}
+	t.held = true
+	t.move(isInWork)
+	return true
+}
+
+// receive reads a small body whole, and the beginning of a large one if there is a
+// place for it. What could not be read the handler finds out as it would have.
+func (t *turn) receive(r *http.Request) bool {
+	first, err := io.ReadAll(io.LimitReader(r.Body, smallMost+1))
+	rest := io.Reader(r.Body)
+	switch {
+	case err != nil:
+		rest = failing{err}
+	case len(first) <= smallMost:
+		rest = http.NoBody
+	case !t.in.place():
+		return false
+	default:
+		t.large = true
+	}
+	r.Body = struct {
+		io.Reader
+		io.Closer
+	}{io.MultiReader(bytes.NewReader(first), rest), r.Body}
+	return true
+}
+
+type failing struct{ err error }
+
+func (f failing) Read([]byte) (int, error) { return 0, f.err }
+
+// answer ends the time in work: what remains is for the client to read.
+func (t *turn) answer() {
+	if t.held {
+		t.held = false
+		t.in.work.Add(-1)
+		t.move(isAnswering)
+	}
+}
+
+// end leaves whatever the request still holds.
+func (t *turn) end() {
+	t.answer()
+	if t.large {
+		t.large = false
+		<-t.in.large
+	}
+}
+
+func (t *turn) move(doing int32) {
+	if t.c != nil && !t.c.begin(doing) {
+		panic(http.ErrAbortHandler) // closed for the sake of another
+	}
+}

@@ -1,0 +1,345 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// taken is a node's front, over real connections, whose handler tells each request
+// and answers when it may.
+type taken struct {
+	*testing.T
+	*front
+	address string
+	came    chan string   // the path of a request that is in work
+	may     chan struct{} // closed: handlers answer
+}
+
+func takeIn(t *testing.T, set func(*intake)) *taken {
+	k := &taken{T: t, came: make(chan string, 100), may: make(chan struct{})}
+	k.front = testNode(t, io.Discard).front
+	h := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		k.came <- r.URL.Path
+		io.Copy(io.Discard, r.Body)
+		if r.URL.Path != "/free" {
+			<-k.may
+		}
+		fmt.Fprint(w, "done")
+	})
+	k.machines, k.people = h, h
+	set(k.intake)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := httpServer(k.front, slog.New(slog.DiscardHandler))
+	go s.Serve(k.intake.guard(s, l))
+	t.Cleanup(func() {
+		select {
+		case <-k.may:
+		default:
+			close(k.may)
+		}
+		s.Close()
+	})
+	k.address = l.Addr().String()
+	return k
+}
+
+// dial opens a connection and sends text over it.
+func (k *taken) dial(text string) (net.Conn, *bufio.Reader) {
+	k.Helper()
+	c, err := net.Dial("tcp", k.address)
+	if err != nil {
+		k.Fatal(err)
+	}
+	k.Cleanup(func() { c.Close() })
+	c.SetDeadline(time.Now().Add(20 * time.Second))
+	if _, err := io.WriteString(c, text); err != nil {
+		k.Fatal(err)
+	}
+	return c, bufio.NewReader(c)
+}
+
+func (k *taken) answer(r *bufio.Reader) answer {
+	k.Helper()
+	resp, err := http.ReadResponse(r, nil)
+	if err != nil {
+		k.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		k.Fatal(err)
+	}
+	return answer{status: resp.StatusCode, header: resp.Header, body: string(body)}
+}
+
+func (k *taken) busy(a answer) {
+	k.Helper()
+	if a.status != http.StatusServiceUnavailable || a.header.Get("Retry-After") != "1" {
+		k.Errorf("%d %s, Retry-After %q", a.status, a.body, a.header.Get("Retry-After"))
+	}
+}
+
+func (k *taken) works(path string) {
+	k.Helper()
+	select {
+	case got := <-k.came:
+		if got != path {
+			k.Fatalf("%s is in work, want %s", got, path)
+		}
+	case <-time.After(10 * time.Second):
+		k.Fatalf("%s never came to be in work", path)
+	}
+}
+
+func get(path string) string { return "GET " + path + " HTTP/1.1\r\nHost: x\r\nUser-Agent: x\r\n\r\n" }
+
+// Who finds no room is told in his dialect when to come again; who asks how the node
+// is always hears.
+func TestIntake_NoRoomInWork(t *testing.T) {
+	k := takeIn(t, func(in *intake) { in.workMax = 2 })
+	var waiting []*bufio.Reader
+	for range 2 {
+		_, r := k.dial(get("/page"))
+		k.works("/page")
+		waiting = append(waiting, r)
+	}
+	for path, want := range map[string]string{
+		"/oauth2/11111111-2222-4333-8444-555555555555/exchange/x": `{"success":false,"message":"The server is busy. Try again in a moment.","code":"InternalServerError","data":null}`,
+		"/oauth/introspect":  `{"error":"temporarily_unavailable","error_description":"The server is busy. Try again in a moment."}`,
+		"/oauth//introspect": `{"error":"temporarily_unavailable","error_description":"The server is busy. Try again in a moment."}`,
+		"/sign-in":           "Very many people are here right now",
+	} {
+		_, r := k.dial(get(path))
+		a := k.answer(r)
+		k.busy(a)
+		if !strings.Contains(a.body, want) {
+			t.Errorf("%s: %s", path, a.body)
+		}
+	}
+	for _, path := range []string{"/healthz", "/readyz"} {
+		_, r := k.dial(get(path))
+		if a := k.answer(r); a.status != http.StatusOK {
+			t.Errorf("%s: %d %s", path, a.status, a.body)
+		}
+	}
+	close(k.may)
+	for _, r := range waiting {
+		if a := k.answer(r); a.status != http.StatusOK || a.body != "done" {
+			t.Errorf("%d %s", a.status, a.body)
+		}
+	}
+	for range 3 { // the places are free again
+		_, r := k.dial(get("/free"))
+		if a := k.answer(r); a.status != http.StatusOK {
+			t.Errorf("%d %s", a.status, a.body)
+		}
+	}
+	if n := k.intake.work.Load(); n != 0 {
+		t.Errorf("%d places are still taken", n)
+	}
+}
+
+const slowPost = "POST /slow HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: 10\r\n\r\nabc"
+
+// A body that comes slowly takes no place in work.
+func TestIntake_SlowBody(t *testing.T) {
+	k := takeIn(t, func(in *intake) { in.workMax = 1 })
+	close(k.may)
+	slow, r := k.dial(slowPost)
+	for range 3 {
+		_, r := k.dial(get("/free"))
+		if a := k.answer(r); a.status != http.StatusOK {
+			t.Fatalf("%d %s", a.status, a.body)
+		}
+		k.works("/free")
+	}
+	if len(k.came) > 0 {
+		t.Error("the slow request is in work before all of it came")
+	}
+	io.WriteString(slow, "defghij")
+	if a := k.answer(r); a.status != http.StatusOK {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+}
+
+// An answer that is read slowly takes no place in work.
+func TestIntake_SlowReader(t *testing.T) {
+	k := takeIn(t, func(in *intake) { in.workMax = 1 })
+	wrote := make(chan struct{})
+	ended := atomic.Bool{}
+	k.people = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/large" {
+			defer ended.Store(true)
+			w.Write([]byte("x"))
+			close(wrote)
+			w.Write(bytes.Repeat([]byte("x"), 64<<20))
+		}
+	})
+	k.dial(get("/large"))
+	<-wrote
+	for range 3 {
+		_, r := k.dial(get("/free"))
+		if a := k.answer(r); a.status != http.StatusOK {
+			t.Fatalf("%d %s", a.status, a.body)
+		}
+	}
+	if ended.Load() {
+		t.Error("the reader was not slow")
+	}
+}
+
+// When connections run out, one that has been at it for longest gives way, and is
+// told so if it had asked for something; one whose request is in work does not.
+func TestIntake_OldestConnectionGivesWay(t *testing.T) {
+	k := takeIn(t, func(in *intake) { in.connsMax = 4 })
+	_, working := k.dial(get("/working"))
+	k.works("/working")
+	begin := func(text string, doing int32, n int) *bufio.Reader {
+		t.Helper()
+		_, r := k.dial(text)
+		if err := until(10*time.Second, func() bool { return k.intake.count(doing) == n }); err != nil {
+			t.Fatalf("%d connections do %d, want %d", k.intake.count(doing), doing, n)
+		}
+		return r
+	}
+	head := begin("GET /slow HTT", isReceiving, 1)
+	body := begin(slowPost, isSending, 1)
+	idle := begin("", isIdle, 1)
+	k.busy(k.answer(func() *bufio.Reader { begin("", isIdle, 2); return head }()))
+	k.busy(k.answer(func() *bufio.Reader { begin("", isIdle, 3); return body }()))
+	_, r := k.dial(get("/free"))
+	if a := k.answer(r); a.status != http.StatusOK {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+	if b, err := idle.ReadByte(); err != io.EOF {
+		t.Errorf("the oldest idle connection reads %q, %v", b, err)
+	}
+	close(k.may)
+	if a := k.answer(working); a.status != http.StatusOK {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+}
+
+// count is how many connections do something.
+func (in *intake) count(doing int32) (n int) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	for c := range in.conns {
+		if c.doing.Load() == doing {
+			n++
+		}
+	}
+	return n
+}
+
+// When every connection is in work, the new one is told to come again.
+func TestIntake_AllConnectionsInWork(t *testing.T) {
+	k := takeIn(t, func(in *intake) { in.connsMax = 2 })
+	for range 2 {
+		k.dial(get("/working"))
+		k.works("/working")
+	}
+	_, r := k.dial("")
+	k.busy(k.answer(r))
+}
+
+// Of large heads only so many may be there at once; others go on beside them.
+func TestIntake_LargeHeads(t *testing.T) {
+	k := takeIn(t, func(in *intake) { in.large = make(chan struct{}, 1) })
+	close(k.may)
+	long := "GET /free?state=" + strings.Repeat("s", 1<<20)
+	const end = " HTTP/1.1\r\nHost: x\r\n\r\n"
+	first, r := k.dial(long[:100<<10])
+	if err := until(10*time.Second, func() bool { return len(k.intake.large) == 1 }); err != nil {
+		t.Fatal("the large head has no place")
+	}
+	_, second := k.dial(long + end)
+	k.busy(k.answer(second))
+	_, small := k.dial(get("/free"))
+	if a := k.answer(small); a.status != http.StatusOK {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+	io.WriteString(first, long[100<<10:]+end)
+	if a := k.answer(r); a.status != http.StatusOK {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+	// And once more over the same connection, which had to leave its place.
+	if err := until(10*time.Second, func() bool { return len(k.intake.large) == 0 }); err != nil {
+		t.Fatal("the place is still taken")
+	}
+	io.WriteString(first, long+end)
+	if a := k.answer(r); a.status != http.StatusOK {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+	first.Close()
+	if err := until(10*time.Second, func() bool { return len(k.intake.large) == 0 }); err != nil {
+		t.Error("the place of a connection that was closed is still taken")
+	}
+}
+
+// Of large bodies, too.
+func TestIntake_LargeBodies(t *testing.T) {
+	k := takeIn(t, func(in *intake) { in.large = make(chan struct{}, 1) })
+	post := func(path string, n int) string {
+		return fmt.Sprintf("POST %s HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: %d\r\n\r\n", path, n)
+	}
+	_, first := k.dial(post("/large", 100<<10) + strings.Repeat("b", 100<<10))
+	k.works("/large")
+	_, second := k.dial(post("/oauth/token", 100<<10) + strings.Repeat("b", 100<<10))
+	a := k.answer(second)
+	k.busy(a)
+	if !strings.Contains(a.body, "temporarily_unavailable") {
+		t.Error(a.body)
+	}
+	_, small := k.dial(post("/free", smallMost) + strings.Repeat("b", smallMost))
+	if a := k.answer(small); a.status != http.StatusOK {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+	close(k.may)
+	if a := k.answer(first); a.status != http.StatusOK {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+	if err := until(10*time.Second, func() bool { return len(k.intake.large) == 0 }); err != nil {
+		t.Error("the place is still taken")
+	}
+}
+
+// A handler reads the body that was sent, whatever its size, and hears of one that
+// stopped.
+func TestIntake_BodiesArriveWhole(t *testing.T) {
+	in := newIntake()
+	for _, n := range []int{0, 1, smallMost - 1, smallMost, smallMost + 1, 200 << 10} {
+		sent := bytes.Repeat([]byte("0123456789"), n/10+1)[:n]
+		r := httptest.NewRequest("POST", "/", bytes.NewReader(sent))
+		var x turn
+		if !in.admit(r, &x) {
+			t.Fatal("no place")
+		}
+		got, err := io.ReadAll(r.Body)
+		if err != nil || !bytes.Equal(got, sent) {
+			t.Errorf("%d bytes sent, %d read, %v", n, len(got), err)
+		}
+		x.end()
+	}
+	r := httptest.NewRequest("POST", "/", io.MultiReader(strings.NewReader("abc"), failing{io.ErrUnexpectedEOF}))
+	var x turn
+	if !in.admit(r, &x) {
+		t.Fatal("no place")
+	}
+	if got, err := io.ReadAll(r.Body); string(got) != "abc" || err != io.ErrUnexpectedEOF {
+		t.Errorf("%q, %v", got, err)
+	}
+}
