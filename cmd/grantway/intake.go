@@ -105,7 +105,7 @@ func (c *conn) Read(b []byte) (int, error) {
 	}
 	if c.begin(isGone) {
 		c.turnAway()
-		c.Conn.SetReadDeadline(time.Now().Add(time.Second))
+		c.Conn.SetReadDeadline(time.Now().Add(5 * time.Second))
 		for err == nil { // or the answer would be lost with what was not read
 			_, err = c.Conn.Read(b)
 		}
@@ -119,7 +119,7 @@ const noRoom = "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nCache-Cont
 // turnAway writes the answer of a connection that is given up.
 func (c *conn) turnAway() {
 	c.in.shed.Add(1)
-	c.Conn.SetWriteDeadline(time.Now().Add(10 * time.Millisecond)) // it fits into an empty buffer, or the client does not read
+	c.Conn.SetWriteDeadline(time.Now().Add(time.Second)) // who reads what he was sent before has room for it at once
 	io.WriteString(c.Conn, noRoom)
 	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
 		half.CloseWrite()
@@ -231,10 +231,12 @@ func (in *intake) giveWay(old, fresh *conn) {
 	if was == isInWork || was == isGone || !old.doing.CompareAndSwap(was, isGone) {
 		return // its turn came this moment: one more than there may be, for that long
 	}
-	if was == isReceiving || was == isSending || old == fresh {
-		old.turnAway()
-	}
-	old.Close()
+	go func() { // nobody else waits for a client that does not read
+		if was == isReceiving || was == isSending || old == fresh {
+			old.turnAway()
+		}
+		old.Close()
+	}()
 }
 
 // turn is one request's time in work.

@@ -1,0 +1,204 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// What TestServe_Overload states: a node under all of that at once answers a client
+// that behaves within this time, 99 times of 100, and takes no more memory than
+// this.
+const (
+	overloadedWait   = 5 * time.Second
+	overloadedMemory = 300 << 20 // bytes
+)
+
+// A real node under two thousand connections that send slowly, two hundred requests
+// of a megabyte and a flood of exchanges with wrong secrets goes on to serve who
+// behaves, stays within its memory, and tells everybody whom it sends away when to
+// come again.
+func TestServe_Overload(t *testing.T) {
+	s := newSite(t)
+	p := s.serve("--limits-anonymous", "10, then 4 every 7s", "--log-level", "error")
+	var guests, app clientDoc
+	s.run("", &guests, "client", "add", "--name", "Style Finder", "--profile", "direct")
+	s.run("", &app, "client", "add", "--name", "Shop Pilot", "--profile", "exchange", "--redirect", "https://app.example/cb", "--scope", "stores.view")
+
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	var attack sync.WaitGroup
+	defer attack.Wait()
+	defer stop()
+	host := strings.TrimPrefix(p.url, "http://")
+	dial := func() net.Conn {
+		c, err := (&net.Dialer{}).DialContext(ctx, "tcp", host)
+		if err != nil {
+			if ctx.Err() == nil {
+				t.Errorf("a connection was refused: %v", err)
+			}
+			return nil
+		}
+		context.AfterFunc(ctx, func() { c.Close() })
+		return c
+	}
+
+	// Slow ones: a head, or a body, that comes byte by byte.
+	const slow = 2000
+	connected := make(chan struct{}, slow)
+	for i := range slow {
+		attack.Go(func() {
+			c := dial()
+			if c == nil {
+				return
+			}
+			text := "GET /sign-in HTTP/1.1\r\nHost: x\r\nX-Slow: "
+			if i%2 == 0 {
+				text = "POST /oauth/token HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: 60000\r\n\r\n"
+			}
+			io.WriteString(c, text)
+			connected <- struct{}{}
+			tick := time.NewTicker(500 * time.Millisecond)
+			defer tick.Stop()
+			for ctx.Err() == nil {
+				<-tick.C
+				if _, err := io.WriteString(c, "s"); err != nil {
+					return
+				}
+			}
+		})
+	}
+	for range slow {
+		<-connected
+	}
+
+	var large, largeAnswered, largeShed, flood, floodShed atomic.Int64
+	shed := func(resp *http.Response) bool {
+		if resp.StatusCode != http.StatusTooManyRequests && resp.StatusCode != http.StatusServiceUnavailable {
+			return false
+		}
+		if n, err := strconv.Atoi(resp.Header.Get("Retry-After")); err != nil || n < 1 {
+			t.Errorf("%d without Retry-After", resp.StatusCode)
+		}
+		return true
+	}
+	// Huge ones: all at once, each a state of a megabyte.
+	huge := "GET /oauth/authorize?client_id=" + guests.ClientID + "&state=" + strings.Repeat("s", 1<<20) + " HTTP/1.1\r\nHost: x\r\n\r\n"
+	for range 200 {
+		attack.Go(func() {
+			c := dial()
+			if c == nil {
+				return
+			}
+			large.Add(1)
+			go io.WriteString(c, huge)
+			resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+			if err != nil {
+				return // it was closed for the sake of another
+			}
+			largeAnswered.Add(1)
+			if shed(resp) {
+				largeShed.Add(1)
+			}
+			c.Close()
+		})
+	}
+	// And guesses, as fast as they are answered.
+	for range 32 {
+		attack.Go(func() {
+			for ctx.Err() == nil {
+				r, err := http.NewRequestWithContext(ctx, "GET", p.url+"/oauth2/"+app.ClientID+"/exchange/x", nil)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				r.Header.Set("X-Client-Secret", "wrong")
+				resp, err := client.Do(r)
+				if err != nil {
+					if ctx.Err() == nil {
+						t.Errorf("a guess was not answered: %v", err)
+					}
+					return
+				}
+				io.Copy(io.Discard, resp.Body)
+				resp.Body.Close()
+				flood.Add(1)
+				if shed(resp) {
+					floodShed.Add(1)
+				}
+			}
+		})
+	}
+
+	// Who behaves comes all the time, from the same address, for five seconds.
+	var took []time.Duration
+	var most int64
+	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); {
+		began := time.Now()
+		a, err := p.exchange(app.ClientID, app.ClientSecret)
+		if err != nil || a.text("code") != "invalid_code" {
+			t.Fatalf("an exchange with the right secret: %v %d %s", err, a.status, a.body)
+		}
+		code, err := p.guestCode(guests.ClientID)
+		if err == nil {
+			_, err = p.redeem(guests.ClientID, code)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		took = append(took, time.Since(began))
+		most = max(most, resident(t, p.cmd.Process.Pid))
+	}
+	status, text := p.get("/readyz")
+	if status != http.StatusOK {
+		t.Errorf("/readyz: %d %s", status, text)
+	}
+	stop()
+	attack.Wait()
+	slices.Sort(took)
+	p99 := took[len(took)*99/100]
+	t.Logf("%d rounds of three requests, p50 %v, p99 %v; %d MB; %d huge, %d of them answered, %d with 503; %d guesses, %d of them sent away",
+		len(took), took[len(took)/2], p99, most>>20, large.Load(), largeAnswered.Load(), largeShed.Load(), flood.Load(), floodShed.Load())
+	if len(took) < 20 || p99 > overloadedWait {
+		t.Errorf("%d rounds, p99 %v: who behaves has to wait", len(took), p99)
+	}
+	if most > overloadedMemory {
+		t.Errorf("%d MB of memory", most>>20)
+	}
+	if largeAnswered.Load() != large.Load() || largeShed.Load() == 0 || floodShed.Load() < flood.Load()/2 {
+		t.Error("there was no overload")
+	}
+	if err := p.stop(); err != nil {
+		t.Errorf("after all of that: %v", err)
+	}
+}
+
+// resident is the memory of a process, in bytes.
+func resident(t *testing.T, pid int) int64 {
+	t.Helper()
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, after, _ := strings.Cut(string(status), "VmRSS:")
+	fields := strings.Fields(after)
+	if len(fields) == 0 {
+		t.Fatalf("no VmRSS in %s", status)
+	}
+	kb, err := strconv.ParseInt(fields[0], 10, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return kb << 10
+}
