@@ -39,6 +39,20 @@ func (s *TableSum) add(row []any) {
 	}
 }
 
+func (s *TableSum) plus(o TableSum) {
+	s.Rows += o.Rows
+	for i := range s.sum {
+		s.sum[i] += o.sum[i]
+	}
+}
+
+func (s *TableSum) less(o TableSum) {
+	s.Rows -= o.Rows
+	for i := range s.sum {
+		s.sum[i] -= o.sum[i]
+	}
+}
+
 // rowHash writes each value so that no two rows write the same: NULL, empty and
 // zero differ, and a text cannot run into its neighbour.
 func rowHash(row []any) (parts [4]uint64) {

@@ -29,6 +29,8 @@ type engine interface {
 	writable(ctx context.Context) error
 	// tables counts the tables that the database has, whoever made them.
 	tables(ctx context.Context) (int, error)
+	// has reports whether there is a table of that name.
+	has(ctx context.Context, table string) (bool, error)
 	// migrator returns goose on this engine, and how to release what it needs.
 	migrator(migrations fs.FS) (*goose.Provider, func() error, error)
 	stats() Stats
@@ -81,4 +83,20 @@ func (s *Store) Migrate(ctx context.Context) error {
 		return errors.Join(fmt.Errorf("migrating the database: %w", err), release())
 	}
 	return release()
+}
+
+// newestMigration is the version of the schema that this program knows.
+func newestMigration() (newest int64) {
+	names, err := fs.Glob(migrations, "migrations/*.sql")
+	if err != nil {
+		panic(err) // the pattern is wrong
+	}
+	for _, name := range names {
+		n, err := goose.NumericComponent(name)
+		if err != nil {
+			panic(err) // a file is named wrongly
+		}
+		newest = max(newest, n)
+	}
+	return newest
 }

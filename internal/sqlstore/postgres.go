@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"io/fs"
 	"math/rand/v2"
+	"net"
 	"net/url"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing/fstest"
 	"time"
@@ -206,6 +208,11 @@ func (p *postgres) tables(ctx context.Context) (n int, err error) {
 	return n, err
 }
 
+func (p *postgres) has(ctx context.Context, table string) (there bool, err error) {
+	err = p.query(ctx, "SELECT COUNT(*) > 0 FROM information_schema.tables WHERE table_schema = CURRENT_SCHEMA AND table_name = $1", []any{table}, func(scan func(...any) error) error { return scan(&there) })
+	return there, err
+}
+
 func (p *postgres) migrator(migrations fs.FS) (*goose.Provider, func() error, error) {
 	// A lock table, not an advisory lock: distributed SQL has none.
 	locker, err := lock.NewPostgresTableLocker(lock.WithTableLockTimeout(100*time.Millisecond, 600))
@@ -234,6 +241,12 @@ func (b bytewise) Open(name string) (fs.File, error) {
 		return b.FS.Open(name) // a directory, or an error that says which
 	}
 	return fstest.MapFS{name: {Data: textColumn.ReplaceAll(raw, []byte(`${1}TEXT COLLATE "C"`))}}.Open(name)
+}
+
+// place names the database for people: without user and password.
+func (p *postgres) place() string {
+	c := p.pool.Config().ConnConfig
+	return fmt.Sprintf("%s/%s", net.JoinHostPort(c.Host, strconv.Itoa(int(c.Port))), c.Database)
 }
 
 func (p *postgres) close() error {

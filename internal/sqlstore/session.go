@@ -58,6 +58,15 @@ func (t table) key() []column {
 	return key
 }
 
+// keyOf picks the values of the primary key out of a row.
+func (t table) keyOf(row []any) []any {
+	key := make([]any, 0, 2)
+	for _, k := range t.key() {
+		key = append(key, row[slices.Index(t.columns, k)])
+	}
+	return key
+}
+
 // scan reads a row. What the engines give back differently for one value is made
 // the same: string, int64, bool, []byte that is never nil, or nil for NULL.
 func (t table) scan(scan func(...any) error) ([]any, error) {
@@ -137,7 +146,7 @@ func readTables(ctx context.Context, s session, text string) ([]table, error) {
 // ours keeps the tables that the migrations made: neither goose's own nor those of
 // a copy under way.
 func ours(all []table) []table {
-	return slices.DeleteFunc(all, func(t table) bool {
+	return slices.DeleteFunc(slices.Clone(all), func(t table) bool {
 		return strings.HasPrefix(t.name, "goose_") || strings.HasPrefix(t.name, "copy_") || strings.HasPrefix(t.name, "sqlite_")
 	})
 }

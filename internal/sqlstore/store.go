@@ -15,7 +15,9 @@
 package sqlstore
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -29,8 +31,20 @@ type Store struct {
 }
 
 // Open opens the database that dsn names: a postgres:// URL, or the path of a
-// SQLite file, which is made if it is not there. It does not migrate.
+// SQLite file, which is made if it is not there. It does not migrate. A file that
+// has moved, and a copy that is not whole, are refused.
 func Open(ctx context.Context, dsn string) (*Store, error) {
+	s, err := open(ctx, dsn)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.usable(ctx); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return s, nil
+}
+
+func open(ctx context.Context, dsn string) (*Store, error) {
 	var e engine
 	var err error
 	if IsPostgres(dsn) {
@@ -56,7 +70,7 @@ func (s *Store) Close() error { return s.engine.close() }
 // writes.
 func (s *Store) Ping(ctx context.Context) error {
 	if _, _, err := s.Head(ctx); err != nil {
-		return err
+		return cmp.Or(s.usable(ctx), err) // a file that has moved says so
 	}
 	return s.engine.writable(ctx)
 }

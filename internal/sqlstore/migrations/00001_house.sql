@@ -255,3 +255,12 @@ CREATE TABLE used_once (
     PRIMARY KEY (kind, hash)
 );
 CREATE INDEX used_once_by_expiry ON used_once (expires);
+
+-- A database that is being copied, or was moved, says so here: see move.go.
+CREATE TABLE copy_state (
+    role    TEXT PRIMARY KEY,
+    id      TEXT NOT NULL,
+    place   TEXT NOT NULL,
+    holder  TEXT NOT NULL,
+    applied BIGINT NOT NULL
+);

@@ -1,0 +1,426 @@
+package sqlstore
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// A move carries the installation in a SQLite file to PostgreSQL while serve goes
+// on with the file. Triggers in the file note the key of each row that changes.
+// Every pass looks at the file as it is at one moment: in one transaction it makes
+// the copy forget the rows that changed since the pass before and takes them as
+// they are now, as far as the copy had come; then it goes on in the order of the
+// keys. So the copy always holds what the file held at one moment, up to some key,
+// and a pass may be cut off anywhere: the next one goes on from there. The last
+// pass holds the file's write lock, has little left to do, and ends with the file
+// closed to everybody: its tables are given other names, so nobody can read there
+// what is no longer true, nor write what nobody would see.
+//
+// The table copy_state holds the row "source" in the file from the first moment,
+// "moved" once it is closed, and "target" in the copy until that is whole: no
+// program opens a database with one of the last two.
+const (
+	fewChanges = 500 // so many may be left for the last pass
+	passesMax  = 20  // under a load that a pass cannot get ahead of
+)
+
+// Moved says what a finished move did.
+type Moved struct {
+	Place   string        // host, port and database that the installation is in now
+	Tables  []TableSum    // equal on both sides; nil if only the last step was left to do
+	Pause   time.Duration // from the file's last write until the copy was whole
+	Changed int           // rows that were looked at in the pause
+}
+
+// usable refuses a file that has moved and a copy that is not whole.
+func (s *Store) usable(ctx context.Context) error {
+	switch there, err := s.engine.has(ctx, "copy_state"); {
+	case err != nil:
+		return err
+	case !there:
+		return nil
+	}
+	return s.engine.query(ctx, "SELECT role, place FROM copy_state", nil, func(scan func(...any) error) error {
+		var role, place string
+		if err := scan(&role, &place); err != nil {
+			return unavailable(err)
+		}
+		switch role {
+		case "moved":
+			return fmt.Errorf("this file has moved to PostgreSQL: set database to the address of %s, with the same key ring", place)
+		case "target":
+			return fmt.Errorf("this database holds a half-finished copy of %s: finish it with grantway copy --from %s, or drop it with grantway copy --cancel", place, place)
+		}
+		return nil
+	})
+}
+
+// Move moves the installation in file to the PostgreSQL database at dsn, which must
+// be empty, or hold what an earlier, unfinished Move of this file left: that is
+// then finished. serve may use the file meanwhile. report may be nil.
+func Move(ctx context.Context, file, dsn string, report func(Progress)) (done *Moved, err error) {
+	m, err := openMove(ctx, file, dsn, report)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, m.close()) }()
+	if err := m.begin(ctx); err != nil {
+		return nil, err
+	}
+	if m.state["moved"].id != "" { // only the last step was left
+		return &Moved{Place: m.place}, m.finish(ctx)
+	}
+	if err := m.inView(ctx, m.pass); err != nil {
+		return nil, err
+	}
+	if err := m.inView(ctx, m.verify); err != nil {
+		return nil, err
+	}
+	if _, err := m.target.exec(ctx, "ANALYZE"); err != nil { // or the first queries would be planned for empty tables
+		return nil, err
+	}
+	for n := 0; n == 0 || m.changed > fewChanges && n < passesMax; n++ {
+		if err := m.inView(ctx, m.pass); err != nil {
+			return nil, err
+		}
+	}
+	var paused time.Time
+	err = transact(ctx, m.source, "BEGIN IMMEDIATE", func() error {
+		paused = time.Now()
+		if err := m.pass(ctx); err != nil {
+			return err
+		}
+		return m.shut(ctx)
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := m.finish(ctx); err != nil {
+		return nil, err
+	}
+	return &Moved{m.place, m.sums, time.Since(paused), m.changed}, nil
+}
+
+// CancelMove gives an unfinished Move up: it drops every table of the copy at dsn,
+// which is "" if the copy is gone already, and the file notes its changes no more.
+func CancelMove(ctx context.Context, file, dsn string) (err error) {
+	m, err := openMove(ctx, file, dsn, nil)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, m.close()) }()
+	there, unfinished, err := m.stand(ctx)
+	switch moved := m.state["moved"]; {
+	case err != nil:
+		return err
+	case moved.id != "":
+		return fmt.Errorf("%s has moved to %s: there is nothing to cancel", m.file, moved.place)
+	}
+	if unfinished {
+		var drop []string
+		for _, t := range there {
+			drop = append(drop, "DROP TABLE "+t.name)
+		}
+		if err := execAll(ctx, m.target, "BEGIN", drop); err != nil {
+			return err
+		}
+	}
+	forget := []string{"DROP TABLE IF EXISTS copy_changes", "DELETE FROM copy_state"}
+	err = m.source.query(ctx, "SELECT name FROM sqlite_master WHERE type = 'trigger' AND name LIKE 'copy\\_%' ESCAPE '\\'", nil, func(scan func(...any) error) error {
+		var name string
+		err := scan(&name)
+		forget = append(forget, "DROP TRIGGER "+name)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return execAll(ctx, m.source, "BEGIN IMMEDIATE", forget)
+}
+
+// execAll runs statements in one transaction.
+func execAll(ctx context.Context, s session, begin string, texts []string) error {
+	return transact(ctx, s, begin, func() error {
+		for _, text := range texts {
+			if _, err := s.exec(ctx, text); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+type move struct {
+	file, place    string // as people are told of them
+	from, to       *Store
+	source, target session
+	tables         []table
+	state          map[string]state // rows of copy_state by role, as they were at the start
+	id             string           // of this file's move, whoever runs it
+	holder         string           // of this run of it
+	applied        int64            // changes that the copy has
+	sums           []TableSum       // by table, once they were compared
+	changed        int              // how many changes the last pass looked at
+	report         func(Progress)
+}
+
+type state struct {
+	id, place string
+	applied   int64
+}
+
+func openMove(ctx context.Context, file, dsn string, report func(Progress)) (m *move, err error) {
+	if IsPostgres(file) || dsn != "" && !IsPostgres(dsn) {
+		return nil, errors.New("a copy goes from a SQLite file to a postgres:// address")
+	}
+	if file, err = filepath.Abs(file); err != nil {
+		return nil, err
+	}
+	if info, err := os.Stat(file); err != nil || info.IsDir() {
+		return nil, fmt.Errorf("there is no file %s to copy", file)
+	}
+	m = &move{file: file, holder: rand.Text(), report: report}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, m.close())
+		}
+	}()
+	if m.from, err = open(ctx, file); err != nil {
+		return m, err
+	}
+	if m.source, err = m.from.engine.session(ctx); err != nil {
+		return m, err
+	}
+	if err := m.checkSource(ctx); err != nil {
+		return m, err
+	}
+	if dsn == "" {
+		return m, nil
+	}
+	if m.to, err = open(ctx, dsn); err != nil {
+		return m, err
+	}
+	m.place = m.to.engine.(*postgres).place()
+	m.target, err = m.to.engine.session(ctx)
+	return m, err
+}
+
+func (m *move) close() (err error) {
+	for _, s := range []session{m.source, m.target} {
+		if s != nil {
+			err = errors.Join(err, s.close())
+		}
+	}
+	for _, s := range []*Store{m.from, m.to} {
+		if s != nil {
+			err = errors.Join(err, s.Close())
+		}
+	}
+	return err
+}
+
+// checkSource reads what the file is, and refuses what is no installation of this
+// program's schema.
+func (m *move) checkSource(ctx context.Context) error {
+	there, err := m.source.tables(ctx)
+	if err != nil {
+		return fmt.Errorf("%s is no grantway database: %w", m.file, err)
+	}
+	if !hasTable(there, "goose_db_version") || !hasTable(there, "copy_state") {
+		return fmt.Errorf("%s is no grantway database, or one of an older grantway: serve brings its schema up to date", m.file)
+	}
+	var version int64
+	err = m.source.query(ctx, "SELECT MAX(version_id) FROM goose_db_version WHERE is_applied", nil, func(scan func(...any) error) error { return scan(&version) })
+	switch newest := newestMigration(); {
+	case err != nil:
+		return err
+	case version < newest:
+		return fmt.Errorf("%s has schema %d and this program knows %d: let this version's grantway serve bring it up to date first", m.file, version, newest)
+	case version > newest:
+		return fmt.Errorf("%s has schema %d and this program knows only %d: use the grantway that serves it", m.file, version, newest)
+	}
+	return nil
+}
+
+func hasTable(all []table, name string) bool {
+	for _, t := range all {
+		if t.name == name {
+			return true
+		}
+	}
+	return false
+}
+
+// begin finds out where the move stands, makes the file note its changes, and takes
+// the copy over from whoever worked on it.
+func (m *move) begin(ctx context.Context) error {
+	there, unfinished, err := m.stand(ctx)
+	if err != nil {
+		return err
+	}
+	switch moved := m.state["moved"]; {
+	case moved.id != "" && !unfinished:
+		return fmt.Errorf("%s has moved to %s already: start grantway serve there", m.file, moved.place)
+	case len(there) > 0 && !unfinished:
+		if fresh, err := m.fresh(ctx, there); err != nil {
+			return err
+		} else if !fresh {
+			return fmt.Errorf("%s is not empty: name an empty database", m.place)
+		}
+	}
+	if moved := m.state["moved"].id; moved == "" {
+		if err := m.noteChanges(ctx); err != nil {
+			return err
+		}
+		if err := m.to.Migrate(ctx); err != nil {
+			return err
+		}
+		if m.tables, err = sameTables(ctx, m.source, m.target); err != nil {
+			return err
+		}
+	} else {
+		m.id = moved
+	}
+	return m.takeOver(ctx, unfinished)
+}
+
+// stand reads what both sides say of a copy between them; unfinished: there is one.
+func (m *move) stand(ctx context.Context) (there []table, unfinished bool, err error) {
+	if m.state, err = readState(ctx, m.source); err != nil || m.target == nil {
+		return nil, false, err
+	}
+	if there, err = m.target.tables(ctx); err != nil || !hasTable(there, "copy_state") {
+		return there, false, err
+	}
+	theirs, err := readState(ctx, m.target)
+	half, unfinished := theirs["target"]
+	if unfinished && half.id != cmp.Or(m.state["source"].id, m.state["moved"].id) {
+		err = fmt.Errorf("%s holds a half-finished copy of another file, %s: finish that one, or drop the database", m.place, half.place)
+	}
+	return there, unfinished, err
+}
+
+func readState(ctx context.Context, s session) (map[string]state, error) {
+	all := map[string]state{}
+	err := s.query(ctx, "SELECT role, id, place, applied FROM copy_state", nil, func(scan func(...any) error) error {
+		var role string
+		var st state
+		err := scan(&role, &st.id, &st.place, &st.applied)
+		all[role] = st
+		return err
+	})
+	return all, err
+}
+
+// fresh reports whether the target has our tables as a migration leaves them:
+// nothing in them but the rows that the schema itself begins with.
+func (m *move) fresh(ctx context.Context, there []table) (bool, error) {
+	here, err := m.source.tables(ctx)
+	if err != nil {
+		return false, err
+	}
+	for _, t := range ours(there) {
+		if !hasTable(here, t.name) {
+			return false, nil
+		}
+		if t.name == "heads" || t.name == "leases" {
+			continue
+		}
+		if n, err := countRows(ctx, m.target, []table{t}); n > 0 || err != nil {
+			return false, err
+		}
+	}
+	return true, nil
+}
+
+// noteChanges sets the triggers. What is there from an earlier run stays.
+func (m *move) noteChanges(ctx context.Context) error {
+	all, err := m.source.tables(ctx)
+	if err != nil {
+		return err
+	}
+	widest := 0
+	for _, t := range ours(all) {
+		widest = max(widest, len(t.key()))
+	}
+	return transact(ctx, m.source, "BEGIN IMMEDIATE", func() error {
+		steps := []string{"CREATE TABLE IF NOT EXISTS copy_changes (n INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL" + list(widest, ", k%d") + ")"}
+		for _, t := range ours(all) {
+			steps = append(steps, noting(t)...)
+		}
+		for _, text := range steps {
+			if _, err := m.source.exec(ctx, text); err != nil {
+				return err
+			}
+		}
+		if _, err := m.source.exec(ctx, "INSERT INTO copy_state (role, id, place, holder, applied) VALUES ('source', $1, '', '', 0) ON CONFLICT DO NOTHING", rand.Text()); err != nil {
+			return err
+		}
+		state, err := readState(ctx, m.source)
+		m.id = state["source"].id
+		return err
+	})
+}
+
+// list writes a pattern n times, for 1 to n.
+func list(n int, pattern string) string {
+	var b strings.Builder
+	for i := range n {
+		fmt.Fprintf(&b, pattern, i+1)
+	}
+	return b.String()
+}
+
+// noting makes the triggers of a table. An update that moves a row to another key
+// notes both keys; UNION makes one of two equal ones.
+func noting(t table) []string {
+	key := columnNames(t.key())
+	keyOf := func(row string) string { return "SELECT '" + t.name + "', " + row + strings.Join(key, ", "+row) }
+	into := "INSERT INTO copy_changes (name" + list(len(key), ", k%d") + ") "
+	var all []string
+	for event, keys := range map[string]string{"INSERT": keyOf("NEW."), "DELETE": keyOf("OLD."), "UPDATE": keyOf("OLD.") + " UNION " + keyOf("NEW.")} {
+		all = append(all, fmt.Sprintf("CREATE TRIGGER IF NOT EXISTS copy_%s_%s AFTER %s ON %s BEGIN %s; END", t.name, strings.ToLower(event), event, t.name, into+keys))
+	}
+	return all
+}
+
+// takeOver marks the target as a copy of this file that this run works on. Another
+// run that is still at it finds out at its next transaction.
+func (m *move) takeOver(ctx context.Context, unfinished bool) error {
+	err := transact(ctx, m.target, "BEGIN", func() error {
+		if unfinished {
+			_, err := m.target.exec(ctx, "UPDATE copy_state SET holder = $1 WHERE role = 'target' AND id = $2", m.holder, m.id)
+			return err
+		}
+		for _, t := range m.tables {
+			if _, err := m.target.exec(ctx, "DELETE FROM "+t.name); err != nil {
+				return err
+			}
+		}
+		_, err := m.target.exec(ctx, "INSERT INTO copy_state (role, id, place, holder, applied) VALUES ('target', $1, $2, $3, 0)", m.id, m.file, m.holder)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	// Read after the other run was shut out, for it may have gone on since.
+	state, err := readState(ctx, m.target)
+	m.applied = state["target"].applied
+	return err
+}
+
+// fence notes in the copy how far it has come, and fails if another run has it.
+func (m *move) fence(ctx context.Context) error {
+	n, err := m.target.exec(ctx, "UPDATE copy_state SET applied = $1 WHERE role = 'target' AND id = $2 AND holder = $3", m.applied, m.id, m.holder)
+	if err == nil && n != 1 {
+		err = errors.New("another grantway copy of this file has taken over")
+	}
+	return err
+}
