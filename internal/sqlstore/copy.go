@@ -78,8 +78,9 @@ func rowHash(row []any) (parts [4]uint64) {
 	return parts
 }
 
-// copyBatch is how many rows go into one transaction of the target.
-const copyBatch = 2000
+// copyBatch is how many rows go into one transaction of the target; a test that
+// cuts copies off makes it smaller.
+var copyBatch = 2000
 
 // copyTables copies every row of every table, as from holds them at one moment,
 // into to, whose schema must be the same and whose rows are removed first. Then it
@@ -256,12 +257,12 @@ func sumTable(ctx context.Context, s session, t table, p *pace) (TableSum, error
 		if err != nil {
 			return err
 		}
-		if sum.add(row); sum.Rows%copyBatch == 0 {
-			p.add(t, copyBatch)
+		if sum.add(row); sum.Rows%int64(copyBatch) == 0 {
+			p.add(t, int64(copyBatch))
 		}
 		return nil
 	})
-	p.add(t, sum.Rows%copyBatch)
+	p.add(t, sum.Rows%int64(copyBatch))
 	return sum, err
 }
 

@@ -93,7 +93,7 @@ func TestCopy_EveryTableBothWays(t *testing.T) {
 		t.Fatalf("%d tables there, %d back", len(there), len(home))
 	}
 	for i := range there {
-		if there[i] != home[i] || there[i].Rows < copyBatch+7 {
+		if there[i] != home[i] || there[i].Rows < int64(copyBatch+7) {
 			t.Errorf("%+v there, %+v back", there[i], home[i])
 		}
 	}

@@ -18,13 +18,13 @@ import (
 // It ends with the error that the closed file gives.
 func shuffle(s session, r *rand.Rand) error {
 	for {
-		a, b := r.IntN(6000), r.IntN(6000)
+		a, b := r.IntN(900), r.IntN(900)
 		text := []string{
 			"INSERT INTO families SELECT 'x' || $1, grant_id, client_id, user_id, api, $1 + 1000000, narrowing, status, op, created, expires FROM families WHERE status_index >= $2 LIMIT 1 ON CONFLICT DO NOTHING",
 			"DELETE FROM families WHERE status_index > $1 AND status_index < $1 + 3 + $2 * 0",
-			"UPDATE families SET id = 'y' || $1 || id WHERE status_index = $2",
-			"UPDATE families SET status_index = -status_index WHERE status_index IN ($1, $2) AND status_index > 0",
-			"UPDATE families SET status_index = $1 WHERE status_index = (SELECT MIN(status_index) FROM families) AND NOT EXISTS (SELECT 1 FROM families WHERE status_index = $1) AND $2 > 0",
+			"UPDATE OR IGNORE families SET id = 'y' || $1 || id WHERE status_index = $2",
+			"UPDATE OR IGNORE families SET status_index = -status_index WHERE status_index IN ($1, $2) AND status_index > 0",
+			"UPDATE OR IGNORE families SET status_index = $1 WHERE status_index = (SELECT MIN(status_index) FROM families) AND NOT EXISTS (SELECT 1 FROM families WHERE status_index = $1) AND $2 > 0",
 			"UPDATE used_once SET op = op || $1 WHERE hash > CAST($2 AS BLOB) AND rowid % 50 = 3",
 			"DELETE FROM heads WHERE $1 < $2",
 			"INSERT INTO heads (name, seq, epoch) VALUES ('feed', $1, $2) ON CONFLICT (name) DO UPDATE SET seq = heads.seq + 1",
@@ -38,12 +38,14 @@ func shuffle(s session, r *rand.Rand) error {
 // A move that is cut off anywhere, again and again, and whose file changes all the
 // while, ends with what the file held last.
 func TestMove_CutOffAndResumed(t *testing.T) {
+	defer func(n int) { copyBatch = n }(copyBatch)
+	copyBatch = 60
 	r := rand.New(rand.NewPCG(3, 3))
 	file, dsn := filepath.Join(t.TempDir(), "a.db"), storagetest.Postgres(t)
 	s := openAt(t, file)
-	fill(t, s, r, copyBatch+100)
+	fill(t, s, r, 400)
 	live := openSession(t, s)
-	if _, err := live.exec(t.Context(), "UPDATE families SET status_index = rowid"); err != nil {
+	if _, err := live.exec(t.Context(), "UPDATE OR IGNORE families SET status_index = rowid"); err != nil {
 		t.Fatal(err)
 	}
 	shuffled := make(chan error, 1)
@@ -53,7 +55,7 @@ func TestMove_CutOffAndResumed(t *testing.T) {
 	var moved *Moved
 	for moved == nil {
 		ctx, stop := context.WithCancelCause(t.Context())
-		left := r.IntN(40) // the whole way takes about 100
+		left := r.IntN(60) // the whole way takes about 400
 		if cuts == 12 {
 			left = 1 << 30
 		}
