@@ -33,6 +33,8 @@ type commands struct {
 	Events       eventsCommand       `cmd:"" help:"Show what happened lately, newest first."`
 	OperatorLink operatorLinkCommand `cmd:"" help:"Print a link whose sign-up becomes an operator, once."`
 
+	Copy copyCommand `cmd:"" help:"Move a live installation from a SQLite file to PostgreSQL."`
+
 	Config  configCommands `cmd:"" help:"Check, print and explain the configuration."`
 	Version versionCommand `cmd:"" help:"Print the version."`
 }

@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/grantway/grantway/internal/oauth"
 )
 
 // A move carries the installation in a SQLite file to PostgreSQL while serve goes
@@ -64,14 +66,15 @@ func (s *Store) usable(ctx context.Context) error {
 
 // Move moves the installation in file to the PostgreSQL database at dsn, which must
 // be empty, or hold what an earlier, unfinished Move of this file left: that is
-// then finished. serve may use the file meanwhile. report may be nil.
-func Move(ctx context.Context, file, dsn string, report func(Progress)) (done *Moved, err error) {
+// then finished. serve may use the file meanwhile. opens, if it is not nil, is shown
+// the signing keys before anything is touched. report may be nil.
+func Move(ctx context.Context, file, dsn string, opens func([]oauth.StoredKey) error, report func(Progress)) (done *Moved, err error) {
 	m, err := openMove(ctx, file, dsn, report)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, m.close()) }()
-	if err := m.begin(ctx); err != nil {
+	if err := m.begin(ctx, opens); err != nil {
 		return nil, err
 	}
 	if m.state["moved"].id != "" { // only the last step was left
@@ -260,7 +263,7 @@ func hasTable(all []table, name string) bool {
 
 // begin finds out where the move stands, makes the file note its changes, and takes
 // the copy over from whoever worked on it.
-func (m *move) begin(ctx context.Context) error {
+func (m *move) begin(ctx context.Context, opens func([]oauth.StoredKey) error) error {
 	there, unfinished, err := m.stand(ctx)
 	if err != nil {
 		return err
@@ -276,6 +279,12 @@ func (m *move) begin(ctx context.Context) error {
 		}
 	}
 	if moved := m.state["moved"].id; moved == "" {
+		if opens != nil {
+			keys, err := m.from.SigningKeys(ctx)
+			if err := errors.Join(err, opens(keys)); err != nil {
+				return err
+			}
+		}
 		if err := m.noteChanges(ctx); err != nil {
 			return err
 		}

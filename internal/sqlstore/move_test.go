@@ -60,7 +60,7 @@ func TestMove_CutOffAndResumed(t *testing.T) {
 			left = 1 << 30
 		}
 		var err error
-		moved, err = Move(ctx, file, dsn, func(Progress) {
+		moved, err = Move(ctx, file, dsn, nil, func(Progress) {
 			if left--; left < 0 {
 				stop(cut)
 			}
