@@ -4,9 +4,11 @@ import (
 	"context"
 	"fmt"
 	"testing"
+
+	"github.com/grantway/grantway/internal/oauth"
 )
 
-// One exchange of a code for a lasting key: two reads, one signature, one durable
+// One exchange of a code for a lasting key: one read, one signature, one durable
 // event. The consent before it is not counted.
 func BenchmarkRedeemCode(b *testing.B) {
 	w := newWorld(b)
