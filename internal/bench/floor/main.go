@@ -6,7 +6,7 @@
 //	/exchange  one row updated and one of 400 bytes inserted, both by random keys
 //	           of 32 bytes, in one durable commit; one signature; JSON
 //	/sign      one signature; JSON
-//	/json      JSON
+//	/json      JSON as long as the claims of a key
 package main
 
 import (
@@ -133,14 +133,14 @@ func handler(s store, key *ecdsa.PrivateKey, rows uint64) http.Handler {
 	})
 	mux.HandleFunc("/json", func(w http.ResponseWriter, r *http.Request) {
 		io.Copy(io.Discard, r.Body)
-		write(w, answer{Success: true, Message: "done"})
+		write(w, newClaims())
 	})
 	return mux
 }
 
-func write(w http.ResponseWriter, a answer) {
+func write(w http.ResponseWriter, answer any) {
 	w.Header().Set("Content-Type", "application/json")
-	json.NewEncoder(w).Encode(a)
+	json.NewEncoder(w).Encode(answer)
 }
 
 // claims stand for the payload of a key: about 400 bytes.
@@ -158,14 +158,18 @@ type claims struct {
 
 var header = base64.RawURLEncoding.EncodeToString([]byte(`{"alg":"ES256","kid":"floor","typ":"apikey+jwt"}`))
 
-// sign makes a JWT with ES256.
-func sign(key *ecdsa.PrivateKey) (string, error) {
-	payload, err := json.Marshal(claims{
+func newClaims() claims {
+	return claims{
 		Issuer: "http://127.0.0.1:8080", Audience: "http://127.0.0.1:8080/api", Subject: "usr_06fq1t0z2r8d5k7x9w3y4v6n8m",
 		ClientID: "6f0f3c2e-8f5b-4a51-9d0f-0c8f1d2b7a11", IssuedAt: time.Now().Unix(), ID: rand.Text() + rand.Text(),
 		Scope: "orders.view orders.refund account.view", GrantID: "gr_06fq1t0z2r8d5k7x9w3y4v6n8m",
 		Status: "http://127.0.0.1:8080/status/1-0#123456",
-	})
+	}
+}
+
+// sign makes a JWT with ES256.
+func sign(key *ecdsa.PrivateKey) (string, error) {
+	payload, err := json.Marshal(newClaims())
 	if err != nil {
 		return "", err
 	}
