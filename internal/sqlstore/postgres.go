@@ -111,15 +111,14 @@ func (p *postgres) send(ctx context.Context, event []statement) error {
 		if err != nil { // nobody there, or none free: nothing was sent
 			return unavailable(err)
 		}
-		err = batch(ctx, conn, event)
+		committing, err := batch(ctx, conn, event)
 		conn.Release()
 		if err == nil {
 			return nil
 		}
 		state, refused := errors.AsType[*pgconn.PgError](err)
 		switch {
-		// The server said no, or nothing was sent: nothing of the event was kept.
-		case !refused && !pgconn.SafeToRetry(err):
+		case refused && !keptNothing(state, committing), !refused && !pgconn.SafeToRetry(err):
 			return fmt.Errorf("%w: %w", oauth.ErrUnknown, err)
 		case !refused, try == retriesMax:
 			return unavailable(err)
@@ -140,7 +139,22 @@ func (p *postgres) send(ctx context.Context, event []statement) error {
 	}
 }
 
-func batch(ctx context.Context, conn *pgxpool.Conn, event []statement) error {
+// keptNothing reports whether the server's refusal shows that it has kept nothing of
+// an event. An error does. The end of a session does unless every statement was
+// answered, since the commit may then have been done. A panic never does: the server
+// failed to write its log, and the record of the commit may be in it. Class 08 is
+// what a pooler says that has lost its server.
+func keptNothing(e *pgconn.PgError, committing bool) bool {
+	severity := e.SeverityUnlocalized
+	if severity == "" {
+		severity = e.Severity
+	}
+	return !strings.HasPrefix(e.Code, "08") && (severity == "ERROR" || severity == "FATAL" && !committing)
+}
+
+// batch sends an event. committing says that every statement was answered, so that
+// an error is one of the commit.
+func batch(ctx context.Context, conn *pgxpool.Conn, event []statement) (committing bool, err error) {
 	b := &pgx.Batch{}
 	for i := range event {
 		b.Queue(event[i].sql, event[i].args...)
@@ -151,20 +165,20 @@ func batch(ctx context.Context, conn *pgxpool.Conn, event []statement) error {
 		if st.scan != nil {
 			if err := results.QueryRow().Scan(st.scan...); err != nil && !errors.Is(err, pgx.ErrNoRows) {
 				results.Close()
-				return err
+				return false, err
 			}
 			continue
 		}
 		tag, err := results.Exec()
 		if err != nil {
 			results.Close()
-			return err
+			return false, err
 		}
 		if st.rows != nil {
 			*st.rows = tag.RowsAffected()
 		}
 	}
-	return results.Close()
+	return true, results.Close()
 }
 
 func (p *postgres) query(ctx context.Context, sql string, args []any, row func(func(...any) error) error) error {

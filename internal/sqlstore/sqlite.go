@@ -10,9 +10,14 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/pressly/goose/v3"
-	_ "modernc.org/sqlite" // the driver; pure Go, so the binary stays static
+	sqlitedriver "modernc.org/sqlite" // pure Go, so the binary stays static
+	sqlite3 "modernc.org/sqlite/lib"
+
+	"github.com/grantway/grantway/internal/oauth"
 )
 
 // sqlite has one writer goroutine. It runs all waiting events in one transaction,
@@ -24,6 +29,7 @@ type sqlite struct {
 	readers *sql.DB
 	conn    *sql.Conn // of the writer
 	queue   chan *job
+	limit   time.Duration // writeLimit
 	done    chan struct{}
 
 	closing   sync.RWMutex // held for reading while a job is put into the queue
@@ -31,10 +37,26 @@ type sqlite struct {
 	readStmts sync.Map // SQL text → *sql.Stmt
 }
 
+// job is an event that waits for the writer. Its caller may take it back until it is
+// begun; from then on only the writer knows what becomes of it.
 type job struct {
 	event []statement
 	err   chan error
+	state atomic.Int32 // waiting, then begun or withdrawn
 }
+
+const (
+	waiting int32 = iota
+	begun
+	withdrawn
+)
+
+func newJob(event []statement) *job { return &job{event: event, err: make(chan error, 1)} }
+
+// begin reports whether the event is still wanted.
+func (j *job) begin() bool { return j.state.CompareAndSwap(waiting, begun) || j.state.Load() == begun }
+
+func (j *job) withdraw() bool { return j.state.CompareAndSwap(waiting, withdrawn) }
 
 const (
 	groupMax    = 256 // events in one transaction
@@ -77,7 +99,7 @@ func openSQLite(ctx context.Context, path string) (*sqlite, error) {
 	}
 	readers.SetMaxOpenConns(readerConns)
 	readers.SetMaxIdleConns(readerConns)
-	s := &sqlite{path: abs, writer: writer, readers: readers, queue: make(chan *job, 4*groupMax), done: make(chan struct{})}
+	s := &sqlite{path: abs, writer: writer, readers: readers, queue: make(chan *job, 4*groupMax), limit: writeLimit, done: make(chan struct{})}
 	s.conn = conn
 	go s.run(&writeConn{conn: conn, stmts: map[string]*sql.Stmt{}, counters: &s.counters})
 	return s, nil
@@ -86,23 +108,50 @@ func openSQLite(ctx context.Context, path string) (*sqlite, error) {
 func (s *sqlite) lock(string, ...any) []statement { return nil }
 
 func (s *sqlite) write(ctx context.Context, event []statement) error {
+	if err := ctx.Err(); err != nil {
+		return unavailable(err)
+	}
 	s.waiting.Add(1)
 	defer s.waiting.Add(-1)
-	j := &job{event, make(chan error, 1)}
+	limit := time.NewTimer(s.limit)
+	defer limit.Stop()
+	j := newJob(event)
 	s.closing.RLock()
 	if s.closed {
 		s.closing.RUnlock()
 		return unavailable(errors.New("the database is closed"))
 	}
+	var err error
 	select {
 	case s.queue <- j:
-		s.closing.RUnlock()
 	case <-ctx.Done():
-		s.closing.RUnlock()
-		return unavailable(ctx.Err())
+		err = ctx.Err()
+	case <-limit.C:
+		err = errOverloaded
 	}
-	return <-j.err
+	s.closing.RUnlock()
+	if err != nil {
+		return unavailable(err)
+	}
+	// A caller that goes away does not take its event along: it may be done already.
+	select {
+	case err := <-j.err:
+		return err
+	case <-limit.C:
+		if j.withdraw() {
+			s.failed.Add(1)
+			return unavailable(errOverloaded)
+		}
+	}
+	select {
+	case err := <-j.err: // at the same moment
+		return err
+	default:
+		return fmt.Errorf("%w: the disk has not answered within %v", oauth.ErrUnknown, s.limit)
+	}
 }
+
+var errOverloaded = errors.New("the event was not begun in time: too many wait, or another process holds the database's write lock")
 
 // run is the writer: whatever waits when a transaction ends makes the next one.
 func (s *sqlite) run(c *writeConn) {
@@ -148,24 +197,25 @@ func (c *writeConn) commit(group []*job) {
 		}
 		return
 	}
-	durable := 0
-	for i := range group {
-		if err == nil && errs[i] == nil {
-			durable++
+	durable, failed := 0, 0
+	for i, j := range group {
+		if err == nil {
+			err := errs[i]
+			switch {
+			case j.state.Load() == withdrawn: // its caller has said so, and counted it
+			case err == nil:
+				durable++
+			default:
+				failed++
+			}
+			j.err <- err
+			continue
 		}
+		failed++
+		j.err <- err
 	}
 	c.committed(durable)
-	c.failed.Add(uint64(len(group) - durable))
-	for i, j := range group {
-		switch {
-		case err != nil:
-			j.err <- unavailable(err)
-		case errs[i] != nil:
-			j.err <- unavailable(errs[i])
-		default:
-			j.err <- nil
-		}
-	}
+	c.failed.Add(uint64(failed))
 }
 
 // transaction returns the errors of single events, which were rolled back alone,
@@ -173,20 +223,40 @@ func (c *writeConn) commit(group []*job) {
 func (c *writeConn) transaction(group []*job) (each []error, broken bool, all error) {
 	ctx := context.Background()
 	if err := c.exec(ctx, "BEGIN IMMEDIATE"); err != nil {
-		return nil, false, err
+		// Were a transaction left open, no later one could begin.
+		c.exec(ctx, "ROLLBACK")
+		return nil, false, unavailable(err)
 	}
 	each = make([]error, len(group))
 	for i, j := range group {
+		if !j.begin() {
+			continue
+		}
 		if err := c.savepoint(ctx, j.event, &each[i]); err != nil {
 			c.exec(ctx, "ROLLBACK")
-			return nil, true, err
+			return nil, true, unavailable(err)
 		}
 	}
 	if err := c.exec(ctx, "COMMIT"); err != nil {
 		c.exec(ctx, "ROLLBACK")
-		return nil, false, err
+		return nil, false, uncommitted(err)
 	}
 	return each, false, nil
+}
+
+// uncommitted says what a failed COMMIT means. On a full disk the record that ends
+// the transaction was not written whole, so nothing of it counts. After any other
+// fault, such as a failed fdatasync, that record may be on the disk: this process
+// does not look at it and writes the next transaction over it, but if it ends before
+// that, whoever opens the file next finds the transaction there. So the outcome is
+// unknown.
+func uncommitted(err error) error {
+	if e, ok := errors.AsType[*sqlitedriver.Error](err); ok {
+		if primary := e.Code() & 0xff; primary == sqlite3.SQLITE_FULL || primary == sqlite3.SQLITE_BUSY {
+			return unavailable(err)
+		}
+	}
+	return fmt.Errorf("%w: %w", oauth.ErrUnknown, err)
 }
 
 func (c *writeConn) savepoint(ctx context.Context, event []statement, failed *error) error {
@@ -195,7 +265,7 @@ func (c *writeConn) savepoint(ctx context.Context, event []statement, failed *er
 	}
 	for i := range event {
 		if err := c.step(ctx, &event[i]); err != nil {
-			*failed = err
+			*failed = unavailable(err)
 			if err := c.exec(ctx, "ROLLBACK TO event"); err != nil {
 				return err
 			}

@@ -6,11 +6,11 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/grantway/grantway/internal/oauth"
 )
@@ -39,7 +39,7 @@ func TestSQLite_AFaultyEventLeavesItsNeighboursAlone(t *testing.T) {
 		if i == 25 {
 			ev = append(put(1000), do("INSERT INTO used_once (kind, hash, op, expires) VALUES ('k', NULL, 'op', 0)"))
 		}
-		group = append(group, &job{ev, make(chan error, 1)})
+		group = append(group, newJob(ev))
 	}
 	c := &writeConn{conn: e.conn, stmts: map[string]*sql.Stmt{}, counters: &counters{}}
 	c.commit(group)
@@ -71,23 +71,21 @@ func TestSQLite_WaitingEventsShareATransaction(t *testing.T) {
 	if _, err := holder.ExecContext(t.Context(), "BEGIN IMMEDIATE"); err != nil {
 		t.Fatal(err)
 	}
-	var all sync.WaitGroup
 	const writers = 64
-	for i := range writers {
-		all.Go(func() {
-			if err := e.write(t.Context(), put(i)); err != nil {
-				t.Error(err)
-			}
-		})
-	}
-	for len(e.queue) < writers-1 { // the first is with the writer, which waits for the lock
-		runtime.Gosched()
+	var jobs []*job
+	for i := range writers { // they are with the writer, which waits for the lock, or behind it
+		jobs = append(jobs, newJob(put(i)))
+		e.queue <- jobs[i]
 	}
 	before := walSize(t, e.path)
 	if _, err := holder.ExecContext(t.Context(), "COMMIT"); err != nil {
 		t.Fatal(err)
 	}
-	all.Wait()
+	for _, j := range jobs {
+		if err := <-j.err; err != nil {
+			t.Error(err)
+		}
+	}
 	if n := count(t, s, "used_once"); n != writers {
 		t.Errorf("%d rows of %d events", n, writers)
 	}
@@ -96,6 +94,18 @@ func TestSQLite_WaitingEventsShareATransaction(t *testing.T) {
 	pages := (walSize(t, e.path) - before) / 4096
 	if pages > 16 {
 		t.Errorf("%d pages in the log for %d events: they were not committed together", pages, writers)
+	}
+}
+
+// waitUntil asks again until it is so, for twenty seconds at most.
+func waitUntil(t *testing.T, so func() bool) {
+	t.Helper()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(20 * time.Second); !so(); <-tick.C {
+		if time.Now().After(end) {
+			t.Fatal("not within 20 s")
+		}
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"testing"
 )
 
 // keeper runs a server for as long as its standard input stays open. The other end
@@ -111,4 +112,19 @@ func privateDir(pattern string, files map[string]string) (string, error) {
 		}
 	}
 	return dir, os.Chown(dir, uid, gid)
+}
+
+// Strace returns the path of strace. Where it is not installed t is skipped, saying
+// what to install; if [All], it fails.
+func Strace(t testing.TB) string {
+	t.Helper()
+	path, err := exec.LookPath("strace")
+	if err == nil {
+		return path
+	}
+	if All() {
+		t.Fatal("strace is missing: install Debian's package strace")
+	}
+	t.Skip("LEFT OUT: this test needs strace, which is not installed here; on Debian: apt-get install strace (or: make test)")
+	return ""
 }
