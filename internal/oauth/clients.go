@@ -335,14 +335,7 @@ func (s *ClientSettings) setRules(rules ClientSettings) {
 }
 
 func (s *Server) writeClient(ctx context.Context, actor Actor, old, c *Client) error {
-	type view struct {
-		Name      string
-		Redirects []RedirectURI
-		Scopes    []ClientScope
-		Settings  ClientSettings
-	}
-	e, err := s.NewEvent(ctx, EventClientUpdated, actor, map[string]any{
-		"before": view{old.Name, old.Redirects, old.Scopes, old.Settings.public()}, "after": view{c.Name, c.Redirects, c.Scopes, c.Settings.public()}})
+	e, err := s.NewEvent(ctx, EventClientUpdated, actor, map[string]clientView{"before": viewOf(old), "after": viewOf(c)})
 	if err != nil {
 		return err
 	}

@@ -349,10 +349,14 @@ func (s *Server) decide(ctx context.Context, r *AuthorizationRequest, c *Client,
 		rec.Code.Narrowing = d.approved
 	}
 	// What was shown stands in the event, so that a dispute can be settled.
-	if rec.Event, err = s.NewEvent(ctx, kind, Actor{AsUser, u.ID}, map[string]any{
+	shown := map[string]any{
 		"request": r.ID, "app": c.Name, "host": redirect.Host(), "asked": s.asked(c, r), "offered": d.offered,
 		"approved": d.approved, "stores": d.stores, "all_stores": d.all,
-	}); err != nil {
+	}
+	if kind == EventGrantEdited {
+		shown["after"] = afterOf(&rec.Grant)
+	}
+	if rec.Event, err = s.NewEvent(ctx, kind, Actor{AsUser, u.ID}, shown); err != nil {
 		return Redirect{}, err
 	}
 	rec.Event.ClientID, rec.Event.UserID, rec.Event.GrantID = c.ID, u.ID, rec.Grant.ID

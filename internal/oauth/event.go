@@ -46,6 +46,7 @@ const (
 	EventAPIPut            Kind = "api.put"            // feed
 	EventAPISecretAdded    Kind = "api.secret_added"   // feed
 	EventKeyAdded          Kind = "key.added"          // feed
+	EventRestored          Kind = "database.restored"  // feed; the first of an epoch
 )
 
 // Event is one row of what happened. It is written in the transaction that made

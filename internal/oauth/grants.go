@@ -117,7 +117,7 @@ func (s *Server) RemoveStore(ctx context.Context, actor Actor, id, storeID strin
 		if len(g.Stores) == 0 && len(g.Account) == 0 {
 			return true, s.RevokeGrant(ctx, actor, id)
 		}
-		e, err := s.grantEvent(ctx, EventGrantEdited, actor, &g, map[string]string{"removed_store": storeID})
+		e, err := s.grantEvent(ctx, EventGrantEdited, actor, &g, map[string]any{"removed_store": storeID, "after": afterOf(&g)})
 		if err != nil {
 			return false, err
 		}

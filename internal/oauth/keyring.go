@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 )
 
@@ -102,9 +103,48 @@ func (r *KeyRing) open(purpose string, sealed []byte) ([]byte, error) {
 	return nil, ErrWrongRing
 }
 
+// Fingerprint says which keys of the ring open the active signing keys among rows,
+// without telling them: id and 12 hexadecimal digits of each. It fails with
+// [ErrWrongRing] if the ring lacks one.
+func (r *KeyRing) Fingerprint(rows []StoredKey) (string, error) {
+	var used []string
+	for _, row := range rows {
+		if row.Status != Active {
+			continue
+		}
+		if _, err := r.open(sealKeyPurpose, row.Sealed); err != nil {
+			return "", err
+		}
+		if text := r.fingerprint(string(row.Sealed[1 : 1+row.Sealed[0]])); !slices.Contains(used, text) {
+			used = append(used, text)
+		}
+	}
+	return strings.Join(used, " "), nil
+}
+
+// Fingerprints lists the keys of the ring as [KeyRing.Fingerprint] writes them.
+func (r *KeyRing) Fingerprints() string {
+	all := make([]string, len(r.keys))
+	for i, k := range r.keys {
+		all[i] = r.fingerprint(k.id)
+	}
+	return strings.Join(all, " ")
+}
+
+func (r *KeyRing) fingerprint(id string) string {
+	for _, k := range r.keys {
+		if k.id == id {
+			return fmt.Sprintf("%s/%x", id, derive(k.raw, "fingerprint")[:6])
+		}
+	}
+	return ""
+}
+
 // derive returns 32 bytes for one purpose, made from the first key.
-func (r *KeyRing) derive(purpose string) []byte {
-	key, err := hkdf.Key(sha256.New, r.keys[0].raw, nil, "grantway "+purpose, 32)
+func (r *KeyRing) derive(purpose string) []byte { return derive(r.keys[0].raw, purpose) }
+
+func derive(raw []byte, purpose string) []byte {
+	key, err := hkdf.Key(sha256.New, raw, nil, "grantway "+purpose, 32)
 	if err != nil {
 		panic("oauth: hkdf: " + err.Error()) // only for lengths beyond 255 hashes
 	}

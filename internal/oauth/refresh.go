@@ -84,7 +84,7 @@ func (s *Server) refreshToken(ctx context.Context, c *Client, secret Hash, r Tok
 		if err != nil {
 			return nil, err
 		}
-		if rot.Event, err = s.NewEvent(ctx, EventTokenRefreshed, Actor{AsClient, c.ID}, map[string]any{"family": f.ID}); err != nil {
+		if rot.Event, err = s.NewEvent(ctx, EventTokenRefreshed, Actor{AsClient, c.ID}, ofFamily{f.ID, rot.Successor != nil}); err != nil {
 			return nil, err
 		}
 		rot.Event.ClientID, rot.Event.UserID, rot.Event.GrantID = c.ID, f.UserID, f.GrantID
@@ -127,7 +127,7 @@ func narrowTo(have Rights, scope string) (Rights, ScopeSet, error) {
 // refreshReplayed revokes the family of a token that was used after its successor
 // was, or long after it was replaced: one of two holders is a thief.
 func (s *Server) refreshReplayed(ctx context.Context, c *Client, f *Family) error {
-	e, err := s.NewEvent(ctx, EventRefreshReplay, Actor{AsClient, c.ID}, map[string]any{"family": f.ID})
+	e, err := s.NewEvent(ctx, EventRefreshReplay, Actor{AsClient, c.ID}, ofFamily{Family: f.ID})
 	if err != nil {
 		return err
 	}

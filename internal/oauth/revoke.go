@@ -30,7 +30,7 @@ func (s *Server) Revoke(ctx context.Context, auth ClientAuth, token string) erro
 	if err != nil {
 		return err
 	}
-	e, err := s.NewEvent(ctx, EventFamilyRevoked, Actor{AsClient, c.ID}, map[string]any{"family": f.ID})
+	e, err := s.NewEvent(ctx, EventFamilyRevoked, Actor{AsClient, c.ID}, ofFamily{Family: f.ID})
 	if err != nil {
 		return err
 	}

@@ -193,6 +193,9 @@ type EventStorage interface {
 	Head(ctx context.Context) (seq, epoch int64, err error)
 	// FeedAfter lists the feed's events after seq, in order, at most limit.
 	FeedAfter(ctx context.Context, seq int64, limit int) ([]Event, error)
+	// EventsOutside lists the events that are not in the feed and whose ids come after
+	// id, by id, at most limit.
+	EventsOutside(ctx context.Context, id string, limit int) ([]Event, error)
 	// Events lists events of every kind, newest first.
 	Events(ctx context.Context, f EventFilter) ([]Event, error)
 	// NoteEvent stores an event that changes nothing else.

@@ -44,7 +44,7 @@ func (s *Server) PutStore(ctx context.Context, actor Actor, st Store) error {
 	if st.Status != Active {
 		kind = EventStoreRemoved
 	}
-	e, err := s.NewEvent(ctx, kind, actor, map[string]string{"name": st.Name, "status": string(st.Status)})
+	e, err := s.NewEvent(ctx, kind, actor, ofStore{st.Name, st.Domain, st.Status})
 	if err != nil {
 		return err
 	}
@@ -87,7 +87,7 @@ func (s *Server) SetMembership(ctx context.Context, actor Actor, m Membership) e
 	if len(missing) > 0 {
 		return FieldErrors{"scopes": notInCatalogue(missing)}
 	}
-	e, err := s.NewEvent(ctx, EventMembershipSet, actor, map[string]any{"scopes": m.Scopes, "owner": m.Owner, "may_delegate": m.MayDelegate})
+	e, err := s.NewEvent(ctx, EventMembershipSet, actor, ofMembership{m.Scopes, m.Owner, m.MayDelegate})
 	if err != nil {
 		return err
 	}

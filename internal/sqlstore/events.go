@@ -41,6 +41,11 @@ func (s *Store) FeedAfter(ctx context.Context, seq int64, limit int) ([]oauth.Ev
 	return s.events(ctx, "seq > $1 ORDER BY seq LIMIT $2", seq, limit)
 }
 
+// EventsOutside implements oauth.EventStorage.
+func (s *Store) EventsOutside(ctx context.Context, id string, limit int) ([]oauth.Event, error) {
+	return s.events(ctx, "seq IS NULL AND id > $1 ORDER BY id LIMIT $2", id, limit)
+}
+
 // Events implements oauth.EventStorage.
 func (s *Store) Events(ctx context.Context, f oauth.EventFilter) ([]oauth.Event, error) {
 	return s.events(ctx, `($1 = '' OR client_id = $1) AND ($2 = '' OR user_id = $2) AND ($3 = '' OR grant_id = $3) AND ($4 = '' OR id < $4)

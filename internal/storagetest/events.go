@@ -46,6 +46,24 @@ func events(w *world) {
 		w.ok(err)
 		w.same("at the head", len(got), 0)
 	})
+	w.test("what is outside the feed goes by id, in parts", func(w *world) {
+		var want []oauth.Event
+		var first string
+		for range 3 {
+			e := w.event(oauth.EventSignedIn)
+			w.ok(w.s.NoteEvent(w.ctx, e))
+			w.ok(w.s.PutStore(w.ctx, &oauth.Store{ID: "outside", Status: oauth.Active}, w.event(oauth.EventStorePut)))
+			if want = append(want, e); first == "" {
+				first = e.ID
+			}
+		}
+		got, err := w.s.EventsOutside(w.ctx, first, 100)
+		w.ok(err)
+		w.same("after the first", got, want[1:])
+		got, err = w.s.EventsOutside(w.ctx, first[:len(first)-1], 1)
+		w.ok(err)
+		w.same("from before it", len(got) == 1 && got[0].ID <= first, true)
+	})
 	w.test("events are found by app, user and grant, newest first", func(w *world) {
 		var ids []string
 		for i := range 6 {

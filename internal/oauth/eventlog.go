@@ -1,0 +1,359 @@
+package oauth
+
+import (
+	"bufio"
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"time"
+)
+
+// The event log is a file of JSON lines to which an export appends every event.
+// Kept apart from the database, it tells a restored one what ended after its
+// backup. The feed's events are numbered without a gap, so what is missing shows.
+// The others are sorted by ids that were made before they were committed: an event
+// may turn up behind one that was exported already, so the last lateness of them
+// is read again and again, and what stands in the log is passed over.
+//
+// A mark says until when the log holds everything.
+const lateness = time.Minute // an event is committed 15 s after its id was made, or never
+
+type logLine struct {
+	Epoch    int64           `json:"epoch"`
+	Seq      int64           `json:"seq"` // of a mark: the feed's last; 0 for events outside the feed
+	Until    *time.Time      `json:"complete_until,omitempty"`
+	ID       string          `json:"id,omitempty"`
+	At       *time.Time      `json:"at,omitempty"`
+	Kind     Kind            `json:"kind,omitempty"`
+	Actor    string          `json:"actor,omitempty"`
+	ClientID string          `json:"client_id,omitempty"`
+	UserID   string          `json:"user_id,omitempty"`
+	GrantID  string          `json:"grant_id,omitempty"`
+	StoreID  string          `json:"store_id,omitempty"`
+	Request  string          `json:"request_id,omitempty"`
+	Payload  json.RawMessage `json:"payload,omitempty"`
+}
+
+// LogEnd is where a log ends.
+type LogEnd struct {
+	Size       int64     // bytes of whole lines; what follows was cut off by a crash
+	Epoch, Seq int64     // how far the feed was exported
+	Until      time.Time // everything committed before is in the log
+
+	last   string              // id of the feed's event at Seq, if it stands in the log
+	recent map[string]struct{} // ids of events outside the feed that may be read again
+}
+
+// ReadLog reads an event log, and hands each event to each with its epoch. The
+// event has its Seq in that epoch. A mark comes as an event without an id, whose Seq
+// is how far the feed was exported.
+func ReadLog(r io.Reader, each func(epoch int64, e Event) error) (*LogEnd, error) {
+	end := &LogEnd{recent: map[string]struct{}{}}
+	lines := bufio.NewReaderSize(r, 1<<16)
+	for n := 1; ; n++ {
+		text, err := lines.ReadBytes('\n')
+		if errors.Is(err, io.EOF) {
+			return end, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		var l logLine
+		if err := json.Unmarshal(text, &l); err != nil || l.Epoch == 0 || (l.Until == nil) == (l.ID == "" || l.At == nil) {
+			return nil, fmt.Errorf("line %d is none of an event log", n)
+		}
+		end.Size += int64(len(text))
+		end.add(&l)
+		if each == nil {
+			continue
+		}
+		e := Event{ID: l.ID, Seq: l.Seq, Kind: l.Kind, Actor: l.Actor, ClientID: l.ClientID, UserID: l.UserID, GrantID: l.GrantID,
+			StoreID: l.StoreID, Request: l.Request, Payload: l.Payload}
+		if l.At != nil {
+			e.At = *l.At
+		}
+		if err := each(l.Epoch, e); err != nil {
+			return nil, err
+		}
+	}
+}
+
+func (end *LogEnd) add(l *logLine) {
+	switch {
+	case l.Until != nil:
+		end.Until = *l.Until
+		floor := idFloor("ev_", end.Until.Add(-2*lateness))
+		for id := range end.recent {
+			if id < floor {
+				delete(end.recent, id)
+			}
+		}
+	case l.Seq == 0:
+		end.recent[l.ID] = struct{}{}
+		return
+	default:
+		end.last = l.ID
+	}
+	end.Epoch, end.Seq = l.Epoch, l.Seq
+}
+
+// idFloor is less than every id made by [NewID] at t or later.
+func idFloor(prefix string, t time.Time) string {
+	var b [16]byte
+	binary.BigEndian.PutUint64(b[:8], uint64(max(t.UnixMilli(), 0))<<16)
+	return prefix + idEncoding.EncodeToString(b[:8])[:9] // 45 of the 48 bits of time
+}
+
+// Restored is the payload of database.restored, the first event of an epoch.
+type Restored struct {
+	Epoch     int64     `json:"epoch"`
+	FromEpoch int64     `json:"from_epoch"`
+	FromSeq   int64     `json:"from_seq"`
+	Made      time.Time `json:"backup_made"`
+	EndedAll  bool      `json:"ended_all,omitempty"`
+	LogUntil  time.Time `json:"log_until,omitzero"` // what ended since then may live again
+}
+
+// Export appends events to a log.
+type Export struct {
+	s    *Server
+	end  *LogEnd
+	from string // events outside the feed are read from here on
+}
+
+// ExportAfter begins an export that goes on where a log ends; an empty one begins
+// with the oldest event. The log must be this database's.
+func (s *Server) ExportAfter(ctx context.Context, actor Actor, end *LogEnd) (*Export, error) {
+	if !actor.runs() {
+		return nil, refuse(NotPermitted)
+	}
+	x := &Export{s: s, end: end}
+	_, epoch, err := s.storage.Head(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if end.Size > 0 {
+		x.from = idFloor("ev_", end.Until.Add(-lateness))
+	}
+	if end.Size == 0 || end.Epoch != epoch {
+		return x, x.catchUp(ctx, epoch)
+	}
+	same, err := s.storage.FeedAfter(ctx, end.Seq-1, 1)
+	if err != nil {
+		return nil, err
+	}
+	if end.last != "" && (len(same) == 0 || same[0].Seq == end.Seq && same[0].ID != end.last) {
+		return nil, ErrForeignLog
+	}
+	return x, nil
+}
+
+// catchUp finds the restore since which the log lacks everything, or, for an empty
+// log, the epoch of the oldest event.
+func (x *Export) catchUp(ctx context.Context, epoch int64) error {
+	restored, err := x.s.storage.Events(ctx, EventFilter{Kind: EventRestored, Limit: exportPage})
+	if err != nil {
+		return err
+	}
+	empty := x.end.Size == 0
+	if empty {
+		x.end.Epoch = epoch
+	}
+	for _, e := range slices.Backward(restored) { // oldest first
+		var p Restored
+		if err := json.Unmarshal(e.Payload, &p); err != nil {
+			return fmt.Errorf("event %s: %w", e.ID, err)
+		}
+		switch {
+		case empty:
+			x.end.Epoch = p.FromEpoch
+			return nil
+		case p.Epoch > x.end.Epoch && p.FromEpoch <= x.end.Epoch:
+			x.end.Seq, x.end.last = e.Seq-1, ""
+			return nil
+		}
+	}
+	if !empty {
+		return ErrForeignLog
+	}
+	return nil
+}
+
+// ErrForeignLog says that a log is not that of this database.
+var ErrForeignLog = errors.New("the log is that of another database")
+
+// exportPage is how many events are read at a time.
+const exportPage = 1000
+
+// Next writes what happened since the last call, and returns how many events that
+// were. If late, it reads again what may have come late, and ends with a mark.
+func (x *Export) Next(ctx context.Context, w io.Writer, late bool) (events int, err error) {
+	began := x.s.now().Truncate(time.Microsecond)
+	write := func(l logLine) error {
+		text, err := json.Marshal(l)
+		if err != nil {
+			return err
+		}
+		x.end.add(&l)
+		_, err = w.Write(append(text, '\n'))
+		return err
+	}
+	for {
+		list, err := x.s.storage.FeedAfter(ctx, x.end.Seq, exportPage)
+		if err != nil {
+			return events, err
+		}
+		for i := range list {
+			if list[i].Kind == EventRestored {
+				var p Restored
+				if err := json.Unmarshal(list[i].Payload, &p); err != nil {
+					return events, fmt.Errorf("event %s: %w", list[i].ID, err)
+				}
+				x.end.Epoch = p.Epoch
+			}
+			if err := write(lineOf(x.end.Epoch, &list[i])); err != nil {
+				return events, err
+			}
+			events++
+		}
+		if len(list) < exportPage {
+			break
+		}
+	}
+	from := x.from
+	if late {
+		from = min(from, idFloor("ev_", began.Add(-lateness)))
+	}
+	for {
+		list, err := x.s.storage.EventsOutside(ctx, from, exportPage)
+		if err != nil {
+			return events, err
+		}
+		for i := range list {
+			from = list[i].ID
+			if _, there := x.end.recent[from]; there {
+				continue
+			}
+			if err := write(lineOf(x.end.Epoch, &list[i])); err != nil {
+				return events, err
+			}
+			events++
+		}
+		if len(list) < exportPage {
+			break
+		}
+	}
+	x.from = max(x.from, from)
+	if late {
+		err = write(logLine{Epoch: x.end.Epoch, Seq: x.end.Seq, Until: &began})
+	}
+	return events, err
+}
+
+func lineOf(epoch int64, e *Event) logLine {
+	at := e.At
+	return logLine{Epoch: epoch, Seq: e.Seq, ID: e.ID, At: &at, Kind: e.Kind, Actor: e.Actor, ClientID: e.ClientID, UserID: e.UserID,
+		GrantID: e.GrantID, StoreID: e.StoreID, Request: e.Request, Payload: e.Payload}
+}
+
+// Missing is the error of a log that lacks events of the feed.
+type Missing struct{ From, To int64 }
+
+func (m *Missing) Error() string {
+	return fmt.Sprintf("the log lacks the events %d to %d", m.From, m.To)
+}
+
+// Recovered says what a log told a restored database.
+type Recovered struct {
+	LogEnd
+	Changed  int  // events that ended or changed something
+	EndedAll bool // a restore since the backup ended every grant
+}
+
+// Recover replays on a restored database what a log says happened after its
+// backup, which was made at that time. The log must reach beyond the backup without
+// a gap.
+func Recover(ctx context.Context, s Storage, now time.Time, random io.Reader, made time.Time, log io.Reader) (*Recovered, error) {
+	seq, epoch, err := s.Head(ctx)
+	if err != nil {
+		return nil, err
+	}
+	// Events outside the feed have no numbers: those that the backup holds are known
+	// by their ids, and what is older than this it holds for certain.
+	oldest := idFloor("ev_", made.Add(-2*lateness))
+	held := map[string]bool{}
+	for from := oldest; ; {
+		list, err := s.EventsOutside(ctx, from, exportPage)
+		if err != nil {
+			return nil, err
+		}
+		for i := range list {
+			from = list[i].ID
+			held[from] = true
+		}
+		if len(list) < exportPage {
+			break
+		}
+	}
+	got := &Recovered{}
+	at, last := epoch, seq
+	end, err := ReadLog(log, func(of int64, e Event) error {
+		switch {
+		case e.ID == "":
+			if of > at || of == at && e.Seq > last {
+				return &Missing{last + 1, e.Seq}
+			}
+			return nil
+		case e.Seq == 0:
+			if e.ID < oldest || held[e.ID] {
+				return nil
+			}
+		case of < at || of == at && e.Seq <= last:
+			return nil
+		case of == at && e.Seq > last+1:
+			return &Missing{last + 1, e.Seq - 1}
+		case of > at:
+			var p Restored
+			if e.Kind != EventRestored {
+				return &Missing{last + 1, e.Seq - 1}
+			}
+			if err := json.Unmarshal(e.Payload, &p); err != nil {
+				return fmt.Errorf("event %s: %w", e.ID, err)
+			}
+			if p.FromEpoch == at && p.FromSeq > last {
+				return &Missing{last + 1, p.FromSeq}
+			}
+			got.EndedAll = got.EndedAll || p.EndedAll
+			at, last = of, e.Seq
+		default:
+			last = e.Seq
+		}
+		changed, err := Replay(ctx, s, now, random, e)
+		if changed {
+			got.Changed++
+		}
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	got.LogEnd = *end
+	if end.Epoch < epoch || end.Epoch == epoch && end.Seq < seq {
+		return got, &Missing{end.Seq + 1, seq}
+	}
+	return got, nil
+}
+
+// NewRestored makes the event of a restore.
+func NewRestored(now time.Time, random io.Reader, r Restored) (Event, error) {
+	id, err := NewID("ev_", now, random)
+	if err != nil {
+		return Event{}, err
+	}
+	payload, err := json.Marshal(r)
+	return Event{ID: id, At: now, Kind: EventRestored, Actor: Actor{Kind: AsCommand}.String(), Payload: payload}, err
+}
