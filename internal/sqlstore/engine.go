@@ -27,10 +27,11 @@ type engine interface {
 	// writable returns an error if the database has turned into one that takes no
 	// writes.
 	writable(ctx context.Context) error
-	// tables counts the tables that the database has, whoever made them.
-	tables(ctx context.Context) (int, error)
-	// has reports whether there is a table of that name.
-	has(ctx context.Context, table string) (bool, error)
+	// tables lists the tables that the database has, whoever made them. Those that are
+	// not in our schema carry the name of theirs, and a dot.
+	tables(ctx context.Context) ([]string, error)
+	// archive copies every table, as they are at one moment, into the empty file to.
+	archive(ctx context.Context, to string, progress func(Progress)) error
 	// migrator returns goose on this engine, and how to release what it needs.
 	migrator(migrations fs.FS) (*goose.Provider, func() error, error)
 	stats() Stats
@@ -83,20 +84,4 @@ func (s *Store) Migrate(ctx context.Context) error {
 		return errors.Join(fmt.Errorf("migrating the database: %w", err), release())
 	}
 	return release()
-}
-
-// newestMigration is the version of the schema that this program knows.
-func newestMigration() (newest int64) {
-	names, err := fs.Glob(migrations, "migrations/*.sql")
-	if err != nil {
-		panic(err) // the pattern is wrong
-	}
-	for _, name := range names {
-		n, err := goose.NumericComponent(name)
-		if err != nil {
-			panic(err) // a file is named wrongly
-		}
-		newest = max(newest, n)
-	}
-	return newest
 }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -43,11 +44,9 @@ type Moved struct {
 
 // usable refuses a file that has moved and a copy that is not whole.
 func (s *Store) usable(ctx context.Context) error {
-	switch there, err := s.engine.has(ctx, "copy_state"); {
-	case err != nil:
+	all, err := s.engine.tables(ctx)
+	if err != nil || !slices.Contains(all, "copy_state") {
 		return err
-	case !there:
-		return nil
 	}
 	return s.engine.query(ctx, "SELECT role, place FROM copy_state", nil, func(scan func(...any) error) error {
 		var role, place string
@@ -135,8 +134,13 @@ func CancelMove(ctx context.Context, file, dsn string) (err error) {
 			return err
 		}
 	}
+	return forgetMove(ctx, m.source)
+}
+
+// forgetMove makes a file note its changes no more.
+func forgetMove(ctx context.Context, file session) error {
 	forget := []string{"DROP TABLE IF EXISTS copy_changes", "DELETE FROM copy_state"}
-	err = m.source.query(ctx, "SELECT name FROM sqlite_master WHERE type = 'trigger' AND name LIKE 'copy\\_%' ESCAPE '\\'", nil, func(scan func(...any) error) error {
+	err := file.query(ctx, "SELECT name FROM sqlite_master WHERE type = 'trigger' AND name LIKE 'copy\\_%' ESCAPE '\\'", nil, func(scan func(...any) error) error {
 		var name string
 		err := scan(&name)
 		forget = append(forget, "DROP TRIGGER "+name)
@@ -145,7 +149,7 @@ func CancelMove(ctx context.Context, file, dsn string) (err error) {
 	if err != nil {
 		return err
 	}
-	return execAll(ctx, m.source, "BEGIN IMMEDIATE", forget)
+	return execAll(ctx, file, "BEGIN IMMEDIATE", forget)
 }
 
 // execAll runs statements in one transaction.

@@ -216,10 +216,9 @@ func (p *postgres) writable(ctx context.Context) error {
 	return err
 }
 
-func (p *postgres) tables(ctx context.Context) (n int, err error) {
-	err = p.query(ctx, "SELECT COUNT(*) FROM information_schema.tables WHERE table_schema NOT IN ('pg_catalog', 'information_schema')", nil,
-		func(scan func(...any) error) error { return scan(&n) })
-	return n, err
+func (p *postgres) tables(ctx context.Context) ([]string, error) {
+	return texts(ctx, p, `SELECT CASE WHEN table_schema = CURRENT_SCHEMA THEN '' ELSE table_schema || '.' END || table_name
+		FROM information_schema.tables WHERE table_schema NOT IN ('pg_catalog', 'information_schema')`)
 }
 
 func (p *postgres) has(ctx context.Context, table string) (there bool, err error) {
@@ -266,4 +265,20 @@ func (p *postgres) place() string {
 func (p *postgres) close() error {
 	p.pool.Close()
 	return nil
+}
+
+// archive copies the rows into a SQLite file, in one view of the database, and
+// compares counts and checksums in that same view.
+func (p *postgres) archive(ctx context.Context, to string, progress func(Progress)) (err error) {
+	e, err := openSQLite(ctx, to)
+	if err != nil {
+		return err
+	}
+	target := &Store{e}
+	defer func() { err = errors.Join(err, target.Close()) }()
+	if err := target.Migrate(ctx); err != nil {
+		return err
+	}
+	_, err = copyTables(ctx, &Store{p}, target, progress)
+	return err
 }

@@ -143,11 +143,11 @@ func readTables(ctx context.Context, s session, text string) ([]table, error) {
 	return all, err
 }
 
-// ours keeps the tables that the migrations made: neither goose's own nor those of
-// a copy under way.
+// ours keeps the tables that the migrations made: neither goose's own, nor those of
+// a copy under way, nor the mark of a backup.
 func ours(all []table) []table {
 	return slices.DeleteFunc(slices.Clone(all), func(t table) bool {
-		return strings.HasPrefix(t.name, "goose_") || strings.HasPrefix(t.name, "copy_") || strings.HasPrefix(t.name, "sqlite_")
+		return t.name == markTable || strings.HasPrefix(t.name, "goose_") || strings.HasPrefix(t.name, "copy_") || strings.HasPrefix(t.name, "sqlite_")
 	})
 }
 

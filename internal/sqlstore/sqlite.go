@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"net/url"
 	"os"
-	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -28,6 +27,7 @@ type sqlite struct {
 	writer  *sql.DB // one connection
 	readers *sql.DB
 	conn    *sql.Conn // of the writer
+	shared  *os.File  // the lock that keeps a restore away; nil where none is needed
 	queue   chan *job
 	limit   time.Duration // writeLimit
 	done    chan struct{}
@@ -71,17 +71,8 @@ func sqliteDSN(path, more string) string {
 	return "file:" + u.EscapedPath() + "?_pragma=busy_timeout(10000)&_pragma=synchronous(FULL)" + more
 }
 
-func openSQLite(ctx context.Context, path string) (*sqlite, error) {
-	abs, err := filepath.Abs(path)
-	if err != nil {
-		return nil, err
-	}
-	// SQLite would make the file readable to all.
-	f, err := os.OpenFile(abs, os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("opening the database: %w", err)
-	}
-	f.Close()
+// openSQLite opens the file at an absolute path, which is there.
+func openSQLite(ctx context.Context, abs string) (*sqlite, error) {
 	writer, err := sql.Open("sqlite", sqliteDSN(abs, ""))
 	if err != nil {
 		return nil, fmt.Errorf("opening the database: %w", err)
@@ -90,7 +81,7 @@ func openSQLite(ctx context.Context, path string) (*sqlite, error) {
 	conn, err := writer.Conn(ctx)
 	if err != nil {
 		writer.Close()
-		return nil, fmt.Errorf("opening the database %s: %w", path, err)
+		return nil, fmt.Errorf("opening the database %s: %w", abs, err)
 	}
 	readers, err := sql.Open("sqlite", sqliteDSN(abs, "&_pragma=query_only(1)"))
 	if err != nil {
@@ -352,9 +343,8 @@ func (s *sqlite) query(ctx context.Context, text string, args []any, row func(fu
 // writable: a file that may not be written is refused when it is opened.
 func (s *sqlite) writable(context.Context) error { return nil }
 
-func (s *sqlite) tables(ctx context.Context) (n int, err error) {
-	err = s.query(ctx, "SELECT COUNT(*) FROM sqlite_master WHERE type = 'table'", nil, func(scan func(...any) error) error { return scan(&n) })
-	return n, err
+func (s *sqlite) tables(ctx context.Context) ([]string, error) {
+	return texts(ctx, s, "SELECT name FROM sqlite_master WHERE type = 'table'")
 }
 
 func (s *sqlite) has(ctx context.Context, table string) (there bool, err error) {
@@ -392,5 +382,9 @@ func (s *sqlite) close() error {
 	// The writer last: whoever closes last folds the write-ahead log into the file,
 	// and the readers may not write.
 	s.readStmts.Range(func(_, stmt any) bool { stmt.(*sql.Stmt).Close(); return true })
-	return errors.Join(s.readers.Close(), s.conn.Close(), s.writer.Close())
+	err := errors.Join(s.readers.Close(), s.conn.Close(), s.writer.Close())
+	if s.shared != nil {
+		err = errors.Join(err, releaseLock(s.shared))
+	}
+	return err
 }

@@ -50,7 +50,7 @@ func open(ctx context.Context, dsn string) (*Store, error) {
 	if IsPostgres(dsn) {
 		e, err = openPostgres(ctx, dsn)
 	} else {
-		e, err = openSQLite(ctx, dsn)
+		e, err = openShared(ctx, dsn)
 	}
 	if err != nil {
 		return nil, err
@@ -77,8 +77,8 @@ func (s *Store) Ping(ctx context.Context) error {
 
 // Empty reports whether the database has no table at all, ours or anybody's.
 func (s *Store) Empty(ctx context.Context) (bool, error) {
-	n, err := s.engine.tables(ctx)
-	return n == 0, err
+	all, err := s.engine.tables(ctx)
+	return len(all) == 0, err
 }
 
 // statement is one step of an event.

@@ -1,0 +1,173 @@
+package sqlstore
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	driver "modernc.org/sqlite"
+)
+
+// An archive is a SQLite file with every table, whatever engine they came from,
+// and one more: its mark, which says where it came from. A database that has the
+// mark is no database to work on. A restore removes it in the transaction that
+// begins the new epoch, so what is half restored is never taken for the whole.
+const (
+	markTable  = "backup"
+	markSchema = "CREATE TABLE backup (made BIGINT PRIMARY KEY, issuer TEXT NOT NULL, audience TEXT NOT NULL, ring TEXT NOT NULL)"
+)
+
+// Archive is what a backup says about itself.
+type Archive struct {
+	Made     time.Time // no event of before is missing
+	Issuer   string
+	Audience string
+	Ring     string // fingerprint of the key ring that belongs to it
+
+	Epoch, Seq int64 // the feed's, as they were
+	Version    int64 // of the schema
+}
+
+// backupPages is how much of a file is copied between two looks at the context: 4
+// MiB of pages of 4 KiB.
+const backupPages = 1024
+
+// Backup writes an archive of the database, as it is at one moment, into a new
+// file, while others go on writing. about says where it comes from; Backup fills in
+// the rest. The file appears when it is whole and synced, or not at all; one that
+// is there is never replaced (fs.ErrExist). progress, if not nil, is told how far
+// it is.
+func (s *Store) Backup(ctx context.Context, file string, about Archive, progress func(Progress)) (made Archive, err error) {
+	if _, err := os.Lstat(file); err == nil {
+		return made, &os.PathError{Op: "backup to", Path: file, Err: os.ErrExist}
+	}
+	part, err := partBeside(file)
+	if err != nil {
+		return made, err
+	}
+	defer func() { err = errors.Join(err, removeDatabase(part)) }()
+	if err := s.engine.archive(ctx, part, progress); err != nil {
+		return made, fmt.Errorf("writing the backup: %w", err)
+	}
+	if made, err = markArchive(ctx, part, about); err != nil {
+		return made, fmt.Errorf("writing the backup: %w", err)
+	}
+	if err := syncFile(part); err != nil {
+		return made, err
+	}
+	// A link does not replace what has come there meanwhile; a rename would.
+	if err := os.Link(part, file); err != nil {
+		return made, err
+	}
+	return made, syncFile(filepath.Dir(file))
+}
+
+// archive copies the file page by page. The view of the database is held over all
+// steps: without it the copy would begin anew after every write.
+func (s *sqlite) archive(ctx context.Context, to string, progress func(Progress)) (err error) {
+	db, err := sql.Open("sqlite", sqliteDSN(s.path, ""))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	conn, err := db.Conn(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	view := &sqliteSession{db, conn}
+	if err := view.view(ctx); err != nil {
+		return err
+	}
+	return conn.Raw(func(raw any) error {
+		copying, err := raw.(interface {
+			NewBackup(uri string) (*driver.Backup, error)
+		}).NewBackup(sqliteDSN(to, ""))
+		if err != nil {
+			return err
+		}
+		for more := true; more && err == nil; {
+			if more, err = copying.Step(backupPages); err == nil {
+				err = ctx.Err()
+			}
+			if progress != nil {
+				all := int64(copying.PageCount())
+				progress(Progress{Step: "copying", Rows: all - int64(copying.Remaining()), Of: all})
+			}
+		}
+		return errors.Join(err, copying.Finish())
+	})
+}
+
+// markArchive makes the copy one file, with the mark in it.
+func markArchive(ctx context.Context, file string, a Archive) (Archive, error) {
+	db, err := sql.Open("sqlite", sqliteDSN(file, "&_pragma=journal_mode(DELETE)"))
+	if err != nil {
+		return a, err
+	}
+	db.SetMaxOpenConns(1)
+	a.Made = a.Made.Truncate(time.Microsecond)
+	err = errors.Join(
+		func() error { _, err := db.ExecContext(ctx, markSchema); return err }(),
+		func() error {
+			_, err := db.ExecContext(ctx, "INSERT INTO backup (made, issuer, audience, ring) VALUES ($1, $2, $3, $4)", micros(a.Made), a.Issuer, a.Audience, a.Ring)
+			return err
+		}())
+	if err == nil {
+		a, err = readArchive(ctx, db)
+	}
+	return a, errors.Join(err, db.Close())
+}
+
+// ErrNoArchive says that a file is no backup made by [Store.Backup].
+var ErrNoArchive = errors.New("it is no backup that grantway made")
+
+func readArchive(ctx context.Context, db *sql.DB) (a Archive, err error) {
+	var marked int
+	if err := db.QueryRowContext(ctx, "SELECT COUNT(*) FROM sqlite_master WHERE type = 'table' AND name IN ('backup', 'goose_db_version', 'heads')").Scan(&marked); err != nil {
+		return a, err
+	}
+	if marked != 3 {
+		return a, ErrNoArchive
+	}
+	var at int64
+	err = db.QueryRowContext(ctx, `SELECT b.made, b.issuer, b.audience, b.ring, h.epoch, h.seq, (SELECT MAX(version_id) FROM goose_db_version WHERE is_applied)
+		FROM backup b JOIN heads h ON h.name = 'feed'`).Scan(&at, &a.Issuer, &a.Audience, &a.Ring, &a.Epoch, &a.Seq, &a.Version)
+	if errors.Is(err, sql.ErrNoRows) {
+		return a, ErrNoArchive
+	}
+	a.Made = fromMicros(at)
+	return a, err
+}
+
+// partBeside makes an empty file beside another, for a copy in the making.
+func partBeside(file string) (string, error) {
+	f, err := os.CreateTemp(filepath.Dir(file), filepath.Base(file)+".part-*") // 0600
+	if err != nil {
+		return "", err
+	}
+	return f.Name(), f.Close()
+}
+
+// removeDatabase removes a SQLite file and what stands beside it.
+func removeDatabase(path string) (err error) {
+	for _, suffix := range []string{"", "-journal", "-wal", "-shm"} {
+		if e := os.Remove(path + suffix); e != nil && !errors.Is(e, os.ErrNotExist) {
+			err = errors.Join(err, e)
+		}
+	}
+	return err
+}
+
+// syncFile brings a file, or the names in a folder, to the disk.
+func syncFile(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
+}

@@ -1,0 +1,86 @@
+package sqlstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"syscall"
+)
+
+// Whoever has a SQLite file open holds a shared lock on a file beside it, and a
+// restore, which puts another file in its place, holds an exclusive one. The lock
+// goes by the path, as a lock on the database itself would not: a server that
+// started while the files changed places would be left with the old one. It ends
+// with the process; whoever closes last removes the file.
+const lockSuffix = "-lock"
+
+// ErrInUse says that the lock of a SQLite file is held by somebody else.
+var ErrInUse = errors.New("in use")
+
+func takeLock(path string, how int) (*os.File, error) {
+	name := path + lockSuffix
+	for {
+		f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o600)
+		if err != nil {
+			return nil, fmt.Errorf("opening the database: %w", err)
+		}
+		if err := syscall.Flock(int(f.Fd()), how|syscall.LOCK_NB); err != nil {
+			f.Close()
+			if errors.Is(err, syscall.EWOULDBLOCK) {
+				return nil, ErrInUse
+			}
+			return nil, fmt.Errorf("locking the database: %w", err)
+		}
+		// Whoever was last may have removed the file between the two calls: then this
+		// is a lock on nothing.
+		ours, err := f.Stat()
+		if err == nil {
+			if there, err := os.Stat(name); err == nil && os.SameFile(ours, there) {
+				return f, nil
+			}
+		}
+		f.Close()
+	}
+}
+
+func releaseLock(f *os.File) error {
+	if syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) == nil {
+		os.Remove(f.Name()) // nobody else has it; if it stays it does no harm
+	}
+	return f.Close()
+}
+
+// openShared opens a SQLite file that others may have open, too.
+func openShared(ctx context.Context, path string) (*sqlite, error) {
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return nil, err
+	}
+	if err := touch(abs); err != nil { // first, for the error that names it
+		return nil, err
+	}
+	lock, err := takeLock(abs, syscall.LOCK_SH)
+	if errors.Is(err, ErrInUse) {
+		return nil, fmt.Errorf("the database %s is being replaced by a restore: wait until it has ended", path)
+	}
+	if err != nil {
+		return nil, err
+	}
+	s, err := openSQLite(ctx, abs)
+	if err != nil {
+		return nil, errors.Join(err, releaseLock(lock))
+	}
+	s.shared = lock
+	return s, nil
+}
+
+// touch makes the file, if it is not there: SQLite would make it readable to all.
+func touch(path string) error {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return fmt.Errorf("opening the database: %w", err)
+	}
+	return f.Close()
+}

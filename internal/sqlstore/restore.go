@@ -1,0 +1,302 @@
+package sqlstore
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/grantway/grantway/internal/oauth"
+)
+
+// Restoration is a backup on its way into the place of a SQLite database. Until
+// [Restoration.Finish] the place is as it was, and what is there is locked.
+type Restoration struct {
+	Archive
+	Store *Store // the copy, at this program's schema and with the mark in it
+
+	Target *Target // what is there now; nil: nothing
+
+	part, path string
+	lock       *os.File
+}
+
+// Target is a database that a restore replaces.
+type Target struct {
+	Epoch, Seq int64
+	Kids       []string // of its signing keys, which no other installation has
+	Unreadable error    // why nothing of this is known
+}
+
+// The errors of a restore that cannot begin.
+var (
+	ErrNewerSchema = errors.New("it was made by a newer grantway")
+	ErrCorrupt     = errors.New("it is corrupt")
+	ErrOccupied    = errors.New("there is a database already")
+)
+
+// Restore begins to put the archive in file at path. Something that is there is
+// refused with ErrOccupied unless replace; an open database with ErrInUse. Nothing
+// at path changes before Finish. The caller ends with Finish or Abandon.
+func Restore(ctx context.Context, file, path string, replace bool) (r *Restoration, err error) {
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return nil, err
+	}
+	r = &Restoration{path: abs}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, r.Abandon())
+			r = nil
+		}
+	}()
+	if r.lock, err = takeLock(abs, syscall.LOCK_EX); err != nil {
+		return r, err
+	}
+	if r.Target, err = inspect(ctx, abs); err != nil {
+		return r, err
+	}
+	if r.Target != nil && !replace {
+		return r, ErrOccupied
+	}
+	if r.part, err = partBeside(abs); err != nil {
+		return r, err
+	}
+	if err := copyFile(ctx, file, r.part); err != nil {
+		return r, err
+	}
+	if r.Archive, err = verify(ctx, r.part); err != nil {
+		return r, err
+	}
+	e, err := openSQLite(ctx, r.part)
+	if err != nil {
+		return r, err
+	}
+	r.Store = &Store{e}
+	if err := r.Store.Migrate(ctx); err != nil {
+		return r, err
+	}
+	// A copy to PostgreSQL that was under way is of what came after the backup, too.
+	own, err := e.session(ctx)
+	if err != nil {
+		return r, err
+	}
+	return r, errors.Join(forgetMove(ctx, own), own.close())
+}
+
+// ReadArchive reads what a backup says about itself. It does not read the whole:
+// [Restore] does.
+func ReadArchive(ctx context.Context, file string) (a Archive, err error) {
+	abs, err := filepath.Abs(file)
+	if err != nil {
+		return a, err
+	}
+	f, err := os.Open(abs)
+	if err != nil {
+		return a, err
+	}
+	f.Close()
+	db, err := sql.Open("sqlite", sqliteDSN(abs, "&mode=ro"))
+	if err != nil {
+		return a, err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	a, err = readArchive(ctx, db)
+	return a, judge(a, err)
+}
+
+// judge says what is wrong with an archive in terms of what to do about it.
+func judge(a Archive, err error) error {
+	switch {
+	case err == nil && a.Version > newestMigration():
+		return ErrNewerSchema
+	case err == nil, errors.Is(err, ErrNoArchive), errors.Is(err, context.Canceled):
+		return err
+	}
+	return fmt.Errorf("%w: %w", ErrCorrupt, err)
+}
+
+// verify reads the whole copy.
+func verify(ctx context.Context, file string) (a Archive, err error) {
+	db, err := sql.Open("sqlite", sqliteDSN(file, ""))
+	if err != nil {
+		return a, err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	var verdict string
+	if err := db.QueryRowContext(ctx, "PRAGMA integrity_check(1)").Scan(&verdict); err != nil {
+		return a, judge(a, err)
+	}
+	if verdict != "ok" {
+		return a, fmt.Errorf("%w: %s", ErrCorrupt, verdict)
+	}
+	a, err = readArchive(ctx, db)
+	return a, judge(a, err)
+}
+
+// inspect reads what a restore would replace, or nil if there is nothing. One that
+// cannot be read is what a restore is for: it is only named.
+func inspect(ctx context.Context, path string) (*Target, error) {
+	info, err := os.Stat(path)
+	switch {
+	case errors.Is(err, os.ErrNotExist), err == nil && info.Mode().IsRegular() && info.Size() == 0:
+		return nil, nil
+	case err != nil:
+		return nil, err
+	case !info.Mode().IsRegular():
+		return nil, fmt.Errorf("%s is no file", path)
+	}
+	t := &Target{}
+	e, err := openSQLite(ctx, path)
+	if err != nil {
+		t.Unreadable = err
+		return t, nil
+	}
+	s := &Store{e}
+	defer s.Close()
+	if t.Seq, t.Epoch, err = s.Head(ctx); err == nil {
+		t.Kids, err = texts(ctx, e, "SELECT kid FROM signing_keys")
+	}
+	t.Unreadable = err
+	return t, nil
+}
+
+func copyFile(ctx context.Context, from, to string) (err error) {
+	src, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer src.Close()
+	dst, err := os.OpenFile(to, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, dst.Close()) }()
+	stop := context.AfterFunc(ctx, func() { src.Close() })
+	defer stop()
+	_, err = io.Copy(dst, src)
+	return errors.Join(ctx.Err(), err)
+}
+
+// Abandon leaves everything as it was.
+func (r *Restoration) Abandon() (err error) {
+	if r.Store != nil {
+		err = r.Store.Close()
+	}
+	if r.part != "" {
+		err = errors.Join(err, removeDatabase(r.part))
+	}
+	if r.lock != nil {
+		err = errors.Join(err, releaseLock(r.lock))
+	}
+	r.Store, r.part, r.lock = nil, "", nil
+	return err
+}
+
+// Begin is the new epoch, which no database of this installation ever had. Two
+// restores of one backup must differ though neither knows of the other, so it goes
+// by the clock, in seconds; [Restoration.Finish] ends in a later one.
+func (r *Restoration) Begin(now time.Time) (int64, error) {
+	seen := r.Archive.Epoch
+	if r.Target != nil {
+		seen = max(seen, r.Target.Epoch)
+	}
+	if now.Unix() <= seen || now.Before(r.Made) {
+		return 0, fmt.Errorf("the clock of this machine says %s and is behind: set it right first", now.UTC().Format(time.DateTime+" UTC"))
+	}
+	return now.Unix(), nil
+}
+
+// Finish begins the epoch, notes e, and puts the copy in its place. aside is where
+// what was there is kept, "" if there was nothing. If endAll, every grant and every
+// key ends. It ends with Abandon.
+func (r *Restoration) Finish(ctx context.Context, epoch int64, endAll bool, e oauth.Event) (aside string, err error) {
+	defer func() { err = errors.Join(err, r.Abandon()) }()
+	if err := r.Store.beginEpoch(ctx, epoch, endAll, e); err != nil {
+		return "", err
+	}
+	if err := r.Store.Close(); err != nil {
+		return "", err
+	}
+	r.Store = nil
+	if err := syncFile(r.part); err != nil {
+		return "", err
+	}
+	// The next restore is in another second, and so in another epoch.
+	select {
+	case <-time.After(time.Until(time.Unix(epoch+1, 0))):
+	case <-ctx.Done():
+		return "", ctx.Err()
+	}
+	if r.Target != nil {
+		if aside, err = putAside(ctx, r.path, e.At); err != nil {
+			return "", err
+		}
+	}
+	if err := os.Rename(r.part, r.path); err != nil {
+		return aside, err
+	}
+	return aside, syncFile(filepath.Dir(r.path))
+}
+
+// putAside gives the database at path a second name, and folds its log into it,
+// so that the log cannot be taken for that of the file which comes into its place.
+func putAside(ctx context.Context, path string, now time.Time) (string, error) {
+	aside := path + ".replaced-" + now.UTC().Format("20060102T150405Z")
+	if err := os.Link(path, aside); err != nil {
+		return "", err
+	}
+	if fold(ctx, path) != nil { // unreadable: the log goes aside as it is
+		for _, suffix := range []string{"-wal", "-journal"} {
+			if err := os.Rename(path+suffix, aside+suffix); err != nil && !errors.Is(err, os.ErrNotExist) {
+				return "", err
+			}
+		}
+	}
+	if err := os.Remove(path + "-shm"); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return "", err
+	}
+	return aside, syncFile(filepath.Dir(path))
+}
+
+// fold makes one file of a database and its log.
+func fold(ctx context.Context, path string) (err error) {
+	db, err := sql.Open("sqlite", sqliteDSN(path, ""))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	var mode string
+	if err := db.QueryRowContext(ctx, "PRAGMA journal_mode=DELETE").Scan(&mode); err != nil {
+		return err
+	}
+	if mode != "delete" {
+		return fmt.Errorf("the log of %s cannot be folded in", path)
+	}
+	return nil
+}
+
+// beginEpoch is the event that makes a database of a restored archive. What was
+// used once after the backup could be used again now, so all that is short-lived
+// ends: codes, sessions, links. Status lists of older epochs are not gone on with
+// ([Store.AllotIndices]).
+func (s *Store) beginEpoch(ctx context.Context, epoch int64, endAll bool, e oauth.Event) error {
+	ev := []statement{
+		do("DELETE FROM authorization_codes WHERE redeemed_family IS NULL"),
+		do("DELETE FROM sessions"),
+		do("DELETE FROM pending_requests"),
+		do("UPDATE heads SET epoch = $1 WHERE name = 'feed' AND epoch < $1", epoch),
+	}
+	if endAll {
+		ev = append(ev,
+			do("UPDATE grants SET status = 'revoked', rev = rev + 1, op = $1 WHERE status <> 'revoked'", e.ID),
+			do("UPDATE families SET status = 'invalid', op = $1 WHERE status <> 'invalid'", e.ID))
+	}
+	ev = append(ev, note(e, true, mark{"heads", "name", "name", "feed", "feed"})...)
+	return s.engine.write(ctx, append(ev, do("DROP TABLE "+markTable)))
+}

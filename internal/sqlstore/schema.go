@@ -1,0 +1,85 @@
+package sqlstore
+
+import (
+	"context"
+	"io/fs"
+	"strconv"
+	"strings"
+)
+
+// Schema says how the tables of a database stand to this program.
+type Schema struct {
+	Have int64 // the newest migration that the database has had; 0: none
+	Want int64 // the newest that this program knows
+	// Unready says that the database is a backup, or a copy or a restore that was not
+	// finished: what makes it so goes away last of all.
+	Unready bool
+	Foreign bool // there are tables, but none of ours
+}
+
+// Migration is a step of the schema.
+type Migration struct {
+	Version int64
+	Name    string
+}
+
+// Migrations lists the steps that this program knows, oldest first.
+func Migrations() []Migration {
+	files, err := fs.Glob(migrations, "migrations/*.sql")
+	if err != nil {
+		panic(err) // only for a malformed pattern
+	}
+	list := make([]Migration, len(files))
+	for i, name := range files {
+		number, rest, _ := strings.Cut(strings.TrimSuffix(strings.TrimPrefix(name, "migrations/"), ".sql"), "_")
+		version, err := strconv.ParseInt(number, 10, 64)
+		if err != nil {
+			panic("sqlstore: migration " + name + " has no number")
+		}
+		list[i] = Migration{version, rest}
+	}
+	return list
+}
+
+func newestMigration() int64 {
+	known := Migrations()
+	return known[len(known)-1].Version
+}
+
+// Schema reads how the tables stand. It changes nothing.
+func (s *Store) Schema(ctx context.Context) (Schema, error) {
+	schema := Schema{Want: newestMigration()}
+	tables, err := s.engine.tables(ctx)
+	if err != nil {
+		return schema, err
+	}
+	for _, name := range tables {
+		if name == markTable {
+			schema.Unready = true
+		}
+		if name == "goose_db_version" {
+			err = s.row(ctx, "SELECT COALESCE(MAX(version_id), 0) FROM goose_db_version WHERE is_applied", nil, &schema.Have)
+			if err != nil {
+				return schema, err
+			}
+		}
+		if !strings.HasPrefix(name, "goose_") && !strings.HasPrefix(name, "sqlite_") && name != markTable && !strings.Contains(name, ".") {
+			schema.Foreign = true
+		}
+	}
+	schema.Foreign = schema.Foreign && schema.Have == 0
+	return schema, nil
+}
+
+// texts reads a column.
+func texts(ctx context.Context, e engine, sql string) (list []string, err error) {
+	err = e.query(ctx, sql, nil, func(scan func(...any) error) error {
+		var text string
+		if err := scan(&text); err != nil {
+			return unavailable(err)
+		}
+		list = append(list, text)
+		return nil
+	})
+	return list, err
+}
