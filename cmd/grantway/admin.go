@@ -61,25 +61,6 @@ func (a *Admin) run(ctx context.Context, t terminal, act func(*office) error) (e
 	return act(o)
 }
 
-// openThere opens a database that serve or init has set up. It makes none: a path
-// with a typing mistake would else be a new, empty server.
-func openThere(ctx context.Context, c config.Config) (*sqlstore.Store, error) {
-	dsn := c.Database.Reveal()
-	if !sqlstore.IsPostgres(dsn) {
-		if _, err := os.Stat(dsn); err != nil {
-			return nil, fmt.Errorf("the database %s is not there: %w; grantway serve makes it", dsn, errors.Unwrap(err))
-		}
-	}
-	store, err := sqlstore.Open(ctx, dsn)
-	if err != nil {
-		return nil, err
-	}
-	if err := store.Ping(ctx); err != nil {
-		return nil, errors.Join(fmt.Errorf("the database is not one that grantway serve has set up: %w", err), store.Close())
-	}
-	return store, nil
-}
-
 func newOffice(ctx context.Context, c config.Config, ring *oauth.KeyRing, store *sqlstore.Store) (*office, error) {
 	server, err := oauth.New(ctx, oauth.Config{Issuer: c.Issuer, PagesURL: c.PagesURL, APIURL: c.APIURL, Audience: c.APIAudience,
 		Catalogue: c.Catalogue, Storage: store, Ring: ring})

@@ -102,7 +102,7 @@ func demoState(ctx context.Context, store *sqlstore.Store) (state demo.State, fr
 			return state, false, err
 		}
 	}
-	if err := store.Migrate(ctx); err != nil {
+	if err := begin(ctx, store); err != nil {
 		return state, false, err
 	}
 	if empty {

@@ -11,6 +11,11 @@ import (
 	"github.com/grantway/grantway/internal/people"
 )
 
+type eventsCommands struct {
+	List   eventsCommand `cmd:"" default:"withargs" help:"Show what happened lately, newest first."`
+	Export exportCommand `cmd:"" help:"Append every event to a file, from which a restore learns what ended after its backup."`
+}
+
 type eventsCommand struct {
 	Admin
 	Limit  int    `default:"50" help:"How many at most; 0 shows all."`

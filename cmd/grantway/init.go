@@ -113,7 +113,7 @@ func (c *initCommand) Run(ctx context.Context, t terminal) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
-	if err := store.Migrate(ctx); err != nil {
+	if err := begin(ctx, store); err != nil {
 		return err
 	}
 	o, err := newOffice(ctx, cfg, parsed, store)

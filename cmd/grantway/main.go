@@ -30,7 +30,11 @@ type commands struct {
 	Grant  grantCommands  `cmd:"" help:"List, revoke, suspend and resume what users allowed."`
 	API    apiCommands    `cmd:"" name:"api" help:"Credentials with which an API server asks about keys."`
 
-	Events       eventsCommand       `cmd:"" help:"Show what happened lately, newest first."`
+	Migrate migrateCommands `cmd:"" help:"Bring the database up to date, or show how it stands."`
+	Backup  backupCommand   `cmd:"" help:"Copy the database into a file, while the server runs."`
+	Restore restoreCommand  `cmd:"" help:"Put a backup in the database's place."`
+
+	Events       eventsCommands      `cmd:"" help:"Show what happened lately, newest first, or export it."`
 	OperatorLink operatorLinkCommand `cmd:"" help:"Print a link whose sign-up becomes an operator, once."`
 
 	Copy copyCommand `cmd:"" help:"Move a live installation from a SQLite file to PostgreSQL."`

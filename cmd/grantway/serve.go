@@ -27,7 +27,7 @@ func (c *serveCommand) Run(ctx context.Context, t terminal) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
-	if err := store.Migrate(ctx); err != nil {
+	if err := current(ctx, store, cfg, ring, t); err != nil {
 		return err
 	}
 	p := partsOf(cfg, ring, store)

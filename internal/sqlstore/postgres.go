@@ -221,11 +221,6 @@ func (p *postgres) tables(ctx context.Context) ([]string, error) {
 		FROM information_schema.tables WHERE table_schema NOT IN ('pg_catalog', 'information_schema')`)
 }
 
-func (p *postgres) has(ctx context.Context, table string) (there bool, err error) {
-	err = p.query(ctx, "SELECT COUNT(*) > 0 FROM information_schema.tables WHERE table_schema = CURRENT_SCHEMA AND table_name = $1", []any{table}, func(scan func(...any) error) error { return scan(&there) })
-	return there, err
-}
-
 func (p *postgres) migrator(migrations fs.FS) (*goose.Provider, func() error, error) {
 	// A lock table, not an advisory lock: distributed SQL has none.
 	locker, err := lock.NewPostgresTableLocker(lock.WithTableLockTimeout(100*time.Millisecond, 600))

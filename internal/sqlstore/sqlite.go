@@ -347,11 +347,6 @@ func (s *sqlite) tables(ctx context.Context) ([]string, error) {
 	return texts(ctx, s, "SELECT name FROM sqlite_master WHERE type = 'table'")
 }
 
-func (s *sqlite) has(ctx context.Context, table string) (there bool, err error) {
-	err = s.query(ctx, "SELECT COUNT(*) > 0 FROM sqlite_master WHERE type = 'table' AND name = $1", []any{table}, func(scan func(...any) error) error { return scan(&there) })
-	return there, err
-}
-
 func (s *sqlite) migrator(migrations fs.FS) (*goose.Provider, func() error, error) {
 	// A connection of its own: goose wants a pool, and the writer's one is taken. WAL
 	// is a property of the file, so it is set here: a file that is only opened, and

@@ -1,0 +1,254 @@
+package main
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/grantway/grantway/internal/oauth"
+)
+
+// keyed is a site with a direct app, whose keys are asked about by introspection.
+type keyed struct {
+	*site
+	app   clientDoc
+	basic map[string]string
+}
+
+func newKeyed(t *testing.T) *keyed {
+	k := &keyed{site: newSite(t)}
+	k.run("", &k.app, "client", "add", "--name", "Style Finder", "--profile", "direct")
+	var api credentials
+	k.run("", &api, "api", "secret")
+	k.basic = map[string]string{"Content-Type": formType["Content-Type"],
+		"Authorization": "Basic " + base64.StdEncoding.EncodeToString([]byte(api.ClientID+":"+api.ClientSecret))}
+	return k
+}
+
+func (k *keyed) start() *process { return k.serve("--shutdown-grace", "1s") }
+
+// key is what a guest has been given.
+type key struct {
+	access, refresh string
+	grant           string
+	place           string // its status list and its place in it
+	list            string
+}
+
+func keyOf(t *testing.T, a answer) key {
+	t.Helper()
+	var c oauth.Claims
+	payload, err := base64.RawURLEncoding.DecodeString(strings.Split(a.text("access_token"), ".")[1])
+	if err != nil || json.Unmarshal(payload, &c) != nil {
+		t.Fatalf("%v in %s", err, a.body)
+	}
+	return key{a.text("access_token"), a.text("refresh_token"), c.GrantID, fmt.Sprint(c.Status.List.URI, " ", c.Status.List.Index), c.Status.List.URI}
+}
+
+func (k *keyed) code(p *process) string {
+	k.Helper()
+	code, err := p.guestCode(k.app.ClientID)
+	if err != nil {
+		k.Fatal(err)
+	}
+	return code
+}
+
+func (k *keyed) issue(p *process) key {
+	k.Helper()
+	a, err := p.redeem(k.app.ClientID, k.code(p))
+	if err != nil {
+		k.Fatal(err)
+	}
+	return keyOf(k.T, a)
+}
+
+// refresh uses a refresh token.
+func (k *keyed) refresh(p *process, with key) answer {
+	k.Helper()
+	a, err := send("POST", p.url+"/oauth/token", formType, url.Values{"grant_type": {"refresh_token"}, "client_id": {k.app.ClientID}, "refresh_token": {with.refresh},
+		"redirect_uri": {"urn:ietf:wg:oauth:2.0:oob:auto"}}.Encode())
+	if err != nil {
+		k.Fatal(err)
+	}
+	return a
+}
+
+// alive demands what introspection says of a key.
+func (k *keyed) alive(p *process, what string, with key, want bool) {
+	k.Helper()
+	a, err := send("POST", p.url+"/oauth/introspect", k.basic, url.Values{"token": {with.access}}.Encode())
+	if err != nil || a.status != http.StatusOK {
+		k.Fatalf("introspect: %v %d %s", err, a.status, a.body)
+	}
+	if a.doc["active"] != want {
+		k.Errorf("%s: active is %v, want %v", what, a.doc["active"], want)
+	}
+}
+
+// fails runs a command that must fail, in one line that has each of these words.
+func (k *keyed) fails(words []string, args ...string) {
+	k.Helper()
+	_, err := grantway(k.dir, "", append(args, "--config", "config.yaml")...)
+	if err == nil {
+		k.Fatalf("grantway %s: no error", strings.Join(args, " "))
+	}
+	said := strings.SplitAfterN(err.Error(), "\n", 2)[1]
+	for _, w := range words {
+		if !strings.Contains(said, w) || strings.Count(said, "\n") != 1 {
+			k.Errorf("grantway %s said %q; want one line with %q", strings.Join(args, " "), said, w)
+		}
+	}
+}
+
+func (k *keyed) stop(p *process) {
+	k.Helper()
+	if err := p.stop(); err != nil {
+		k.Fatal(err)
+	}
+}
+
+// What came into being after the backup is dead after a restore, what was before it
+// goes on, and no place in a status list is handed out twice (issue 3, item 8).
+func TestRestore_BeginsAnEpoch(t *testing.T) {
+	t.Parallel()
+	k := newKeyed(t)
+	p := k.start()
+	old := k.issue(p)
+	unspent := k.code(p)
+	k.run("", nil, "backup", "one") // while serve runs
+	late := k.issue(p)
+	lateCode := k.code(p)
+	k.alive(p, "a late key", late, true)
+	k.fails([]string{"grantway.db is in use: stop the server"}, "restore", "one", "--replace", "--accept-revived-keys")
+	k.alive(p, "a late key after the refusal", late, true)
+	k.stop(p)
+	k.fails([]string{"grantway.db already", "--replace"}, "restore", "one", "--accept-revived-keys")
+
+	places := map[string]string{old.place: "old", late.place: "late"}
+	lists := map[string]bool{old.list: true}
+	var before int64
+	for round := range 2 { // the second time neither knows of the first
+		var doc restoreDoc
+		if round == 1 {
+			if err := os.Rename(filepath.Join(k.dir, "grantway.db"), filepath.Join(k.dir, "gone.db")); err != nil {
+				t.Fatal(err)
+			}
+		}
+		k.run("", &doc, "restore", "one", "--replace", "--accept-revived-keys")
+		if doc.Epoch <= before || (doc.Kept != "") != (round == 0) {
+			t.Errorf("round %d: %+v after the epoch %d", round, doc, before)
+		}
+		before = doc.Epoch
+		p = k.start()
+		k.alive(p, "the old key", old, true)
+		k.alive(p, "a late key", late, false)
+		if a := k.refresh(p, late); a.text("error") != "invalid_grant" {
+			t.Errorf("a late refresh token: %d %s", a.status, a.body)
+		}
+		for what, code := range map[string]string{"a late code": lateCode, "a code of before": unspent} {
+			if a, err := p.redeem(k.app.ClientID, code); err == nil {
+				t.Errorf("%s was redeemed: %s", what, a.body)
+			}
+		}
+		again := k.refresh(p, old)
+		if again.status != http.StatusOK {
+			t.Fatalf("the old refresh token: %d %s", again.status, again.body)
+		}
+		if got := keyOf(t, again).place; got != old.place {
+			t.Errorf("the old family moved from %s to %s", old.place, got)
+		}
+		fresh := k.issue(p)
+		if lists[fresh.list] {
+			t.Errorf("a new key is in %s, a list of an older epoch", fresh.list)
+		}
+		for range 20 {
+			if other := places[fresh.place]; other != "" {
+				t.Errorf("round %d: %s was handed out twice: %s", round, fresh.place, other)
+			}
+			places[fresh.place], lists[fresh.list] = fmt.Sprint("round ", round), true
+			fresh = k.issue(p)
+		}
+		k.stop(p)
+	}
+}
+
+// What was revoked after the backup lives again, unless the log or the operator
+// says otherwise; and the operator has to say (issue 3, item 8).
+func TestRestore_RevokedSince(t *testing.T) {
+	t.Parallel()
+	k := newKeyed(t)
+	p := k.start()
+	kept, revoked, unlogged := k.issue(p), k.issue(p), k.issue(p)
+	k.run("", nil, "events", "export", "log")
+	k.run("", nil, "backup", "one")
+	k.run("", nil, "grant", "revoke", revoked.grant)
+	k.run("", nil, "events", "export", "log")
+	k.run("", nil, "grant", "revoke", unlogged.grant)
+	k.alive(p, "revoked", revoked, false)
+	k.stop(p)
+
+	k.fails([]string{"one was made on", "UTC", "would be alive again", "--revoked-since", "--revoke-all-before-restore", "--accept-revived-keys"}, "restore", "one", "--replace")
+	k.fails([]string{"log is complete until", "UTC", "would be alive again", "--accept-revived-keys", "--revoke-all-before-restore"}, "restore", "one", "--replace", "--revoked-since", "log")
+	restored := func(kept, revoked, unlogged key, alive [3]bool, flags ...string) restoreDoc {
+		t.Helper()
+		var doc restoreDoc
+		k.run("", &doc, append([]string{"restore", "one", "--replace"}, flags...)...)
+		p := k.start()
+		k.alive(p, "kept", kept, alive[0])
+		k.alive(p, "revoked", revoked, alive[1])
+		k.alive(p, "unlogged", unlogged, alive[2])
+		k.stop(p)
+		return doc
+	}
+	// The log that reaches as far as the database itself leaves nothing to accept.
+	lost := filepath.Join(k.dir, "log")
+	short, err := os.ReadFile(lost)
+	if err != nil {
+		t.Fatal(err)
+	}
+	k.run("", nil, "events", "export", "log")
+	if doc := restored(kept, revoked, unlogged, [3]bool{true, false, false}, "--revoked-since", "log"); doc.Replayed != 2 || doc.LogUntil == nil || doc.EndedAll {
+		t.Errorf("%+v", doc)
+	}
+	// A log that stops before: what is after it is alive again.
+	if err := os.WriteFile(lost, short, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if doc := restored(kept, revoked, unlogged, [3]bool{true, false, true}, "--revoked-since", "log", "--accept-revived-keys"); doc.Replayed != 1 {
+		t.Errorf("%+v", doc)
+	}
+	if doc := restored(kept, revoked, unlogged, [3]bool{true, true, true}, "--accept-revived-keys"); doc.LogUntil != nil {
+		t.Errorf("%+v", doc)
+	}
+	if doc := restored(kept, revoked, unlogged, [3]bool{false, false, false}, "--revoke-all-before-restore"); !doc.EndedAll {
+		t.Errorf("%+v", doc)
+	}
+	var apps []clientDoc
+	if k.run("", &apps, "client", "list"); len(apps) != 1 || apps[0].Status != oauth.Active {
+		t.Errorf("apps after --revoke-all-before-restore: %+v", apps)
+	}
+	// The log goes on over the restores, and knows that everything has ended.
+	k.run("", nil, "events", "export", "log")
+	if doc := restored(kept, revoked, unlogged, [3]bool{false, false, false}, "--revoked-since", "log"); !doc.EndedAll {
+		t.Errorf("a log that tells of the end of all grants: %+v", doc)
+	}
+	// One with a hole says so.
+	lines := strings.SplitAfter(string(short), "\n")
+	for i, l := range lines {
+		if strings.Contains(l, `"kind":"grant.revoked"`) {
+			lines[i] = ""
+		}
+	}
+	if err := os.WriteFile(lost, []byte(strings.Join(lines, "")), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	k.run("", nil, "events", "export", "log")
+	k.fails([]string{"log: the log lacks the events"}, "restore", "one", "--replace", "--revoked-since", "log", "--accept-revived-keys")
+}

@@ -1,0 +1,207 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/grantway/grantway/internal/config"
+	"github.com/grantway/grantway/internal/oauth"
+	"github.com/grantway/grantway/internal/sqlstore"
+)
+
+// known refuses tables that this program must not touch.
+func known(s sqlstore.Schema) error {
+	switch {
+	case s.Unready:
+		return errors.New("the database is a backup, or a restore that was cut off: grantway restore makes a database of a backup")
+	case s.Have > s.Want:
+		return fmt.Errorf("the database was made by a newer grantway (schema %d, this one knows %d): use that one, or restore a backup that was made before the upgrade", s.Have, s.Want)
+	case s.Foreign:
+		return errors.New("the database holds tables that grantway did not make: name an empty one")
+	}
+	return nil
+}
+
+// begin sets up an empty database, on either engine, for init and the demo. One
+// that is there already must be at this program's schema.
+func begin(ctx context.Context, store *sqlstore.Store) error {
+	s, err := store.Schema(ctx)
+	if err != nil {
+		return err
+	}
+	if err := known(s); err != nil || s.Have == s.Want {
+		return err
+	}
+	if s.Have > 0 {
+		return older(s)
+	}
+	return store.Migrate(ctx)
+}
+
+func older(s sqlstore.Schema) error {
+	return fmt.Errorf("the database was made by an older grantway (schema %d, this one needs %d): run grantway migrate up", s.Have, s.Want)
+}
+
+// current is what serve demands: a file is brought up to date, after its old state
+// was put beside it; a server is not touched, because other nodes work on it.
+func current(ctx context.Context, store *sqlstore.Store, c config.Config, ring *oauth.KeyRing, t terminal) error {
+	s, err := store.Schema(ctx)
+	if err != nil {
+		return err
+	}
+	if err := known(s); err != nil || s.Have == s.Want {
+		return err
+	}
+	switch {
+	case !sqlstore.IsPostgres(c.Database.Reveal()):
+		return upgrade(ctx, store, s, c, ring, t)
+	case s.Have == 0:
+		return errors.New("the database has no tables of grantway: run grantway migrate up")
+	}
+	return older(s)
+}
+
+// upgrade migrates a database that is not newer than this program.
+func upgrade(ctx context.Context, store *sqlstore.Store, s sqlstore.Schema, c config.Config, ring *oauth.KeyRing, t terminal) error {
+	if path := c.Database.Reveal(); s.Have > 0 && !sqlstore.IsPostgres(path) {
+		// Where the old schema can be read, a wrong ring is seen before anything is done.
+		if rows, err := store.SigningKeys(ctx); err == nil {
+			if _, err := ring.Fingerprint(rows); err != nil {
+				return wrongRing(c, err)
+			}
+		}
+		now := time.Now()
+		file := fmt.Sprintf("%s.schema-%d.%s.backup", path, s.Have, now.UTC().Format("20060102T150405.000Z"))
+		if _, err := store.Backup(ctx, file, archiveOf(c, ring.Fingerprints(), now), watched(t.err)); err != nil {
+			return fmt.Errorf("before the upgrade: %w", err)
+		}
+		fmt.Fprintf(t.err, "Kept the database as it was before the upgrade from schema %d to %d in %s\n", s.Have, s.Want, file)
+	}
+	return store.Migrate(ctx)
+}
+
+type migrateCommands struct {
+	Up     migrateUpCommand     `cmd:"" help:"Bring the database up to this program's schema. On SQLite serve does it, too."`
+	Status migrateStatusCommand `cmd:"" help:"Show which steps of the schema the database has had."`
+}
+
+type migrateUpCommand struct{ Admin }
+
+type migrateStatusCommand struct{ Admin }
+
+// schemaDoc is how a database stands, in JSON.
+type schemaDoc struct {
+	Schema     int64          `json:"schema"` // 0: no tables yet
+	Known      int64          `json:"known"`  // the newest that this program knows
+	Migrations []migrationDoc `json:"migrations"`
+}
+
+type migrationDoc struct {
+	Version int64  `json:"version"`
+	Name    string `json:"name"`
+	Applied bool   `json:"applied"`
+}
+
+// Run migrates.
+func (c *migrateUpCommand) Run(ctx context.Context, t terminal) error {
+	return c.withSchema(ctx, t, func(cfg config.Config, ring *oauth.KeyRing, store *sqlstore.Store, s sqlstore.Schema) error {
+		if err := known(s); err != nil {
+			return err
+		}
+		before := s.Have
+		if s.Have < s.Want {
+			if err := upgrade(ctx, store, s, cfg, ring, t); err != nil {
+				return err
+			}
+			s.Have = s.Want
+		}
+		o := &office{json: c.JSON, out: t.out}
+		if before == s.Have {
+			return o.show(docOf(s), "The database is at schema %d already.", s.Have)
+		}
+		return o.show(docOf(s), "The database is at schema %d now; it was at %d.", s.Have, before)
+	})
+}
+
+// Run shows how the database stands, and changes nothing.
+func (c *migrateStatusCommand) Run(ctx context.Context, t terminal) error {
+	return c.withSchema(ctx, t, func(_ config.Config, _ *oauth.KeyRing, _ *sqlstore.Store, s sqlstore.Schema) error {
+		if s.Unready || s.Foreign {
+			return known(s)
+		}
+		o, doc := &office{json: c.JSON, out: t.out}, docOf(s)
+		if c.JSON {
+			return o.show(doc, "")
+		}
+		fmt.Fprintf(t.out, "The database has schema %d; this grantway knows %d.\n", doc.Schema, doc.Known)
+		return list(o, doc.Migrations, "version name applied", func(m migrationDoc) []any { return []any{m.Version, m.Name, m.Applied} })
+	})
+}
+
+func (a *Admin) withSchema(ctx context.Context, t terminal, act func(config.Config, *oauth.KeyRing, *sqlstore.Store, sqlstore.Schema) error) (err error) {
+	cfg, ring, err := a.load(t)
+	if err != nil {
+		return err
+	}
+	store, err := openNamed(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, store.Close()) }()
+	s, err := store.Schema(ctx)
+	if err != nil {
+		return err
+	}
+	return act(cfg, ring, store, s)
+}
+
+func docOf(s sqlstore.Schema) schemaDoc {
+	doc := schemaDoc{Schema: s.Have, Known: s.Want}
+	for _, m := range sqlstore.Migrations() {
+		doc.Migrations = append(doc.Migrations, migrationDoc{m.Version, m.Name, m.Version <= s.Have})
+	}
+	return doc
+}
+
+// openNamed opens the database, and makes no file: a path with a typing mistake
+// would else be a new, empty server.
+func openNamed(ctx context.Context, c config.Config) (*sqlstore.Store, error) {
+	dsn := c.Database.Reveal()
+	if !sqlstore.IsPostgres(dsn) {
+		if _, err := os.Stat(dsn); err != nil {
+			return nil, fmt.Errorf("the database %s is not there: %w; grantway serve makes it", dsn, errors.Unwrap(err))
+		}
+	}
+	return sqlstore.Open(ctx, dsn)
+}
+
+// openThere opens a database that serve or init has set up, at this program's
+// schema.
+func openThere(ctx context.Context, c config.Config) (*sqlstore.Store, error) {
+	store, err := openNamed(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	s, err := store.Schema(ctx)
+	if err == nil {
+		err = known(s)
+	}
+	switch {
+	case err != nil:
+	case s.Have == 0:
+		err = errors.New("the database is not one that grantway serve has set up")
+	case s.Have < s.Want:
+		err = older(s)
+	}
+	if err != nil {
+		return nil, errors.Join(err, store.Close())
+	}
+	return store, nil
+}
+
+func archiveOf(c config.Config, ring string, now time.Time) sqlstore.Archive {
+	return sqlstore.Archive{Made: now, Issuer: c.Issuer, Audience: c.APIAudience, Ring: ring}
+}
