@@ -25,6 +25,7 @@ type keys struct {
 	sign   map[KeyUse]*signingKey
 	verify map[KeyUse]map[string]*ecdsa.PublicKey // by kid
 	sets   map[KeyUse]jose.JSONWebKeySet
+	seen   seen // what these keys have signed: it goes when they do
 }
 
 type signingKey struct {

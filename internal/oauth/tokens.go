@@ -2,12 +2,14 @@ package oauth
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"io"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/go-jose/go-jose/v4"
 )
@@ -114,11 +116,59 @@ type verified struct {
 	family string
 }
 
+// seen remembers JWTs of ours whose signature held, and nothing about whether they
+// still count. Only what verified enters, so nobody without a key can push others
+// out. A full generation becomes the old one, whose members get in again when they
+// are seen: about least recently used, for the price of a map.
+type seen struct {
+	mu       sync.RWMutex
+	new, old map[[sha256.Size]byte]*verified
+}
+
+const seenMax = 4096 // tokens in one of the two generations, about a kilobyte each
+
+func (c *seen) get(id [sha256.Size]byte) *verified {
+	c.mu.RLock()
+	v, old := c.new[id], c.old[id]
+	c.mu.RUnlock()
+	if v == nil && old != nil {
+		c.put(id, old)
+		return old
+	}
+	return v
+}
+
+func (c *seen) put(id [sha256.Size]byte, v *verified) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.new == nil || len(c.new) >= seenMax {
+		c.old, c.new = c.new, map[[sha256.Size]byte]*verified{}
+	}
+	c.new[id] = v
+}
+
 // verifyOwn checks a JWT that somebody says is ours: one of our two kinds, signed
-// by a key of that kind. Expiry is left to the caller.
+// by a key of that kind. Expiry is left to the caller. The value is shared: do not
+// change it.
 func (s *Server) verifyOwn(token string) (*verified, bool) {
 	const maxToken = 16 << 10
-	if len(token) > maxToken || strings.Count(token, ".") != 2 {
+	if len(token) > maxToken {
+		return nil, false
+	}
+	k := s.keys.current.Load()
+	id := sha256.Sum256([]byte(token))
+	if v := k.seen.get(id); v != nil {
+		return v, true
+	}
+	v, ok := s.parseOwn(k, token)
+	if ok {
+		k.seen.put(id, v)
+	}
+	return v, ok
+}
+
+func (s *Server) parseOwn(k *keys, token string) (*verified, bool) {
+	if strings.Count(token, ".") != 2 {
 		return nil, false
 	}
 	// One key has one text: go-jose passes over line breaks and loose bits (attack D6).
@@ -142,7 +192,7 @@ func (s *Server) verifyOwn(token string) (*verified, bool) {
 	default:
 		return nil, false
 	}
-	key, ok := s.keys.current.Load().verify[use][header.KeyID]
+	key, ok := k.verify[use][header.KeyID]
 	if !ok {
 		return nil, false
 	}
