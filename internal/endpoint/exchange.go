@@ -40,19 +40,19 @@ func (h *handler) exchange(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("X-Robots-Tag", "noindex")
 	asked, err := exchangeRequest(w, r)
 	if err == nil && asked.Auth.Secret == "" { // nothing that could be right: no need to look
-		if wait := h.anonymous.empty(addressOf(r)); wait > 0 {
+		if wait := h.anonymous.empty(oauth.AddressOf(hostOf(r))); wait > 0 {
 			err = limited(wait)
 		}
 	}
 	if err != nil {
-		h.komerzaRefused(w, r, h.charge(r, err))
+		h.komerzaRefused(w, r, h.charge(r, "", err))
 		return
 	}
 	asked.Admit = h.admitClient
 	resp, err := h.server.Token(r.Context(), asked)
 	if err != nil {
 		if oauth.AsError(err).Anonymous() {
-			err = h.charge(r, err)
+			err = h.charge(r, asked.Auth.ID, err)
 		}
 		h.komerzaRefused(w, r, err)
 		return

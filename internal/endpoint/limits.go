@@ -116,14 +116,30 @@ func limited(wait time.Duration) *oauth.Error {
 // kept out by any of them; the right one is never charged here. A guesser learns
 // nothing by it that 432 random bits would not take him ages to find, and costs no
 // more than one read by key.
-func (h *handler) charge(r *http.Request, err error) error {
+//
+// A wrong secret of id, "" if nobody was named, is also counted over all nodes, but
+// only while there are tokens: so many in a second, however many come.
+func (h *handler) charge(r *http.Request, id string, err error) error {
+	if h.anonymous == nil {
+		return err
+	}
 	if _, theirs := errors.AsType[komerzaError](err); !theirs {
 		switch oauth.AsError(err).Code {
 		case oauth.TemporarilyUnavailable, oauth.ServerError:
 			return err
 		}
 	}
-	if wait, ok := h.anonymous.take(addressOf(r)); !ok {
+	host := hostOf(r)
+	wait, ok := h.anonymous.take(oauth.AddressOf(host))
+	if reason := oauth.ReasonOf(err); reason == oauth.SecretWrong || reason == oauth.APIKeyWrong {
+		switch closed := h.server.GuessesEnd(id, host); {
+		case closed > 0:
+			wait, ok = max(wait, closed), false
+		case ok:
+			h.server.CountWrongSecret(id, host)
+		}
+	}
+	if !ok {
 		return limited(wait)
 	}
 	return err
@@ -137,12 +153,12 @@ func (h *handler) admit(c *oauth.Client) error {
 	return nil
 }
 
-func addressOf(r *http.Request) string {
+func hostOf(r *http.Request) string {
 	host, _, err := net.SplitHostPort(r.RemoteAddr)
 	if err != nil {
-		host = r.RemoteAddr
+		return r.RemoteAddr
 	}
-	return oauth.AddressOf(host)
+	return host
 }
 
 // retryAfter sets the header (RFC 9110, 10.2.3), in whole seconds, rounded up: who

@@ -209,6 +209,53 @@ func TestLimits_429BurnsNothing(t *testing.T) {
 	}
 }
 
+// Wrong secrets are counted in the database, but only as many as the bucket had
+// tokens for; a network that sent too many hears how long that is, from every
+// dialect, and the right secret still passes.
+func TestLimits_WrongSecretsAreCounted(t *testing.T) {
+	w := newLimitedWorld(t, Limits{Anonymous: Bucket{oauth.GuessesMax - 1, 1, time.Second}})
+	flush := func() { // as at the end of a process
+		ctx, end := context.WithCancel(context.Background())
+		end()
+		w.server.Run(ctx)
+	}
+	for range 3 * oauth.GuessesMax {
+		w.exchangeFrom(1, w.exchange, "wrong", "x")
+	}
+	flush()
+	if wait := limitedFor(t, w.exchangeFrom(1, w.exchange, "wrong", "x"), "RateLimited"); wait > time.Second {
+		t.Fatalf("closed for %v by what found no token", wait)
+	}
+	w.advance(time.Second)
+	w.exchangeFrom(1, w.exchange, "wrong", "x") // the hundredth
+	flush()
+	if wait := limitedFor(t, w.exchangeFrom(2, w.exchange, "wrong", "x"), "RateLimited"); wait != oauth.GuessesClosed {
+		t.Errorf("Retry-After %v", wait)
+	}
+	code := w.code(w.exchange)
+	if a := w.exchangeFrom(2, w.exchange, w.exchange.secret, code); a.status != http.StatusOK {
+		t.Errorf("the right secret: %d %s", a.status, a.body)
+	}
+	if a := w.exchangeFrom(2, w.other, "wrong", "x"); a.refusal() != "invalid_client_secret" {
+		t.Errorf("another app: %d %s", a.status, a.body)
+	}
+	for range oauth.GuessesMax { // httptest's address is 192.0.2.1
+		w.post("/oauth/token", url.Values{}, "Authorization", basic(w.standard.id, "wrong"))
+		w.post("/oauth/introspect", url.Values{}, "Authorization", basic(w.api.ID, "wrong"))
+		w.advance(2 * time.Second)
+	}
+	flush()
+	for target, id := range map[string]string{"/oauth/token": w.standard.id, "/oauth/revoke": w.standard.id, "/oauth/introspect": w.api.ID} {
+		if wait := limitedFor(t, w.post(target, url.Values{}, "Authorization", basic(id, "wrong")), "temporarily_unavailable"); wait < oauth.GuessesClosed/2 {
+			t.Errorf("%s: Retry-After %v", target, wait)
+		}
+	}
+	key, _ := w.key(w.standard)
+	if !w.active(key) {
+		t.Error("the API's right secret does not pass")
+	}
+}
+
 // However many ask at once, no more get through than the bucket holds.
 func TestLimits_AtOnce(t *testing.T) {
 	w := newLimitedWorld(t, published)

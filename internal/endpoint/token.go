@@ -50,12 +50,12 @@ func (h *handler) asked(w http.ResponseWriter, r *http.Request) (url.Values, oau
 	}
 	p, err := h.gather(w, r)
 	if err != nil {
-		h.refused(w, r, h.charge(r, err), http.StatusBadRequest, "")
+		h.refused(w, r, h.charge(r, "", err), http.StatusBadRequest, "")
 		return nil, oauth.ClientAuth{}, false
 	}
 	auth, err := credentials(r, p)
 	if err != nil {
-		h.refused(w, r, h.charge(r, err), http.StatusUnauthorized, "")
+		h.refused(w, r, h.charge(r, "", err), http.StatusUnauthorized, "")
 		return nil, oauth.ClientAuth{}, false
 	}
 	h.allowOrigin(w, r, auth.ID)
@@ -67,7 +67,7 @@ func (h *handler) asked(w http.ResponseWriter, r *http.Request) (url.Values, oau
 func (h *handler) clientRefused(w http.ResponseWriter, r *http.Request, err error, id string) {
 	unauthorized := http.StatusUnauthorized
 	if oauth.AsError(err).Anonymous() {
-		err = h.charge(r, err)
+		err = h.charge(r, id, err)
 		unauthorized = h.unauthorized(r, id)
 	}
 	h.refused(w, r, err, unauthorized, "")
@@ -140,12 +140,12 @@ func (h *handler) introspect(w http.ResponseWriter, r *http.Request) {
 	}
 	p, err := formOnly(w, r)
 	if err != nil {
-		h.refused(w, r, h.charge(r, err), http.StatusUnauthorized, "")
+		h.refused(w, r, h.charge(r, "", err), http.StatusUnauthorized, "")
 		return
 	}
 	auth, err := credentials(r, p)
 	if err != nil {
-		h.refused(w, r, h.charge(r, err), http.StatusUnauthorized, "")
+		h.refused(w, r, h.charge(r, "", err), http.StatusUnauthorized, "")
 		return
 	}
 	// An API that has the right secret is never limited: it asks for its own callers.
@@ -153,7 +153,7 @@ func (h *handler) introspect(w http.ResponseWriter, r *http.Request) {
 	v, err := h.server.Introspect(r.Context(), auth, token)
 	switch {
 	case err != nil:
-		h.refused(w, r, h.charge(r, err), http.StatusUnauthorized, "")
+		h.refused(w, r, h.charge(r, auth.ID, err), http.StatusUnauthorized, "")
 	case token == "":
 		h.refused(w, r, bad(oauth.ParamMissing, "token", "The parameter token is required."), http.StatusUnauthorized, "")
 	case v == nil:

@@ -179,9 +179,11 @@ func (s *Server) Run(ctx context.Context) {
 			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 			defer cancel()
 			chore("note use", s.flushUsage(last))
+			chore("count wrong secrets", s.flushGuesses(last))
 			return
 		case <-flush.C:
 			chore("note use", s.flushUsage(ctx))
+			chore("count wrong secrets", s.flushGuesses(ctx))
 		case <-sweep.C:
 			chore("sweep", s.sweep(ctx))
 		}

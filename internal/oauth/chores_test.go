@@ -21,14 +21,26 @@ import (
 )
 
 // watched is a storage that counts what the cache saves, and can fail to read the
-// signing keys.
+// signing keys and to count wrong secrets.
 type watched struct {
 	oauth.Storage
 	reads    atomic.Int64 // of apps and audiences
 	failKeys atomic.Int64 // so many reads of signing keys fail
+
+	failGuesses atomic.Int64 // so many counts of wrong secrets fail
 }
 
-var errKeys = errors.New("the keys cannot be read")
+var (
+	errKeys    = errors.New("the keys cannot be read")
+	errGuesses = errors.New("wrong secrets cannot be counted")
+)
+
+func (s *watched) CountWrongSecrets(ctx context.Context, now time.Time, counts []oauth.WrongSecrets) ([]time.Time, error) {
+	if s.failGuesses.Add(-1) >= 0 {
+		return nil, errGuesses
+	}
+	return s.Storage.CountWrongSecrets(ctx, now, counts)
+}
 
 func (s *watched) Client(ctx context.Context, id string) (*oauth.Client, error) {
 	s.reads.Add(1)

@@ -33,6 +33,7 @@ const (
 	EventClientDeleted   Kind = "client.deleted"   // feed
 	EventSecretAdded     Kind = "secret.added"     // feed
 	EventSecretRevoked   Kind = "secret.revoked"   // feed
+	EventSecretsRefused  Kind = "secret.refused"   // so many wrong ones that their network is closed
 
 	EventUserCreated       Kind = "user.created"
 	EventUserSuspended     Kind = "user.suspended" // feed

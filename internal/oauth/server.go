@@ -48,6 +48,7 @@ type Server struct {
 	cache   clientCache
 	indices allotment
 	usage   usage
+	guesses guesses
 }
 
 // New makes a server on a migrated database. It creates what a fresh database
@@ -79,6 +80,7 @@ func New(ctx context.Context, c Config) (*Server, error) {
 		s.rand = rand.Reader
 	}
 	s.usage.init()
+	s.guesses.init()
 	s.cache.clients = map[string]*Client{}
 	var err error
 	if s.api, err = s.ensureAPI(ctx, c.Audience); err != nil {

@@ -137,6 +137,12 @@ type ClientStorage interface {
 	AddSecret(ctx context.Context, clientID string, s ClientSecret, e Event) (won bool, err error)
 	// RevokeSecret removes a secret, unless it is the only one.
 	RevokeSecret(ctx context.Context, clientID string, h Hash, e Event) (won bool, err error)
+	// CountWrongSecrets adds to the counts of wrong secrets, and returns until when
+	// each is closed, the zero time if it is not. One that reaches GuessesMax within
+	// GuessesWindow, counted from the first, is closed for GuessesClosed, and its event
+	// stored; the next one after that closes it again while the window lasts. However
+	// many calls race, each wrong secret counts and each closing has one event.
+	CountWrongSecrets(ctx context.Context, now time.Time, counts []WrongSecrets) (closed []time.Time, err error)
 	// CountGrants says how many grants of the app are live and how many users gave
 	// them: what deleting it would end.
 	CountGrants(ctx context.Context, clientID string) (grants, users int, err error)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"time"
 
 	"github.com/grantway/grantway/internal/oauth"
 )
@@ -200,4 +201,36 @@ func (s *Store) RevokeSecret(ctx context.Context, clientID string, h oauth.Hash,
 func (s *Store) CountGrants(ctx context.Context, clientID string) (grants, users int, err error) {
 	err = s.row(ctx, "SELECT COUNT(*), COUNT(DISTINCT user_id) FROM grants WHERE client_id = $1 AND status IN ('live', 'suspended')", []any{clientID}, &grants, &users)
 	return grants, users, err
+}
+
+// CountWrongSecrets implements oauth.ClientStorage. The rows are those of Admit.
+func (s *Store) CountWrongSecrets(ctx context.Context, now time.Time, counts []oauth.WrongSecrets) ([]time.Time, error) {
+	at := micros(now)
+	keys, until := make([]string, len(counts)), make([]int64, len(counts))
+	var ev []statement
+	for i, c := range counts {
+		keys[i] = c.Key
+		ev = append(ev, do("INSERT INTO throttles (key, count, until, expires, op) VALUES ($1, 0, 0, $2, '') ON CONFLICT DO NOTHING", c.Key, at+oauth.GuessesWindow.Microseconds()))
+	}
+	ev = append(ev, s.lockThrottles(keys)...)
+	for i, c := range counts {
+		ev = append(ev,
+			do(`UPDATE throttles SET count = CASE WHEN expires <= $1 THEN CAST($2 AS BIGINT) ELSE count + CAST($2 AS BIGINT) END,
+				expires = CASE WHEN expires <= $1 THEN CAST($3 AS BIGINT) ELSE expires END WHERE key = $4`, at, c.N, at+oauth.GuessesWindow.Microseconds(), c.Key),
+			do("UPDATE throttles SET until = $1, op = $2 WHERE key = $3 AND count >= $4 AND until <= $5",
+				at+oauth.GuessesClosed.Microseconds(), c.Event.ID, c.Key, oauth.GuessesMax, at),
+			do("UPDATE throttles SET expires = until WHERE key = $1 AND expires < until", c.Key))
+		ev = append(ev, note(c.Event, false, mark{"throttles", "key", "op", c.Key, c.Event.ID})...)
+		ev = append(ev, statement{sql: "SELECT until FROM throttles WHERE key = $1", args: []any{c.Key}, scan: []any{&until[i]}})
+	}
+	if err := s.engine.write(ctx, ev); err != nil {
+		return nil, err
+	}
+	closed := make([]time.Time, len(counts))
+	for i := range until {
+		if until[i] > at {
+			closed[i] = fromMicros(until[i])
+		}
+	}
+	return closed, nil
 }

@@ -28,6 +28,7 @@ func OAuth(t *testing.T, open func(t *testing.T) Opened) {
 		{"Families", families},
 		{"Refresh", refresh},
 		{"Clients", clients},
+		{"Guesses", guesses},
 		{"People", customers},
 		{"APIs", apis},
 		{"Events", events},
