@@ -101,9 +101,9 @@ func median(samples []sample) sample {
 	return m
 }
 
-// keysIn reads the keys out of the answers of an exchange.
-func keysIn(bodies [][]byte) (keys []string, err error) {
-	for _, body := range bodies {
+// keysIn reads the keys out of the answers to exchanges.
+func keysIn(s sample) (keys []string, err error) {
+	for _, body := range s.bodies {
 		if body == nil {
 			continue // it failed, which is counted
 		}
@@ -112,6 +112,9 @@ func keysIn(bodies [][]byte) (keys []string, err error) {
 			return nil, fmt.Errorf("an exchange answered %.200q", body)
 		}
 		keys = append(keys, answer.Data)
+	}
+	if len(keys) == 0 {
+		return nil, fmt.Errorf("no exchange gave a key: %w", s.first)
 	}
 	return keys, nil
 }

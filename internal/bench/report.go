@@ -87,7 +87,8 @@ func (r *result) verdicts() (all []verdict) {
 }
 
 func (r *result) sizeVerdict(engine string) verdict {
-	v := verdict{must: fmt.Sprintf("cost at 10^6 live grants against 10^4, %s: ≤ %.1f × processor time, flat memory", engineName(engine), maxGrowth)}
+	large := cmp.Or(r.plan.large, 1_000_000)
+	v := verdict{must: fmt.Sprintf("cost at %d live grants against %d, %s: ≤ %.1f × processor time, flat memory", large, standardSize, engineName(engine), maxGrowth)}
 	if r.plan.large == 0 {
 		v.aside = "only with `SIZE=1000000 make bench`"
 		return v
@@ -97,13 +98,12 @@ func (r *result) sizeVerdict(engine string) verdict {
 	for _, conns := range r.plan.conns {
 		at := point{opExchange, engine, conns}
 		small, large := median(r.small[at]), median(r.large[at])
-		said = append(said, fmt.Sprintf("%.2f (server %.0f against %.0f µs, database %.0f against %.0f) at %d", large.both()/small.both(),
-			large.server, small.server, large.database, small.database, conns))
+		said = append(said, fmt.Sprintf("%.2f (%s against %s µs) at %d", large.both()/small.both(), micros(large), micros(small), conns))
 		v.met = v.met && large.both() <= maxGrowth*small.both() && large.errors+small.errors == 0
 	}
 	memory := r.sizes[engine]
 	v.met = v.met && memory[1] <= maxGrowth*memory[0]
-	v.measured = fmt.Sprintf("%s; %.0f against %.0f MiB, with %d live grants", strings.Join(said, ", "), memory[1], memory[0], r.plan.large)
+	v.measured = fmt.Sprintf("%s; %.0f against %.0f MiB", strings.Join(said, ", "), memory[1], memory[0])
 	return v
 }
 
@@ -215,8 +215,9 @@ func (r *result) markdown() string {
 	for _, op := range operations {
 		say("- %s: %s.", op.name, op.how)
 	}
-	say("- The server is `grantway serve` as `grantway init` sets it up, with limits too high to refuse, metrics, and every request logged to a file, and %d live grants in its database. Codes and refresh tokens", r.plan.grants)
-	say("  are loaded before; what is measured goes over HTTP, on keep-alive connections, after a warm-up of a tenth. Users and stores have ids in no order.")
+	say("- The server is `grantway serve` as `grantway init` sets it up, with metrics, limits too high to refuse, and every request logged to a file. Its database holds %d live", r.plan.grants)
+	say("  grants. Codes and refresh tokens are loaded before; what is measured goes over HTTP, on keep-alive connections, after a warm-up of a tenth. Users and stores")
+	say("  have ids in no order.")
 	say("- PostgreSQL is Debian's at its defaults but for 64 MB of shared buffers, on the same machine, every commit synced; its figure is that of all its processes.")
 	say("- Processor time is exact to 10 ms, %.0f µs for one operation.", 1e4/float64(r.plan.ops-r.plan.ops/warmup))
 	say("- Idle memory is read %v after the start.", r.plan.idle)

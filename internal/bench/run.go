@@ -156,7 +156,7 @@ func (in *installation) stocked(ctx context.Context, exchanges, others int) (*st
 
 // crowded is how many operations are sent by so many connections that only errors
 // count.
-func (p plan) crowded() int { return max(p.ops, 2*p.crowd) }
+func (p plan) crowded() int { return max(p.ops, p.crowd+p.crowd/4) }
 
 func (b *bench) run(ctx context.Context) error {
 	p := b.plan
@@ -249,7 +249,7 @@ func (b *bench) round(in *installation, s *stock, ours, floor target, conns int)
 			return err
 		}
 		if op.name == opExchange {
-			if keys, err = keysIn(got.bodies); err != nil {
+			if keys, err = keysIn(got); err != nil {
 				return err
 			}
 		}
@@ -307,7 +307,7 @@ func (b *bench) crowding(in *installation, s *stock, ours target) error {
 			return err
 		}
 		if op.name == opExchange {
-			if keys, err = keysIn(got.bodies); err != nil {
+			if keys, err = keysIn(got); err != nil {
 				return err
 			}
 		}
@@ -358,7 +358,7 @@ func (b *bench) compare(ctx context.Context) error {
 	p := b.plan
 	var targets [2]target
 	var stocks [2]*stock
-	for i, grants := range []int{p.grants, p.large} {
+	for i, grants := range []int{standardSize, p.large} {
 		in, err := b.installed(ctx, []string{"small", "large"}[i], grants)
 		if err != nil {
 			return err
@@ -373,7 +373,7 @@ func (b *bench) compare(ctx context.Context) error {
 		}
 		defer targets[i].stop()
 	}
-	b.say("%s: %d live grants against %d", b.engine, p.large, p.grants)
+	b.say("%s: %d live grants against %d", b.engine, p.large, standardSize)
 	for range p.rounds {
 		for _, conns := range p.conns {
 			at := point{opExchange, b.engine, conns}
