@@ -1,6 +1,7 @@
 package endpoint
 
 import (
+	"errors"
 	"net/http"
 	"net/url"
 	"strings"
@@ -11,12 +12,20 @@ import (
 // serveAuthorize is /oauth/authorize and /api/oauth/authorize. The registered
 // client decides: a direct one, which asks by GET, is answered here, in JSON; for
 // the others the portal shows pages. Under /api, where only direct clients ask, a
-// client that nobody knows, or that cannot be looked up, gets JSON.
+// client that nobody knows gets JSON. One that cannot be looked up may be either:
+// then whoever takes a page gets one, and the others JSON. Were it left to the
+// portal, which looks again, a direct client could be told that it is wrong here.
 func (h *handler) serveAuthorize(w http.ResponseWriter, r *http.Request) {
 	if r.Method == http.MethodGet && !r.URL.Query().Has("kept") {
 		profile, err := h.server.ProfileOf(r.Context(), r.URL.Query().Get("client_id"))
-		if profile == oauth.Direct || err != nil && strings.HasPrefix(r.URL.Path, "/api/") {
+		outage := err != nil && !errors.Is(err, oauth.ErrNotFound)
+		switch {
+		case profile == oauth.Direct, err != nil && strings.HasPrefix(r.URL.Path, "/api/"):
 			h.directAuthorize(w, r)
+			return
+		case outage && !strings.Contains(r.Header.Get("Accept"), "text/html"):
+			secure(w)
+			h.refused(w, r, err, http.StatusBadRequest, r.URL.Query().Get("state"))
 			return
 		}
 	}

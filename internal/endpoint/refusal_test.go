@@ -127,10 +127,11 @@ func (w *world) requests() map[string]*http.Request {
 		return out
 	}
 	return map[string]*http.Request{
-		"exchange, GET":   get("/oauth2/"+w.exchange.id+"/exchange/"+w.code(w.exchange), "X-Client-Secret", secret, "User-Agent", "x"),
-		"exchange, POST":  post("/oauth2/"+w.exchange.id+"/exchange", url.Values{"code": {w.code(w.exchange)}}, "X-Client-Secret", secret, "User-Agent", "x"),
-		"token, standard": post("/oauth/token", and(redeem, "code", w.code(w.standard), "redirect_uri", callback), "Authorization", authorization),
-		"token, public":   post("/oauth/token", and(redeem, "code", w.code(w.public), "client_id", w.public.id)),
+		"exchange, GET":     get("/oauth2/"+w.exchange.id+"/exchange/"+w.code(w.exchange), "X-Client-Secret", secret, "User-Agent", "x"),
+		"exchange, POST":    post("/oauth2/"+w.exchange.id+"/exchange", url.Values{"code": {w.code(w.exchange)}}, "X-Client-Secret", secret, "User-Agent", "x"),
+		"authorize, direct": get("/oauth/authorize?" + direct.Encode()),
+		"token, standard":   post("/oauth/token", and(redeem, "code", w.code(w.standard), "redirect_uri", callback), "Authorization", authorization),
+		"token, public":     post("/oauth/token", and(redeem, "code", w.code(w.public), "client_id", w.public.id)),
 		"token, direct, query": post("/api/oauth/token?"+and(redeem, "code", w.code(w.direct), "client_id", w.direct.id, "redirect_uri", oauth.OutOfBand).Encode(),
 			nil),
 		"refresh":          post("/oauth/token", url.Values{"grant_type": {"refresh_token"}, "refresh_token": {refresh}}, "Authorization", authorization),
@@ -164,6 +165,10 @@ func TestRefusal_StorageDown(t *testing.T) {
 	}
 	if !strings.Contains(w.log.String(), `"reason":"storage_unavailable"`) {
 		t.Error("the log does not tell")
+	}
+	// Nobody knows whose client it is: a person gets the portal's page.
+	if got := w.get("/oauth/authorize?client_id="+w.standard.id, "Accept", "text/html"); got.body != "a page for people" {
+		t.Errorf("authorize in a browser: %d %s", got.status, got.body)
 	}
 	// What needs no database goes on, so that API servers can still verify keys.
 	for _, path := range []string{"/oauth/jwks", "/oauth/jwks/lasting", "/.well-known/oauth-authorization-server"} {
