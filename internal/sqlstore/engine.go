@@ -42,8 +42,8 @@ type engine interface {
 
 // How long a caller waits at most, whatever has become of the database.
 const (
-	writeLimit = 15 * time.Second
-	readLimit  = 10 * time.Second
+	writeLimit = 10 * time.Second
+	readLimit  = 5 * time.Second
 )
 
 // storable reports whether every text among the arguments of a query could stand

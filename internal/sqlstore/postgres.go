@@ -29,12 +29,14 @@ import (
 type postgres struct {
 	counters
 	pool *pgxpool.Pool
+	line *line
 }
 
 const (
 	poolMax      = 16 // an uncapped pool runs the server out of clients under races (measured)
 	retriesMax   = 10
 	connectLimit = 3 * time.Second // for each host, unless the URL says otherwise
+	acquireLimit = 2 * time.Second // for a connection to be free
 	aliveLimit   = time.Second     // for a connection that lay idle to show that it is alive
 )
 
@@ -54,15 +56,16 @@ func openPostgres(ctx context.Context, dsn string) (*postgres, error) {
 	if err := suit(ctx, config.ConnConfig); err != nil {
 		return nil, fmt.Errorf("reaching the database: %w", err)
 	}
+	line := newLine(config)
 	pool, err := pgxpool.NewWithConfig(ctx, config)
 	if err != nil {
 		return nil, fmt.Errorf("opening the database: %w", err)
 	}
-	if err := pool.Ping(ctx); err != nil {
-		pool.Close()
-		return nil, fmt.Errorf("reaching the database: %w", err)
+	p := &postgres{pool: pool, line: line}
+	if err := line.open(ctx, pool); err != nil {
+		return nil, errors.Join(fmt.Errorf("reaching the database: %w", err), p.close())
 	}
-	return &postgres{pool: pool}, nil
+	return p, nil
 }
 
 // unreadable says what is wrong with a URL. pgx quotes it, with what looks like the
@@ -105,9 +108,7 @@ func (p *postgres) send(ctx context.Context, event []statement) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), writeLimit)
 	defer cancel()
 	for try := 0; ; try++ {
-		p.waiting.Add(1)
-		conn, err := p.pool.Acquire(ctx)
-		p.waiting.Add(-1)
+		conn, err := p.acquire(ctx)
 		if err != nil { // nobody there, or none free: nothing was sent
 			return unavailable(err)
 		}
@@ -152,6 +153,16 @@ func keptNothing(e *pgconn.PgError, committing bool) bool {
 	return !strings.HasPrefix(e.Code, "08") && (severity == "ERROR" || severity == "FATAL" && !committing)
 }
 
+// acquire waits for a connection no longer than acquireLimit: when the server is
+// slower than its callers are many, they are refused rather than heaped up.
+func (p *postgres) acquire(ctx context.Context) (*pgxpool.Conn, error) {
+	p.waiting.Add(1)
+	defer p.waiting.Add(-1)
+	ctx, cancel := context.WithTimeout(ctx, acquireLimit)
+	defer cancel()
+	return p.pool.Acquire(ctx)
+}
+
 // batch sends an event. committing says that every statement was answered, so that
 // an error is one of the commit.
 func batch(ctx context.Context, conn *pgxpool.Conn, event []statement) (committing bool, err error) {
@@ -188,7 +199,12 @@ func (p *postgres) query(ctx context.Context, sql string, args []any, row func(f
 	// A server that has fallen silent must not keep a caller who sets no limit.
 	ctx, cancel := context.WithTimeout(ctx, readLimit)
 	defer cancel()
-	rows, err := p.pool.Query(ctx, sql, args...)
+	conn, err := p.acquire(ctx)
+	if err != nil {
+		return unavailable(err)
+	}
+	defer conn.Release()
+	rows, err := conn.Query(ctx, sql, args...)
 	if err != nil {
 		return unavailable(err)
 	}
@@ -259,6 +275,7 @@ func (p *postgres) place() string {
 
 func (p *postgres) close() error {
 	p.pool.Close()
+	p.line.close()
 	return nil
 }
 

@@ -32,7 +32,7 @@ var kept sync.Map
 // keepRunning runs a shell script that starts a server, prints "ready" or what went
 // wrong and "failed", waits for the end of its standard input, and cleans up.
 func keepRunning(script string, args ...string) (*keeper, error) {
-	attr, _, _, err := unprivileged()
+	attr, _, _, err := Unprivileged()
 	if err != nil {
 		return nil, err
 	}
@@ -75,9 +75,9 @@ func (k *keeper) end() {
 	kept.Delete(k)
 }
 
-// unprivileged is how a server is run: PostgreSQL and PgBouncer refuse to run as
+// Unprivileged is how a server is run: PostgreSQL and PgBouncer refuse to run as
 // root, so there it is the user postgres, whom Debian's packages make.
-func unprivileged() (attr *syscall.SysProcAttr, uid, gid int, err error) {
+func Unprivileged() (attr *syscall.SysProcAttr, uid, gid int, err error) {
 	attr = &syscall.SysProcAttr{}
 	uid, gid = os.Getuid(), os.Getgid()
 	if uid == 0 {
@@ -94,7 +94,7 @@ func unprivileged() (attr *syscall.SysProcAttr, uid, gid int, err error) {
 
 // privateDir makes a directory of the user that runs servers, with these files.
 func privateDir(pattern string, files map[string]string) (string, error) {
-	_, uid, gid, err := unprivileged()
+	_, uid, gid, err := Unprivileged()
 	if err != nil {
 		return "", err
 	}

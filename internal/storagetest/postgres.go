@@ -120,7 +120,7 @@ func StartServer(t testing.TB, setup Setup) *Server {
 func (s *Server) Control(t testing.TB, args ...string) {
 	t.Helper()
 	cmd := exec.Command(filepath.Join(s.bin, "pg_ctl"), append([]string{"-D", filepath.Join(s.Dir, "data"), "-l", filepath.Join(s.Dir, "log"), "-w"}, args...)...)
-	attr, _, _, err := unprivileged()
+	attr, _, _, err := Unprivileged()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -146,7 +146,7 @@ rm -rf "$2"
 `
 
 func startPostgres(setup Setup) (*Server, error) {
-	bin, err := postgresBin()
+	bin, err := PostgresBin()
 	if err != nil {
 		return nil, err
 	}
@@ -174,9 +174,9 @@ func startPostgres(setup Setup) (*Server, error) {
 	return &Server{URL: "postgres://postgres@" + addr + "/", Addr: addr, Dir: dir, bin: bin, keep: keep}, nil
 }
 
-// postgresBin finds the newest server installed. Debian keeps the programs of each
+// PostgresBin finds the newest server installed. Debian keeps the programs of each
 // version in a directory outside PATH.
-func postgresBin() (string, error) {
+func PostgresBin() (string, error) {
 	version := func(path string) int {
 		n, _ := strconv.Atoi(filepath.Base(filepath.Dir(filepath.Dir(path))))
 		return n
