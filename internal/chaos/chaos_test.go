@@ -48,7 +48,7 @@ func folder(t *testing.T) string {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if t.Failed() {
+		if t.Failed() || os.Getenv("KEEP") != "" {
 			t.Logf("what happened is in %s", dir)
 			return
 		}

@@ -77,7 +77,8 @@ func (n *node) once(ctx context.Context) error {
 		return err
 	}
 	defer log.Close()
-	cmd := exec.CommandContext(ctx, n.site.binary, "serve", "--config", "config.yaml", "--listen", n.address)
+	cmd := exec.CommandContext(ctx, n.site.binary, "serve", "--config", "config.yaml", "--listen", n.address,
+		"--limits-anonymous", "off", "--limits-client", "off")
 	cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = n.site.dir, n.site.environ(), log, log
 	ended := make(chan struct{})
 	n.mu.Lock()

@@ -35,7 +35,8 @@ type Result struct {
 	Seed       uint64        `json:"seed"`
 	Requests   int           `json:"requests"`
 	Done       int           `json:"done"`       // acknowledged
-	Refused    int           `json:"refused"`    // cleanly, 503s included
+	Refused    int           `json:"refused"`    // cleanly
+	Away       int           `json:"away"`       // 503, or nobody there: nothing was done
 	Unknown    int           `json:"unknown"`    // the answer was lost
 	Gap        time.Duration `json:"gap"`        // the longest time without any answer but 503
 	Ready      time.Duration `json:"ready"`      // from the fault's end until every node was ready and wrote
@@ -50,7 +51,7 @@ type load struct {
 }
 
 const (
-	strangers = 3
+	strangers = 24                      // more than a node has connections to its database
 	before    = 1500 * time.Millisecond // of load, until something breaks
 	after     = 1500 * time.Millisecond // of load, once all is ready again
 )
@@ -93,8 +94,8 @@ func (f Fault) Run(ctx context.Context, binary, dir string, seed uint64) (r Resu
 		return r, fmt.Errorf("checking: %w", err)
 	}
 	count := s.ledger.count
-	r.Done, r.Refused, r.Unknown = count[acknowledged], count[refused]+count[unavailable], count[unknown]
-	r.Requests = r.Done + r.Refused + r.Unknown + count[failed]
+	r.Done, r.Refused, r.Away, r.Unknown = count[acknowledged], count[refused], count[unavailable], count[unknown]
+	r.Requests = r.Done + r.Refused + r.Away + r.Unknown + count[failed]
 	r.Gap, r.Violations = s.ledger.gap, s.ledger.violations
 	return r, nil
 }

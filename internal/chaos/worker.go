@@ -58,10 +58,11 @@ func (k *key) expected() state {
 // worker is a customer with their apps, or a stranger who only uses guests' apps.
 type worker struct {
 	client
-	who     *person // nil: a stranger
-	session string  // cookie
-	state   state   // of the session
-	ended   string  // cookie of a session that was signed out
+	who     *person   // nil: a stranger
+	session string    // cookie
+	state   state     // of the session
+	tried   time.Time // to sign in
+	ended   string    // cookie of a session that was signed out
 
 	codes  []*code
 	keys   []*key
@@ -73,11 +74,14 @@ func newWorker(s *site, name string, seed uint64, who *person) *worker {
 	return &worker{client: client{site: s, name: name, rng: rand.New(rand.NewPCG(seed, 0))}, who: who, state: dead, grants: map[string]*grant{}}
 }
 
-const pace = 15 * time.Millisecond // between two actions of one worker
+const (
+	pace      = 20 * time.Millisecond // between two actions of one customer
+	humanPace = time.Second           // between two attempts to sign in
+)
 
 // run acts until stop ends, and then finishes what it is at.
 func (w *worker) run(ctx context.Context, stop <-chan struct{}) {
-	tick := time.NewTicker(pace)
+	tick := time.NewTicker(w.pace())
 	defer tick.Stop()
 	for {
 		select {
@@ -89,9 +93,20 @@ func (w *worker) run(ctx context.Context, stop <-chan struct{}) {
 	}
 }
 
+// pace is slower for strangers, who are many.
+func (w *worker) pace() time.Duration {
+	if w.who == nil {
+		return 4 * pace
+	}
+	return pace
+}
+
 func (w *worker) act(ctx context.Context) {
 	if w.who != nil && w.state != alive {
-		w.signIn(ctx)
+		if time.Since(w.tried) > humanPace { // five wrong passwords close an account for a while
+			w.tried = time.Now()
+			w.signIn(ctx)
+		}
 		return
 	}
 	switch n := w.rng.IntN(100); {
