@@ -21,6 +21,7 @@ need chromium /usr/bin/chromium /usr/bin/google-chrome
 need nodejs /usr/bin/node /usr/local/bin/node "${HOME:-/root}/.nvm/versions/node/*/bin/node"
 need npm /usr/bin/npm /usr/local/bin/npm "${HOME:-/root}/.nvm/versions/node/*/bin/npm"
 need curl /usr/bin/curl
+need nginx-light /usr/sbin/nginx
 
 if command -v node >/dev/null && command -v npm >/dev/null; then
 	kept=()

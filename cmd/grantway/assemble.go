@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"net"
 	"net/http"
@@ -100,35 +99,5 @@ func (n *node) serve(ctx context.Context, l net.Listener, grace time.Duration) e
 	err := serve(ctx, server, n.front.intake.guard(server, l), grace, func() { n.front.draining.Store(true) })
 	stop()
 	<-idle
-	return err
-}
-
-// notice is how long requests are still taken while readiness fails: 3 s of a
-// grace of 30.
-func notice(grace time.Duration) time.Duration { return min(grace/10, 5*time.Second) }
-
-func serve(ctx context.Context, s *http.Server, l net.Listener, grace time.Duration, draining func()) error {
-	failed := make(chan error, 1)
-	go func() { failed <- s.Serve(l) }()
-	select {
-	case err := <-failed:
-		return err
-	case <-ctx.Done():
-	}
-	draining()
-	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
-	defer cancel()
-	// Shutdown closes the listener at once. Whoever directs requests here must see
-	// first that this node is not ready, or its next request would be refused.
-	s.SetKeepAlivesEnabled(false)
-	select {
-	case err := <-failed:
-		return err
-	case <-time.After(notice(grace)):
-	}
-	err := s.Shutdown(drain)
-	if errors.Is(err, context.DeadlineExceeded) {
-		return errors.Join(errors.New("some requests did not finish in time"), s.Close())
-	}
 	return err
 }

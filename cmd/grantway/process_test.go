@@ -22,8 +22,10 @@ import (
 // process is a grantway serve in a process of its own.
 type process struct {
 	dir, url string
+	pid      int // of the process that serves, once one has handed over
 	cmd      *exec.Cmd
-	log      string // file with its standard error
+	log      string   // file with its standard error
+	out      *os.File // its standard output, which successors print to as well
 	exited   chan error
 	once     sync.Once
 }
@@ -35,18 +37,23 @@ func startServe(dir string, flags ...string) (*process, error) {
 	p.cmd = exec.Command("grantway", append([]string{"serve", "--config", "config.yaml", "--listen", "127.0.0.1:0",
 		"--limits-anonymous", "off", "--limits-client", "off"}, flags...)...)
 	p.cmd.Dir = dir
-	p.cmd.Env = []string{"PATH=" + os.Getenv("PATH")}
+	// A program in dir/bin comes before the one under test.
+	p.cmd.Env = []string{"PATH=" + filepath.Join(dir, "bin") + ":" + os.Getenv("PATH")}
 	log, err := os.OpenFile(p.log, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		return nil, err
 	}
 	defer log.Close()
 	p.cmd.Stderr = log
-	out, err := p.cmd.StdoutPipe()
+	out, in, err := os.Pipe()
 	if err != nil {
 		return nil, err
 	}
-	if err := p.cmd.Start(); err != nil {
+	p.out, p.cmd.Stdout = out, in
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	err = p.cmd.Start()
+	in.Close()
+	if err != nil {
 		return nil, err
 	}
 	ready, err := bufio.NewReader(out).ReadString('\n')
@@ -107,11 +114,13 @@ func (p *process) stop() error {
 	}
 }
 
+// kill ends the process and its successors, which are of its group.
 func (p *process) kill() {
 	p.once.Do(func() {
-		p.cmd.Process.Kill()
+		syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL)
 		<-p.exited
 	})
+	p.out.Close()
 }
 
 // grantway runs a command in dir and returns what it printed.

@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
+	"os"
+	"os/signal"
+	"sync"
+	"syscall"
 
 	"github.com/grantway/grantway/internal/config"
 	"github.com/grantway/grantway/internal/endpoint"
@@ -22,6 +25,13 @@ func (c *serveCommand) Run(ctx context.Context, t terminal) (err error) {
 		return err
 	}
 	log := newLogger(t.err, cfg)
+	again := make(chan os.Signal, 1)
+	signal.Notify(again, syscall.SIGUSR2)
+	defer signal.Stop(again)
+	sockets, err := inherit(t.environ)
+	if err != nil {
+		return err
+	}
 	store, err := sqlstore.Open(ctx, cfg.Database.Reveal())
 	if err != nil {
 		return err
@@ -36,21 +46,37 @@ func (c *serveCommand) Run(ctx context.Context, t terminal) (err error) {
 	if err != nil {
 		return wrongRing(cfg, err)
 	}
-	l, err := net.Listen("tcp", cfg.Listen)
+	l, err := sockets.listen("listen", cfg.Listen)
 	if err != nil {
 		return err
 	}
+	serving, end := context.WithCancelCause(ctx)
+	defer end(nil)
 	if cfg.MetricsListen != "" {
-		m, err := net.Listen("tcp", cfg.MetricsListen)
+		m, err := sockets.listen("metrics_listen", cfg.MetricsListen)
 		if err != nil {
 			return errors.Join(fmt.Errorf("metrics_listen: %w", err), l.Close())
 		}
-		defer n.metrics.serve(m, log).Close()
+		counters := n.metrics.serve(m, log)
+		defer counters.Close()
+		// While one drains, the figures are its successor's.
+		context.AfterFunc(serving, func() {
+			if context.Cause(serving) == errHandedOver {
+				counters.Close()
+			}
+		})
 		log.Info("metrics", "listen", m.Addr().String())
 	}
 	log.Info("serving", "version", version().Version, "listen", l.Addr().String(), "issuer", cfg.Issuer)
 	fmt.Fprintf(t.out, "Ready: listening on %s for %s\n", l.Addr(), cfg.Issuer)
-	err = n.serve(ctx, l, cfg.ShutdownGrace)
+	if err := sockets.ready(); err != nil {
+		return err
+	}
+	var succession sync.WaitGroup
+	succession.Go(func() { succeed(serving, end, again, sockets, log) })
+	err = n.serve(serving, l, cfg.ShutdownGrace)
+	end(nil)
+	succession.Wait() // a successor that is not ready yet ends before this process does
 	log.Info("stopped")
 	return err
 }

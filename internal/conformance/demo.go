@@ -148,12 +148,22 @@ func Start(t *testing.T) Demo {
 		}
 		return d
 	}
+	return startDemo(t, build(t))
+}
 
+// build builds the binary for this test.
+func build(t *testing.T) string {
+	t.Helper()
 	binary := filepath.Join(t.TempDir(), "grantway")
 	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", binary, "github.com/grantway/grantway/cmd/grantway").CombinedOutput(); err != nil {
 		t.Fatalf("go build: %v\n%s", err, out)
 	}
-	cmd := exec.CommandContext(t.Context(), binary, "demo", "--listen", "127.0.0.1:0", "--json")
+	return binary
+}
+
+func startDemo(t *testing.T, binary string, flags ...string) Demo {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), binary, append([]string{"demo", "--listen", "127.0.0.1:0", "--json"}, flags...)...)
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = 15 * time.Second
 	var log bytes.Buffer

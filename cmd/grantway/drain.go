@@ -1,0 +1,115 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// notice is how long requests are still taken while readiness fails: 3 s of a
+// grace of 30.
+func notice(grace time.Duration) time.Duration { return min(grace/10, 5*time.Second) }
+
+// serve serves until ctx ends, then drains within grace. Nobody's request may fail
+// for it: each answer now says that it is the connection's last, and a connection
+// on which nothing happens is left open, because its client may be writing to it
+// this moment. Only one that was idle for long is closed.
+//
+// When a successor serves already (the cause is [errHandedOver]) the listener is
+// closed at once and idle connections may stay for the whole grace. Else whoever
+// directs requests here must see first that this node is not ready: draining is
+// called, and for a while nothing is refused yet.
+func serve(ctx context.Context, s *http.Server, l net.Listener, grace time.Duration, draining func()) error {
+	conns := connections{since: map[net.Conn]time.Time{}, next: s.ConnState}
+	s.ConnState = conns.note
+	var last atomic.Bool
+	handler := s.Handler
+	s.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if last.Load() {
+			w.Header().Set("Connection", "close")
+		}
+		handler.ServeHTTP(w, r)
+	})
+	failed := make(chan error, 1)
+	go func() { failed <- s.Serve(l) }()
+	select {
+	case err := <-failed:
+		return err
+	case <-ctx.Done():
+	}
+	last.Store(true)
+	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
+	defer cancel()
+	idle := grace
+	if context.Cause(ctx) != errHandedOver {
+		draining()
+		idle = notice(grace)
+		select {
+		case err := <-failed:
+			return err
+		case <-time.After(idle):
+		}
+	}
+	l.Close()
+	if err := <-failed; !errors.Is(err, net.ErrClosed) {
+		return err
+	}
+	conns.wait(drain, idle)
+	err := s.Shutdown(drain) // if the time is up, it closes those that are idle
+	if errors.Is(err, context.DeadlineExceeded) {
+		return errors.Join(errors.New("some requests did not finish in time"), s.Close())
+	}
+	return err
+}
+
+// connections are those of one http.Server.
+type connections struct {
+	next  func(net.Conn, http.ConnState) // who else wants to know; may be nil
+	mu    sync.Mutex
+	since map[net.Conn]time.Time // when it became idle; zero while a request is under way
+}
+
+func (c *connections) note(conn net.Conn, state http.ConnState) {
+	if c.next != nil {
+		c.next(conn, state)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch state {
+	case http.StateNew, http.StateIdle:
+		c.since[conn] = time.Now()
+	case http.StateActive:
+		c.since[conn] = time.Time{}
+	default:
+		delete(c.since, conn)
+	}
+}
+
+// wait returns when no connection is left, or ctx has ended. Meanwhile it closes
+// those that were idle for longer than idle.
+func (c *connections) wait(ctx context.Context, idle time.Duration) {
+	look := time.NewTicker(20 * time.Millisecond)
+	defer look.Stop()
+	for c.closeIdle(idle) > 0 {
+		select {
+		case <-ctx.Done():
+			return
+		case <-look.C:
+		}
+	}
+}
+
+func (c *connections) closeIdle(limit time.Duration) (left int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for conn, since := range c.since {
+		if !since.IsZero() && time.Since(since) > limit {
+			conn.Close()
+		}
+	}
+	return len(c.since)
+}
