@@ -14,18 +14,20 @@ import (
 // while the last good read is younger than staleAfter; a node that cannot read
 // asks the database each time. Grants, tokens and sessions are never cached.
 type clientCache struct {
-	read atomic.Int64 // monotonic time since start at which the last good read was sent
-	seq  atomic.Int64 // how far the feed was followed
-	keys atomic.Bool  // signing keys have changed and were not read yet
+	read  atomic.Int64 // monotonic time since start at which the last good read was sent
+	seq   atomic.Int64 // how far the feed was followed
+	epoch atomic.Int64 // of that feed: a restored backup begins another
+	keys  atomic.Bool  // signing keys have changed and were not read yet
 
 	mu      sync.RWMutex
 	clients map[string]*Client
 }
 
 const (
-	pollEvery  = 40 * time.Millisecond
-	staleAfter = 100 * time.Millisecond
-	cacheMax   = 10_000 // beyond it the shelf is cleared
+	pollEvery    = 40 * time.Millisecond
+	pollPatience = 2 * time.Second // a connection that went silent must not end the following
+	staleAfter   = 100 * time.Millisecond
+	cacheMax     = 10_000 // beyond it the shelf is cleared
 )
 
 var start = time.Now()
@@ -78,16 +80,24 @@ func (s *Server) Client(ctx context.Context, id string) (*Client, error) {
 func (s *Server) follow(ctx context.Context) error {
 	c := &s.cache
 	sent := time.Since(start)
-	seq, _, err := s.storage.Head(ctx)
+	ctx, cancel := context.WithTimeout(ctx, pollPatience)
+	defer cancel()
+	seq, epoch, err := s.storage.Head(ctx)
 	if err != nil {
 		return err
+	}
+	// The database has lost its last events: a restored backup, a standby that was not
+	// in step. Numbers seen before may now stand for other events.
+	if epoch != c.epoch.Load() || seq < c.seq.Load() {
+		c.forget(seq, epoch)
 	}
 	for before := c.seq.Load(); before < seq; {
 		events, err := s.storage.FeedAfter(ctx, before, 1000)
 		if err != nil {
 			return err
 		}
-		if len(events) == 0 {
+		if len(events) == 0 || events[0].Seq != before+1 { // some were removed unread
+			c.forget(seq, epoch)
 			break
 		}
 		s.apply(events)
@@ -101,6 +111,16 @@ func (s *Server) follow(ctx context.Context) error {
 	}
 	c.read.Store(int64(sent))
 	return nil
+}
+
+// forget drops all that was kept and begins anew at seq.
+func (c *clientCache) forget(seq, epoch int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	clear(c.clients)
+	c.keys.Store(true)
+	c.epoch.Store(epoch)
+	c.seq.Store(seq)
 }
 
 // apply moves the mark under the lock under which entries are put, so that no

@@ -87,11 +87,12 @@ func New(ctx context.Context, c Config) (*Server, error) {
 		return nil, err
 	}
 	// The feed is followed from here on, so that no key added meanwhile is missed.
-	seq, _, err := s.storage.Head(ctx)
+	seq, epoch, err := s.storage.Head(ctx)
 	if err != nil {
 		return nil, err
 	}
 	s.cache.seq.Store(seq)
+	s.cache.epoch.Store(epoch)
 	if err := s.loadKeys(ctx); err != nil {
 		return nil, err
 	}

@@ -1,0 +1,127 @@
+package oauth_test
+
+import (
+	"context"
+	"database/sql"
+	"testing"
+	"time"
+
+	"github.com/grantway/grantway/internal/oauth"
+)
+
+// slow is a storage whose questions about the feed are held up, as by a network:
+// the answer is of the moment before.
+type slow struct {
+	oauth.Storage
+	hold func(context.Context) // before the answer is given
+}
+
+func (s *slow) Head(ctx context.Context) (seq, epoch int64, err error) {
+	seq, epoch, err = s.Storage.Head(ctx)
+	if s.hold != nil {
+		s.hold(ctx)
+		err = ctx.Err()
+	}
+	return seq, epoch, err
+}
+
+// slowNode is another node of w whose reads of the feed can be held up, and knows
+// the standard app.
+func (w *world) slowNode(ctx context.Context) (*oauth.Server, *slow) {
+	w.t.Helper()
+	ring, err := oauth.ParseKeyRing(w.ring)
+	w.must(err)
+	storage := &slow{Storage: w.db}
+	node, err := oauth.New(ctx, oauth.Config{Issuer: issuer, Audience: audience, Catalogue: catalogue(), Storage: storage,
+		Ring: ring, Now: w.clock.now, Rand: newRand("slow " + w.t.Name())})
+	w.must(err)
+	w.must(node.Follow(ctx))
+	_, err = node.Client(ctx, w.standard.id)
+	w.must(err)
+	return node, storage
+}
+
+// The age of what is kept counts from when the question about the feed was sent: an
+// answer that was under way for long makes nothing fresh (issue 3, item 3).
+func TestNodes_ASlowPollMakesNothingFresh(t *testing.T) {
+	ctx := context.Background()
+	w := newWorld(t)
+	node, storage := w.slowNode(ctx)
+	late := time.NewTimer(150 * time.Millisecond)
+	storage.hold = func(context.Context) {
+		w.must(w.SuspendClient(ctx, command, w.standard.id))
+		<-late.C
+	}
+	w.must(node.Follow(ctx))
+	if c, err := node.Client(ctx, w.standard.id); err != nil || c.Status != oauth.Suspended {
+		t.Errorf("after an answer of long ago: %+v, %v", c, err)
+	}
+}
+
+// A poll that hangs keeps nothing: what was kept ends 100 ms after the last good
+// one was sent, and the poll itself ends, so that the next one can do better.
+func TestNodes_APollThatHangs(t *testing.T) {
+	w := newWorld(t)
+	node, storage := w.slowNode(context.Background())
+	hanging, sent := make(chan struct{}), time.Now()
+	storage.hold = func(ctx context.Context) {
+		close(hanging)
+		<-ctx.Done()
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- node.Follow(context.Background()) }()
+	<-hanging
+	w.must(w.SuspendClient(context.Background(), command, w.standard.id))
+	for {
+		asked := time.Since(sent)
+		c, err := node.Client(context.Background(), w.standard.id)
+		w.must(err)
+		if c.Status == oauth.Suspended {
+			break
+		}
+		if asked > 100*time.Millisecond {
+			t.Fatalf("still active when asked %v after the last poll", asked)
+		}
+	}
+	select {
+	case err := <-ended:
+		if err == nil {
+			t.Error("a poll without an answer counted")
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("the poll never ended")
+	}
+}
+
+// When the database loses its last events (a restored backup, a failover to a
+// standby that was not in step), their numbers are given again to other events; and
+// old events are removed, perhaps before a node read them that was cut off. Then
+// whatever it knew is dropped.
+func TestNodes_TheFeedIsBroken(t *testing.T) {
+	ctx := context.Background()
+	for name, breaks := range map[string]func(*world, *sql.DB){
+		"fewer events":  func(w *world, raw *sql.DB) { exec(t, raw, "UPDATE heads SET seq = seq - 3 WHERE name = 'feed'") },
+		"another epoch": func(w *world, raw *sql.DB) { exec(t, raw, "UPDATE heads SET epoch = epoch + 1 WHERE name = 'feed'") },
+		"all removed unread": func(w *world, raw *sql.DB) {
+			exec(t, raw, "UPDATE heads SET seq = seq + 7 WHERE name = 'feed'")
+		},
+		"one removed unread": func(w *world, raw *sql.DB) {
+			w.must(w.SuspendClient(ctx, command, w.public.id))
+			w.must(w.ResumeClient(ctx, command, w.public.id))
+			exec(t, raw, "DELETE FROM events WHERE seq = (SELECT seq - 1 FROM heads WHERE name = 'feed')")
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			node, _ := w.slowNode(ctx)
+			raw := w.raw()
+			breaks(w, raw)
+			exec(t, raw, "UPDATE clients SET status = 'suspended' WHERE id = ?", w.standard.id) // no event says so
+			w.must(node.Follow(ctx))
+			node.KeepWarm(time.Hour)
+			if c, err := node.Client(ctx, w.standard.id); err != nil || c.Status != oauth.Suspended {
+				t.Errorf("%+v, %v", c, err)
+			}
+		})
+	}
+}
