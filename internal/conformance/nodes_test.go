@@ -3,10 +3,13 @@ package conformance
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -128,7 +131,7 @@ func TestNodes(t *testing.T) {
 	scripts, _ := conversations(t)
 	c := startCluster(t)
 	t.Run("every request on another node", func(t *testing.T) {
-		before := len(c.proxy.hops(t))
+		before, held := len(c.proxy.hops(t)), 0
 		for name, s := range scripts {
 			if s.waits() || slices.Contains(atNginx, name) {
 				continue
@@ -136,16 +139,108 @@ func TestNodes(t *testing.T) {
 			if err := s.run(t.Context(), c.Demo); err != nil {
 				t.Errorf("%s: %v", name, err)
 			}
+			held++
 		}
 		hops := c.proxy.hops(t)[before:]
-		for i := range hops[1:] {
-			if hops[i].nodes == hops[i+1].nodes {
-				t.Errorf("%s and %s went to one node", hops[i].request, hops[i+1].request)
+		answered := map[string]int{}
+		for i, h := range hops {
+			answered[h.nodes]++
+			if i > 0 && h.nodes == hops[i-1].nodes || h.status != h.statuses {
+				t.Errorf("%+v after %+v", h, hops[max(i-1, 0)])
 			}
 		}
-		t.Logf("%d requests in %d conversations", len(hops), len(scripts))
+		if len(answered) != len(c.nodes) {
+			t.Errorf("answered by %v, want %d nodes", answered, len(c.nodes))
+		}
+		t.Logf("%d requests in %d conversations: %v", len(hops), held, answered)
 	})
+	t.Run("an app suspended on one node", c.suspended)
 	t.Run("restarted in turn", func(t *testing.T) { c.restartInTurn(t, scripts) })
+}
+
+// suspended shows that what one node does to an app, the others know within 100 ms,
+// though each keeps the app in its cache: no question that was put later than that
+// gets the old answer.
+func (c *cluster) suspended(t *testing.T) {
+	app, _ := c.App("exchange")
+	web, err := newBrowser(c.Issuer, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The page on which the operator is asked, or presses the button.
+	for _, do := range []struct {
+		what, page string
+		begins     bool // whether the app can be connected afterwards
+	}{
+		{"suspend-app", "/operator/do/suspend-app?id=" + app.ClientID, false},
+		{"resume-app", "/operator/apps?q=" + url.QueryEscape(app.Name), true},
+	} {
+		if err := errors.Join(web.open(t.Context(), do.page), web.signIn(t.Context(), c.Operator)); err != nil {
+			t.Fatal(err)
+		}
+		p, err := web.page()
+		if err != nil {
+			t.Fatal(err)
+		}
+		f := p.form(func(f *form) bool {
+			return strings.HasSuffix(attr(f.node, "action"), do.what) && f.field("value", app.ClientID) != nil
+		})
+		if f == nil {
+			t.Fatalf("no form to %s:\n%s", do.what, p)
+		}
+		last := make([]time.Time, len(c.nodes)) // when the last question was put that got the old answer
+		var asking sync.WaitGroup
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		warm := make(chan bool, 2*len(c.nodes))
+		for i, n := range c.nodes {
+			asking.Go(func() {
+				for asked := 0; ; asked++ {
+					put := time.Now()
+					begins, err := n.begins(ctx, app)
+					if asked == 20 || err != nil {
+						warm <- true
+					}
+					if err != nil {
+						t.Error(err)
+					}
+					if err != nil || begins == do.begins {
+						return
+					}
+					last[i] = put
+				}
+			})
+		}
+		for range c.nodes {
+			<-warm
+		}
+		if err := web.submit(t.Context(), p, f, f.buttons[0], f.values(f.buttons[0]), ""); err != nil {
+			t.Error(err)
+		}
+		answered := time.Now()
+		asking.Wait()
+		for i, at := range last {
+			if late := at.Sub(answered); late > 100*time.Millisecond {
+				t.Errorf("%s: node %d gave the old answer to a question put %v later", do.what, i, late)
+			}
+		}
+	}
+}
+
+// begins asks a node itself whether a person could be asked to connect the app, which
+// the node answers from its cache: 303 to the sign-in, or the page that says why not.
+func (n *node) begins(ctx context.Context, app App) (bool, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+n.address+"/auth/authorize?client_id="+app.ClientID+"&redirect_uri="+url.QueryEscape(callback), nil)
+	if err != nil {
+		return false, err
+	}
+	resp, err := http.DefaultTransport.RoundTrip(req)
+	if err != nil {
+		return false, err
+	}
+	defer resp.Body.Close()
+	_, err = io.Copy(io.Discard, resp.Body)
+	return resp.StatusCode == http.StatusSeeOther, err
 }
 
 // restartInTurn hands each node over to a successor while flows of every kind go on
