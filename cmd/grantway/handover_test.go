@@ -72,9 +72,9 @@ func TestHandOver_UnderLoad(t *testing.T) {
 	}
 	stop()
 	load.Wait()
-	answered, dialled := 0, 0
+	answered, dialled, slowest := 0, 0, time.Duration(0)
 	for i, one := range shoppers {
-		answered, dialled = answered+one.answered, dialled+one.dialled
+		answered, dialled, slowest = answered+one.answered, dialled+one.dialled, max(slowest, one.slowest)
 		for _, key := range one.keys {
 			if err := one.alive(key); err != nil {
 				t.Errorf("shopper %d: an acknowledged key: %v", i, err)
@@ -94,7 +94,7 @@ func TestHandOver_UnderLoad(t *testing.T) {
 		}
 		one.hangUp()
 	}
-	t.Logf("%d restarts, %d requests on %d connections, %d shoppers met a failure", restarts, answered, dialled, failed.Load())
+	t.Logf("%d restarts, %d requests on %d connections, the slowest took %v, %d shoppers met a failure", restarts, answered, dialled, slowest, failed.Load())
 	if p.logged("panic") > 0 || p.logged("not handed over: this process serves on") > 0 || strings.Contains(p.said(), `"level":"ERROR"`) {
 		t.Error(p.said())
 	}

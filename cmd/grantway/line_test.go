@@ -19,6 +19,7 @@ type line struct {
 	r        *bufio.Reader
 	answered int
 	dialled  int
+	slowest  time.Duration // answer
 }
 
 func (l *line) ask(method, target string, header map[string]string, body string) (a answer, err error) {
@@ -33,6 +34,7 @@ func (l *line) ask(method, target string, header map[string]string, body string)
 	for k, v := range header {
 		req += k + ": " + v + "\r\n"
 	}
+	began := time.Now()
 	l.conn.SetDeadline(time.Now().Add(20 * time.Second))
 	if _, err := io.WriteString(l.conn, req+"\r\n"+body); err != nil {
 		return a, err
@@ -47,6 +49,7 @@ func (l *line) ask(method, target string, header map[string]string, body string)
 		return a, err
 	}
 	l.answered++
+	l.slowest = max(l.slowest, time.Since(began))
 	if resp.Close {
 		l.hangUp()
 	}
