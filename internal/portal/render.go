@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/http"
 	"strings"
+	"sync"
 	"time"
 	"unicode"
 
@@ -57,7 +58,7 @@ type renderer struct {
 	brand     Brand
 	assets    *assets
 	catalogue *catalogue
-	sets      []map[string]*template.Template // by language, by page
+	sets      []map[string]func() (*template.Template, error) // by language, by page: parsed when it is first drawn
 	log       *slog.Logger
 }
 
@@ -90,19 +91,21 @@ func newRenderer(brand Brand, now func() time.Time, log *slog.Logger, folders ..
 		return nil, err
 	}
 	for _, w := range c.words {
-		set := map[string]*template.Template{}
+		set := map[string]func() (*template.Template, error){}
 		for _, file := range names {
 			name := strings.TrimSuffix(strings.TrimPrefix(file, "templates/"), ".html")
 			if name == "layout" || name == "icons" || strings.HasSuffix(name, "_parts") {
 				continue
 			}
-			t, err := base.Clone()
-			if err != nil {
-				return nil, err
-			}
-			if set[name], err = t.Funcs(r.funcs(w)).ParseFS(files, file); err != nil {
-				return nil, err
-			}
+			// Most servers draw a few of the pages, in a language or two: to parse them all
+			// would cost half the start and half the memory.
+			set[name] = sync.OnceValues(func() (*template.Template, error) {
+				t, err := base.Clone()
+				if err != nil {
+					return nil, err
+				}
+				return t.Funcs(r.funcs(w)).ParseFS(files, file)
+			})
 		}
 		r.sets = append(r.sets, set)
 	}
@@ -194,9 +197,13 @@ func secure(h http.Header) {
 }
 
 func (r *renderer) draw(language int, reference string, p page) ([]byte, error) {
-	t, ok := r.sets[language][p.Name]
+	parsed, ok := r.sets[language][p.Name]
 	if !ok {
 		return nil, errors.New("portal: no page " + p.Name)
+	}
+	t, err := parsed()
+	if err != nil {
+		return nil, err
 	}
 	w := r.catalogue.words[language]
 	if p.Title == "" {
