@@ -1,12 +1,13 @@
 # make demo    run the demo
 # make test    everything: installs what a fresh Debian machine with Go lacks, then the whole suite
 # make bench   benchmarks beside the code, then ours against the floor: writes docs/performance.md (SIZE=1000000: also with so many live grants)
+# make chaos   every fault 20 times, about an hour, as root; goes on where it was stopped: writes docs/faults.md
 # make lint    gofmt, go vet, staticcheck
 
 GO ?= go
 export TEST_GRANTWAY_ALL = 1
 
-.PHONY: demo test tools lint bench
+.PHONY: demo test tools lint bench chaos
 
 demo:
 	@$(GO) version >/dev/null 2>&1 || { echo "The demo needs Go 1.26: see https://go.dev/dl/"; exit 1; }
@@ -29,3 +30,7 @@ test: tools lint
 bench: tools
 	$(GO) test -run '^$$' -bench . -benchmem ./internal/oauth ./internal/sqlstore ./internal/endpoint ./resource
 	$(GO) run ./internal/bench -o docs/performance.md $(if $(SIZE),-n $(SIZE))
+
+chaos: tools
+	@mkdir -p .cache
+	$(GO) run ./internal/chaos -state .cache/chaos.jsonl -o docs/faults.md

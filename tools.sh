@@ -22,6 +22,9 @@ need nodejs /usr/bin/node /usr/local/bin/node "${HOME:-/root}/.nvm/versions/node
 need npm /usr/bin/npm /usr/local/bin/npm "${HOME:-/root}/.nvm/versions/node/*/bin/npm"
 need curl /usr/bin/curl
 need nginx-light /usr/sbin/nginx
+need patroni /usr/bin/patroni
+need etcd-server /usr/bin/etcd
+need iproute2 /usr/sbin/ip /sbin/ip /usr/bin/ip
 
 if command -v node >/dev/null && command -v npm >/dev/null; then
 	kept=()
@@ -34,6 +37,11 @@ if ((${#want[@]})); then
 	if ((EUID != 0)); then
 		command -v sudo >/dev/null || { echo "Install these first, as root: ${want[*]}"; exit 1; }
 		sudo=sudo
+	fi
+	# The tests start servers of their own: none of these packages shall start one.
+	if [[ ! -e /usr/sbin/policy-rc.d ]]; then
+		printf '#!/bin/sh\nexit 101\n' | $sudo install -m 755 /dev/stdin /usr/sbin/policy-rc.d
+		trap '$sudo rm /usr/sbin/policy-rc.d' EXIT
 	fi
 	$sudo env DEBIAN_FRONTEND=noninteractive apt-get update -qq
 	$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${want[@]}" >/dev/null

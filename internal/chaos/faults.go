@@ -1,4 +1,4 @@
-package chaos
+package main
 
 import "time"
 
@@ -8,16 +8,18 @@ const (
 	postgres = "PostgreSQL"
 )
 
-// Faults lists every fault that is tried.
-func Faults() []Fault {
-	return []Fault{
-		{Name: "kill -9 of the server", Engine: sqlite, Within: time.Second, lay: layFile},
-		{Name: "full disk", Engine: sqlite, Within: time.Second, lay: layFileOnDisk},
-		{Name: "full disk", Engine: postgres, Within: time.Second, lay: layServerOnDisk},
-		{Name: "kill -9 of the server", Engine: postgres, Within: time.Second, lay: layServer(serverKilled)},
-		{Name: "kill -9 of the database", Engine: postgres, Within: time.Second, lay: layServer(databaseKilled)},
-		{Name: "frozen database", Engine: postgres, Within: time.Second, lay: layServer(databaseFrozen)},
-		{Name: "silent network", Engine: postgres, Within: time.Second, lay: layNetwork},
-		{Name: "one-way loss", Engine: postgres, Within: time.Second, lay: layProxy},
+// faults lists every fault that is tried.
+func faults() []fault {
+	return []fault{
+		{name: "kill -9 of the server", engine: sqlite, within: time.Second, lay: layFile},
+		{name: "full disk", engine: sqlite, within: time.Second, lay: layFileOnDisk},
+		{name: "full disk", engine: postgres, within: time.Second, lay: layServerOnDisk},
+		{name: "kill -9 of the server", engine: postgres, within: time.Second, lay: layServer(serverKilled)},
+		{name: "kill -9 of the database", engine: postgres, within: time.Second, lay: layServer(databaseKilled)},
+		{name: "frozen database", engine: postgres, within: time.Second, lay: layServer(databaseFrozen)},
+		{name: "silent network", engine: postgres, within: time.Second, lay: layNetwork},
+		{name: "one-way loss", engine: postgres, within: time.Second, lay: layProxy},
+		{name: "kill -9 of the leader", engine: postgres, within: 2 * time.Second, nodes: 2, lay: layCluster(false)},
+		{name: "frozen leader, thawed later", engine: postgres, within: 2 * time.Second, nodes: 2, lay: layCluster(true), slow: true},
 	}
 }

@@ -1,4 +1,4 @@
-package chaos
+package main
 
 import (
 	"bufio"
@@ -42,6 +42,7 @@ type ledger struct {
 	count      map[outcome]int
 	answered   time.Time // when the last answer came that was not a 503
 	gap        time.Duration
+	failover   time.Duration // until another database took over
 	violations []string
 }
 

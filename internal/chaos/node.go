@@ -1,4 +1,4 @@
-package chaos
+package main
 
 import (
 	"context"
@@ -21,7 +21,9 @@ type node struct {
 	site    *site
 	number  int
 	address string
-	wire    *http.Transport // to this node, whatever host a URL names
+	flags   []string           // more of them for serve
+	stop    context.CancelFunc // ends the supervisor; nil: the site's does
+	wire    *http.Transport    // to this node, whatever host a URL names
 
 	mu      sync.Mutex
 	process *os.Process
@@ -77,8 +79,8 @@ func (n *node) once(ctx context.Context) error {
 		return err
 	}
 	defer log.Close()
-	cmd := exec.CommandContext(ctx, n.site.binary, "serve", "--config", "config.yaml", "--listen", n.address,
-		"--limits-anonymous", "off", "--limits-client", "off")
+	cmd := exec.CommandContext(ctx, n.site.binary, append([]string{"serve", "--config", "config.yaml", "--listen", n.address,
+		"--limits-anonymous", "off", "--limits-client", "off"}, n.flags...)...)
 	cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = n.site.dir, n.site.environ(), log, log
 	ended := make(chan struct{})
 	n.mu.Lock()

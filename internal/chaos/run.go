@@ -1,4 +1,4 @@
-package chaos
+package main
 
 import (
 	"context"
@@ -9,12 +9,13 @@ import (
 	"time"
 )
 
-// Fault is one way to break an installation, on one engine.
-type Fault struct {
-	Name, Engine string
-	// Within is how soon everything must be ready again after the fault's end.
-	Within time.Duration
+// fault is one way to break an installation, on one engine.
+type fault struct {
+	name, engine string
+	// within is how soon everything must be ready again after the fault's end.
+	within time.Duration
 	nodes  int
+	slow   bool // left to make chaos
 	// lay makes what the installation stands on. dir is removed after the round.
 	lay func(ctx context.Context, dir string) (ground, error)
 }
@@ -28,8 +29,15 @@ type ground interface {
 	close() error
 }
 
-// Result is what a round showed.
-type Result struct {
+// healer is ground of which something is still to be given back, under load, once
+// the service is ready without it.
+type healer interface {
+	heal(ctx context.Context, s *site) error
+}
+
+// result is what a round showed.
+type result struct {
+	Build      string        `json:"build"` // of the server
 	Fault      string        `json:"fault"`
 	Engine     string        `json:"engine"`
 	Seed       uint64        `json:"seed"`
@@ -38,6 +46,7 @@ type Result struct {
 	Refused    int           `json:"refused"`    // cleanly
 	Away       int           `json:"away"`       // 503, or nobody there: nothing was done
 	Unknown    int           `json:"unknown"`    // the answer was lost
+	Failover   time.Duration `json:"failover"`   // until another database took over, if one did
 	Gap        time.Duration `json:"gap"`        // the longest time without any answer but 503
 	Ready      time.Duration `json:"ready"`      // from the fault's end until every node was ready and wrote
 	Violations []string      `json:"violations"` // broken promises
@@ -56,10 +65,10 @@ const (
 	after     = 1500 * time.Millisecond // of load, once all is ready again
 )
 
-// Run plays one round in dir, which must be empty. An error means that the round
+// run plays one round in dir, which must be empty. An error means that the round
 // could not be played; what the server did wrong is in the result.
-func (f Fault) Run(ctx context.Context, binary, dir string, seed uint64) (r Result, err error) {
-	r = Result{Fault: f.Name, Engine: f.Engine, Seed: seed}
+func (f fault) run(ctx context.Context, binary, dir string, seed uint64) (r result, err error) {
+	r = result{Fault: f.name, Engine: f.engine, Seed: seed}
 	g, err := f.lay(ctx, dir)
 	if err != nil {
 		return r, fmt.Errorf("preparing: %w", err)
@@ -85,8 +94,14 @@ func (f Fault) Run(ctx context.Context, binary, dir string, seed uint64) (r Resu
 		}
 	}
 	r.Ready = time.Since(mended)
-	if r.Ready > f.Within {
-		s.ledger.violation("ready %v after the fault's end, not within %v", r.Ready.Round(time.Millisecond), f.Within)
+	if r.Ready > f.within {
+		s.ledger.violation("ready %v after the fault's end, not within %v", r.Ready.Round(time.Millisecond), f.within)
+	}
+	if h, ok := g.(healer); ok {
+		if err := h.heal(ctx, s); err != nil {
+			settle()
+			return r, fmt.Errorf("healing: %w", err)
+		}
 	}
 	wait(ctx, after)
 	settle()
@@ -96,7 +111,7 @@ func (f Fault) Run(ctx context.Context, binary, dir string, seed uint64) (r Resu
 	count := s.ledger.count
 	r.Done, r.Refused, r.Away, r.Unknown = count[acknowledged], count[refused], count[unavailable], count[unknown]
 	r.Requests = r.Done + r.Refused + r.Away + r.Unknown + count[failed]
-	r.Gap, r.Violations = s.ledger.gap, s.ledger.violations
+	r.Failover, r.Gap, r.Violations = s.ledger.failover, s.ledger.gap, s.ledger.violations
 	return r, nil
 }
 

@@ -1,4 +1,4 @@
-package chaos
+package main
 
 import (
 	"bytes"
@@ -40,8 +40,8 @@ type app struct {
 const (
 	password    = "correct horse battery staple"
 	callback    = "https://app.example/callback"
-	customers   = 4
-	storesEach  = 2
+	customers   = 3
+	storesEach  = 1
 	patience    = 15 * time.Second // how long anybody may wait for any answer
 	startWithin = 10 * time.Second
 )

@@ -1,0 +1,135 @@
+// Command chaos breaks a running Grantway on purpose and holds it against a log
+// that its clients kept.
+//
+//	make chaos                               20 rounds of every fault, about an hour; goes on where it was stopped; writes docs/faults.md
+//	go run ./internal/chaos -only leader     the faults with this in their names
+//
+// A round sets up an installation, drives it over HTTP as apps, customers and an
+// operator would, breaks something under that load, mends it, and then asks for
+// everything that was ever acknowledged: no code was redeemed twice; no key,
+// grant, revocation, secret or rotation is missing; nothing that ended is alive;
+// every request was answered or cleanly refused; and the service was ready at
+// once, without a human. A good key that is refused counts as much as a dead one
+// that is accepted.
+//
+// Each worker of the load owns what it makes (its customer, grants, chains, keys),
+// and does one thing at a time, so it always knows what the server must answer:
+// alive, dead, or either, after an answer was lost.
+//
+// It needs root, for a small disk and a network of its own, and the Debian packages
+// postgresql, patroni, etcd-server and iproute2. All traffic stays on this machine.
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+)
+
+func main() {
+	rounds := flag.Int("rounds", 20, "rounds of every fault")
+	only := flag.String("only", "", "play only faults whose names hold this `text`")
+	state := flag.String("state", "", "`file` that remembers the rounds that were played")
+	out := flag.String("o", "", "`file` to write the report to, as Markdown")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	broken, err := campaign(ctx, *rounds, *only, *state, *out)
+	stop()
+	switch {
+	case err != nil:
+		fmt.Fprintln(os.Stderr, "chaos:", err)
+		os.Exit(1)
+	case broken:
+		fmt.Fprintln(os.Stderr, "chaos: promises were broken; see the rounds above")
+		os.Exit(1)
+	}
+}
+
+// campaign plays what the state file does not have yet, one round of each fault
+// after the other, and writes the report.
+func campaign(ctx context.Context, rounds int, only, stateFile, out string) (broken bool, err error) {
+	dir, err := os.MkdirTemp("", "grantway-chaos-")
+	if err != nil {
+		return false, err
+	}
+	defer os.RemoveAll(dir)
+	if err := os.Chmod(dir, 0o711); err != nil { // the user postgres passes through
+		return false, err
+	}
+	binary := filepath.Join(dir, "grantway")
+	build, err := buildServer(ctx, binary)
+	if err != nil {
+		return false, err
+	}
+	s, err := openProgress(stateFile, build)
+	if err != nil {
+		return false, err
+	}
+	defer s.close()
+	for seed := range uint64(rounds) {
+		for _, f := range faults() {
+			if !strings.Contains(f.name, only) || s.has(f, seed) {
+				continue
+			}
+			folder := filepath.Join(dir, fmt.Sprintf("%d", len(s.results)))
+			if err := os.Mkdir(folder, 0o700); err != nil {
+				return false, err
+			}
+			r, err := f.run(ctx, binary, folder, seed)
+			if err != nil {
+				return false, fmt.Errorf("%s on %s, round %d: %w", f.name, f.engine, seed, err)
+			}
+			fmt.Fprintln(os.Stderr, r.row())
+			for _, v := range r.Violations {
+				fmt.Fprintln(os.Stderr, "  ", v)
+			}
+			if err := s.add(r); err != nil {
+				return false, err
+			}
+			if len(r.Violations) > 0 {
+				kept, err := os.MkdirTemp("", "grantway-chaos-kept-")
+				if err != nil {
+					return false, err
+				}
+				fmt.Fprintln(os.Stderr, "   what happened is in", kept)
+				if err := os.Rename(folder, filepath.Join(kept, "round")); err != nil {
+					return false, err
+				}
+			} else if err := os.RemoveAll(folder); err != nil {
+				return false, err
+			}
+		}
+	}
+	text := report(s.results)
+	fmt.Print(text)
+	for _, r := range s.results {
+		broken = broken || len(r.Violations) > 0
+	}
+	if out == "" {
+		return broken, nil
+	}
+	return broken, os.WriteFile(out, []byte(text), 0o644)
+}
+
+// buildServer builds the server and returns a name of what was built: rounds of
+// other code count for nothing.
+func buildServer(ctx context.Context, binary string) (string, error) {
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-o", binary, "github.com/grantway/grantway/cmd/grantway")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("building the server: %w\n%s", err, out)
+	}
+	data, err := os.ReadFile(binary)
+	if err != nil {
+		return "", err
+	}
+	sum := sha256.Sum256(data)
+	return hex.EncodeToString(sum[:8]), os.Chmod(binary, 0o755)
+}
