@@ -24,6 +24,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -91,7 +92,7 @@ func campaign(ctx context.Context, rounds int, only, stateFile, out string) (bro
 			for _, v := range r.Violations {
 				fmt.Fprintln(os.Stderr, "  ", v)
 			}
-			if err := s.add(r); err != nil {
+			if err := errors.Join(s.add(r), write(out, s.results)); err != nil {
 				return false, err
 			}
 			if len(r.Violations) > 0 {
@@ -108,15 +109,19 @@ func campaign(ctx context.Context, rounds int, only, stateFile, out string) (bro
 			}
 		}
 	}
-	text := report(s.results)
-	fmt.Print(text)
+	fmt.Print(report(s.results))
 	for _, r := range s.results {
 		broken = broken || len(r.Violations) > 0
 	}
+	return broken, write(out, s.results)
+}
+
+// write writes the report, after every round: a campaign is long.
+func write(out string, results []result) error {
 	if out == "" {
-		return broken, nil
+		return nil
 	}
-	return broken, os.WriteFile(out, []byte(text), 0o644)
+	return os.WriteFile(out, []byte(report(results)), 0o644)
 }
 
 // buildServer builds the server and returns a name of what was built: rounds of
