@@ -47,11 +47,7 @@ func older(s sqlstore.Schema) error {
 
 // current is what serve demands: a file is brought up to date, after its old state
 // was put beside it; a server is not touched, because other nodes work on it.
-func current(ctx context.Context, store *sqlstore.Store, c config.Config, ring *oauth.KeyRing, t terminal) error {
-	s, err := store.Schema(ctx)
-	if err != nil {
-		return err
-	}
+func current(ctx context.Context, store *sqlstore.Store, s sqlstore.Schema, c config.Config, ring *oauth.KeyRing, t terminal) error {
 	if err := known(s); err != nil || s.Have == s.Want {
 		return err
 	}

@@ -17,7 +17,7 @@ import (
 type restoreCommand struct {
 	Admin
 	File    string `arg:"" help:"A file that grantway backup wrote."`
-	Replace bool   `help:"Replace the database that is there; it is kept under another name."`
+	Replace bool   `help:"Replace the file that is there; it is kept under another name. A PostgreSQL database must be empty."`
 
 	RevokedSince           string `placeholder:"FILE" help:"Replay what ended after the backup from the log that events export keeps."`
 	RevokeAllBeforeRestore bool   `help:"End every grant and key that is in the backup: apps and users stay, and everybody connects again."`
@@ -54,9 +54,9 @@ func (c *restoreCommand) Run(ctx context.Context, t terminal) error {
 	}
 	r, err := sqlstore.Restore(ctx, c.File, cfg.Database.Reveal(), c.Replace)
 	if err != nil {
-		return c.explain(err, cfg.Database.Reveal())
+		return c.explain(err, place(cfg))
 	}
-	doc, err := c.restore(ctx, r, cfg, ring, now)
+	doc, err := c.restore(ctx, r, cfg, ring, now, watched(t.err))
 	if err != nil {
 		return errors.Join(err, r.Abandon())
 	}
@@ -75,7 +75,7 @@ func (c *restoreCommand) Run(ctx context.Context, t terminal) error {
 }
 
 // restore does what remains between the copy and its place.
-func (c *restoreCommand) restore(ctx context.Context, r *sqlstore.Restoration, cfg config.Config, ring *oauth.KeyRing, now time.Time) (doc restoreDoc, err error) {
+func (c *restoreCommand) restore(ctx context.Context, r *sqlstore.Restoration, cfg config.Config, ring *oauth.KeyRing, now time.Time, progress func(sqlstore.Progress)) (doc restoreDoc, err error) {
 	rows, err := r.Store.SigningKeys(ctx)
 	if err != nil {
 		return doc, err
@@ -105,8 +105,11 @@ func (c *restoreCommand) restore(ctx context.Context, r *sqlstore.Restoration, c
 	if err != nil {
 		return doc, err
 	}
-	doc.Database, doc.Made, doc.Epoch, doc.EndedAll = absolute(cfg.Database.Reveal()), r.Made, what.Epoch, what.EndedAll
-	doc.Kept, err = r.Finish(ctx, what.Epoch, what.EndedAll, e)
+	if file := place(cfg); file != "" {
+		doc.Database = absolute(file)
+	}
+	doc.Made, doc.Epoch, doc.EndedAll = r.Made, what.Epoch, what.EndedAll
+	doc.Kept, err = r.Finish(ctx, what.Epoch, what.EndedAll, e, progress)
 	return doc, err
 }
 
@@ -133,6 +136,14 @@ func (c *restoreCommand) recover(ctx context.Context, r *sqlstore.Restoration, n
 	return rec, nil
 }
 
+// place names a file; an address may hold a password.
+func place(c config.Config) string {
+	if database := c.Database.Reveal(); !sqlstore.IsPostgres(database) {
+		return database
+	}
+	return ""
+}
+
 // explain says what to do about a restore that cannot begin.
 func (c *restoreCommand) explain(err error, database string) error {
 	switch {
@@ -144,6 +155,8 @@ func (c *restoreCommand) explain(err error, database string) error {
 		return fmt.Errorf("%s: %w; use another backup", c.File, err)
 	case errors.Is(err, sqlstore.ErrInUse):
 		return fmt.Errorf("the database %s is in use: stop the server, and whatever else works on it, first", database)
+	case errors.Is(err, sqlstore.ErrOccupied) && database == "":
+		return errors.New("the PostgreSQL database is not empty: name a new one, and the one that is there stays as it is")
 	case errors.Is(err, sqlstore.ErrOccupied):
 		return fmt.Errorf("there is a database at %s already: with --replace the backup takes its place, and it is kept under another name", database)
 	}

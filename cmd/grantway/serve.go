@@ -37,7 +37,11 @@ func (c *serveCommand) Run(ctx context.Context, t terminal) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
-	if err := current(ctx, store, cfg, ring, t); err != nil {
+	schema, err := store.Schema(ctx)
+	if err != nil {
+		return err
+	}
+	if err := current(ctx, store, schema, cfg, ring, t); err != nil {
 		return err
 	}
 	p := partsOf(cfg, ring, store)

@@ -51,3 +51,9 @@ func (s *Server) Fill(n int) {
 		s.keys.current.Load().seen.put(sha256.Sum256([]byte(strconv.Itoa(i))), &verified{})
 	}
 }
+
+// Replayed reports whether a replay knows what to do about a kind.
+func Replayed(k Kind) bool {
+	_, known := replays[k]
+	return known
+}

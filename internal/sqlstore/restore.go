@@ -8,22 +8,26 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
 	"github.com/grantway/grantway/internal/oauth"
 )
 
-// Restoration is a backup on its way into the place of a SQLite database. Until
-// [Restoration.Finish] the place is as it was, and what is there is locked.
+// Restoration is a backup on its way into the place of a SQLite database, or into
+// an empty PostgreSQL database. Until [Restoration.Finish] the place is as it was,
+// and a file that is there is locked.
 type Restoration struct {
 	Archive
 	Store *Store // the copy, at this program's schema and with the mark in it
 
 	Target *Target // what is there now; nil: nothing
 
-	part, path string
-	lock       *os.File
+	part string // the copy
+	path string // its place, or
+	into *Store // the empty database
+	lock *os.File
 }
 
 // Target is a database that a restore replaces.
@@ -40,31 +44,25 @@ var (
 	ErrOccupied    = errors.New("there is a database already")
 )
 
-// Restore begins to put the archive in file at path. Something that is there is
-// refused with ErrOccupied unless replace; an open database with ErrInUse. Nothing
-// at path changes before Finish. The caller ends with Finish or Abandon.
-func Restore(ctx context.Context, file, path string, replace bool) (r *Restoration, err error) {
-	abs, err := filepath.Abs(path)
-	if err != nil {
-		return nil, err
-	}
-	r = &Restoration{path: abs}
+// Restore begins to put the archive in file in the place that dsn names. A file
+// that is there is refused with ErrOccupied unless replace, and with ErrInUse if
+// somebody has it open; a PostgreSQL database is ErrOccupied unless it is empty, or
+// holds a restore that was cut off. Nothing there changes before Finish. The caller
+// ends with Finish or Abandon.
+func Restore(ctx context.Context, file, dsn string, replace bool) (r *Restoration, err error) {
+	r = &Restoration{}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, r.Abandon())
 			r = nil
 		}
 	}()
-	if r.lock, err = takeLock(abs, syscall.LOCK_EX); err != nil {
-		return r, err
+	if IsPostgres(dsn) {
+		err = r.takeDatabase(ctx, dsn)
+	} else {
+		err = r.takeFile(ctx, dsn, replace)
 	}
-	if r.Target, err = inspect(ctx, abs); err != nil {
-		return r, err
-	}
-	if r.Target != nil && !replace {
-		return r, ErrOccupied
-	}
-	if r.part, err = partBeside(abs); err != nil {
+	if err != nil {
 		return r, err
 	}
 	if err := copyFile(ctx, file, r.part); err != nil {
@@ -87,6 +85,38 @@ func Restore(ctx context.Context, file, path string, replace bool) (r *Restorati
 		return r, err
 	}
 	return r, errors.Join(forgetMove(ctx, own), own.close())
+}
+
+func (r *Restoration) takeFile(ctx context.Context, path string, replace bool) (err error) {
+	if r.path, err = filepath.Abs(path); err != nil {
+		return err
+	}
+	if r.lock, err = takeLock(r.path, syscall.LOCK_EX); err != nil {
+		return err
+	}
+	if r.Target, err = inspect(ctx, r.path); err != nil {
+		return err
+	}
+	if r.Target != nil && !replace {
+		return ErrOccupied
+	}
+	r.part, err = partBeside(r.path)
+	return err
+}
+
+func (r *Restoration) takeDatabase(ctx context.Context, dsn string) (err error) {
+	if r.into, err = open(ctx, dsn); err != nil {
+		return err
+	}
+	s, err := r.into.Schema(ctx)
+	if err != nil {
+		return err
+	}
+	if !s.Unready && (s.Have > 0 || s.Foreign) {
+		return ErrOccupied
+	}
+	r.part, err = partBeside(filepath.Join(os.TempDir(), "grantway-restore"))
+	return err
 }
 
 // ReadArchive reads what a backup says about itself. It does not read the whole:
@@ -133,7 +163,7 @@ func verify(ctx context.Context, file string) (a Archive, err error) {
 		return a, judge(a, err)
 	}
 	if verdict != "ok" {
-		return a, fmt.Errorf("%w: %s", ErrCorrupt, verdict)
+		return a, fmt.Errorf("%w: %s", ErrCorrupt, strings.ReplaceAll(verdict, "\n", " "))
 	}
 	a, err = readArchive(ctx, db)
 	return a, judge(a, err)
@@ -194,7 +224,10 @@ func (r *Restoration) Abandon() (err error) {
 	if r.lock != nil {
 		err = errors.Join(err, releaseLock(r.lock))
 	}
-	r.Store, r.part, r.lock = nil, "", nil
+	if r.into != nil {
+		err = errors.Join(err, r.into.Close())
+	}
+	r.Store, r.part, r.lock, r.into = nil, "", nil, nil
 	return err
 }
 
@@ -214,11 +247,21 @@ func (r *Restoration) Begin(now time.Time) (int64, error) {
 
 // Finish begins the epoch, notes e, and puts the copy in its place. aside is where
 // what was there is kept, "" if there was nothing. If endAll, every grant and every
-// key ends. It ends with Abandon.
-func (r *Restoration) Finish(ctx context.Context, epoch int64, endAll bool, e oauth.Event) (aside string, err error) {
+// key ends. progress, if not nil, is told how far the copy to PostgreSQL is. It ends
+// with Abandon.
+func (r *Restoration) Finish(ctx context.Context, epoch int64, endAll bool, e oauth.Event, progress func(Progress)) (aside string, err error) {
 	defer func() { err = errors.Join(err, r.Abandon()) }()
+	// The next restore is in another second, and so in another epoch.
+	select {
+	case <-time.After(time.Until(time.Unix(epoch+1, 0))):
+	case <-ctx.Done():
+		return "", ctx.Err()
+	}
 	if err := r.Store.beginEpoch(ctx, epoch, endAll, e); err != nil {
 		return "", err
+	}
+	if r.into != nil {
+		return "", r.fill(ctx, progress)
 	}
 	if err := r.Store.Close(); err != nil {
 		return "", err
@@ -226,12 +269,6 @@ func (r *Restoration) Finish(ctx context.Context, epoch int64, endAll bool, e oa
 	r.Store = nil
 	if err := syncFile(r.part); err != nil {
 		return "", err
-	}
-	// The next restore is in another second, and so in another epoch.
-	select {
-	case <-time.After(time.Until(time.Unix(epoch+1, 0))):
-	case <-ctx.Done():
-		return "", ctx.Err()
 	}
 	if r.Target != nil {
 		if aside, err = putAside(ctx, r.path, e.At); err != nil {
@@ -242,6 +279,36 @@ func (r *Restoration) Finish(ctx context.Context, epoch int64, endAll bool, e oa
 		return aside, err
 	}
 	return aside, syncFile(filepath.Dir(r.path))
+}
+
+// fill copies the rows into the empty database. The mark stands there from before
+// the first table until counts and checksums agree.
+func (r *Restoration) fill(ctx context.Context, progress func(Progress)) (err error) {
+	own, err := r.into.engine.session(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, own.close()) }()
+	s, err := r.into.Schema(ctx)
+	if err != nil {
+		return err
+	}
+	if !s.Unready {
+		if _, err := own.exec(ctx, markSchema); err != nil {
+			return err
+		}
+	}
+	if err := r.into.Migrate(ctx); err != nil {
+		return err
+	}
+	if _, err := copyTables(ctx, r.Store, r.into, progress); err != nil {
+		return err
+	}
+	if _, err := own.exec(ctx, "ANALYZE"); err != nil { // or the first queries would be planned for empty tables
+		return err
+	}
+	_, err = own.exec(ctx, "DROP TABLE "+markTable)
+	return err
 }
 
 // putAside gives the database at path a second name, and folds its log into it,

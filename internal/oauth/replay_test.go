@@ -1,0 +1,231 @@
+package oauth_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/grantway/grantway/internal/oauth"
+	"github.com/grantway/grantway/internal/sqlstore"
+)
+
+// backup writes a backup of a world.
+func (w *world) backup() string {
+	w.t.Helper()
+	file := filepath.Join(w.t.TempDir(), "backup")
+	_, err := w.db.Backup(context.Background(), file, sqlstore.Archive{Made: w.Now()}, nil)
+	w.must(err)
+	return file
+}
+
+// export writes the whole log of a world.
+func (w *world) export() []byte {
+	w.t.Helper()
+	var log bytes.Buffer
+	end, err := oauth.ReadLog(&log, nil)
+	w.must(err)
+	x, err := w.ExportAfter(context.Background(), command, end)
+	w.must(err)
+	_, err = x.Next(context.Background(), &log, true)
+	w.must(err)
+	return log.Bytes()
+}
+
+// restore makes a world of a backup, as a log says.
+func (w *world) restore(file string, log []byte) (*world, *oauth.Recovered) {
+	w.t.Helper()
+	ctx := context.Background()
+	at := filepath.Join(w.t.TempDir(), "restored.db")
+	r, err := sqlstore.Restore(ctx, file, at, false)
+	w.must(err)
+	rec, err := oauth.Recover(ctx, r.Store, w.Now(), newRand("recover"), r.Made, bytes.NewReader(log))
+	w.must(err)
+	const epoch = 100 // long over, so Finish need not wait for its end
+	e, err := oauth.NewRestored(w.Now(), newRand("restored"), oauth.Restored{Epoch: epoch, FromEpoch: r.Epoch, FromSeq: r.Seq, Made: r.Made})
+	w.must(err)
+	_, err = r.Finish(ctx, epoch, rec.EndedAll, e, nil)
+	w.must(err)
+	back := &world{t: w.t, clock: w.clock, house: w.house}
+	back.open(at)
+	return back, rec
+}
+
+// Whatever ends or narrows something after a backup, its replay from the log makes
+// of the restored database what it made of the first one (issue 3, item 8).
+func TestRecover_EveryEnding(t *testing.T) {
+	ctx := context.Background()
+	type held struct {
+		shop, books, pocket, bobs *oauth.TokenResponse
+		code, second              string
+	}
+	// state is what people and apps can see of it.
+	state := func(w *world, h held) []string {
+		w.t.Helper()
+		var s []string
+		for _, k := range []*oauth.TokenResponse{h.shop, h.books, h.pocket, h.bobs} {
+			s = append(s, w.rights(k.AccessToken))
+		}
+		for _, a := range []app{w.exchange, w.standard, w.other} {
+			c, err := w.Client(ctx, a.id)
+			if err != nil {
+				s = append(s, err.Error())
+				continue
+			}
+			s = append(s, fmt.Sprint(c.Name, c.Status, c.Redirects, c.Scopes, c.Settings), fmt.Sprint("knows the secret: ", w.Revoke(ctx, a.auth(), "unknown")))
+		}
+		return append(s, fmt.Sprint("knows the second: ", w.Revoke(ctx, oauth.ClientAuth{ID: w.other.id, Secret: oauth.Secret(h.second)}, "unknown")))
+	}
+	for name, act := range map[string]func(w *world, h held) error{
+		"grant.revoked":   func(w *world, h held) error { return w.RevokeGrant(ctx, alice, h.shop.GrantID) },
+		"grant.suspended": func(w *world, h held) error { return w.SuspendGrant(ctx, command, h.shop.GrantID) },
+		"grant.edited, a store taken out": func(w *world, h held) error {
+			_, err := w.RemoveStore(ctx, alice, h.shop.GrantID, "s2")
+			return err
+		},
+		"grant.edited, at the consent page": func(w *world, h held) error {
+			_, err := w.decide("alice", w.ask(w.exchange), "s2", "s3")
+			return err
+		},
+		"family.revoked": func(w *world, h held) error { return w.Revoke(ctx, w.standard.auth(), h.books.AccessToken.Reveal()) },
+		"code.replayed": func(w *world, h held) error {
+			if _, err := w.redeem(w.public, h.code); err == nil {
+				return errors.New("a code was redeemed twice")
+			}
+			return nil
+		},
+		"refresh.replayed": func(w *world, h held) error {
+			w.clock.advance(time.Minute)
+			if _, err := w.Token(ctx, refresh(w.public, h.pocket.RefreshToken.Reveal())); err == nil {
+				return errors.New("a spent refresh token was taken")
+			}
+			return nil
+		},
+		"client.suspended": func(w *world, h held) error { return w.SuspendClient(ctx, command, w.exchange.id) },
+		"client.deleted":   func(w *world, h held) error { return w.DeleteClient(ctx, command, w.exchange.id, w.exchange.Name) },
+		"client.updated": func(w *world, h held) error {
+			f := form("Exporter Two", oauth.Exchange, oauth.Confidential)
+			f.Redirects, f.Scopes = f.Redirects[:1], f.Scopes[:2]
+			_, err := w.UpdateClient(ctx, command, w.exchange.id, 1, f)
+			return err
+		},
+		"secret.revoked": func(w *world, h held) error {
+			return w.RevokeSecret(ctx, command, w.other.id, w.other.secret.Reveal()[68:])
+		},
+		"secret.revoked, the only one that the backup has": func(w *world, h held) error {
+			if _, err := w.AddSecret(ctx, command, w.standard.id); err != nil {
+				return err
+			}
+			return w.RevokeSecret(ctx, command, w.standard.id, w.standard.secret.Reveal()[68:])
+		},
+		"user.suspended": func(w *world, h held) error { return w.SuspendUser(ctx, command, "alice") },
+		"membership.set": func(w *world, h held) error {
+			return w.SetMembership(ctx, command, oauth.Membership{UserID: "alice", StoreID: "s1", Scopes: oauth.Scopes("stores.view"), MayDelegate: true})
+		},
+		"membership.dropped": func(w *world, h held) error { return w.DropMembership(ctx, command, "alice", "s1") },
+		"store.removed": func(w *world, h held) error {
+			return w.PutStore(ctx, command, oauth.Store{ID: "s1", Name: "Store s1", Status: oauth.Deleted})
+		},
+		"all at once, and what was undone": func(w *world, h held) error {
+			return errors.Join(w.SuspendGrant(ctx, command, h.bobs.GrantID), w.ResumeGrant(ctx, command, h.bobs.GrantID),
+				w.SuspendUser(ctx, command, "alice"), w.ResumeUser(ctx, command, "alice"),
+				w.SuspendClient(ctx, command, w.exchange.id), w.ResumeClient(ctx, command, w.exchange.id),
+				w.RevokeGrant(ctx, alice, h.shop.GrantID), w.PutStore(ctx, command, oauth.Store{ID: "b1", Name: "Renamed"}))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			h := held{shop: w.connect(w.exchange, "alice", "s1", "s2"), books: w.connect(w.standard, "alice", "s1"), bobs: w.connect(w.exchange, "bob", "b1", "s1")}
+			h.code = w.code(w.public, "alice", "s1")
+			var err error
+			h.pocket, err = w.redeem(w.public, h.code)
+			w.must(err)
+			next, err := w.Token(ctx, refresh(w.public, h.pocket.RefreshToken.Reveal()))
+			w.must(err)
+			_, err = w.Token(ctx, refresh(w.public, next.RefreshToken.Reveal()))
+			w.must(err)
+			second, err := w.AddSecret(ctx, command, w.other.id)
+			w.must(err)
+			h.second = second.Reveal()
+			before := state(w, h)
+			file := w.backup()
+			w.clock.advance(5 * time.Second)
+			w.must(act(w, h))
+			after := state(w, h)
+			if cmp.Equal(before, after) {
+				t.Fatalf("nothing ended: %q", after)
+			}
+			back, rec := w.restore(file, w.export())
+			if d := cmp.Diff(after, state(back, h)); d != "" || rec.Changed == 0 {
+				t.Errorf("%d changed; restored (-as it was +as it is):\n%s", rec.Changed, d)
+			}
+			// And the log of a restored database tells the next restore the same.
+			again, _ := w.restore(file, back.export())
+			if d := cmp.Diff(after, state(again, h)); d != "" {
+				t.Errorf("restored again (-as it was +as it is):\n%s", d)
+			}
+		})
+	}
+}
+
+// A refresh token that was replaced after the backup stands there unspent. Nobody
+// honest has it any more, so the log ends its family.
+func TestRecover_ASpentRefreshToken(t *testing.T) {
+	ctx := context.Background()
+	w := newWorld(t)
+	spent, kept := w.connect(w.public, "alice", "s1"), w.connect(w.public, "bob", "b1")
+	if _, err := w.Token(ctx, refresh(w.public, kept.RefreshToken.Reveal())); err != nil { // before the backup
+		t.Fatal(err)
+	}
+	fixed := w.connect(w.direct, "")
+	file := w.backup()
+	w.clock.advance(5 * time.Second)
+	for _, r := range []oauth.TokenRequest{refresh(w.public, spent.RefreshToken.Reveal()), refresh(w.direct, fixed.RefreshToken.Reveal())} {
+		if _, err := w.Token(ctx, r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	back, _ := w.restore(file, w.export())
+	_, err := back.Token(ctx, refresh(w.public, spent.RefreshToken.Reveal()))
+	wantReason(t, err, oauth.RefreshUnknown)
+	if got := back.rights(spent.AccessToken); got != "inactive" {
+		t.Errorf("its key: %s", got)
+	}
+	if got := back.rights(kept.AccessToken); got == "inactive" {
+		t.Error("a family that was refreshed before the backup has ended")
+	}
+	if _, err := back.Token(ctx, refresh(w.direct, fixed.RefreshToken.Reveal())); err != nil {
+		t.Errorf("a token that does not rotate: %v", err)
+	}
+}
+
+// Every kind of the feed is either replayed or known to end nothing.
+func TestRecover_KnowsEveryKind(t *testing.T) {
+	source, err := os.ReadFile("event.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	kinds := regexp.MustCompile(`Kind = "([a-z_.]+)" +// feed`).FindAllSubmatch(source, -1)
+	if len(kinds) < 20 {
+		t.Fatalf("%d kinds found", len(kinds))
+	}
+	for _, k := range kinds {
+		if !oauth.Replayed(oauth.Kind(k[1])) {
+			t.Errorf("%s is not in replays", k[1])
+		}
+	}
+	w := newWorld(t)
+	_, err = oauth.Replay(context.Background(), w.db, w.Now(), newRand("x"), oauth.Event{ID: "ev_x", Seq: 7, Kind: "of.tomorrow"})
+	if !errors.Is(err, oauth.ErrUnknownKind) || !strings.Contains(err.Error(), "of.tomorrow") {
+		t.Errorf("an unknown kind: %v", err)
+	}
+}

@@ -1,0 +1,230 @@
+package sqlstore
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/grantway/grantway/internal/oauth"
+	"github.com/grantway/grantway/internal/storagetest"
+)
+
+// A backup is of one moment, though every step of it sees new writes, and it ends
+// (issue 3, item 8). Each event writes two rows: no backup has one without the other.
+func TestBackup_IsOfOneMoment(t *testing.T) {
+	for engine, dsn := range dsns() {
+		t.Run(engine, func(t *testing.T) {
+			s := openAt(t, dsn(t))
+			ballast := make([]byte, 64<<10)
+			for i := range 160 { // 10 MiB: a few steps
+				if err := s.engine.write(t.Context(), append(put(-i-1), do("INSERT INTO pending_requests (selector, kind, sealed, expires) VALUES ($1, 'pair', $2, 0)", fmt.Sprint(-i-1), ballast))); err != nil {
+					t.Fatal(err)
+				}
+			}
+			var written atomic.Int64
+			stop, stopped := make(chan struct{}), make(chan error, 1)
+			go func() {
+				for n := 0; ; n++ {
+					select {
+					case <-stop:
+						stopped <- nil
+						return
+					default:
+					}
+					if err := s.engine.write(context.Background(), append(put(n), do("INSERT INTO pending_requests (selector, kind, sealed, expires) VALUES ($1, 'pair', $2, 0)", fmt.Sprint(n), []byte{1}))); err != nil {
+						stopped <- err
+						return
+					}
+					written.Add(1)
+				}
+			}()
+			file := filepath.Join(t.TempDir(), "backup")
+			steps := 0
+			var last Progress
+			_, err := s.Backup(t.Context(), file, Archive{Made: time.Now(), Issuer: "https://id.example"}, func(p Progress) {
+				if steps, last = steps+1, p; steps > 20 { // PostgreSQL tells of every small batch
+					return
+				}
+				tick := time.NewTicker(time.Millisecond)
+				defer tick.Stop()
+				for from := written.Load(); written.Load() < from+3; <-tick.C {
+				}
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			close(stop)
+			if err := <-stopped; err != nil {
+				t.Fatal(err)
+			}
+			if steps < 3 || last.Rows != last.Of {
+				t.Errorf("%d steps, the last %+v", steps, last)
+			}
+			db, err := sql.Open("sqlite", sqliteDSN(file, "&mode=ro"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer db.Close()
+			var verdict string
+			var once, pairs int64
+			if err := db.QueryRow("PRAGMA integrity_check").Scan(&verdict); err != nil || verdict != "ok" {
+				t.Errorf("%s, %v", verdict, err)
+			}
+			if err := db.QueryRow("SELECT (SELECT COUNT(*) FROM used_once), (SELECT COUNT(*) FROM pending_requests)").Scan(&once, &pairs); err != nil {
+				t.Fatal(err)
+			}
+			if once != pairs || once < 160 || once >= 160+written.Load() {
+				t.Errorf("%d and %d rows in the backup, %d were written in all", once, pairs, 160+written.Load())
+			}
+			for _, suffix := range []string{"-wal", "-shm", "-journal"} {
+				if _, err := os.Stat(file + suffix); err == nil {
+					t.Errorf("the backup is more than one file: %s", suffix)
+				}
+			}
+		})
+	}
+}
+
+// A backup that fails leaves nothing, and one never replaces a file, also one that
+// comes there meanwhile.
+func TestBackup_AllOrNothing(t *testing.T) {
+	s := openAt(t, filepath.Join(t.TempDir(), "g.db"))
+	dir := t.TempDir()
+	file := filepath.Join(dir, "backup")
+	ctx, cancel := context.WithCancel(t.Context())
+	if _, err := s.Backup(ctx, file, Archive{}, func(Progress) { cancel() }); !errors.Is(err, context.Canceled) {
+		t.Errorf("cancelled: %v", err)
+	}
+	if left, _ := os.ReadDir(dir); len(left) != 0 {
+		t.Errorf("a cancelled backup left %v", left)
+	}
+	_, err := s.Backup(t.Context(), file, Archive{}, func(Progress) {
+		if err := os.WriteFile(file, []byte("somebody else's"), 0o600); err != nil {
+			t.Error(err)
+		}
+	})
+	if !errors.Is(err, os.ErrExist) {
+		t.Errorf("a file came between: %v", err)
+	}
+	if text, err := os.ReadFile(file); err != nil || string(text) != "somebody else's" {
+		t.Errorf("%q, %v", text, err)
+	}
+	if left, _ := os.ReadDir(dir); len(left) != 1 {
+		t.Errorf("it left %v", left)
+	}
+}
+
+// Until it is finished a restore has touched nothing, keeps everybody away, and what
+// it has made is no database to work on.
+func TestRestore_IsWholeOrNotThere(t *testing.T) {
+	dir := t.TempDir()
+	path, file := filepath.Join(dir, "g.db"), filepath.Join(dir, "backup")
+	s := openAt(t, path)
+	if _, err := s.Backup(t.Context(), file, Archive{Made: time.Now()}, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	before, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := Restore(t.Context(), file, path, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(t.Context(), path); err == nil {
+		t.Error("the database could be opened while it was being replaced")
+	}
+	if _, err := Restore(t.Context(), file, path, true); !errors.Is(err, ErrInUse) {
+		t.Errorf("a second restore: %v", err)
+	}
+	half, err := r.Store.Schema(t.Context())
+	if err != nil || !half.Unready {
+		t.Errorf("half restored: %+v, %v", half, err)
+	}
+	if err := r.Abandon(); err != nil {
+		t.Fatal(err)
+	}
+	after, err := os.ReadFile(path)
+	if err != nil || string(before) != string(after) {
+		t.Errorf("the database was touched: %v", err)
+	}
+	if left, _ := os.ReadDir(dir); len(left) != 2 {
+		t.Errorf("an abandoned restore left %v", left)
+	}
+	// A clock that is behind would make an epoch that was there already.
+	if r, err = Restore(t.Context(), file, path, true); err != nil {
+		t.Fatal(err)
+	}
+	defer r.Abandon()
+	if _, err := r.Begin(r.Made.Add(-time.Second)); err == nil {
+		t.Error("a clock that is behind was taken")
+	}
+	r.Target.Epoch = time.Now().Add(time.Hour).Unix()
+	if _, err := r.Begin(time.Now()); err == nil {
+		t.Error("an epoch older than the database's was taken")
+	}
+}
+
+// A node that died while it held the lock of the migration keeps the others away
+// only until its lease has run out.
+func TestMigrate_AfterADeadNode(t *testing.T) {
+	dsn := storagetest.Postgres(t)
+	conn := direct(t, dsn)
+	run(t, conn, `CREATE TABLE goose_lock (lock_id bigint NOT NULL PRIMARY KEY, locked boolean NOT NULL DEFAULT false, locked_at timestamptz NULL,
+		locked_by text NULL, lease_expires_at timestamptz NULL, updated_at timestamptz NULL)`)
+	run(t, conn, `INSERT INTO goose_lock (lock_id, locked, locked_at, locked_by, lease_expires_at, updated_at)
+		VALUES (4097083626, TRUE, now(), 'dead', now() + interval '2 seconds', now())`)
+	s, err := Open(t.Context(), dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	began := time.Now()
+	if err := s.Migrate(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if took := time.Since(began); took < time.Second || took > 15*time.Second {
+		t.Errorf("migrated after %v, the lease had 2 s to go", took)
+	}
+	if err := s.Ping(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+// Two restores of one backup that know nothing of each other are of two epochs,
+// however fast they come.
+func TestRestore_EpochsDiffer(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "backup")
+	if _, err := openAt(t, filepath.Join(dir, "g.db")).Backup(t.Context(), file, Archive{Made: time.Now()}, nil); err != nil {
+		t.Fatal(err)
+	}
+	seen := map[int64]bool{}
+	for n := range 3 {
+		r, err := Restore(t.Context(), file, filepath.Join(dir, fmt.Sprint(n)), false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		now := time.Now()
+		epoch, err := r.Begin(now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if seen[epoch] {
+			t.Errorf("the epoch %d twice", epoch)
+		}
+		seen[epoch] = true
+		if _, err := r.Finish(t.Context(), epoch, false, oauth.Event{ID: fmt.Sprint("ev_", n), At: now, Kind: oauth.EventRestored}, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
