@@ -1,17 +1,24 @@
 package main
 
 import (
+	"bytes"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/grantway/grantway/internal/oauth"
+	"github.com/grantway/grantway/internal/storagetest"
 )
 
 // keyed is a site with a direct app, whose keys are asked about by introspection.
@@ -251,4 +258,233 @@ func TestRestore_RevokedSince(t *testing.T) {
 	}
 	k.run("", nil, "events", "export", "log")
 	k.fails([]string{"log: the log lacks the events"}, "restore", "one", "--replace", "--revoked-since", "log", "--accept-revived-keys")
+}
+
+// One format serves both engines: a backup of either is restored on either, while
+// the server that it is taken from goes on.
+func TestRestore_AcrossEngines(t *testing.T) {
+	t.Parallel()
+	server := []string{storagetest.Postgres(t), storagetest.Postgres(t)}
+	k := newKeyed(t)
+	p := k.start()
+	old := k.issue(p)
+	k.run("", nil, "backup", "one")
+	k.stop(p)
+	var doc restoreDoc
+	if k.run("", &doc, "restore", "one", "--database", server[0], "--accept-revived-keys"); doc.Database != "" || doc.Kept != "" || doc.Epoch < 2 {
+		t.Errorf("%+v", doc)
+	}
+	k.fails([]string{"the PostgreSQL database is not empty: name a new one"}, "restore", "one", "--database", server[0], "--accept-revived-keys", "--replace")
+
+	p = k.serve("--database", server[0], "--shutdown-grace", "1s")
+	k.alive(p, "the old key", old, true)
+	if a := k.refresh(p, old); a.status != http.StatusOK || keyOf(t, a).place != old.place {
+		t.Errorf("the old refresh token: %d %s", a.status, a.body)
+	}
+	mid := k.issue(p)
+	if mid.list == old.list {
+		t.Errorf("a new key is in %s, a list of an older epoch", mid.list)
+	}
+	k.run("", nil, "backup", "two", "--database", server[0])
+	late := k.issue(p)
+	k.stop(p)
+
+	// A restore that was cut off is gone on with; until then it is no database.
+	alter(t, server[1], "CREATE TABLE backup (made BIGINT PRIMARY KEY, issuer TEXT NOT NULL, audience TEXT NOT NULL, ring TEXT NOT NULL)")
+	k.fails([]string{"a restore that was cut off"}, "serve", "--listen", "127.0.0.1:0", "--database", server[1])
+	for _, to := range []string{server[1], "back.db"} {
+		k.run("", nil, "restore", "two", "--database", to, "--accept-revived-keys")
+		p := k.serve("--database", to, "--shutdown-grace", "1s")
+		k.alive(p, "the old key", old, true)
+		k.alive(p, "a key of the second epoch", mid, true)
+		k.alive(p, "a late key", late, false)
+		if fresh := k.issue(p); fresh.list == mid.list || fresh.list == old.list {
+			t.Errorf("a new key is in %s, a list of an older epoch", fresh.list)
+		}
+		k.stop(p)
+	}
+}
+
+// A restore that is killed leaves the database as it was, or has put the whole
+// backup in its place; never something between.
+func TestRestore_Killed(t *testing.T) {
+	t.Parallel()
+	k := newKeyed(t)
+	k.run("", nil, "store", "add", "kept", "--name", "Kept")
+	k.run("", nil, "backup", "one")
+	k.run("", nil, "store", "add", "later", "--name", "Later")
+	names := func() string {
+		t.Helper()
+		var stores []struct{ ID string }
+		k.run("", &stores, "store", "list")
+		return fmt.Sprint(stores)
+	}
+	was := names()
+	for n := range 6 {
+		left, _ := filepath.Glob(filepath.Join(k.dir, "*.part-*"))
+		before := len(left) // each that is killed leaves its part
+		cmd := exec.Command("grantway", "restore", "one", "--replace", "--accept-revived-keys", "--config", "config.yaml")
+		cmd.Dir = k.dir
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		if err := until(10*time.Second, func() bool { parts, _ := filepath.Glob(filepath.Join(k.dir, "*.part-*")); return len(parts) > before }); err != nil {
+			t.Fatal(err)
+		}
+		<-time.After(time.Duration(n) * 15 * time.Millisecond)
+		if err := cmd.Process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		if cmd.Wait() == nil { // it waits for the end of a second, so this is rare
+			was = names()
+			continue
+		}
+		if got := names(); got != was {
+			t.Fatalf("killed at step %d: %s, was %s", n, got, was)
+		}
+		parts, _ := filepath.Glob(filepath.Join(k.dir, "*.part-*"))
+		for _, part := range parts {
+			if strings.HasSuffix(part, "-wal") || strings.HasSuffix(part, "-shm") || strings.HasSuffix(part, "-journal") {
+				continue
+			}
+			if info, err := os.Stat(part); err != nil || info.Size() == 0 {
+				continue // nothing was copied yet
+			}
+			// What is no database yet is refused; in the last moment it is the whole backup.
+			said, err := grantway(k.dir, "", "store", "list", "--json", "--config", "config.yaml", "--database", part)
+			if err == nil && (!strings.Contains(said, "kept") || strings.Contains(said, "later")) {
+				t.Errorf("half restored: %s", said)
+			}
+			if err != nil && !strings.Contains(err.Error(), "a restore that was cut off") && !strings.Contains(err.Error(), "not one that grantway serve has set up") && !strings.Contains(err.Error(), "malformed") {
+				t.Error(err)
+			}
+		}
+	}
+	k.run("", nil, "restore", "one", "--replace", "--accept-revived-keys")
+	if got := names(); got == was || !strings.Contains(got, "kept") {
+		t.Errorf("restored: %s", got)
+	}
+}
+
+// The log of a followed export loses nothing that happened before it ended, also
+// when it is killed in the middle of a line, and knows until when it is complete.
+func TestExport_Follow(t *testing.T) {
+	t.Parallel()
+	k := newKeyed(t)
+	p := k.start()
+	follow := func() *exec.Cmd {
+		cmd := exec.Command("grantway", "events", "export", "log", "--follow", "--config", "config.yaml")
+		cmd.Dir, cmd.Stderr = k.dir, os.Stderr
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		return cmd
+	}
+	log := filepath.Join(k.dir, "log")
+	holds := func(text string) func() bool {
+		return func() bool { data, _ := os.ReadFile(log); return strings.Contains(string(data), text) }
+	}
+	var last key
+	for range 3 {
+		cmd := follow()
+		for range 20 {
+			last = k.issue(p)
+		}
+		k.run("", nil, "grant", "revoke", last.grant)
+		if err := until(10*time.Second, holds(`"kind":"grant.revoked","actor":"command","client_id":"`+k.app.ClientID+`","user_id":"`)); err != nil {
+			t.Fatal(err)
+		}
+		if err := until(10*time.Second, holds(`"grant_id":"`+last.grant+`","payload":{"before"`)); err != nil {
+			t.Fatal(err)
+		}
+		k.fails([]string{"log: another export is writing to it"}, "events", "export", "log")
+		if err := cmd.Process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		cmd.Wait()
+		data, err := os.ReadFile(log)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(log, append(data, `{"epoch":1,"seq":9,"id":"ev_cut`...), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cmd := follow()
+	fresh := k.issue(p)
+	if err := until(10*time.Second, holds(fresh.grant)); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	k.stop(p)
+	var all []eventDoc
+	k.run("", &all, "events", "--limit", "0")
+	f, err := os.Open(log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	times := map[string]int{}
+	end, err := oauth.ReadLog(f, func(_ int64, e oauth.Event) error { times[e.ID]++; return nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range all {
+		if times[e.ID] != 1 {
+			t.Errorf("%s %s stands %d times in the log", e.Kind, e.ID, times[e.ID])
+		}
+	}
+	if len(all) < 60 || end.Until.Before(all[0].At) {
+		t.Errorf("%d events; complete until %s, the last is of %s", len(all), end.Until, all[0].At)
+	}
+}
+
+// The lines of the operator's guide are run as they stand, but for the folders.
+func TestOperating_UpgradeAndBackup(t *testing.T) {
+	t.Parallel()
+	k := newKeyed(t)
+	text, err := os.ReadFile("../../docs/operating.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ran := 0
+	for _, head := range []string{"## Upgrade\n", "## Backup and restore\n"} {
+		_, section, _ := strings.Cut(string(text), head)
+		section, _, _ = strings.Cut(section, "\n## ")
+		for _, line := range strings.Split(section, "\n") {
+			command, found := strings.CutPrefix(line, "    grantway ")
+			if !found {
+				continue
+			}
+			args := strings.Fields(strings.NewReplacer("/backups/", "", "/log/", "").Replace(command))
+			cmd := exec.Command("grantway", args...)
+			cmd.Dir = k.dir
+			var out bytes.Buffer
+			cmd.Stdout, cmd.Stderr = &out, &out
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			if slices.Contains(args, "--follow") {
+				err := until(10*time.Second, func() bool {
+					log, _ := os.ReadFile(filepath.Join(k.dir, "events.jsonl"))
+					return bytes.Contains(log, []byte("complete_until"))
+				})
+				if err := errors.Join(err, cmd.Process.Signal(syscall.SIGTERM)); err != nil {
+					t.Error(err)
+				}
+			}
+			if err := cmd.Wait(); err != nil {
+				t.Errorf("%s: %v\n%s", line, err, &out)
+			}
+			ran++
+		}
+	}
+	if ran != 5 {
+		t.Errorf("%d commands found", ran)
+	}
 }

@@ -23,13 +23,14 @@ func TestMain(m *testing.M) {
 //	code N program args   run a program, which must exit with N
 //	lines N               the last standard error has N lines
 //	mode NAME 0600        the file has exactly these permissions
+//	damage FILE COPY      write a copy in which a page in the middle is full of ones
 func TestScript(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"serve": scriptServe, "terminate": scriptTerminate, "keep": scriptKeep, "code": scriptCode, "lines": scriptLines, "mode": scriptMode,
+			"serve": scriptServe, "terminate": scriptTerminate, "keep": scriptKeep, "code": scriptCode, "lines": scriptLines, "mode": scriptMode, "damage": scriptDamage,
 		},
 		Condition: func(cond string) (bool, error) { return cond == "root" && os.Geteuid() == 0, nil },
 		Setup: func(e *testscript.Env) error {
@@ -100,4 +101,15 @@ func scriptMode(ts *testscript.TestScript, neg bool, args []string) {
 	if got := info.Mode().Perm().String(); got != "-rw-------" || args[1] != "0600" {
 		ts.Fatalf("%s is %s", args[0], got)
 	}
+}
+
+func scriptDamage(ts *testscript.TestScript, neg bool, args []string) {
+	data, err := os.ReadFile(ts.MkAbs(args[0]))
+	ts.Check(err)
+	const page = 4096
+	at := len(data) / 2 / page * page
+	for i := range page {
+		data[at+i] = 0xff
+	}
+	ts.Check(os.WriteFile(ts.MkAbs(args[1]), data, 0o600))
 }

@@ -1,0 +1,192 @@
+package main
+
+import (
+	"database/sql"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/grantway/grantway/internal/config"
+	"github.com/grantway/grantway/internal/oauth"
+	"github.com/grantway/grantway/internal/sqlstore"
+	"github.com/grantway/grantway/internal/storagetest"
+)
+
+// alter runs SQL on a database past grantway.
+func alter(t *testing.T, dsn string, statements ...string) {
+	t.Helper()
+	driver := "pgx"
+	if !sqlstore.IsPostgres(dsn) {
+		driver, dsn = "sqlite", "file:"+(&url.URL{Path: dsn}).EscapedPath()
+	}
+	db, err := sql.Open(driver, dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	for _, text := range statements {
+		if _, err := db.ExecContext(t.Context(), text); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// A schema that this program does not know is refused by every command, in one
+// line, and nothing is touched (issue 3, item 5 and bad input).
+func TestSchema_UnknownIsRefused(t *testing.T) {
+	t.Parallel()
+	engines := map[string]func(t *testing.T, dir string) string{
+		"SQLite":   func(t *testing.T, dir string) string { return filepath.Join(dir, "grantway.db") },
+		"Postgres": func(t *testing.T, dir string) string { return storagetest.Postgres(t) },
+	}
+	for engine, dsn := range engines {
+		t.Run(engine, func(t *testing.T) {
+			k := &keyed{site: newSite(t)}
+			at := dsn(t, k.dir)
+			if engine == "Postgres" {
+				k.run("", nil, "migrate", "up", "--database", at)
+			}
+			refused := func(words string) {
+				t.Helper()
+				for _, command := range []string{"serve --listen 127.0.0.1:0", "user list", "backup new", "events export new", "migrate up"} {
+					k.fails([]string{words}, append(strings.Fields(command), "--database", at)...)
+				}
+				if _, err := os.Stat(filepath.Join(k.dir, "new")); err == nil {
+					t.Error("a refused command left a file")
+				}
+			}
+			before := tables(t, at)
+			alter(t, at, "INSERT INTO goose_db_version (version_id, is_applied) VALUES (99, TRUE)")
+			refused("made by a newer grantway (schema 99, this one knows 1): use that one, or restore a backup")
+			alter(t, at, "DELETE FROM goose_db_version WHERE version_id = 99", "CREATE TABLE backup (made BIGINT PRIMARY KEY)")
+			refused("a backup, or a restore that was cut off")
+			alter(t, at, "DROP TABLE backup")
+			if after := tables(t, at); after != before {
+				t.Errorf("tables before %s, after %s", before, after)
+			}
+		})
+	}
+}
+
+func tables(t *testing.T, dsn string) string {
+	t.Helper()
+	s, err := sqlstore.Open(t.Context(), dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	seq, epoch, err := s.Head(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	users, err := s.Users(t.Context(), "", oauth.Page{Limit: 10})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Join([]string{string(rune('0' + seq)), string(rune('0' + epoch)), string(rune('0' + len(users)))}, " ")
+}
+
+// serve never migrates PostgreSQL; grantway migrate does, and two at once do no
+// harm, on either engine, as processes of their own.
+func TestMigrate_Commands(t *testing.T) {
+	t.Parallel()
+	k := &keyed{site: newSite(t)}
+	server := storagetest.Postgres(t)
+	k.fails([]string{"the database has no tables of grantway: run grantway migrate up"}, "serve", "--listen", "127.0.0.1:0", "--database", server)
+	k.fails([]string{"not one that grantway serve has set up"}, "user", "list", "--database", server)
+	file := filepath.Join(k.dir, "new.db")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for engine, at := range map[string]string{"SQLite": file, "Postgres": server} {
+		var doc schemaDoc
+		if k.run("", &doc, "migrate", "status", "--database", at); doc.Schema != 0 || doc.Known != 1 || doc.Migrations[0] != (migrationDoc{1, "house", false}) {
+			t.Errorf("%s, before: %+v", engine, doc)
+		}
+		var both sync.WaitGroup
+		for range 3 {
+			both.Go(func() {
+				if _, err := grantway(k.dir, "", "migrate", "up", "--config", "config.yaml", "--database", at); err != nil {
+					t.Errorf("%s: %v", engine, err)
+				}
+			})
+		}
+		both.Wait()
+		if k.run("", &doc, "migrate", "status", "--database", at); doc.Schema != 1 || doc.Migrations[0] != (migrationDoc{1, "house", true}) {
+			t.Errorf("%s, after: %+v", engine, doc)
+		}
+		if said, err := grantway(k.dir, "", "migrate", "up", "--config", "config.yaml", "--database", at); err != nil || said != "The database is at schema 1 already.\n" {
+			t.Errorf("%s, again: %q %v", engine, said, err)
+		}
+	}
+	p := k.serve("--database", server, "--shutdown-grace", "1s")
+	k.stop(p)
+	if kept, _ := filepath.Glob(file + ".*"); len(kept) > 0 {
+		t.Errorf("a new database left %q", kept)
+	}
+}
+
+// Before a file is migrated its old state is put beside it, as a backup that can be
+// restored; a wrong key ring is refused before (issue 3, item 5). There is one
+// schema, so the older one is made up.
+func TestMigrate_KeepsTheOldState(t *testing.T) {
+	t.Parallel()
+	k := &keyed{site: newSite(t)}
+	cfg, ring, err := load(filepath.Join(k.dir, "config.yaml"), nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	store, err := sqlstore.Open(t.Context(), cfg.Database.Reveal())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	old := sqlstore.Schema{Have: 1, Want: 2}
+	kept := func() []string {
+		t.Helper()
+		names, err := filepath.Glob(filepath.Join(k.dir, "grantway.db.schema-1.*.backup"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return names
+	}
+	var said strings.Builder
+	for n := range 2 {
+		said.Reset()
+		if err := upgrade(t.Context(), store, old, cfg, ring, terminal{err: &said}); err != nil {
+			t.Fatal(err)
+		}
+		if names := kept(); len(names) != n+1 || !strings.Contains(said.String(), names[n]) || strings.Count(said.String(), "\n") != 1 {
+			t.Fatalf("%q: %q", said.String(), names)
+		}
+	}
+	info, err := os.Stat(kept()[0])
+	if err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("%v %v", info.Mode(), err)
+	}
+	a, err := sqlstore.ReadArchive(t.Context(), kept()[0])
+	if err != nil || a.Issuer != cfg.Issuer || a.Version != 1 || a.Ring != ring.Fingerprints() {
+		t.Errorf("%+v, %v", a, err)
+	}
+	text, err := oauth.NewKeyRing(strings.NewReader(strings.Repeat("k", 32)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	wrong, err := oauth.ParseKeyRing(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := upgrade(t.Context(), store, old, cfg, wrong, terminal{err: &said}); err == nil || !strings.Contains(err.Error(), "does not open this database's signing keys") || len(kept()) != 2 {
+		t.Errorf("a wrong ring: %v, %d backups", err, len(kept()))
+	}
+	// PostgreSQL is only told what to do, whatever the age of its schema.
+	for have, want := range map[int64]string{0: "has no tables of grantway: run grantway migrate up", 1: "schema 1, this one needs 2): run grantway migrate up"} {
+		err := current(t.Context(), nil, sqlstore.Schema{Have: have, Want: 2}, config.Config{Database: "postgres://nowhere/x"}, ring, terminal{})
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("PostgreSQL at schema %d: %v", have, err)
+		}
+	}
+}
