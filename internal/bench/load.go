@@ -57,7 +57,9 @@ func (in *installation) open() (*sql.DB, error) {
 	if sqlstore.IsPostgres(in.dsn) {
 		return sql.Open("pgx", in.dsn)
 	}
-	return sql.Open("sqlite", "file:"+(&url.URL{Path: in.dsn}).EscapedPath()+"?_pragma=busy_timeout(10000)")
+	// Millions of rows by random keys want a large cache, and need not survive a crash
+	// half way.
+	return sql.Open("sqlite", "file:"+(&url.URL{Path: in.dsn}).EscapedPath()+"?_pragma=busy_timeout(10000)&_pragma=synchronous(OFF)&_pragma=cache_size(-1000000)")
 }
 
 // read returns the rows of a user.
@@ -227,6 +229,7 @@ func (in *installation) bulk(ctx context.Context) (write func(table string, colu
 	if err != nil {
 		return nil, nil, err
 	}
+	db.SetMaxOpenConns(1) // the cache is the connection's
 	return func(table string, columns []string, rows [][]any) error {
 		tx, err := db.BeginTx(ctx, nil)
 		if err != nil {
