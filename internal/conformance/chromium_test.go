@@ -134,7 +134,10 @@ func (p *tab) signIn(who Person) {
 // The whole way in a real browser: connect two of three stores, see them in the
 // app, revoke, and be refused at the next call.
 func TestPages_ClickThrough(t *testing.T) {
-	d := Start(t)
+	onEachDatabase(t, func(t *testing.T, _ string, d Demo) { clickThrough(t, d) })
+}
+
+func clickThrough(t *testing.T, d Demo) {
 	p := chromium(t)
 	p.open(d.ExampleApp)
 	p.press("Connect with Harbour")

@@ -129,13 +129,16 @@ func (d Demo) variables() map[string]string {
 	return v
 }
 
-// Start returns a running demo: the one that GRANTWAY_DEMO_JSON describes, or one built and started for this test, which
-// is told to stop when the test ends and must then leave with status 0 and with nothing but its one line on standard
-// output.
+// Live reports whether the tests are held against a demo that runs already: GRANTWAY_DEMO_JSON names the file with its
+// line.
+func Live() bool { return os.Getenv("GRANTWAY_DEMO_JSON") != "" }
+
+// Start returns a running demo: the one that runs already, if Live, or one built and started for this test, which is told
+// to stop when the test ends and must then leave with status 0 and with nothing but its one line on standard output.
 func Start(t *testing.T) Demo {
 	t.Helper()
-	if file := os.Getenv("GRANTWAY_DEMO_JSON"); file != "" {
-		line, err := os.ReadFile(file)
+	if Live() {
+		line, err := os.ReadFile(os.Getenv("GRANTWAY_DEMO_JSON"))
 		if err != nil {
 			t.Fatal(err)
 		}

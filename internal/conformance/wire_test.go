@@ -9,6 +9,10 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/grantway/grantway/internal/storagetest"
 )
 
 // conversations reads testdata/wire; the names are paths without their ending.
@@ -120,42 +124,81 @@ func checkText(verb, text string) error {
 	return nil
 }
 
-// TestWire holds every conversation of testdata/wire with one running server.
+// onEachDatabase runs f with a demo on each of the databases that a server may stand on, or with the one that runs
+// already.
+func onEachDatabase(t *testing.T, f func(t *testing.T, database string, demo Demo)) {
+	if Live() {
+		f(t, "live", Start(t))
+		return
+	}
+	for database, urls := range map[string]func(t *testing.T) (direct, url string){
+		"SQLite":     func(*testing.T) (string, string) { return "", "" },
+		"PostgreSQL": func(t *testing.T) (string, string) { url := storagetest.Postgres(t); return url, url },
+		"PgBouncer":  func(t *testing.T) (string, string) { return storagetest.PgBouncer(t) },
+	} {
+		t.Run(database, func(t *testing.T) {
+			t.Parallel()
+			direct, url := urls(t)
+			demo := startDemo(t, build(t), "--database", url)
+			if direct != "" {
+				standsOn(t, direct, demo)
+			}
+			f(t, database, demo)
+		})
+	}
+}
+
+// standsOn fails if the demo is not on the database at this URL.
+func standsOn(t *testing.T, url string, demo Demo) {
+	t.Helper()
+	conn, err := pgx.Connect(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(t.Context())
+	app, _ := demo.App("exchange")
+	var name string
+	if err := conn.QueryRow(t.Context(), "SELECT name FROM clients WHERE id = $1", app.ClientID).Scan(&name); err != nil || name != app.Name {
+		t.Fatalf("the demo is not on this database: %q, %v", name, err)
+	}
+}
+
+// TestWire holds every conversation of testdata/wire with a running server, on each database.
 //
 // All consents of one user to an app that authenticates update one grant, so a file that speaks of the exchange app or
 // of the confidential standard app has that app to itself while it runs. The others run side by side.
 func TestWire(t *testing.T) {
 	scripts, texts := conversations(t)
-	demo := Start(t)
-	var exchange, standard sync.Mutex
-	speaksOf := func(app, text string) bool {
-		return regexp.MustCompile(`\b` + app + `\.|-- consent ` + app + `\b`).MatchString(text)
-	}
-	for name, s := range scripts {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			if s.waits() {
-				if os.Getenv("TEST_GRANTWAY_ALL") == "" {
+	onEachDatabase(t, func(t *testing.T, database string, demo Demo) {
+		var exchange, standard sync.Mutex
+		for name, s := range scripts {
+			// What waits a minute waits for the clock, which no database has a part in.
+			if s.waits() && (database == "PostgreSQL" || database == "PgBouncer") {
+				continue
+			}
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				if s.waits() && os.Getenv("TEST_GRANTWAY_ALL") == "" {
 					t.Skip("LEFT OUT: this conversation waits a minute; make test runs it")
 				}
-				// It asks about one code, whatever becomes of the grant meanwhile, so it need
-				// not keep the app to itself.
+				// One that waits asks about one code, whatever becomes of the grant meanwhile, so it
+				// need not keep the app to itself.
+				if speaksOf("exchange", texts[name]) && !s.waits() {
+					exchange.Lock()
+					defer exchange.Unlock()
+				}
+				if speaksOf("standard", texts[name]) && !s.waits() {
+					standard.Lock()
+					defer standard.Unlock()
+				}
 				if err := s.run(t.Context(), demo); err != nil {
 					t.Errorf("source: %s\nexpect: %s\n%v", s.source, s.expect, err)
 				}
-				return
-			}
-			if speaksOf("exchange", texts[name]) {
-				exchange.Lock()
-				defer exchange.Unlock()
-			}
-			if speaksOf("standard", texts[name]) {
-				standard.Lock()
-				defer standard.Unlock()
-			}
-			if err := s.run(t.Context(), demo); err != nil {
-				t.Errorf("source: %s\nexpect: %s\n%v", s.source, s.expect, err)
-			}
-		})
-	}
+			})
+		}
+	})
+}
+
+func speaksOf(app, text string) bool {
+	return regexp.MustCompile(`\b` + app + `\.|-- consent ` + app + `\b`).MatchString(text)
 }
