@@ -81,7 +81,7 @@ func (s *Store) Migrate(ctx context.Context) error {
 		_, err = provider.Up(ctx)
 	}
 	if err != nil {
-		return errors.Join(fmt.Errorf("migrating the database: %w", err), release())
+		return errors.Join(fmt.Errorf("migrating the database: %w%s", err, remedy(err)), release())
 	}
 	return release()
 }

@@ -2,8 +2,11 @@ package sqlstore
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -89,4 +92,29 @@ func suit(ctx context.Context, config *pgx.ConnConfig) error {
 		return nil
 	}
 	return nil
+}
+
+// unreachable says in one line why no connection came about, and what to do. pgx
+// tries each host and address, with and without TLS, and gives a line to each; the
+// same cause is said once.
+func unreachable(config *pgx.ConnConfig, err error) error {
+	var whys []string
+	for line := range strings.Lines(err.Error()) {
+		line = strings.TrimSpace(strings.TrimPrefix(strings.TrimSpace(line), fmt.Sprintf("failed to connect to `user=%s database=%s`:", config.User, config.Database)))
+		if line != "" && !slices.Contains(whys, line) {
+			whys = append(whys, line)
+		}
+	}
+	why := strings.Join(whys, "; ")
+	refusal, _ := errors.AsType[*pgconn.PgError](err)
+	_, certificate := errors.AsType[*tls.CertificateVerificationError](err)
+	switch {
+	case refusal != nil && refusal.Code == "28P01":
+		why = fmt.Sprintf("the server does not accept this password for the user %q: check both in the database URL", config.User)
+	case refusal != nil && refusal.Code == "3D000":
+		why = fmt.Sprintf("the server has no database %q: create it, or name the right one in the database URL", config.Database)
+	case certificate:
+		why += ": name the file of the authority that signed it (sslrootcert=FILE) and the host that it was made for"
+	}
+	return fmt.Errorf("reaching the database: %s", why)
 }

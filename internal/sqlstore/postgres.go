@@ -54,7 +54,7 @@ func openPostgres(ctx context.Context, dsn string) (*postgres, error) {
 		config.ConnConfig.RuntimeParams["application_name"] = "grantway"
 	}
 	if err := suit(ctx, config.ConnConfig); err != nil {
-		return nil, fmt.Errorf("reaching the database: %w", err)
+		return nil, unreachable(config.ConnConfig, err)
 	}
 	line := newLine(config)
 	pool, err := pgxpool.NewWithConfig(ctx, config)
@@ -63,7 +63,7 @@ func openPostgres(ctx context.Context, dsn string) (*postgres, error) {
 	}
 	p := &postgres{pool: pool, line: line}
 	if err := line.open(ctx, pool); err != nil {
-		return nil, errors.Join(fmt.Errorf("reaching the database: %w", err), p.close())
+		return nil, errors.Join(unreachable(config.ConnConfig, err), p.close())
 	}
 	return p, nil
 }

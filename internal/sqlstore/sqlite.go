@@ -10,6 +10,7 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/pressly/goose/v3"
@@ -79,9 +80,9 @@ func openSQLite(ctx context.Context, abs string) (*sqlite, error) {
 	}
 	writer.SetMaxOpenConns(1)
 	conn, err := writer.Conn(ctx)
-	if err != nil {
+	if err != nil { // its first pragma looks into the file
 		writer.Close()
-		return nil, fmt.Errorf("opening the database %s: %w", abs, err)
+		return nil, fmt.Errorf("opening the database %s: %w%s", abs, err, remedy(err))
 	}
 	readers, err := sql.Open("sqlite", sqliteDSN(abs, "&_pragma=query_only(1)"))
 	if err != nil {
@@ -94,6 +95,27 @@ func openSQLite(ctx context.Context, abs string) (*sqlite, error) {
 	s.conn = conn
 	go s.run(&writeConn{conn: conn, stmts: map[string]*sql.Stmt{}, counters: &s.counters})
 	return s, nil
+}
+
+// remedy says what to do about a file that cannot be used.
+func remedy(err error) string {
+	code := 0
+	if e, ok := errors.AsType[*sqlitedriver.Error](err); ok {
+		code = e.Code() & 0xff
+	}
+	switch {
+	case code == sqlite3.SQLITE_NOTADB:
+		return ": it is another kind of file; name the right one"
+	case code == sqlite3.SQLITE_CORRUPT:
+		return ": it is damaged; put a backup in its place"
+	case code == sqlite3.SQLITE_FULL, errors.Is(err, syscall.ENOSPC):
+		return ": make room on that disk"
+	case code == sqlite3.SQLITE_READONLY, code == sqlite3.SQLITE_CANTOPEN, errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EROFS):
+		return ": grantway must be able to write this file and its folder"
+	case errors.Is(err, syscall.EISDIR):
+		return ": name a file in it"
+	}
+	return ""
 }
 
 func (s *sqlite) lock(string, ...any) []statement { return nil }

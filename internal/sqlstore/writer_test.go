@@ -295,6 +295,12 @@ func oneEvent(path, act string) string {
 	if err != nil {
 		return err.Error()
 	}
+	if act == "migrate" {
+		if err := s.Migrate(context.Background()); err != nil {
+			return err.Error()
+		}
+		return "done"
+	}
 	e := s.engine.(*sqlite)
 	if act == "hurry" {
 		e.limit = 100 * time.Millisecond
