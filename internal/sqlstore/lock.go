@@ -24,7 +24,7 @@ func takeLock(path string, how int) (*os.File, error) {
 	for {
 		f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o600)
 		if err != nil {
-			return nil, fmt.Errorf("opening the database: %w", err)
+			return nil, fmt.Errorf("opening the database: %w%s", err, remedy(err))
 		}
 		if err := syscall.Flock(int(f.Fd()), how|syscall.LOCK_NB); err != nil {
 			f.Close()
@@ -80,7 +80,7 @@ func openShared(ctx context.Context, path string) (*sqlite, error) {
 func touch(path string) error {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
-		return fmt.Errorf("opening the database: %w", err)
+		return fmt.Errorf("opening the database: %w%s", err, remedy(err))
 	}
 	return f.Close()
 }
