@@ -3,11 +3,13 @@ package sqlstore
 import (
 	"errors"
 	"fmt"
+	"net/url"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/grantway/grantway/internal/oauth"
 	"github.com/grantway/grantway/internal/storagetest"
@@ -130,6 +132,28 @@ func TestPgBouncer_NoStatementIsMissed(t *testing.T) {
 	if n := count(t, s, "used_once"); n != workers*each {
 		t.Errorf("%d rows, want %d", n, workers*each)
 	}
+}
+
+// A pooler that loses its server says so in the server's manner. It does not know
+// what became of the event: here it takes effect after all.
+func TestPgBouncer_ALostServerIsAnUnknownOutcome(t *testing.T) {
+	dsn := storagetest.Postgres(t)
+	p, through := newProxy(t, dsn)
+	u, err := url.Parse(through)
+	if err != nil {
+		t.Fatal(err)
+	}
+	u.Host = storagetest.PgBouncerTo(t, u.Host)
+	s, holder := openAt(t, u.String()), direct(t, dsn)
+	done := held(t, s, holder)
+	awaitLock(t, dsn)
+	p.cut()
+	err = <-done
+	if _, said := errors.AsType[*pgconn.PgError](err); !said || !errors.Is(err, oauth.ErrUnknown) {
+		t.Errorf("error %v, want ErrUnknown out of the pooler's mouth", err)
+	}
+	run(t, holder, "COMMIT")
+	await(t, holder, "SELECT COUNT(*) = 2 FROM used_once")
 }
 
 func text(t *testing.T, conn *pgx.Conn, query string) (s string) {

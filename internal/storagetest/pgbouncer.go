@@ -17,19 +17,34 @@ import (
 func PgBouncer(t testing.TB) (direct, pooled string) {
 	t.Helper()
 	direct = Postgres(t)
-	bouncer.once.Do(func() { bouncer.addr, bouncer.err = startPgBouncer(server.addr) })
-	if bouncer.err == errNoPgBouncer && !All() {
-		t.Skip("LEFT OUT: this test needs PgBouncer, which is not installed here; on Debian: apt-get install pgbouncer (or: make test)")
-	}
-	if bouncer.err != nil {
-		t.Fatalf("PgBouncer for tests (Debian package pgbouncer): %v", bouncer.err)
-	}
+	bouncer.once.Do(func() { bouncer.addr, _, bouncer.err = startPgBouncer(server.addr) })
+	needPgBouncer(t, bouncer.err)
 	u, err := url.Parse(direct)
 	if err != nil {
 		t.Fatal(err)
 	}
 	u.Host = bouncer.addr
 	return direct, u.String()
+}
+
+// PgBouncerTo starts such a PgBouncer for what listens at addr, and returns its own
+// address. It ends with t.
+func PgBouncerTo(t testing.TB, addr string) string {
+	t.Helper()
+	own, keep, err := startPgBouncer(addr)
+	needPgBouncer(t, err)
+	t.Cleanup(keep.end)
+	return own
+}
+
+func needPgBouncer(t testing.TB, err error) {
+	t.Helper()
+	if err == errNoPgBouncer && !All() {
+		t.Skip("LEFT OUT: this test needs PgBouncer, which is not installed here; on Debian: apt-get install pgbouncer (or: make test)")
+	}
+	if err != nil {
+		t.Fatalf("PgBouncer for tests (Debian package pgbouncer): %v", err)
+	}
 }
 
 var bouncer struct {
@@ -59,20 +74,20 @@ kill $pid; wait $pid
 rm -rf "$2"
 `
 
-func startPgBouncer(server string) (addr string, err error) {
+func startPgBouncer(server string) (addr string, keep *keeper, err error) {
 	program, err := exec.LookPath("pgbouncer")
 	if err != nil {
 		if program, err = exec.LookPath("/usr/sbin/pgbouncer"); err != nil {
-			return "", errNoPgBouncer
+			return "", nil, errNoPgBouncer
 		}
 	}
 	port, err := freePort()
 	if err != nil {
-		return "", err
+		return "", nil, err
 	}
 	host, serverPort, err := net.SplitHostPort(server)
 	if err != nil {
-		return "", err
+		return "", nil, err
 	}
 	dir, err := privateDir("grantway-pgbouncer-", map[string]string{
 		"users.txt": "\"postgres\" \"\"\n",
@@ -90,10 +105,8 @@ max_client_conn = 500
 `, host, serverPort, port),
 	})
 	if err != nil {
-		return "", err
+		return "", nil, err
 	}
-	if _, err := keepRunning(bouncerKeeper, program, dir, port); err != nil {
-		return "", err
-	}
-	return "127.0.0.1:" + port, nil
+	keep, err = keepRunning(bouncerKeeper, program, dir, port)
+	return "127.0.0.1:" + port, keep, err
 }
