@@ -59,7 +59,8 @@ type GrantStorage interface {
 	// EditGrant replaces the scopes and stores of a grant that is not revoked, if it
 	// is at rev, and raises its rev.
 	EditGrant(ctx context.Context, g *Grant, rev int64, e Event) (won bool, err error)
-	// RevokeGrant ends a grant that is not revoked, and every family under it.
+	// RevokeGrant ends a grant that is not revoked, and every family under it. It is
+	// the user's default grant no longer.
 	RevokeGrant(ctx context.Context, grantID string, e Event) (won bool, err error)
 	// SuspendGrant suspends a pending or live grant.
 	SuspendGrant(ctx context.Context, grantID string, e Event) (won bool, err error)
@@ -210,8 +211,8 @@ type EventStorage interface {
 	PutPending(ctx context.Context, selector, kind string, sealed []byte, expires time.Time) error
 	// Pending reads a kept request that has not expired at now, or ErrNotFound.
 	Pending(ctx context.Context, selector, kind string, now time.Time) ([]byte, error)
-	// Sweep removes at most limit rows of each kind that are over at now, and returns
-	// how many it removed.
+	// Sweep removes at most limit rows of each kind that are over at now, with what
+	// hangs off them, and returns how many it removed.
 	Sweep(ctx context.Context, now time.Time, limit int) (int, error)
 }
 

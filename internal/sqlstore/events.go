@@ -3,7 +3,6 @@ package sqlstore
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 	"time"
 
 	"github.com/grantway/grantway/internal/oauth"
@@ -67,58 +66,4 @@ func (s *Store) PutPending(ctx context.Context, selector, kind string, sealed []
 func (s *Store) Pending(ctx context.Context, selector, kind string, now time.Time) (sealed []byte, err error) {
 	err = s.row(ctx, "SELECT sealed FROM pending_requests WHERE selector = $1 AND kind = $2 AND expires > $3", []any{selector, kind, micros(now)}, &sealed)
 	return sealed, err
-}
-
-// Sweep implements oauth.EventStorage. Codes go CodeMemory after their end, and
-// refresh tokens a day after theirs, so that a late client is still told why. The
-// event of a guest's code that nobody redeemed goes with it, and a grant whose code
-// nobody redeemed within a day goes too, for nothing hangs off it. The rows of
-// families stay: their status index outlives them.
-func (s *Store) Sweep(ctx context.Context, now time.Time, limit int) (int, error) {
-	n := micros(now)
-	memory := n - oauth.CodeMemory.Microseconds()
-	const day = 24 * time.Hour
-	counts := make([]int64, 9)
-	ev := []statement{
-		counted(&counts[0], `DELETE FROM events WHERE id IN (SELECT c.op FROM
-			(SELECT op, grant_id, redeemed_family FROM authorization_codes WHERE expires < $1 ORDER BY expires, selector LIMIT $2) c
-			WHERE c.grant_id IS NULL AND c.redeemed_family IS NULL)`, memory, limit),
-		counted(&counts[1], "DELETE FROM authorization_codes WHERE selector IN (SELECT selector FROM authorization_codes WHERE expires < $1 ORDER BY expires, selector LIMIT $2)", memory, limit),
-		counted(&counts[2], "DELETE FROM refresh_tokens WHERE selector IN (SELECT selector FROM refresh_tokens WHERE idle_until < $1 ORDER BY idle_until LIMIT $2)", n-day.Microseconds(), limit),
-		counted(&counts[3], "DELETE FROM sessions WHERE selector IN (SELECT selector FROM sessions WHERE expires < $1 ORDER BY expires LIMIT $2)", n, limit),
-		counted(&counts[4], "DELETE FROM throttles WHERE key IN (SELECT key FROM throttles WHERE expires < $1 ORDER BY expires LIMIT $2)", n, limit),
-		counted(&counts[5], "DELETE FROM pending_requests WHERE selector IN (SELECT selector FROM pending_requests WHERE expires < $1 ORDER BY expires LIMIT $2)", n, limit),
-		counted(&counts[6], "DELETE FROM used_once WHERE hash IN (SELECT hash FROM used_once WHERE expires < $1 ORDER BY expires LIMIT $2)", n, limit),
-	}
-	// A grant may be taken up while it is being looked for, so it is marked first, if
-	// it still is pending, and only what is marked goes.
-	mark := fmt.Sprintf("sweep-%d", n)
-	ev = append(ev,
-		do(`UPDATE grants SET op = $1, status = 'revoked' WHERE status = 'pending' AND id IN (SELECT g.id FROM grants g
-			WHERE g.status = 'pending' AND g.created < $2 AND NOT EXISTS (SELECT 1 FROM authorization_codes a WHERE a.grant_id = g.id)
-			ORDER BY g.created, g.id LIMIT $3)`, mark, n-day.Microseconds(), limit),
-		do("DELETE FROM grant_stores WHERE grant_id IN (SELECT id FROM grants WHERE op = $1 AND status = 'revoked' AND created < $2)", mark, n-day.Microseconds()),
-		counted(&counts[7], "DELETE FROM grants WHERE op = $1 AND status = 'revoked' AND created < $2", mark, n-day.Microseconds()))
-	// Each kind is an event of its own, so that no lock is held for long.
-	total := 0
-	for i := range ev {
-		var batch []statement
-		switch i {
-		case 0, 7, 8:
-			continue // goes with what the last of its kind removes
-		case 1:
-			batch = ev[0:2]
-		case 9:
-			batch = ev[7:10]
-		default:
-			batch = ev[i : i+1]
-		}
-		if err := s.engine.write(ctx, batch); err != nil {
-			return total, err
-		}
-	}
-	for _, c := range counts {
-		total += int(c)
-	}
-	return total, nil
 }

@@ -95,7 +95,7 @@ func (s *Store) Standing(ctx context.Context, grantID string) (*oauth.Standing, 
 // DefaultGrant implements oauth.GrantStorage.
 func (s *Store) DefaultGrant(ctx context.Context, userID, clientID string) (string, error) {
 	var id string
-	err := s.row(ctx, "SELECT id FROM grants WHERE user_id = $1 AND client_id = $2 AND is_default AND status <> 'revoked'",
+	err := s.row(ctx, "SELECT id FROM grants WHERE user_id = $1 AND client_id = $2 AND is_default",
 		[]any{userID, clientID}, &id)
 	return id, err
 }
@@ -258,7 +258,9 @@ func (s *Store) ResumeGrant(ctx context.Context, grantID string, e oauth.Event) 
 
 func (s *Store) setGrantStatus(ctx context.Context, grantID, to, from string, e oauth.Event, then ...statement) (bool, error) {
 	var n int64
-	guard := counted(&n, "UPDATE grants SET status = $1, rev = rev + 1, op = $2 WHERE id = $3 AND "+from, to, e.ID, grantID)
+	// A revoked grant is nobody's default any more. The index asks for that alone: one
+	// that asked for the status would be written whenever a grant is taken up.
+	guard := counted(&n, "UPDATE grants SET status = $1, is_default = is_default AND $1 <> 'revoked', rev = rev + 1, op = $2 WHERE id = $3 AND "+from, to, e.ID, grantID)
 	return s.won(ctx, &n, s.lockGrant(grantID), one(guard), then, note(e, true, opOf("grants", grantID, e.ID)))
 }
 

@@ -66,10 +66,12 @@ const (
 
 // sqliteDSN opens path with full durability: a commit is synced before it is
 // acknowledged. Another process (the command line) may hold the write lock, so
-// everybody waits for it up to ten seconds, far longer than a group takes.
+// everybody waits for it up to ten seconds, far longer than a group takes. What
+// undoes one event of a group stays in memory: a file for it was nine tenths of all
+// that a group of 64 wrote (measured).
 func sqliteDSN(path, more string) string {
 	u := url.URL{Path: path}
-	return "file:" + u.EscapedPath() + "?_pragma=busy_timeout(10000)&_pragma=synchronous(FULL)" + more
+	return "file:" + u.EscapedPath() + "?_pragma=busy_timeout(10000)&_pragma=synchronous(FULL)&_pragma=temp_store(MEMORY)" + more
 }
 
 // openSQLite opens the file at an absolute path, which is there.

@@ -245,8 +245,8 @@ func sweep(w *world) {
 			}
 		}
 		w.same("codes left", strings.Join(w.column("SELECT selector FROM authorization_codes"), " "), "")
-		// 7 codes, 7 of guests with their events, 7 redeemed ones.
-		w.same("removed", total, 4*made)
+		// 7 codes with their grants, 7 of guests with their events, 7 redeemed ones.
+		w.same("removed", total, 5*made)
 		w.same("events of guests' codes", w.count("SELECT COUNT(*) FROM events WHERE kind = 'code.issued'"), issued)
 	})
 }

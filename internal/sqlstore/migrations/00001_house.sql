@@ -30,7 +30,7 @@ CREATE TABLE leases (
     holder TEXT NOT NULL,
     until  BIGINT NOT NULL
 );
-INSERT INTO leases (name, holder, until) VALUES ('status_lists', '', 0);
+INSERT INTO leases (name, holder, until) VALUES ('status_lists', '', 0), ('sweep', '', 0);
 
 -- next is the high-water mark: an index below it belongs to some node for ever.
 CREATE TABLE status_lists (
@@ -179,10 +179,9 @@ CREATE TABLE grants (
     created        BIGINT NOT NULL,
     last_used      BIGINT NOT NULL
 );
-CREATE UNIQUE INDEX grants_default ON grants (user_id, client_id) WHERE is_default AND status <> 'revoked';
+CREATE UNIQUE INDEX grants_default ON grants (user_id, client_id) WHERE is_default;
 CREATE INDEX grants_by_user ON grants (user_id);
 CREATE INDEX grants_by_client ON grants (client_id);
-CREATE INDEX grants_pending ON grants (created) WHERE status = 'pending';
 CREATE TABLE grant_stores (
     grant_id TEXT NOT NULL,
     store_id TEXT NOT NULL,
