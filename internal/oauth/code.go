@@ -172,7 +172,7 @@ func (s *Server) issue(ctx context.Context, c *Client, p Profile, code *StoredCo
 	}
 	resp.AccessToken = Secret(access)
 	if p.Refresh {
-		a, err := s.newArtefact()
+		a, err := s.newRefresh()
 		if err != nil {
 			return nil, err
 		}

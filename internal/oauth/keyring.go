@@ -143,6 +143,14 @@ func (r *KeyRing) fingerprint(id string) string {
 // derive returns 32 bytes for one purpose, made from the first key.
 func (r *KeyRing) derive(purpose string) []byte { return derive(r.keys[0].raw, purpose) }
 
+// deriveAll returns 32 bytes for one purpose from each key, in their order.
+func (r *KeyRing) deriveAll(purpose string) (all [][]byte) {
+	for _, k := range r.keys {
+		all = append(all, derive(k.raw, purpose))
+	}
+	return all
+}
+
 func derive(raw []byte, purpose string) []byte {
 	key, err := hkdf.Key(sha256.New, raw, nil, "grantway "+purpose, 32)
 	if err != nil {

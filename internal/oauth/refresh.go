@@ -1,20 +1,64 @@
 package oauth
 
 import (
+	"bytes"
 	"context"
 	"crypto/hmac"
-	"crypto/sha512"
+	"crypto/sha256"
+	"encoding/base64"
 	"errors"
+	"fmt"
+	"io"
+	"slices"
 )
+
+// A refresh token is a selector, which all tokens of one chain share, and 32 bytes:
+// 24 that are secret, and a tag over them and the selector, by which a token that
+// was replaced long ago is known as one of ours though nothing of it is kept. The
+// row of a chain holds the hashes of its newest token and the one before.
+const secretLen = 24
+
+// newRefresh begins a chain.
+func (s *Server) newRefresh() (Artefact, error) {
+	a, err := s.newArtefact()
+	if err != nil {
+		return Artefact{}, err
+	}
+	var secret [secretLen]byte
+	if _, err := io.ReadFull(s.rand, secret[:]); err != nil {
+		return Artefact{}, fmt.Errorf("oauth: reading randomness: %w", err)
+	}
+	return chained(s.refresh[0], a.Selector, secret[:]), nil
+}
 
 // successor derives the token that replaces the presented one. It can be made
 // again for a client whose first answer was lost, though only hashes are kept
 // (DESIGN, decision 8).
-func (s *Server) successor(presented Secret) Artefact {
-	mac := hmac.New(sha512.New, s.refresh)
-	mac.Write([]byte(presented))
-	sum := mac.Sum(nil)
-	return artefactOf(sum[:16], sum[16:48])
+func successor(key []byte, presented Artefact) Artefact {
+	return chained(key, presented.Selector, keyed(key, "next", presented.Secret.Reveal())[:secretLen])
+}
+
+// chained appends the tag to a secret.
+func chained(key []byte, selector string, secret []byte) Artefact {
+	tag := keyed(key, "tag", selector+string(secret))[:32-secretLen]
+	return Artefact{selector, Secret(selector + base64.RawURLEncoding.EncodeToString(append(secret, tag...)))}
+}
+
+// issued reports whether a is a token of some chain that a key of the ring made.
+func (s *Server) issued(a Artefact) bool {
+	raw, err := base64.RawURLEncoding.DecodeString(a.Secret.Reveal()[selectorLen:])
+	return err == nil && slices.ContainsFunc(s.refresh, func(key []byte) bool {
+		made := chained(key, a.Selector, raw[:secretLen:secretLen])
+		return hmac.Equal([]byte(made.Secret), []byte(a.Secret))
+	})
+}
+
+// keyed returns 32 bytes.
+func keyed(key []byte, purpose, text string) []byte {
+	mac := hmac.New(sha256.New, key)
+	mac.Write([]byte(purpose + " "))
+	mac.Write([]byte(text))
+	return mac.Sum(nil)
 }
 
 // refreshToken answers grant_type=refresh_token (RFC 6749, 6; RFC 9700, 4.14.2).
@@ -32,9 +76,8 @@ func (s *Server) refreshToken(ctx context.Context, c *Client, secret Hash, r Tok
 	if !ok {
 		return nil, refuse(RefreshUnknown)
 	}
-	next := s.successor(a.Secret)
 	for range maxTries {
-		t, f, st, err := s.storage.Refresh(ctx, a.Selector, next.Selector)
+		t, f, st, err := s.storage.Refresh(ctx, a.Selector)
 		if errors.Is(err, ErrNotFound) {
 			return nil, refuse(RefreshUnknown)
 		}
@@ -43,7 +86,7 @@ func (s *Server) refreshToken(ctx context.Context, c *Client, secret Hash, r Tok
 		}
 		now := s.now()
 		switch {
-		case !t.Hash.Matches(a.Secret):
+		case !s.inChain(t, a):
 			return nil, refuse(RefreshUnknown)
 		case f.ClientID != c.ID:
 			return nil, refuse(RefreshForeign)
@@ -55,23 +98,25 @@ func (s *Server) refreshToken(ctx context.Context, c *Client, secret Hash, r Tok
 		if refusal := st.usable(); refusal != nil {
 			return nil, refusal
 		}
-		rot := Rotation{Selector: t.Selector, Family: f.ID, ClientID: c.ID, Secret: secret, GrantID: f.GrantID, Rev: st.Grant.Rev, Now: now, IdleUntil: now.Add(p.RefreshIdle)}
+		presented := HashOf(a.Secret)
+		rot := Rotation{Selector: t.Selector, Family: f.ID, ClientID: c.ID, Secret: secret, GrantID: f.GrantID, Rev: st.Grant.Rev, Presented: presented, Now: now, IdleUntil: now.Add(p.RefreshIdle)}
 		handed := a.Secret
-		switch {
-		case !t.UsedAt.IsZero():
-			if now.Sub(t.UsedAt) >= RotateGrace || t.SuccessorUsed {
-				if err := s.confirm(ctx, c, secret); err != nil {
-					return nil, err
-				}
-				return nil, s.refreshReplayed(ctx, c, f)
+		switch current := bytes.Equal(t.Hash, presented); {
+		case !current && (!bytes.Equal(t.Previous, presented) || now.Sub(t.RotatedAt) >= RotateGrace):
+			if err := s.confirm(ctx, c, secret); err != nil {
+				return nil, err
 			}
-			if !t.SuccessorThere { // the ring's first key has changed since
+			return nil, s.refreshReplayed(ctx, c, f)
+		case !current: // its successor is the newest, and so was not used
+			rot.Again = true
+			i := slices.IndexFunc(s.refresh, func(key []byte) bool { return t.Hash.Matches(successor(key, a).Secret) })
+			if i < 0 { // made by a key that the ring has lost since
 				return nil, refuse(RefreshUnknown)
 			}
-			rot.Again, handed = next.Selector, next.Secret
+			handed = successor(s.refresh[i], a).Secret
 		case c.rotates():
-			rot.Successor = &StoredRefresh{Selector: next.Selector, Family: f.ID, Hash: HashOf(next.Secret), IdleUntil: rot.IdleUntil, AbsoluteUntil: t.AbsoluteUntil}
-			handed = next.Secret
+			handed = successor(s.refresh[0], a).Secret
+			rot.Successor = HashOf(handed)
 		}
 		rights, narrowed, err := narrowTo(st.rights().narrow(f.Narrowing), r.Scope)
 		if err != nil {
@@ -102,6 +147,11 @@ func (s *Server) refreshToken(ctx context.Context, c *Client, secret Hash, r Tok
 		}
 	}
 	return nil, refuse(Changed)
+}
+
+// inChain reports whether a is a token, new or old, of the chain that t keeps.
+func (s *Server) inChain(t *StoredRefresh, a Artefact) bool {
+	return t.Hash.Matches(a.Secret) || t.Previous.Matches(a.Secret) || s.issued(a)
 }
 
 // narrowTo limits a refreshed access token to the scope parameter, which must not

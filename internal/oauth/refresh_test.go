@@ -128,6 +128,38 @@ func TestRefresh_RFC9700_4_14(t *testing.T) {
 			use(t, w, a, r1.RefreshToken)
 		})
 	}
+	t.Run("months old, and known by its tag alone", func(t *testing.T) {
+		w := newWorld(t)
+		r0 := w.connect(w.public, "alice", "s1")
+		token := r0.RefreshToken
+		for range 5 {
+			resp, err := w.refresh(w.public, token)
+			w.must(err)
+			token = resp.RefreshToken
+			w.clock.advance(29 * 24 * time.Hour)
+		}
+		if n := len(column(t, w.raw(), "SELECT selector FROM refresh_tokens")); n != 1 {
+			t.Errorf("%d rows of one chain", n)
+		}
+		forged := func(at int) oauth.Secret {
+			b := []byte(r0.RefreshToken.Reveal())
+			if b[at]++; b[at] == 'Z'+1 || b[at] == 'z'+1 || b[at] == '9'+1 || b[at] == '.' || b[at] == '`' {
+				b[at] = 'Q'
+			}
+			return oauth.Secret(b)
+		}
+		for at := 22; at < 64; at++ { // behind the selector; the last letter holds spare bits
+			_, err := w.refresh(w.public, forged(at))
+			wantReason(t, err, oauth.RefreshUnknown)
+		}
+		w.must(w.Revoke(context.Background(), oauth.ClientAuth{ID: w.public.id}, forged(30).Reveal()))
+		resp, err := w.refresh(w.public, token)
+		w.must(err)
+		_, err = w.refresh(w.public, r0.RefreshToken)
+		wantReason(t, err, oauth.RefreshReplayed)
+		_, err = w.refresh(w.public, resp.RefreshToken)
+		wantReason(t, err, oauth.RefreshUnknown)
+	})
 	t.Run("a replay ends one family, not the grant's others", func(t *testing.T) {
 		w := newWorld(t)
 		a, b := w.connect(w.public, "alice", "s1"), w.connect(w.public, "alice", "s1")

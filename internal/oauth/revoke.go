@@ -47,13 +47,13 @@ func (s *Server) familyOf(ctx context.Context, token string) (string, error) {
 	if !ok {
 		return "", nil
 	}
-	t, _, _, err := s.storage.Refresh(ctx, a.Selector, "")
+	t, _, _, err := s.storage.Refresh(ctx, a.Selector)
 	switch {
 	case errors.Is(err, ErrNotFound):
 		return "", nil
 	case err != nil:
 		return "", err
-	case !t.Hash.Matches(a.Secret):
+	case !s.inChain(t, a):
 		return "", nil
 	}
 	return t.Family, nil

@@ -42,8 +42,8 @@ type Server struct {
 	now                   func() time.Time
 	rand                  io.Reader
 
-	api     *API // the audience of every key
-	refresh []byte
+	api     *API     // the audience of every key
+	refresh [][]byte // makes refresh tokens; the first for new ones
 	keys    keySet
 	cache   clientCache
 	indices allotment
@@ -65,7 +65,7 @@ func New(ctx context.Context, c Config) (*Server, error) {
 	s := &Server{
 		issuer: c.Issuer, pages: cmp.Or(c.PagesURL, c.Issuer), apiURL: cmp.Or(c.APIURL, c.Issuer),
 		platform: skeleton(c.Platform), catalogue: c.Catalogue, storage: c.Storage, ring: c.Ring, log: c.Log, now: c.Now, rand: c.Rand,
-		refresh: c.Ring.derive("refresh successor"),
+		refresh: c.Ring.deriveAll("refresh tokens"),
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)

@@ -96,15 +96,14 @@ type FamilyStorage interface {
 	// that has this live secret, or ErrNotFound, and the family with the standing of
 	// its grant, or nil if there is none of this id.
 	Asked(ctx context.Context, apiID string, secret Hash, family string) (*API, *Family, *Standing, error)
-	// Refresh reads a refresh token, its family and the standing; and, if successor
-	// is not "", whether that token exists and was used.
-	Refresh(ctx context.Context, selector, successor string) (*StoredRefresh, *Family, *Standing, error)
-	// RotateRefreshToken uses a refresh token: it marks r.Selector as used and stores
-	// r.Successor, or, for a token that does not rotate (nil), only moves its idle
-	// limit; r.Again repeats a use within the grace, and stores nothing new. It loses
-	// if another use came first, if the token is idle or over, the family is not
-	// alive, client or user is not active, r.Secret is not one of the client's, or the
-	// grant is not at r.Rev.
+	// Refresh reads a chain of refresh tokens, its family and the standing.
+	Refresh(ctx context.Context, selector string) (*StoredRefresh, *Family, *Standing, error)
+	// RotateRefreshToken uses a refresh token: it puts r.Successor in the place of
+	// r.Presented and moves the idle limit, or, for a token that does not rotate
+	// (nil), only the latter; r.Again repeats a use within the grace, and changes
+	// nothing. It loses if another use came first, if the chain is idle or over, the
+	// family is not alive, the secret is not live, client or user is not active, or
+	// the grant is not at r.Rev.
 	RotateRefreshToken(ctx context.Context, r Rotation) (won bool, err error)
 	// RevokeFamily ends a family that is alive.
 	RevokeFamily(ctx context.Context, family string, e Event) (won bool, err error)
@@ -293,17 +292,16 @@ type Redemption struct {
 	Event    Event
 }
 
-// StoredRefresh is a refresh token at rest.
+// StoredRefresh is a chain of refresh tokens at rest: one token, or each with its
+// successors.
 type StoredRefresh struct {
 	Selector      string
 	Family        string
-	Hash          Hash
-	UsedAt        time.Time // zero: not used (or it does not rotate)
+	Hash          Hash      // of the newest token
+	Previous      Hash      // of the one that it replaced, nil if it is the first
+	RotatedAt     time.Time // when it did, zero if it is the first
 	IdleUntil     time.Time
 	AbsoluteUntil time.Time // zero: no absolute limit
-
-	SuccessorThere bool // read only: the derived successor exists
-	SuccessorUsed  bool // read only: and was used
 }
 
 // Rotation is the argument of RotateRefreshToken.
@@ -314,8 +312,9 @@ type Rotation struct {
 	Secret    Hash // of the client, to be live still; nil asks for none
 	GrantID   string
 	Rev       int64
-	Successor *StoredRefresh // nil: the token stays the same
-	Again     string         // selector of the unused successor that is handed out again
+	Presented Hash // the token that is used
+	Successor Hash // nil: the token stays the same
+	Again     bool // Presented is the one before the newest, which is handed out again
 	IdleUntil time.Time
 	Now       time.Time
 	Event     Event

@@ -159,7 +159,8 @@ func BenchmarkRotateRefreshToken(b *testing.B) {
 			r := &all[i]
 			r.Refresh = refreshOf(r.Family.ID)
 			s.redeem(b, r)
-			rotations[i] = oauth.Rotation{Selector: r.Refresh.Selector, Family: r.Family.ID, GrantID: r.GrantID, Rev: 1, Now: time.Now(), Successor: refreshOf(r.Family.ID)}
+			rotations[i] = oauth.Rotation{Selector: r.Refresh.Selector, Family: r.Family.ID, GrantID: r.GrantID, Rev: 1, Now: time.Now(),
+				Presented: r.Refresh.Hash, Successor: refreshOf(r.Family.ID).Hash, IdleUntil: r.Refresh.IdleUntil}
 		})
 		s.timed(b, func(i int) {
 			rotations[i].Event = s.event(oauth.EventTokenRefreshed)

@@ -55,48 +55,45 @@ func (s *Store) Asked(ctx context.Context, apiID string, secret oauth.Hash, fami
 }
 
 // Refresh implements oauth.FamilyStorage.
-func (s *Store) Refresh(ctx context.Context, selector, successor string) (*oauth.StoredRefresh, *oauth.Family, *oauth.Standing, error) {
+func (s *Store) Refresh(ctx context.Context, selector string) (*oauth.StoredRefresh, *oauth.Family, *oauth.Standing, error) {
 	var r familyReader
 	var t oauth.StoredRefresh
-	var used, idle, absolute, after int64
-	root := append([]any{&t.Selector, &t.Family, (*[]byte)(&t.Hash), &used, &idle, &absolute, &after}, r.dest()...)
-	// after: -1 no successor, 0 an unused one, else when it was used.
-	st, err := s.standing(ctx, `SELECT t.selector, t.family, t.hash, COALESCE(t.used_at, 0), t.idle_until, COALESCE(t.absolute_until, 0),
-			COALESCE((SELECT COALESCE(n.used_at, 0) FROM refresh_tokens n WHERE n.selector = $2), -1), `+familyColumns+", "+standingColumns+`
+	var rotated, idle, absolute int64
+	root := append([]any{&t.Selector, &t.Family, (*[]byte)(&t.Hash), (*[]byte)(&t.Previous), &rotated, &idle, &absolute}, r.dest()...)
+	st, err := s.standing(ctx, `SELECT t.selector, t.family, t.hash, t.previous, COALESCE(t.rotated, 0), t.idle_until, COALESCE(t.absolute_until, 0),
+			`+familyColumns+", "+standingColumns+`
 		FROM refresh_tokens t JOIN families f ON f.id = t.family JOIN grants g ON g.id = f.grant_id`+standingJoins+
-		" WHERE t.selector = $1 ORDER BY gs.store_id", []any{selector, successor}, root...)
+		" WHERE t.selector = $1 ORDER BY gs.store_id", []any{selector}, root...)
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	t.UsedAt, t.IdleUntil, t.AbsoluteUntil = fromMicros(used), fromMicros(idle), fromMicros(absolute)
-	t.SuccessorThere, t.SuccessorUsed = after >= 0, after > 0
+	t.RotatedAt, t.IdleUntil, t.AbsoluteUntil = fromMicros(rotated), fromMicros(idle), fromMicros(absolute)
 	return &t, r.result(), st, nil
 }
 
-// RotateRefreshToken implements oauth.FamilyStorage.
+// RotateRefreshToken implements oauth.FamilyStorage. It writes one row, and none of
+// its indexes.
 func (s *Store) RotateRefreshToken(ctx context.Context, r oauth.Rotation) (bool, error) {
 	var n int64
 	op, now := r.Event.ID, micros(r.Now)
-	// What every use asks. Arguments $1 to $6.
+	// What every use asks. Arguments $1 to $7.
 	ask := `selector = $1 AND family = $2 AND idle_until > $3 AND (absolute_until IS NULL OR absolute_until > $3)
 		AND EXISTS (SELECT 1 FROM families WHERE id = $2 AND status <> 'invalid')
 		AND EXISTS (SELECT 1 FROM grants g JOIN users u ON u.id = g.user_id JOIN clients c ON c.id = g.client_id
 			WHERE g.id = $4 AND g.rev = $5 AND g.status IN ('pending', 'live') AND u.status = 'active' AND c.status = 'active')`
-	args := []any{r.Selector, r.Family, now, r.GrantID, r.Rev, op}
-	m := mark{"refresh_tokens", "selector", "op", r.Selector, op}
+	args := []any{r.Selector, r.Family, now, r.GrantID, r.Rev, op, []byte(r.Presented)}
 	use := "UPDATE refresh_tokens SET op = $6"
-	var steps []statement
 	switch {
-	case r.Again != "":
-		ask += " AND used_at > $7 AND EXISTS (SELECT 1 FROM refresh_tokens s WHERE s.selector = $8 AND s.used_at IS NULL)"
-		args = append(args, now-oauth.RotateGrace.Microseconds(), r.Again)
+	case r.Again:
+		ask += " AND previous = $7 AND rotated > $8"
+		args = append(args, now-oauth.RotateGrace.Microseconds())
 	case r.Successor != nil:
-		use += ", used_at = $3"
-		ask += " AND used_at IS NULL"
-		steps = one(insertRefresh(r.Successor, op, m))
+		use += ", previous = hash, hash = $9, rotated = $3, idle_until = $8"
+		ask += " AND hash = $7"
+		args = append(args, micros(r.IdleUntil), []byte(r.Successor))
 	default:
-		use += ", idle_until = $7"
-		ask += " AND used_at IS NULL"
+		use += ", idle_until = $8"
+		ask += " AND hash = $7"
 		args = append(args, micros(r.IdleUntil))
 	}
 	if r.Secret != nil {
@@ -104,7 +101,7 @@ func (s *Store) RotateRefreshToken(ctx context.Context, r oauth.Rotation) (bool,
 		args = append(args, []byte(r.Secret), r.ClientID)
 	}
 	guard := counted(&n, use+" WHERE "+ask, args...)
-	return s.won(ctx, &n, s.lockGrant(r.GrantID), one(guard), steps, note(r.Event, false, m))
+	return s.won(ctx, &n, s.lockGrant(r.GrantID), one(guard), note(r.Event, false, mark{"refresh_tokens", "selector", "op", r.Selector, op}))
 }
 
 // RevokeFamily implements oauth.FamilyStorage.

@@ -42,7 +42,7 @@ func codes(w *world) {
 			got, _, err := w.s.Code(w.ctx, code.Selector)
 			w.ok(err)
 			w.same("code", *got, code)
-			stored, f, st, err := w.s.Refresh(w.ctx, token.Selector, "")
+			stored, f, st, err := w.s.Refresh(w.ctx, token.Selector)
 			if !c.refresh {
 				w.missing("refresh token", err)
 				continue
@@ -153,7 +153,7 @@ func codes(w *world) {
 		w.wins(issue, oauth.EventTokenRefreshed, w.rotate(using))
 		w.wins(issue, oauth.EventTokenRefreshed, w.rotate(rotating))
 		repeating := rotating
-		repeating.Again, repeating.Successor, repeating.Secret = rotating.Successor.Selector, nil, c.Secrets[0].Hash
+		repeating.Again, repeating.Successor, repeating.Secret = true, nil, c.Secrets[0].Hash
 		w.loses("repeating it", w.rotate(repeating))
 		repeating.Secret = second.Hash
 		w.wins(issue, oauth.EventTokenRefreshed, w.rotate(repeating))
@@ -183,7 +183,7 @@ func codes(w *world) {
 		u, err := w.s.User(w.ctx, r.Guest.UserID)
 		w.ok(err)
 		w.same("user", u, &oauth.User{ID: r.Guest.UserID, Kind: oauth.Guest, Status: oauth.Active, Created: r.Now})
-		_, _, _, err = w.s.Refresh(w.ctx, r.Refresh.Selector, "")
+		_, _, _, err = w.s.Refresh(w.ctx, r.Refresh.Selector)
 		w.ok(err)
 		w.loses("again", w.redeem(w.guestRedemption(c)))
 
@@ -224,7 +224,7 @@ func codes(w *world) {
 		}
 		next := more(c)
 		w.wins(issue, oauth.EventCodeRedeemed, w.redeem(next))
-		_, f, _, err := w.s.Refresh(w.ctx, next.Refresh.Selector, "")
+		_, f, _, err := w.s.Refresh(w.ctx, next.Refresh.Selector)
 		w.ok(err)
 		w.same("family of the new token", *f, r.Family)
 		w.same("families of the grant", w.count("SELECT COUNT(*) FROM families WHERE grant_id = $1", r.Guest.ID), 1)

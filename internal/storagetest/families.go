@@ -189,14 +189,15 @@ func families(w *world) {
 	w.test("reads of what is not there", func(w *world) {
 		_, _, err := w.s.Family(w.ctx, "unknown")
 		w.missing("Family", err)
-		_, _, _, err = w.s.Refresh(w.ctx, "unknown", "")
+		_, _, _, err = w.s.Refresh(w.ctx, "unknown")
 		w.missing("Refresh", err)
 	})
 }
 
 // rotation makes the record that exchanges token for a successor.
 func (w *world) rotation(g oauth.Grant, token *oauth.StoredRefresh) oauth.Rotation {
-	return oauth.Rotation{Selector: token.Selector, Family: token.Family, GrantID: g.ID, Rev: g.Rev, Successor: w.refreshOf(token.Family), Now: w.now}
+	return oauth.Rotation{Selector: token.Selector, Family: token.Family, GrantID: g.ID, Rev: g.Rev, Presented: token.Hash, Successor: w.hash(),
+		IdleUntil: w.now.Add(31 * 24 * time.Hour), Now: w.now}
 }
 
 func (w *world) rotate(r oauth.Rotation) func(oauth.Event) (bool, error) {
@@ -207,47 +208,48 @@ func (w *world) rotate(r oauth.Rotation) func(oauth.Event) (bool, error) {
 }
 
 func refresh(w *world) {
-	read := func(w *world, selector, successor string) *oauth.StoredRefresh {
+	read := func(w *world, selector string) *oauth.StoredRefresh {
 		w.t.Helper()
-		token, _, _, err := w.s.Refresh(w.ctx, selector, successor)
+		chain, _, _, err := w.s.Refresh(w.ctx, selector)
 		w.ok(err)
-		return token
+		return chain
 	}
-	w.test("rotating marks the token as used and stores its successor", func(w *world) {
+	w.test("rotating puts the successor in the token's place, and remembers the token", func(w *world) {
 		g, first := w.live(w.person(), w.app())
 		r := w.rotation(g, first.Refresh)
-		w.same("before", read(w, r.Selector, r.Successor.Selector), first.Refresh)
+		chain := *first.Refresh
+		w.same("before", *read(w, r.Selector), chain)
 		w.wins(issue, oauth.EventTokenRefreshed, w.rotate(r))
-		used := *first.Refresh
-		used.UsedAt = r.Now
-		w.same("used", *read(w, r.Selector, ""), used)
-		used.SuccessorThere = true
-		w.same("used, with its successor", *read(w, r.Selector, r.Successor.Selector), used)
-		w.same("successor", read(w, r.Successor.Selector, "unknown"), r.Successor)
+		chain.Hash, chain.Previous, chain.RotatedAt, chain.IdleUntil = r.Successor, r.Presented, r.Now, r.IdleUntil
+		w.same("rotated", *read(w, r.Selector), chain)
 		w.loses("a second use", w.rotate(w.rotation(g, first.Refresh)))
+		fixed := r
+		fixed.Successor = nil
+		w.loses("a second use that does not rotate", w.rotate(fixed))
 
 		again := r
-		again.Successor, again.Again = nil, r.Successor.Selector
+		again.Successor, again.Again = nil, true
 		again.Now = r.Now.Add(oauth.RotateGrace)
 		w.loses("repeated at the end of the grace", w.rotate(again))
 		again.Now = again.Now.Add(-time.Microsecond)
 		w.wins(issue, oauth.EventTokenRefreshed, w.rotate(again))
-		used.UsedAt = r.Now
-		w.same("used, after it was repeated", *read(w, r.Selector, r.Successor.Selector), used)
-		again.Again = "unknown"
-		w.loses("repeated for a successor that is not there", w.rotate(again))
+		w.same("repeated", *read(w, r.Selector), chain)
+		again.Presented = r.Successor
+		w.loses("repeating what was never used", w.rotate(again))
 
-		next := w.rotation(g, r.Successor)
+		next := w.rotation(g, &chain)
 		w.wins(issue, oauth.EventTokenRefreshed, w.rotate(next))
-		again.Again = r.Successor.Selector
+		again.Presented = r.Presented
 		w.loses("repeated after the successor was used", w.rotate(again))
-		used.SuccessorUsed = true
-		w.same("used, and so its successor", *read(w, r.Selector, r.Successor.Selector), used)
-		w.same("tokens", w.count("SELECT COUNT(*) FROM refresh_tokens WHERE family = $1", r.Family), 3)
-
-		unused := w.rotation(g, next.Successor)
-		unused.Successor, unused.Again = nil, first.Refresh.Selector
-		w.loses("repeating what was never used", w.rotate(unused))
+		chain.Hash, chain.Previous = next.Successor, next.Presented
+		w.same("rotated twice", *read(w, r.Selector), chain)
+		w.same("rows", w.count("SELECT COUNT(*) FROM refresh_tokens WHERE family = $1", r.Family), 1)
+		w.loses("repeated before there was anything to repeat", w.rotate(func() oauth.Rotation {
+			g, first := w.live(w.person(), w.app())
+			r := w.rotation(g, first.Refresh)
+			r.Successor, r.Again = nil, true
+			return r
+		}()))
 	})
 	w.test("a token that does not rotate only moves its idle limit", func(w *world) {
 		g, first := w.live(w.person(), w.app())
@@ -257,7 +259,7 @@ func refresh(w *world) {
 		for range 3 {
 			w.wins(issue, oauth.EventTokenRefreshed, w.rotate(r))
 			want.IdleUntil = r.IdleUntil
-			w.same("token", *read(w, r.Selector, ""), want)
+			w.same("token", *read(w, r.Selector), want)
 			r.IdleUntil = r.IdleUntil.Add(time.Microsecond)
 		}
 		r.Now = want.IdleUntil
@@ -315,7 +317,7 @@ func refresh(w *world) {
 		r.Rev = 2
 		w.wins(issue, oauth.EventTokenRefreshed, w.rotate(r))
 		again := w.rotation(g, first.Refresh)
-		again.Successor, again.Again = nil, r.Successor.Selector
+		again.Successor, again.Again = nil, true
 		w.loses("rev, repeated", w.rotate(again))
 	})
 	w.test("a token belongs to its family", func(w *world) {

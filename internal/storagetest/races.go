@@ -79,13 +79,14 @@ func races(w *world) {
 		user, app := w.person(), w.app()
 		for range rounds(100) {
 			g, r := w.live(user, app)
-			next := w.refreshOf(r.Family.ID)
+			next := w.rotation(g, r.Refresh)
 			w.one("a refresh token", func(_ int, e oauth.Event) (bool, error) {
-				return w.s.RotateRefreshToken(w.ctx, oauth.Rotation{Selector: r.Refresh.Selector, Family: r.Family.ID, GrantID: g.ID,
-					Rev: g.Rev, Successor: next, IdleUntil: next.IdleUntil, Now: w.now, Event: e})
+				mine := next
+				mine.Event = e
+				return w.s.RotateRefreshToken(w.ctx, mine)
 			})
-			if n := w.count("SELECT COUNT(*) FROM refresh_tokens WHERE family = $1", r.Family.ID); n != 2 {
-				w.t.Errorf("%d tokens in a chain that was rotated once", n)
+			if n := w.count("SELECT COUNT(*) FROM refresh_tokens WHERE family = $1 AND hash = $2 AND previous = $3", r.Family.ID, []byte(next.Successor), []byte(next.Presented)); n != 1 {
+				w.t.Errorf("%d chains that were rotated once", n)
 			}
 		}
 	})
@@ -189,15 +190,16 @@ func ends(w *world) {
 		if n := w.count("SELECT COUNT(*) FROM grants WHERE client_id = $1 AND status <> 'revoked'", app); n != 0 {
 			w.t.Errorf("%d grants were not revoked", n)
 		}
-		// What was acknowledged is there: each redemption has its family, each rotation
-		// the successor beside the first token.
+		// What was acknowledged is there: each redemption has its family and chain, each
+		// rotation the successor in the first token's place.
 		families := w.count("SELECT COUNT(*) FROM families WHERE client_id = $1", app)
-		tokens := w.count("SELECT COUNT(*) FROM refresh_tokens t JOIN families f ON f.id = t.family WHERE f.client_id = $1", app)
+		chains := w.count("SELECT COUNT(*) FROM refresh_tokens t JOIN families f ON f.id = t.family WHERE f.client_id = $1", app)
+		successors := w.count("SELECT COUNT(*) FROM refresh_tokens t JOIN families f ON f.id = t.family WHERE f.client_id = $1 AND t.previous IS NOT NULL", app)
 		if want := int(redeemed.Load()); families != want {
 			w.t.Errorf("%d families, %d redemptions were acknowledged", families, want)
 		}
-		if want := int(redeemed.Load() + rotated.Load()); tokens != want {
-			w.t.Errorf("%d refresh tokens, %d were acknowledged", tokens, want)
+		if chains != families || successors != int(rotated.Load()) {
+			w.t.Errorf("%d chains and %d successors; %d families and %d rotations were acknowledged", chains, successors, families, rotated.Load())
 		}
 	})
 	w.test("a user suspended while a redemption waits is not missed", func(w *world) {
@@ -264,11 +266,9 @@ func (w *world) revokeAgainst(user, app string, n int64, redeemed, rotated, refu
 			return
 		}
 		redeemed.Add(1)
-		next, e := w.refreshOf(r.Family.ID), w.event(oauth.EventTokenRefreshed)
-		issue, count = func() (bool, error) {
-			return w.s.RotateRefreshToken(w.ctx, oauth.Rotation{Selector: r.Refresh.Selector, Family: r.Family.ID, GrantID: g.ID,
-				Rev: g.Rev, Successor: next, IdleUntil: next.IdleUntil, Now: w.now, Event: e})
-		}, rotated
+		next := w.rotation(g, r.Refresh)
+		next.Event = w.event(oauth.EventTokenRefreshed)
+		issue, count = func() (bool, error) { return w.s.RotateRefreshToken(w.ctx, next) }, rotated
 	}
 	end := w.event(oauth.EventGrantRevoked)
 	revoke := func() {

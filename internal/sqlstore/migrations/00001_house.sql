@@ -228,16 +228,20 @@ CREATE TABLE families (
 );
 CREATE INDEX families_by_grant ON families (grant_id);
 
+-- A row is a chain: the newest token and the one before it. What is older is known
+-- by its tag, so rotation adds no row and, since no index holds what it changes,
+-- writes no index.
 CREATE TABLE refresh_tokens (
     selector       TEXT PRIMARY KEY,
     family         TEXT NOT NULL,
     hash           BYTEA NOT NULL,
+    previous       BYTEA,
     op             TEXT NOT NULL,
-    used_at        BIGINT,
+    rotated        BIGINT,
     idle_until     BIGINT NOT NULL,
     absolute_until BIGINT
 );
-CREATE INDEX refresh_tokens_by_expiry ON refresh_tokens (idle_until);
+CREATE INDEX refresh_tokens_by_family ON refresh_tokens (family);
 
 CREATE TABLE pending_requests (
     selector TEXT PRIMARY KEY,
