@@ -28,7 +28,8 @@ type parts struct {
 	proxies                            []netip.Prefix // whose X-Forwarded-For is believed
 	unlimited                          bool           // no limit on sign-ins: the demo
 	limits                             endpoint.Limits
-	callURL                            string // where the platform's API is reached, for samples; "" means at its audience
+	eventsKept                         time.Duration // 0 means oauth.EventsKept
+	callURL                            string        // where the platform's API is reached, for samples; "" means at its audience
 }
 
 // node is a server ready to be served: the one place where concrete types meet.
@@ -43,7 +44,7 @@ func assemble(ctx context.Context, p parts) (*node, error) {
 	m := newMetrics()
 	server, err := oauth.New(ctx, oauth.Config{
 		Issuer: p.issuer, PagesURL: p.pagesURL, APIURL: p.apiURL, Audience: p.audience, Platform: p.brand.Name,
-		Catalogue: p.catalogue, Storage: p.store, Ring: p.ring, Log: p.log, Observe: m.outcome,
+		Catalogue: p.catalogue, Storage: p.store, Ring: p.ring, Log: p.log, Observe: m.outcome, EventsKept: p.eventsKept,
 	})
 	if err != nil {
 		return nil, err

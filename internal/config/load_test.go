@@ -13,6 +13,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/grantway/grantway/internal/oauth"
 )
 
 // folder writes files into a temporary folder and returns its path.
@@ -79,6 +81,7 @@ store_word: shop
 log_level: warn
 log_format: text
 shutdown_grace: 1m30s
+events_kept: 90d
 metrics_listen: "[::1]:9464"
 trusted_proxies: 10.0.0.7, 192.168.3.1/24 ::1
 limits:
@@ -110,6 +113,7 @@ limits:
 		{"TrustedProxies", fmt.Sprint(c.TrustedProxies), "[10.0.0.7/32 192.168.3.0/24 ::1/128]"},
 		{"MetricsListen", c.MetricsListen, "[::1]:9464"},
 		{"ShutdownGrace", c.ShutdownGrace.String(), (90 * time.Second).String()},
+		{"EventsKept", c.EventsKept.String(), (90 * 24 * time.Hour).String()},
 		{"Limits", fmt.Sprint(c.Limits), "{{20 5 1m0s} {0 0 0s}}"},
 	} {
 		if x.got != x.want {
@@ -126,8 +130,8 @@ func TestLoad_defaults(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got := fmt.Sprint(c.Listen, c.PagesURL, c.APIURL, c.APIAudience, c.Brand.Name, c.Brand.Accent, c.StoreWord, c.LogLevel, c.LogFormat, c.ShutdownGrace, len(c.Catalogue.Scopes), c.KeyRingPath, c.Limits)
-	want := fmt.Sprint("127.0.0.1:8080", "https://id.example.com", "https://id.example.com", "https://id.example.com/api", "id.example.com", "#1f5fbf", "store", slog.LevelInfo, "json", 30*time.Second, 0, "",
+	got := fmt.Sprint(c.Listen, c.PagesURL, c.APIURL, c.APIAudience, c.Brand.Name, c.Brand.Accent, c.StoreWord, c.LogLevel, c.LogFormat, c.ShutdownGrace, c.EventsKept, len(c.Catalogue.Scopes), c.KeyRingPath, c.Limits)
+	want := fmt.Sprint("127.0.0.1:8080", "https://id.example.com", "https://id.example.com", "https://id.example.com/api", "id.example.com", "#1f5fbf", "store", slog.LevelInfo, "json", 30*time.Second, oauth.EventsKept, 0, "",
 		// As published (seed-contracts 1.3).
 		Limits{Bucket{10, 4, 7 * time.Second}, Bucket{12, 4, 2 * time.Second}})
 	if got != want {
@@ -457,6 +461,12 @@ func TestLoad_refuses(t *testing.T) {
 		{"LOG_FORMAT=xml", "write json or text"},
 		{"SHUTDOWN_GRACE=0s", "not a time"},
 		{"SHUTDOWN_GRACE=11m", "not a time"},
+		{"EVENTS_KEPT=400", "not a time"},
+		{"EVENTS_KEPT=9600h", "not a time"},
+		{"EVENTS_KEPT=6d", "from 7d to 3660d"},
+		{"EVENTS_KEPT=3661d", "not a time"},
+		{"EVENTS_KEPT=-7d", "not a time"},
+		{"EVENTS_KEPT=sevend", "not a time"},
 	} {
 		err := value("GRANTWAY_" + x.env)
 		if err == nil || !strings.Contains(err.Error(), x.want) {
@@ -535,6 +545,7 @@ func TestPrint_showsOriginsAndHidesSecrets(t *testing.T) {
 		"catalogue - default: no scopes",
 		"log_level warn " + filepath.Join(dir, "config.yaml") + ":1",
 		"shutdown_grace 30s default",
+		"events_kept 400d default",
 	} {
 		if !strings.Contains(out, line+"\n") {
 			t.Errorf("no line %q in\n%s", line, out)

@@ -26,6 +26,7 @@ type Config struct {
 	LogFormat      string         // json or text
 	TrustedProxies []netip.Prefix // whose X-Forwarded-For is believed
 	ShutdownGrace  time.Duration  // how long requests may finish after SIGTERM
+	EventsKept     time.Duration  // how long events, and grants that were revoked, are kept
 	MetricsListen  string         // host:port on loopback for /metrics; empty if there is none
 	Limits         Limits
 
@@ -66,7 +67,7 @@ const (
 	Database Kind = "database" // a Path or a postgres:// address
 	Secret   Kind = "secret"   // the file and the flag name a file that holds it, the environment may hold it itself
 	Choice   Kind = "choice"
-	Duration Kind = "duration" // such as 30s or 2m
+	Duration Kind = "duration" // such as 30s or 2m; days where it is long, such as 400d
 	Rate     Kind = "rate"     // such as "10, then 4 every 7s", or off
 )
 
@@ -204,6 +205,10 @@ func Options() []Option {
 		{
 			Key: "shutdown_grace", Kind: Duration, Default: "30s", set: setShutdownGrace,
 			Help: "How long requests may finish after the signal to stop.",
+		},
+		{
+			Key: "events_kept", Kind: Duration, Default: "400d", set: setEventsKept,
+			Help: "How long events, and grants that were revoked, are kept.",
 		},
 	}
 }

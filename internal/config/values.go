@@ -317,6 +317,17 @@ func setBucket(dst *Bucket, v string) error {
 	return nil
 }
 
+// setEventsKept takes days. The caches of every node, and what exports the events,
+// must find those of the last days.
+func setEventsKept(c *Config, v string) error {
+	days, err := strconv.Atoi(strings.TrimSuffix(v, "d"))
+	if err != nil || !strings.HasSuffix(v, "d") || days < 7 || days > 3660 {
+		return fmt.Errorf("%q is not a time from 7d to 3660d; write a number of days, such as 400d", v)
+	}
+	c.EventsKept = time.Duration(days) * 24 * time.Hour
+	return nil
+}
+
 // unreadable says in words why a file cannot be read.
 func unreadable(err error) error {
 	if p, ok := errors.AsType[*os.PathError](err); ok {

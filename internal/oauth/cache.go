@@ -143,7 +143,8 @@ func (s *Server) apply(events []Event) {
 const (
 	flushEvery = 15 * time.Second
 	sweepEvery = 30 * time.Second
-	sweepBatch = 500
+	sweepBatch = 100 // rows: what is removed at once must not keep others waiting for 10 ms
+	sweepLease = 2 * sweepEvery
 )
 
 // followUntil reads the feed every pollEvery until ctx ends.
@@ -166,10 +167,17 @@ func (s *Server) followUntil(ctx context.Context) {
 }
 
 // sweep removes what is over, batch after batch, until a batch finds less than it
-// might remove of one kind, or the time of this round is up.
+// might remove of one kind, or the time of this round is up. Of several nodes the
+// one that holds the lease does it; when it dies, another follows by time. A node
+// whose lease runs out half way does no harm: what is over can only be removed once.
 func (s *Server) sweep(ctx context.Context) error {
 	for began := time.Now(); time.Since(began) < sweepEvery/2; {
-		n, err := s.storage.Sweep(ctx, s.now(), sweepBatch)
+		now := s.now()
+		held, err := s.storage.Lease(ctx, "sweep", s.node, now, now.Add(sweepLease))
+		if err != nil || !held {
+			return err
+		}
+		n, err := s.storage.Sweep(ctx, now, s.eventsKept, sweepBatch)
 		if err != nil || n < sweepBatch {
 			return err
 		}

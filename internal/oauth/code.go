@@ -202,8 +202,8 @@ func (s *Server) newFamily(ctx context.Context, p Profile, code *StoredCode, st 
 	if !rights.printable(&st.Grant) {
 		f.Status = Ask
 	}
-	if p.RefreshAbsolute > 0 {
-		f.Expires = now.Add(p.RefreshAbsolute + p.AccessLife)
+	if p.Refresh {
+		f.Due = now.Add(p.RefreshIdle)
 	}
 	return f, nil
 }

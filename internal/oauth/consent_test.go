@@ -447,7 +447,7 @@ func TestConsent_PendingWithACodeIsNotSwept(t *testing.T) {
 	w.clock.advance(24*time.Hour - 5*time.Second)
 	code := w.code(w.exchange, "alice", "s1", "s2") // the same grant, a day old in a moment
 	w.clock.advance(10 * time.Second)
-	if _, err := w.db.Sweep(ctx, w.Now(), 100); err != nil {
+	if _, err := w.db.Sweep(ctx, w.Now(), oauth.EventsKept, 100); err != nil {
 		t.Fatal(err)
 	}
 	key, err := w.redeem(w.exchange, code)
@@ -459,7 +459,7 @@ func TestConsent_PendingWithACodeIsNotSwept(t *testing.T) {
 	w.code(w.other, "alice", "s1")
 	w.clock.advance(25 * time.Hour)
 	for range 2 { // first the code, then the grant
-		if _, err := w.db.Sweep(ctx, w.Now(), 100); err != nil {
+		if _, err := w.db.Sweep(ctx, w.Now(), oauth.EventsKept, 100); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -66,6 +66,10 @@ type Event struct {
 	Payload  json.RawMessage
 }
 
+// EventsKept is how long events are kept unless the operator says otherwise: a year
+// and what it takes to look back on it.
+const EventsKept = 400 * 24 * time.Hour
+
 // ActorKind says in what capacity somebody acts.
 type ActorKind string
 

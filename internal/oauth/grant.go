@@ -222,5 +222,5 @@ type Family struct {
 	Narrowing   ScopeSet // nil: everything that the grant allows
 	Status      FamilyStatus
 	Created     time.Time
-	Expires     time.Time // zero: no end of its own
+	Due         time.Time // when the sweeper looks whether it is over; zero: never, as for a lasting key
 }

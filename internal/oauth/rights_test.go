@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/grantway/grantway/internal/oauth"
 )
@@ -323,7 +324,7 @@ func TestGrant_Lists(t *testing.T) {
 	ctx := context.Background()
 	w.code(w.other, "alice", "s1") // never redeemed: not a connection
 	w.connect(w.exchange, "alice", "s1", "s3")
-	w.clock.advance(1)
+	w.clock.advance(time.Microsecond)
 	w.connect(w.standard, "alice", "s2")
 	w.connect(w.exchange, "alice", "s1", "s3")
 	w.connect(w.exchange, "bob", "b1")

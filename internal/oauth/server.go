@@ -21,13 +21,14 @@ type Config struct {
 	Audience string // aud of keys: the URI of the platform's API
 	Platform string // the operator's name, which no app's may begin with; "" reserves none
 
-	Catalogue *Catalogue
-	Storage   Storage
-	Ring      *KeyRing
-	Log       *slog.Logger
-	Observe   func(Outcome)    // nil: nobody counts
-	Now       func() time.Time // nil: the wall clock
-	Rand      io.Reader        // nil: crypto/rand
+	Catalogue  *Catalogue
+	Storage    Storage
+	EventsKept time.Duration // how long events, and revoked grants, are kept; 0 means [EventsKept]
+	Ring       *KeyRing
+	Log        *slog.Logger
+	Observe    func(Outcome)    // nil: nobody counts
+	Now        func() time.Time // nil: the wall clock
+	Rand       io.Reader        // nil: crypto/rand
 }
 
 // Server is the authorization server. Its methods are safe for concurrent use.
@@ -41,6 +42,8 @@ type Server struct {
 	observe               func(Outcome)
 	now                   func() time.Time
 	rand                  io.Reader
+	node                  string // who holds a lease
+	eventsKept            time.Duration
 
 	api     *API     // the audience of every key
 	refresh [][]byte // makes refresh tokens; the first for new ones
@@ -79,10 +82,14 @@ func New(ctx context.Context, c Config) (*Server, error) {
 	if s.rand == nil {
 		s.rand = rand.Reader
 	}
+	s.eventsKept = cmp.Or(c.EventsKept, EventsKept)
+	var err error
+	if s.node, err = s.newID("node_"); err != nil {
+		return nil, err
+	}
 	s.usage.init()
 	s.guesses.init()
 	s.cache.clients = map[string]*Client{}
-	var err error
 	if s.api, err = s.ensureAPI(ctx, c.Audience); err != nil {
 		return nil, err
 	}

@@ -210,9 +210,16 @@ type EventStorage interface {
 	PutPending(ctx context.Context, selector, kind string, sealed []byte, expires time.Time) error
 	// Pending reads a kept request that has not expired at now, or ErrNotFound.
 	Pending(ctx context.Context, selector, kind string, now time.Time) ([]byte, error)
+	// Lease takes the lease of a name until a time, or renews it. It loses if another
+	// holds it at now; of several that want it at once one wins. A holder may lose it
+	// half way, by time alone, so what it guards must do no harm when two do it.
+	Lease(ctx context.Context, name, holder string, now, until time.Time) (won bool, err error)
 	// Sweep removes at most limit rows of each kind that are over at now, with what
-	// hangs off them, and returns how many it removed.
-	Sweep(ctx context.Context, now time.Time, limit int) (int, error)
+	// hangs off them, and puts off as many that are not over after all. It returns how
+	// many rows that were; less than limit says that little is left. Events, and
+	// grants that were revoked, are kept for that long. A lasting key that is alive
+	// never goes, nor does a grant that consent comes back to.
+	Sweep(ctx context.Context, now time.Time, kept time.Duration, limit int) (int, error)
 }
 
 // Page is a window on a list.

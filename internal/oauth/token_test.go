@@ -158,7 +158,7 @@ func TestExchange_Komerza_codes(t *testing.T) {
 
 func (w *world) sweep() {
 	w.t.Helper()
-	_, err := w.db.Sweep(context.Background(), w.Now(), 1000)
+	_, err := w.db.Sweep(context.Background(), w.Now(), oauth.EventsKept, 1000)
 	w.must(err)
 }
 

@@ -94,10 +94,10 @@ func (s *Store) RedeemCode(ctx context.Context, r oauth.Redemption) (bool, error
 	case r.Continue:
 		guard += " AND EXISTS (SELECT 1 FROM families WHERE id = $1 AND status <> 'invalid')"
 	default:
-		steps = append(steps, do(`INSERT INTO families (id, grant_id, client_id, user_id, api, status_index, narrowing, status, op, created, expires)
+		steps = append(steps, do(`INSERT INTO families (id, grant_id, client_id, user_id, api, status_index, narrowing, status, op, created, due)
 			SELECT CAST($1 AS TEXT), CAST($2 AS TEXT), CAST($3 AS TEXT), CAST($4 AS TEXT), CAST($5 AS TEXT), CAST($6 AS BIGINT), CAST($7 AS TEXT),
 			       CAST($8 AS TEXT), CAST($9 AS TEXT), CAST($10 AS BIGINT), CAST($11 AS BIGINT) WHERE `+m.where(12),
-			m.args(f.ID, f.GrantID, f.ClientID, f.UserID, f.API, f.StatusIndex, scopesOrNull(f.Narrowing), string(f.Status), r.Event.ID, micros(f.Created), orNull(f.Expires))...))
+			m.args(f.ID, f.GrantID, f.ClientID, f.UserID, f.API, f.StatusIndex, scopesOrNull(f.Narrowing), string(f.Status), r.Event.ID, micros(f.Created), orNull(f.Due))...))
 	}
 	if r.Refresh != nil {
 		steps = append(steps, insertRefresh(r.Refresh, r.Event.ID, m))

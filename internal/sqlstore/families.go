@@ -10,22 +10,22 @@ import (
 // familyColumns reads a family. The root of the FROM may lack one, hence the
 // COALESCE.
 const familyColumns = `COALESCE(f.id, ''), COALESCE(f.grant_id, ''), COALESCE(f.client_id, ''), COALESCE(f.user_id, ''), COALESCE(f.api, ''),
-	COALESCE(f.status_index, 0), f.narrowing, COALESCE(f.status, ''), COALESCE(f.created, 0), COALESCE(f.expires, 0)`
+	COALESCE(f.status_index, 0), f.narrowing, COALESCE(f.status, ''), COALESCE(f.created, 0), COALESCE(f.due, 0)`
 
 type familyReader struct {
-	family           oauth.Family
-	narrowing        *string
-	created, expires int64
+	family       oauth.Family
+	narrowing    *string
+	created, due int64
 }
 
 func (r *familyReader) dest() []any {
 	f := &r.family
-	return []any{&f.ID, &f.GrantID, &f.ClientID, &f.UserID, &f.API, &f.StatusIndex, &r.narrowing, (*string)(&f.Status), &r.created, &r.expires}
+	return []any{&f.ID, &f.GrantID, &f.ClientID, &f.UserID, &f.API, &f.StatusIndex, &r.narrowing, (*string)(&f.Status), &r.created, &r.due}
 }
 
 func (r *familyReader) result() *oauth.Family {
 	r.family.Narrowing = scopesFrom(r.narrowing)
-	r.family.Created, r.family.Expires = fromMicros(r.created), fromMicros(r.expires)
+	r.family.Created, r.family.Due = fromMicros(r.created), fromMicros(r.due)
 	return &r.family
 }
 
@@ -108,7 +108,7 @@ func (s *Store) RotateRefreshToken(ctx context.Context, r oauth.Rotation) (bool,
 func (s *Store) RevokeFamily(ctx context.Context, family string, e oauth.Event) (bool, error) {
 	var n int64
 	lock := s.engine.lock("SELECT id FROM grants WHERE id = (SELECT grant_id FROM families WHERE id = $1)", family)
-	guard := counted(&n, "UPDATE families SET status = 'invalid', op = $1 WHERE id = $2 AND status <> 'invalid'", e.ID, family)
+	guard := counted(&n, "UPDATE families SET status = 'invalid', op = $1, due = $3 WHERE id = $2 AND status <> 'invalid'", e.ID, family, micros(e.At))
 	return s.won(ctx, &n, lock, one(guard), note(e, true, opOf("families", family, e.ID)))
 }
 

@@ -243,7 +243,7 @@ func (s *Store) EditGrant(ctx context.Context, g *oauth.Grant, rev int64, e oaut
 func (s *Store) RevokeGrant(ctx context.Context, grantID string, e oauth.Event) (bool, error) {
 	m := opOf("grants", grantID, e.ID)
 	return s.setGrantStatus(ctx, grantID, "revoked", "status <> 'revoked'", e,
-		do("UPDATE families SET status = 'invalid', op = $1 WHERE grant_id = $2 AND status <> 'invalid' AND "+m.where(3), m.args(e.ID, grantID)...))
+		do("UPDATE families SET status = 'invalid', op = $1, due = $3 WHERE grant_id = $2 AND status <> 'invalid' AND "+m.where(4), m.args(e.ID, grantID, micros(e.At))...))
 }
 
 // SuspendGrant implements oauth.GrantStorage.
@@ -260,7 +260,8 @@ func (s *Store) setGrantStatus(ctx context.Context, grantID, to, from string, e 
 	var n int64
 	// A revoked grant is nobody's default any more. The index asks for that alone: one
 	// that asked for the status would be written whenever a grant is taken up.
-	guard := counted(&n, "UPDATE grants SET status = $1, is_default = is_default AND $1 <> 'revoked', rev = rev + 1, op = $2 WHERE id = $3 AND "+from, to, e.ID, grantID)
+	guard := counted(&n, `UPDATE grants SET status = $1, is_default = is_default AND $1 <> 'revoked',
+		due = CASE WHEN $1 = 'revoked' THEN CAST($4 AS BIGINT) ELSE due END, rev = rev + 1, op = $2 WHERE id = $3 AND `+from, to, e.ID, grantID, micros(e.At))
 	return s.won(ctx, &n, s.lockGrant(grantID), one(guard), then, note(e, true, opOf("grants", grantID, e.ID)))
 }
 

@@ -361,8 +361,8 @@ func (s *Store) beginEpoch(ctx context.Context, epoch int64, endAll bool, e oaut
 	}
 	if endAll {
 		ev = append(ev,
-			do("UPDATE grants SET status = 'revoked', rev = rev + 1, op = $1 WHERE status <> 'revoked'", e.ID),
-			do("UPDATE families SET status = 'invalid', op = $1 WHERE status <> 'invalid'", e.ID))
+			do("UPDATE grants SET status = 'revoked', is_default = FALSE, due = $2, rev = rev + 1, op = $1 WHERE status <> 'revoked'", e.ID, micros(e.At)),
+			do("UPDATE families SET status = 'invalid', op = $1, due = $2 WHERE status <> 'invalid'", e.ID, micros(e.At)))
 	}
 	ev = append(ev, note(e, true, mark{"heads", "name", "name", "feed", "feed"})...)
 	return s.engine.write(ctx, append(ev, do("DROP TABLE "+markTable)))

@@ -2,32 +2,43 @@ package sqlstore
 
 import (
 	"context"
-	"slices"
 	"time"
 
 	"github.com/grantway/grantway/internal/oauth"
 )
 
+// Lease implements oauth.EventStorage.
+func (s *Store) Lease(ctx context.Context, name, holder string, now, until time.Time) (bool, error) {
+	var n int64
+	return s.won(ctx, &n, one(counted(&n, `INSERT INTO leases (name, holder, until) VALUES ($1, $2, $3)
+		ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, until = excluded.until WHERE leases.holder = excluded.holder OR leases.until <= $4`,
+		name, holder, micros(until), micros(now))))
+}
+
+// ended is how the rows of one kind go: each statement asks $1, the time before
+// which they were over, and $2, how many may go.
+type ended struct {
+	before int64
+	lock   []string // SELECTs
+	remove []string
+}
+
+const day = 24 * time.Hour
+
 // Sweep implements oauth.EventStorage. Each kind is an event of its own, so that no
 // lock is held for long.
-func (s *Store) Sweep(ctx context.Context, now time.Time, limit int) (int, error) {
-	n := micros(now)
-	const day = 24 * time.Hour
+func (s *Store) Sweep(ctx context.Context, now time.Time, kept time.Duration, limit int) (int, error) {
 	total := 0
-	for _, e := range []ended{
-		s.endedCodes(n-oauth.CodeMemory.Microseconds(), limit),
-		{remove: one(do("DELETE FROM refresh_tokens WHERE selector IN (SELECT selector FROM refresh_tokens WHERE idle_until < $1 ORDER BY idle_until LIMIT $2)", n-day.Microseconds(), limit))},
-		{remove: one(do("DELETE FROM sessions WHERE selector IN (SELECT selector FROM sessions WHERE expires < $1 ORDER BY expires LIMIT $2)", n, limit))},
-		{remove: one(do("DELETE FROM throttles WHERE key IN (SELECT key FROM throttles WHERE expires < $1 ORDER BY expires LIMIT $2)", n, limit))},
-		{remove: one(do("DELETE FROM pending_requests WHERE selector IN (SELECT selector FROM pending_requests WHERE expires < $1 ORDER BY expires LIMIT $2)", n, limit))},
-		{remove: one(do("DELETE FROM used_once WHERE hash IN (SELECT hash FROM used_once WHERE expires < $1 ORDER BY expires LIMIT $2)", n, limit))},
-	} {
-		counts := make([]int64, len(e.remove))
-		for i := range e.remove {
-			e.remove[i].rows = &counts[i]
-		}
+	for _, e := range sweeps(now, kept) {
 		// Sweepers exclude each other, so that all statements of one see the same rows.
-		steps := slices.Concat(s.engine.lock("SELECT name FROM leases WHERE name = 'sweep'"), e.lock, e.remove)
+		steps := s.engine.lock("SELECT name FROM leases WHERE name = 'sweep'")
+		for _, sql := range e.lock {
+			steps = append(steps, s.engine.lock(sql, e.before, limit)...)
+		}
+		counts := make([]int64, len(e.remove))
+		for i, sql := range e.remove {
+			steps = append(steps, counted(&counts[i], sql, e.before, limit))
+		}
 		if err := s.engine.write(ctx, steps); err != nil {
 			return total, err
 		}
@@ -38,24 +49,62 @@ func (s *Store) Sweep(ctx context.Context, now time.Time, limit int) (int, error
 	return total, nil
 }
 
-// ended is how rows of one kind go.
-type ended struct{ lock, remove []statement }
+// sweeps lists what ends. The order is that of the locks, where it matters: what
+// one removes, the next may find to hang off nothing.
+func sweeps(now time.Time, kept time.Duration) []ended {
+	list := []ended{endedCodes(now), endedFamilies(now), endedGrants(now, kept)}
+	for _, t := range []struct{ name, key string }{{"sessions", "selector"}, {"throttles", "key"}, {"pending_requests", "selector"}, {"used_once", "kind, hash"}} {
+		list = append(list, ended{before: micros(now), remove: []string{
+			"DELETE FROM " + t.name + " WHERE (" + t.key + ") IN (SELECT " + t.key + " FROM " + t.name + " WHERE expires < $1 ORDER BY expires LIMIT $2)"}})
+	}
+	// Ids sort by time, so the oldest events lie together at the start of their key.
+	return append(list, ended{before: micros(now.Add(-kept)), remove: []string{
+		"DELETE FROM events WHERE at < $1 AND id IN (SELECT id FROM events ORDER BY id LIMIT $2)"}})
+}
 
 // endedCodes removes codes, CodeMemory after their end, and what hangs off nothing
 // else: the event of a guest's code that nobody redeemed, and a grant that was
 // never taken up and has no later code.
-func (s *Store) endedCodes(before int64, limit int) ended {
+func endedCodes(now time.Time) ended {
 	const codes = "(SELECT selector, grant_id, op, redeemed_family FROM authorization_codes WHERE expires < $1 ORDER BY expires, selector LIMIT $2) c"
 	const grants = "SELECT g.id FROM " + codes + ` JOIN grants g ON g.id = c.grant_id
 		WHERE g.status = 'pending' AND NOT EXISTS (SELECT 1 FROM authorization_codes a WHERE a.grant_id = g.id AND a.expires >= $1)`
-	e := ended{lock: s.engine.lock("SELECT id FROM grants WHERE id IN ("+grants+") ORDER BY id", before, limit)}
-	for _, sql := range []string{
+	return ended{micros(now.Add(-oauth.CodeMemory)), []string{"SELECT id FROM grants WHERE id IN (" + grants + ") ORDER BY id"}, []string{
 		"DELETE FROM events WHERE id IN (SELECT c.op FROM " + codes + " WHERE c.grant_id IS NULL AND c.redeemed_family IS NULL)",
 		"DELETE FROM grant_stores WHERE grant_id IN (" + grants + ")",
 		"DELETE FROM grants WHERE id IN (" + grants + ")",
 		"DELETE FROM authorization_codes WHERE selector IN (SELECT c.selector FROM " + codes + ")",
-	} {
-		e.remove = append(e.remove, do(sql, before, limit))
-	}
-	return e
+	}}
+}
+
+// endedFamilies removes families a day after their end, with their refresh tokens,
+// and puts off those that are alive. Their status index outlives them. A grant that
+// consent does not come back to is due once its family is gone.
+func endedFamilies(now time.Time) ended {
+	const due = "(SELECT id, grant_id FROM families WHERE due < $1 ORDER BY due, id LIMIT $2) f"
+	const chain = "EXISTS (SELECT 1 FROM refresh_tokens t WHERE t.family = families.id)"
+	const over = "(SELECT id, grant_id FROM families WHERE due < $1 AND NOT " + chain + " ORDER BY due, id LIMIT $2) f"
+	return ended{micros(now.Add(-day)), []string{"SELECT id FROM grants WHERE id IN (SELECT f.grant_id FROM " + due + ") ORDER BY id"}, []string{
+		"DELETE FROM refresh_tokens WHERE family IN (SELECT f.id FROM " + due + `) AND (idle_until < $1 OR absolute_until < $1
+			OR EXISTS (SELECT 1 FROM families x WHERE x.id = refresh_tokens.family AND x.status = 'invalid'))`,
+		"UPDATE families SET due = (SELECT MAX(CASE WHEN t.absolute_until < t.idle_until THEN t.absolute_until ELSE t.idle_until END)" +
+			" FROM refresh_tokens t WHERE t.family = families.id) WHERE id IN (SELECT f.id FROM " + due + ") AND " + chain,
+		"UPDATE grants SET due = 0 WHERE status <> 'revoked' AND NOT is_default AND id IN (SELECT f.grant_id FROM " + over + ")",
+		"DELETE FROM families WHERE id IN (SELECT f.id FROM " + over + ")",
+	}}
+}
+
+// endedGrants removes grants without a family that were revoked before what is kept
+// begins, or that nobody can use again, with a guest who has no other.
+func endedGrants(now time.Time, kept time.Duration) ended {
+	const family = "EXISTS (SELECT 1 FROM families f WHERE f.grant_id = grants.id)"
+	const over = "(SELECT id, user_id FROM grants WHERE due < $1 AND NOT " + family + `
+		AND NOT EXISTS (SELECT 1 FROM authorization_codes a WHERE a.grant_id = grants.id) ORDER BY due, id LIMIT $2) g`
+	return ended{micros(now.Add(-kept)), []string{"SELECT id FROM grants WHERE id IN (SELECT g.id FROM " + over + ") ORDER BY id"}, []string{
+		"DELETE FROM users WHERE kind = 'guest' AND id IN (SELECT g.user_id FROM " + over + `)
+			AND NOT EXISTS (SELECT 1 FROM grants o WHERE o.user_id = users.id AND o.id NOT IN (SELECT g.id FROM ` + over + "))",
+		"DELETE FROM grant_stores WHERE grant_id IN (SELECT g.id FROM " + over + ")",
+		"DELETE FROM grants WHERE id IN (SELECT g.id FROM " + over + ")",
+		"UPDATE grants SET due = NULL WHERE status <> 'revoked' AND id IN (SELECT id FROM grants WHERE due < $1 ORDER BY due, id LIMIT $2) AND " + family,
+	}}
 }

@@ -12,7 +12,7 @@ func codes(w *world) {
 		for _, c := range []struct {
 			narrowing oauth.ScopeSet
 			status    oauth.FamilyStatus
-			expires   time.Time
+			due       time.Time
 			refresh   bool
 			absolute  bool
 		}{
@@ -22,7 +22,7 @@ func codes(w *world) {
 		} {
 			g, code := w.granted(w.person(), w.app())
 			r := w.redemption(g, code)
-			r.Family.Narrowing, r.Family.Status, r.Family.Expires = c.narrowing, c.status, c.expires
+			r.Family.Narrowing, r.Family.Status, r.Family.Due = c.narrowing, c.status, c.due
 			r.Family.Created = w.now.Add(7 * time.Microsecond)
 			if !c.absolute {
 				r.Refresh.AbsoluteUntil = time.Time{}

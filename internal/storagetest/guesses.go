@@ -50,7 +50,7 @@ func guesses(w *world) {
 		late := w.now.Add(oauth.GuessesWindow - time.Microsecond)
 		w.wrong("swept", oauth.GuessesMax-1, w.now)
 		until, _ := w.wrong("swept", 1, late)
-		_, err := w.s.Sweep(w.ctx, until.Add(-time.Microsecond), 1000)
+		_, err := w.s.Sweep(w.ctx, until.Add(-time.Microsecond), oauth.EventsKept, 1000)
 		w.ok(err)
 		if got, closed := w.wrong("swept", 1, until.Add(-time.Microsecond)); !got.Equal(until) || closed {
 			w.t.Errorf("closed until %v, want %v", got, until)

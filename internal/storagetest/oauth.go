@@ -33,6 +33,8 @@ func OAuth(t *testing.T, open func(t *testing.T) Opened) {
 		{"APIs", apis},
 		{"Events", events},
 		{"Sweep", sweep},
+		{"Lease", lease},
+		{"Ended", ended},
 		{"Text", text},
 		{"Races", races},
 		{"Ends", ends},

@@ -154,7 +154,7 @@ func (a *accounts) testAccountsSweep() {
 	a.admit([]people.Limit{{Key: "open", Free: 2, Window: time.Hour}}, peopleNow, true)
 	sweep := func(after time.Duration) int {
 		a.t.Helper()
-		n, err := a.house.Sweep(a.ctx, peopleNow.Add(after), 100)
+		n, err := a.house.Sweep(a.ctx, peopleNow.Add(after), oauth.EventsKept, 100)
 		if err != nil {
 			a.t.Fatal(err)
 		}

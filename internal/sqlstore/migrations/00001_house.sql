@@ -165,6 +165,9 @@ CREATE TABLE memberships (
 );
 CREATE INDEX memberships_by_store ON memberships (store_id);
 
+-- due is when the sweeper looks whether a grant, or a family, is over. It may be too
+-- early, never too late: a chain that is used does not move it, the sweeper does.
+-- NULL is never, as for a lasting key that is alive.
 CREATE TABLE grants (
     id             TEXT PRIMARY KEY,
     user_id        TEXT NOT NULL,
@@ -177,11 +180,13 @@ CREATE TABLE grants (
     rev            BIGINT NOT NULL,
     op             TEXT NOT NULL,
     created        BIGINT NOT NULL,
-    last_used      BIGINT NOT NULL
+    last_used      BIGINT NOT NULL,
+    due            BIGINT
 );
 CREATE UNIQUE INDEX grants_default ON grants (user_id, client_id) WHERE is_default;
 CREATE INDEX grants_by_user ON grants (user_id);
 CREATE INDEX grants_by_client ON grants (client_id);
+CREATE INDEX grants_by_due ON grants (due) WHERE due IS NOT NULL;
 CREATE TABLE grant_stores (
     grant_id TEXT NOT NULL,
     store_id TEXT NOT NULL,
@@ -224,9 +229,10 @@ CREATE TABLE families (
     status       TEXT NOT NULL,
     op           TEXT NOT NULL,
     created      BIGINT NOT NULL,
-    expires      BIGINT
+    due          BIGINT
 );
 CREATE INDEX families_by_grant ON families (grant_id);
+CREATE INDEX families_by_due ON families (due) WHERE due IS NOT NULL;
 
 -- A row is a chain: the newest token and the one before it. What is older is known
 -- by its tag, so rotation adds no row and, since no index holds what it changes,
