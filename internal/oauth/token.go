@@ -96,7 +96,10 @@ func (s *Server) token(ctx context.Context, r TokenRequest) (resp *TokenResponse
 	default:
 		err = refuse(GrantTypeUnknown)
 	}
-	if err != nil {
+	switch {
+	case errors.Is(err, ErrUnavailable): // no verdict, so none on the secret; and what is unknown must be told as that
+		return nil, err
+	case err != nil:
 		return nil, cmp.Or(s.confirm(ctx, c, secret), err)
 	}
 	return resp, nil
