@@ -50,6 +50,7 @@ var patroniSettings string
 const (
 	clusterSize  = 3
 	clusterStart = time.Minute
+	clusterHeal  = 3 * time.Minute // copying the new leader's changes included
 )
 
 // layCluster makes a cluster whose leader will be killed, or frozen.
@@ -314,8 +315,9 @@ func (c *cluster) heal(ctx context.Context, s *site) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := until(ctx, clusterStart, func() bool { return c.whole(ctx) }); err != nil {
-		return fmt.Errorf("the old leader does not follow the new one: %w", err)
+	if err := until(ctx, clusterHeal, func() bool { return c.whole(ctx) }); err != nil {
+		said, _ := os.ReadFile(filepath.Join(c.old.dir, "patroni.log"))
+		return fmt.Errorf("the old leader does not follow the new one: %w\n%s", err, said[max(0, len(said)-4000):])
 	}
 	if status := c.alone.get(ctx, "/readyz"); status != http.StatusServiceUnavailable {
 		s.ledger.violation("the server of a node is a standby, and it says that it is ready: %d", status)

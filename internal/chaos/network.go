@@ -20,6 +20,8 @@ type network struct {
 	host   string // the address there
 }
 
+const farEnd = "02:00:00:00:00:02" // the hardware address there
+
 // newNetwork needs root, and the programs of iproute2 and util-linux.
 func newNetwork(ctx context.Context, rng *rand.Rand) (*network, error) {
 	n := &network{holder: exec.Command("unshare", "--net", "sleep", "infinity")}
@@ -36,10 +38,13 @@ func newNetwork(ctx context.Context, rng *rand.Rand) (*network, error) {
 	if err := until(ctx, startWithin, func() bool { name, err := os.ReadFile(comm); return err == nil && string(name) == "sleep\n" }); err != nil {
 		return nil, errors.Join(err, n.close())
 	}
-	err := run(ctx, "ip", "link", "add", n.cable+"h", "type", "veth", "peer", "name", n.cable, "netns", pid)
+	err := run(ctx, "ip", "link", "add", n.cable+"h", "type", "veth", "peer", "name", n.cable, "address", farEnd, "netns", pid)
 	for _, step := range [][]string{
 		{"ip", "addr", "add", prefix + "1/30", "dev", n.cable + "h"},
 		{"ip", "link", "set", n.cable + "h", "up"},
+		// Known for good: the kernel would ask for it once a second, and the fault would
+		// last for up to a second after its end.
+		{"ip", "neigh", "replace", n.host, "lladdr", farEnd, "dev", n.cable + "h", "nud", "permanent"},
 	} {
 		if err == nil {
 			err = run(ctx, step...)
