@@ -15,6 +15,7 @@ import (
 
 	"github.com/grantway/grantway/internal/config"
 	"github.com/grantway/grantway/internal/demo"
+	"github.com/grantway/grantway/internal/endpoint"
 	"github.com/grantway/grantway/internal/oauth"
 	"github.com/grantway/grantway/internal/portal"
 	"github.com/grantway/grantway/internal/sqlstore"
@@ -24,6 +25,7 @@ import (
 type demoCommand struct {
 	Listen   string `help:"Address of the issuer. The store API and the example app take free ports." default:"127.0.0.1:8080"`
 	Database string `help:"SQLite file or postgres:// address: empty, or made by a demo. Default: a temporary file."`
+	Limits   bool   `help:"Limit requests and sign-ins as serve does unless it is told otherwise."`
 	JSON     bool   `name:"json" help:"Print one line of JSON on standard output once ready; everything else goes to standard error."`
 }
 
@@ -76,8 +78,12 @@ func (c *demoCommand) Run(ctx context.Context, t terminal) (err error) {
 	if err != nil {
 		return err
 	}
+	var limits endpoint.Limits
+	if c.Limits {
+		limits = limitsOf(config.DefaultLimits())
+	}
 	n, err := assemble(ctx, parts{store: store, issuer: info.Issuer, audience: demo.Audience, ring: ring, catalogue: catalogue,
-		brand: portal.Brand{Name: demo.Brand}, unlimited: true, callURL: info.StoreAPI, log: log})
+		brand: portal.Brand{Name: demo.Brand}, unlimited: !c.Limits, limits: limits, callURL: info.StoreAPI, log: log})
 	if err != nil {
 		return err
 	}

@@ -202,3 +202,70 @@ func resident(t *testing.T, pid int) int64 {
 	}
 	return kb << 10
 }
+
+// Whoever guesses at a secret comes to the operator's notice by the command that
+// docs/operating.md names, also if the node ends before its next batch is due.
+func TestServe_WrongSecretsReachTheOperator(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	p := s.serve("--limits-anonymous", "200, then 1 every 1s")
+	var app clientDoc
+	s.run("", &app, "client", "add", "--name", "Shop Pilot", "--profile", "exchange", "--redirect", "https://app.example/cb", "--scope", "stores.view")
+	for range 100 {
+		if a, err := p.exchange(app.ClientID, "wrong"); err != nil || a.text("code") != "invalid_client_secret" {
+			t.Fatalf("%v %d %s", err, a.status, a.body)
+		}
+	}
+	if err := p.stop(); err != nil {
+		t.Fatal(err)
+	}
+	paper, err := os.ReadFile("../../docs/operating.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, line, found := strings.Cut(string(paper), "\ngrantway events --kind secret.refused")
+	line, _, _ = strings.Cut("events --kind secret.refused"+line, "\n")
+	if !found {
+		t.Fatal("docs/operating.md does not say how to see it")
+	}
+	out, err := grantway(s.dir, "", strings.Fields(line)...)
+	if err != nil || strings.Count(out, "secret.refused") != 1 || !strings.Contains(out, app.ClientID) {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+// However many sign in at once, each is answered: signed in, told what is wrong, or
+// told when to come again.
+func TestServe_SignInsBeyondTheQueue(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	p := s.serve()
+	const n = 300
+	statuses := make([]atomic.Int64, 600)
+	var all sync.WaitGroup
+	for i := range n {
+		all.Go(func() {
+			a, err := send("POST", p.url+"/sign-in", formType, fmt.Sprintf("email=nobody%d%%40shop.example&password=wrong+horse+battery", i))
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			statuses[a.status].Add(1)
+			wait, err := strconv.Atoi(a.header.Get("Retry-After"))
+			switch a.status {
+			case http.StatusUnprocessableEntity:
+			case http.StatusServiceUnavailable, http.StatusTooManyRequests:
+				if err != nil || wait < 1 {
+					t.Errorf("%d with Retry-After %q", a.status, a.header.Get("Retry-After"))
+				}
+			default:
+				t.Errorf("%d %s", a.status, a.body)
+			}
+		})
+	}
+	all.Wait()
+	wrong, busy, many := statuses[422].Load(), statuses[503].Load(), statuses[429].Load()
+	if wrong == 0 || busy == 0 || wrong+busy+many != n {
+		t.Errorf("%d looked at, %d found the queue full, %d too many from one address", wrong, busy, many)
+	}
+}

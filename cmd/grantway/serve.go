@@ -90,7 +90,11 @@ func partsOf(c config.Config, ring *oauth.KeyRing, store *sqlstore.Store) parts 
 		store: store, ring: ring, catalogue: c.Catalogue,
 		issuer: c.Issuer, pagesURL: c.PagesURL, apiURL: c.APIURL, audience: c.APIAudience,
 		proxies: c.TrustedProxies, eventsKept: c.EventsKept,
-		limits: endpoint.Limits{Anonymous: endpoint.Bucket(c.Limits.Anonymous), Client: endpoint.Bucket(c.Limits.Client)},
+		limits: limitsOf(c.Limits),
 		brand:  portal.Brand{Name: c.Brand.Name, Logo: c.Brand.Logo, Accent: c.Brand.Accent, Support: c.Brand.Support, Privacy: c.Brand.Privacy, Terms: c.Brand.Terms, Store: c.StoreWord},
 	}
+}
+
+func limitsOf(l config.Limits) endpoint.Limits {
+	return endpoint.Limits{Anonymous: endpoint.Bucket(l.Anonymous), Client: endpoint.Bucket(l.Client)}
 }

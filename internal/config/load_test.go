@@ -137,6 +137,28 @@ func TestLoad_defaults(t *testing.T) {
 	if got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
+	if DefaultLimits() != c.Limits {
+		t.Errorf("DefaultLimits is %v", DefaultLimits())
+	}
+}
+
+// The limits that docs/operating.md shows can be written so, and are the defaults.
+func TestLoad_LimitsInThePaper(t *testing.T) {
+	paper, err := os.ReadFile("../../docs/operating.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, text, _ := strings.Cut(string(paper), "## Limits\n")
+	_, text, _ = strings.Cut(text, "```yaml\n")
+	text, _, found := strings.Cut(text, "```")
+	if !found {
+		t.Fatal("docs/operating.md shows no limits")
+	}
+	dir := folder(t, map[string]string{"config.yaml": text})
+	c, err := Load(filepath.Join(dir, "config.yaml"), enough, nil)
+	if err != nil || c.Limits != DefaultLimits() || len(c.TrustedProxies) != 1 {
+		t.Errorf("%v: %+v, %v", err, c.Limits, c.TrustedProxies)
+	}
 }
 
 func TestLoad_precedence(t *testing.T) {

@@ -296,6 +296,19 @@ func setShutdownGrace(c *Config, v string) error {
 	return nil
 }
 
+// DefaultLimits are the limits of who sets none.
+func DefaultLimits() Limits {
+	var c Config
+	for _, o := range Options() {
+		if o.Kind == Rate {
+			if err := o.set(&c, o.Default); err != nil {
+				panic(err) // the table itself is wrong
+			}
+		}
+	}
+	return c.Limits
+}
+
 var bucket = regexp.MustCompile(`^([1-9][0-9]{0,8}), then ([1-9][0-9]{0,8}) every ([0-9a-zµ.]+)$`)
 
 func setBucket(dst *Bucket, v string) error {

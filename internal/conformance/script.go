@@ -11,6 +11,7 @@ import (
 // script is one file of testdata/wire.
 type script struct {
 	source, expect string
+	limits         bool // the server must limit requests; others must not
 	steps          []step
 }
 
@@ -52,8 +53,10 @@ func parseScript(data []byte) (script, error) {
 			s.source = value
 		case ok && name == "expect" && value != "":
 			s.expect = value
+		case ok && name == "limits" && value == "on":
+			s.limits = true
 		default:
-			return script{}, fmt.Errorf("the head holds `source:` and `expect:` lines only, not %q", strings.TrimSpace(line))
+			return script{}, fmt.Errorf("the head holds `source:` and `expect:` lines, and `limits: on`, not %q", strings.TrimSpace(line))
 		}
 	}
 	if s.source == "" || s.expect == "" {

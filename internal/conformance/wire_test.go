@@ -172,6 +172,9 @@ func TestWire(t *testing.T) {
 	onEachDatabase(t, func(t *testing.T, database string, demo Demo) {
 		var exchange, standard sync.Mutex
 		for name, s := range scripts {
+			if s.limits {
+				continue // TestWire_Limits
+			}
 			// What waits a minute waits for the clock, which no database has a part in.
 			if s.waits() && (database == "PostgreSQL" || database == "PgBouncer") {
 				continue
@@ -201,4 +204,28 @@ func TestWire(t *testing.T) {
 
 func speaksOf(app, text string) bool {
 	return regexp.MustCompile(`\b` + app + `\.|-- consent ` + app + `\b`).MatchString(text)
+}
+
+// TestWire_Limits holds each conversation that is headed `limits: on` with a server of its own, since everybody here has
+// one address.
+func TestWire_Limits(t *testing.T) {
+	if os.Getenv("GRANTWAY_DEMO_JSON") != "" {
+		t.Skip("LEFT OUT: this needs a demo that was started with --limits")
+	}
+	scripts, _ := conversations(t)
+	binary, held := build(t), 0
+	for name, s := range scripts {
+		if !s.limits {
+			continue
+		}
+		held++
+		t.Run(name, func(t *testing.T) {
+			if err := s.run(t.Context(), startDemo(t, binary, "--limits")); err != nil {
+				t.Errorf("source: %s\nexpect: %s\n%v", s.source, s.expect, err)
+			}
+		})
+	}
+	if held == 0 {
+		t.Error("no conversation is headed limits: on")
+	}
 }

@@ -1,6 +1,7 @@
 package people
 
 import (
+	"context"
 	"crypto/subtle"
 	_ "embed"
 	"encoding/base64"
@@ -132,35 +133,48 @@ func (h *hasher) enter() (leave func(), err error) {
 // Hashing says how many password hashes are being made or waited for now.
 func (s *Service) Hashing() int64 { return s.hashes.queue.Load() }
 
-func (h *hasher) run(password string, salt []byte, p params, length int) []byte {
-	h.slots <- struct{}{}
+// run hashes when a core is free. For a caller who went away meanwhile it does not.
+func (h *hasher) run(ctx context.Context, password string, salt []byte, p params, length int) ([]byte, error) {
+	select {
+	case h.slots <- struct{}{}:
+	case <-ctx.Done():
+		return nil, refuse(ReasonBusy)
+	}
 	defer func() { <-h.slots }()
-	return h.derive([]byte(password), salt, p, uint32(length))
+	return h.derive([]byte(password), salt, p, uint32(length)), nil
 }
 
 // hash returns the PHC string of a password.
-func (h *hasher) hash(password string, random io.Reader) (string, error) {
+func (h *hasher) hash(ctx context.Context, password string, random io.Reader) (string, error) {
 	salt := make([]byte, saltLen)
 	if _, err := io.ReadFull(random, salt); err != nil {
 		return "", fmt.Errorf("people: reading randomness: %w", err)
 	}
-	return phc{h.params, salt, h.run(password, salt, h.params, keyLen)}.String(), nil
+	key, err := h.run(ctx, password, salt, h.params, keyLen)
+	if err != nil {
+		return "", err
+	}
+	return phc{h.params, salt, key}.String(), nil
 }
 
 // verify compares a password with a PHC string; stale says that the string was made
 // with other parameters than today's.
-func (h *hasher) verify(stored, password string) (right, stale bool, err error) {
+func (h *hasher) verify(ctx context.Context, stored, password string) (right, stale bool, err error) {
 	p, err := parsePHC(stored)
 	if err != nil {
 		return false, false, err
 	}
-	key := h.run(password, p.salt, p.params, len(p.key))
+	key, err := h.run(ctx, password, p.salt, p.params, len(p.key))
+	if err != nil {
+		return false, false, err
+	}
 	return subtle.ConstantTimeCompare(key, p.key) == 1, p.params != h.params || len(p.key) != keyLen, nil
 }
 
 // waste takes as long as verify.
-func (h *hasher) waste(password string) {
-	h.run(password, make([]byte, saltLen), h.params, keyLen)
+func (h *hasher) waste(ctx context.Context, password string) error {
+	_, err := h.run(ctx, password, make([]byte, saltLen), h.params, keyLen)
+	return err
 }
 
 // Limits on what people type, in characters. NIST SP 800-63B, 5.1.1.2: a length,

@@ -12,7 +12,7 @@ func TestPassword_RFC9106_PHC(t *testing.T) {
 	const reference = "$argon2id$v=19$m=65536,t=2,p=1$c29tZXNhbHQ$CTFhFdXPJO1aFaMaO6Mm5c8y7cJHAph8ArZWb2GRPPc"
 	h := newHasher()
 	for password, want := range map[string]bool{"password": true, "Password": false, "": false} {
-		right, stale, err := h.verify(reference, password)
+		right, stale, err := h.verify(t.Context(), reference, password)
 		if err != nil || right != want || !stale {
 			t.Errorf("%q: right %v, stale %v, %v", password, right, stale, err)
 		}
@@ -22,21 +22,21 @@ func TestPassword_RFC9106_PHC(t *testing.T) {
 // The parameters are those that OWASP asks for at least.
 func TestPassword_Parameters(t *testing.T) {
 	h := newHasher()
-	a, err := h.hash("correct horse battery", rand.Reader)
+	a, err := h.hash(t.Context(), "correct horse battery", rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if !strings.HasPrefix(a, "$argon2id$v=19$m=19456,t=2,p=1$") {
 		t.Errorf("hashed as %s", a)
 	}
-	b, err := h.hash("correct horse battery", rand.Reader)
+	b, err := h.hash(t.Context(), "correct horse battery", rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if a == b {
 		t.Error("two hashes of one password share their salt")
 	}
-	if right, stale, err := h.verify(a, "correct horse battery"); !right || stale || err != nil {
+	if right, stale, err := h.verify(t.Context(), a, "correct horse battery"); !right || stale || err != nil {
 		t.Errorf("right %v, stale %v, %v", right, stale, err)
 	}
 }

@@ -179,7 +179,7 @@ func (s *Service) account(ctx context.Context, u *oauth.User, password string, a
 	if err := s.free(ctx, u.Email); err != nil {
 		return nil, err
 	}
-	credential, err := s.hashes.hash(password, s.rand)
+	credential, err := s.hashes.hash(ctx, password, s.rand)
 	if err != nil {
 		return nil, err
 	}

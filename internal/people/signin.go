@@ -42,13 +42,15 @@ func (s *Service) SignIn(ctx context.Context, f SignIn) (*Session, oauth.Secret,
 	}
 	login, u, err := s.storage.Login(ctx, byPassword, email)
 	if errors.Is(err, oauth.ErrNotFound) {
-		s.hashes.waste(f.Password)
+		if err := s.hashes.waste(ctx, f.Password); err != nil {
+			return nil, "", err
+		}
 		return nil, "", s.refused(ctx, nil, f.IP, refuse(ReasonCredentials))
 	}
 	if err != nil {
 		return nil, "", err
 	}
-	right, stale, err := s.hashes.verify(login.Credential, f.Password)
+	right, stale, err := s.hashes.verify(ctx, login.Credential, f.Password)
 	switch {
 	case err != nil:
 		return nil, "", err
@@ -62,7 +64,7 @@ func (s *Service) SignIn(ctx context.Context, f SignIn) (*Session, oauth.Secret,
 		r.Clear, r.Uncount = []string{limits[0].Key}, []string{limits[1].Key, limits[2].Key}
 	}
 	if stale {
-		if r.Credential, err = s.hashes.hash(f.Password, s.rand); err != nil {
+		if r.Credential, err = s.hashes.hash(ctx, f.Password, s.rand); err != nil {
 			return nil, "", err
 		}
 	}

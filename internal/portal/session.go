@@ -3,6 +3,7 @@ package portal
 import (
 	"cmp"
 	"errors"
+	"math"
 	"net"
 	"net/http"
 	"net/url"
@@ -188,7 +189,7 @@ func (p *Portal) signed(w http.ResponseWriter, r *http.Request, name string, vie
 		}
 	} else if locked, ok := errors.AsType[people.Locked](err); ok {
 		status, view.Problem = http.StatusTooManyRequests, "problem.too_many"
-		w.Header().Set("Retry-After", strconv.Itoa(max(1, int(locked.Until.Sub(p.server.Now()).Seconds()))))
+		w.Header().Set("Retry-After", strconv.Itoa(max(1, int(math.Ceil(locked.Until.Sub(p.server.Now()).Seconds())))))
 	} else {
 		switch oauth.ReasonOf(err) {
 		case people.ReasonCredentials:
