@@ -175,29 +175,36 @@ func TestIntake_SlowBody(t *testing.T) {
 	}
 }
 
-// An answer that is read slowly takes no place in work.
+// An answer that is read slowly takes no place in work, however it begins.
 func TestIntake_SlowReader(t *testing.T) {
-	k := takeIn(t, func(in *intake) { in.workMax = 1 })
-	wrote := make(chan struct{})
-	ended := atomic.Bool{}
-	k.people = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path == "/large" {
-			defer ended.Store(true)
-			w.Write([]byte("x"))
-			close(wrote)
-			w.Write(bytes.Repeat([]byte("x"), 64<<20))
-		}
-	})
-	k.dial(get("/large"))
-	<-wrote
-	for range 3 {
-		_, r := k.dial(get("/free"))
-		if a := k.answer(r); a.status != http.StatusOK {
-			t.Fatalf("%d %s", a.status, a.body)
-		}
-	}
-	if ended.Load() {
-		t.Error("the reader was not slow")
+	for name, begin := range map[string]func(http.ResponseWriter){
+		"body":   func(w http.ResponseWriter) { w.Write([]byte("x")) },
+		"status": func(w http.ResponseWriter) { w.WriteHeader(http.StatusNotFound) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			k := takeIn(t, func(in *intake) { in.workMax = 1 })
+			began := make(chan struct{})
+			ended := atomic.Bool{}
+			k.people = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if r.URL.Path == "/large" {
+					defer ended.Store(true)
+					begin(w)
+					close(began)
+					w.Write(bytes.Repeat([]byte("x"), 64<<20))
+				}
+			})
+			k.dial(get("/large"))
+			<-began
+			for range 3 {
+				_, r := k.dial(get("/free"))
+				if a := k.answer(r); a.status != http.StatusOK {
+					t.Fatalf("%d %s", a.status, a.body)
+				}
+			}
+			if ended.Load() {
+				t.Error("the reader was not slow")
+			}
+		})
 	}
 }
 

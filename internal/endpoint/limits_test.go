@@ -287,6 +287,11 @@ func TestLimits_OurFaultsAreFree(t *testing.T) {
 		if a := w.exchangeFrom(1, w.exchange, "wrong", "x"); a.status != http.StatusServiceUnavailable {
 			t.Errorf("%d %s", a.status, a.body)
 		}
+		for target, id := range map[string]string{"/oauth/token": w.standard.id, "/oauth/introspect": w.api.ID} {
+			if a := w.post(target, url.Values{"client_id": {id}, "client_secret": {"wrong"}, "token": {"x"}}); a.status != http.StatusServiceUnavailable {
+				t.Errorf("%s: %d %s", target, a.status, a.body)
+			}
+		}
 	}
 }
 

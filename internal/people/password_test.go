@@ -1,9 +1,13 @@
 package people
 
 import (
+	"context"
 	"crypto/rand"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/grantway/grantway/internal/oauth"
 )
 
 // The reference implementation's own vector (github.com/P-H-C/phc-winner-argon2,
@@ -153,4 +157,33 @@ func FuzzEmail(f *testing.F) {
 			t.Errorf("%q gives %q", s, n)
 		}
 	})
+}
+
+// For who goes away while he waits for a core nothing is hashed, and nobody waits.
+func TestHasher_CallerGoesAway(t *testing.T) {
+	h := newHasher()
+	for range cap(h.slots) {
+		h.slots <- struct{}{}
+	}
+	h.derive = func([]byte, []byte, params, uint32) []byte {
+		t.Error("hashed all the same")
+		return nil
+	}
+	stored := phc{current, make([]byte, saltLen), make([]byte, keyLen)}.String()
+	ctx, away := context.WithCancel(t.Context())
+	ends := make(chan error, 3)
+	go func() { _, err := h.hash(ctx, "a password", rand.Reader); ends <- err }()
+	go func() { _, _, err := h.verify(ctx, stored, "a password"); ends <- err }()
+	go func() { ends <- h.waste(ctx, "a password") }()
+	away()
+	for range cap(ends) {
+		select {
+		case err := <-ends:
+			if oauth.ReasonOf(err) != ReasonBusy {
+				t.Error(err)
+			}
+		case <-time.After(10 * time.Second):
+			t.Fatal("one waits on, though nobody would read the answer")
+		}
+	}
 }

@@ -1,10 +1,8 @@
 package people_test
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -267,50 +265,6 @@ func TestSignIn_Busy(t *testing.T) {
 		t.Errorf("who was in the queue: %q", reason)
 	}
 	w.want(address, good, home, "")
-}
-
-// Who goes away while he waits in the queue is not hashed for, and leaves his place.
-func TestSignIn_GoesAwayWhileWaiting(t *testing.T) {
-	w := newWorld(t)
-	w.ada()
-	hashes := w.CountHashes()
-	cores := runtime.GOMAXPROCS(0)
-	entered, release := w.HoldHashes(int64(cores + 1))
-	var working sync.WaitGroup
-	for range cores {
-		working.Go(func() {
-			w.SignIn(t.Context(), people.SignIn{Email: "nobody@example.com", Password: good, IP: home})
-		})
-		<-entered
-	}
-	ctx, away := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	go func() {
-		_, _, err := w.SignIn(ctx, people.SignIn{Email: address, Password: good, IP: home})
-		done <- err
-	}()
-	look := time.NewTicker(time.Millisecond)
-	defer look.Stop()
-	for w.Hashing() <= int64(cores) {
-		<-look.C
-	}
-	away()
-	select {
-	case err := <-done:
-		if err == nil {
-			t.Error("he was signed in")
-		}
-	case <-time.After(10 * time.Second):
-		t.Error("he waits on, though nobody would read the answer")
-	}
-	if n := w.Hashing(); n != int64(cores) {
-		t.Errorf("%d places are taken, want %d", n, cores)
-	}
-	close(release)
-	working.Wait()
-	if n := hashes.Load(); n != int64(cores) {
-		t.Errorf("%d hashes, want %d", n, cores)
-	}
 }
 
 // A password hashed with other parameters is hashed again when it is next proven.
