@@ -44,29 +44,12 @@ type cluster struct {
 
 func startCluster(t *testing.T) *cluster {
 	t.Helper()
-	database, binary, dir := storagetest.Postgres(t), build(t), t.TempDir()
-	c := &cluster{}
-	t.Run("seed", func(t *testing.T) { c.Demo = startDemo(t, binary, "--database", database) })
-	store, err := sqlstore.Open(t.Context(), database)
-	if err != nil {
-		t.Fatal(err)
-	}
-	state, err := demo.Load(t.Context(), store)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := store.Close(); err != nil {
-		t.Fatal(err)
-	}
+	binary := build(t)
 	l := listenLoopback(t)
-	c.Issuer = "http://" + l.Addr().String()
-	config := fmt.Sprintf("issuer: %s\napi_audience: %s\ndatabase: %s\nkey_ring: ring\ncatalogue: catalogue.yaml\nbrand: {name: %s}\n"+
-		"trusted_proxies: 127.0.0.1\nlimits: {anonymous: \"off\", client: \"off\"}\nshutdown_grace: 3s\n", c.Issuer, demo.Audience, database, demo.Brand)
-	for name, text := range map[string]string{"grantway.yaml": config, "ring": state.KeyRing, "catalogue.yaml": string(demo.Catalogue)} {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
+	c := &cluster{}
+	var dir string
+	c.Demo, dir = seed(t, binary, storagetest.Postgres(t), "http://"+l.Addr().String(),
+		"trusted_proxies: 127.0.0.1\nlimits: {anonymous: \"off\", client: \"off\"}\nshutdown_grace: 3s\n")
 	var addresses []string
 	for i := range 3 {
 		c.nodes = append(c.nodes, startNode(t, binary, dir, fmt.Sprintf("node%d.log", i)))
@@ -83,6 +66,33 @@ func startCluster(t *testing.T) *cluster {
 	t.Cleanup(api.Close)
 	c.StoreAPI = api.URL
 	return c
+}
+
+// seed puts the demo's data into a database, and returns a folder for startNode
+// whose configuration says settings besides.
+func seed(t *testing.T, binary, database, issuer, settings string) (d Demo, dir string) {
+	t.Helper()
+	dir = t.TempDir()
+	t.Run("seed", func(t *testing.T) { d = startDemo(t, binary, "--database", database) })
+	store, err := sqlstore.Open(t.Context(), database)
+	if err != nil {
+		t.Fatal(err)
+	}
+	state, err := demo.Load(t.Context(), store)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := store.Close(); err != nil {
+		t.Fatal(err)
+	}
+	d.Issuer = issuer
+	config := fmt.Sprintf("issuer: %s\napi_audience: %s\ndatabase: %s\nkey_ring: ring\ncatalogue: catalogue.yaml\nbrand: {name: %s}\n", issuer, demo.Audience, database, demo.Brand)
+	for name, text := range map[string]string{"grantway.yaml": config + settings, "ring": state.KeyRing, "catalogue.yaml": string(demo.Catalogue)} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return d, dir
 }
 
 func startNode(t *testing.T, binary, dir, log string) *node {
