@@ -77,6 +77,8 @@ func openSession(t *testing.T, s *Store) session {
 // Every table of the schema goes from one engine to the other and back, with every
 // column as it was: NULL is not empty, bytes are bytes, and each integer fits.
 func TestCopy_EveryTableBothWays(t *testing.T) {
+	defer func(n int) { copyBatch = n }(copyBatch)
+	copyBatch = 100
 	dir := t.TempDir()
 	file, server, back := openAt(t, filepath.Join(dir, "a.db")), openAt(t, storagetest.Postgres(t)), openAt(t, filepath.Join(dir, "b.db"))
 	fill(t, file, rand.New(rand.NewPCG(1, 1)), copyBatch+7)

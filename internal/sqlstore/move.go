@@ -205,7 +205,11 @@ func openMove(ctx context.Context, file, dsn string, report func(Progress)) (m *
 	if m.source, err = m.from.engine.session(ctx); err != nil {
 		return m, err
 	}
-	if err := m.checkSource(ctx); err != nil {
+	schema, err := m.from.Schema(ctx)
+	if err == nil {
+		err = movable(file, schema)
+	}
+	if err != nil {
 		return m, err
 	}
 	if dsn == "" {
@@ -233,25 +237,17 @@ func (m *move) close() (err error) {
 	return err
 }
 
-// checkSource reads what the file is, and refuses what is no installation of this
-// program's schema.
-func (m *move) checkSource(ctx context.Context) error {
-	there, err := m.source.tables(ctx)
-	if err != nil {
-		return fmt.Errorf("%s is no grantway database: %w", m.file, err)
-	}
-	if !hasTable(there, "goose_db_version") || !hasTable(there, "copy_state") {
-		return fmt.Errorf("%s is no grantway database, or one of an older grantway: serve brings its schema up to date", m.file)
-	}
-	var version int64
-	err = m.source.query(ctx, "SELECT MAX(version_id) FROM goose_db_version WHERE is_applied", nil, func(scan func(...any) error) error { return scan(&version) })
-	switch newest := newestMigration(); {
-	case err != nil:
-		return err
-	case version < newest:
-		return fmt.Errorf("%s has schema %d and this program knows %d: let this version's grantway serve bring it up to date first", m.file, version, newest)
-	case version > newest:
-		return fmt.Errorf("%s has schema %d and this program knows only %d: use the grantway that serves it", m.file, version, newest)
+// movable refuses a file that is no installation of this program's schema.
+func movable(file string, s Schema) error {
+	switch {
+	case s.Unready:
+		return fmt.Errorf("%s is a backup, or a restore that was cut off: grantway restore makes a database of a backup", file)
+	case s.Have == 0:
+		return fmt.Errorf("%s is no grantway database", file)
+	case s.Have < s.Want:
+		return fmt.Errorf("%s has schema %d and this program knows %d: let this version's grantway serve bring it up to date first", file, s.Have, s.Want)
+	case s.Have > s.Want:
+		return fmt.Errorf("%s has schema %d and this program knows only %d: use the grantway that serves it", file, s.Have, s.Want)
 	}
 	return nil
 }
@@ -292,8 +288,12 @@ func (m *move) begin(ctx context.Context, opens func([]oauth.StoredKey) error) e
 		if err := m.noteChanges(ctx); err != nil {
 			return err
 		}
-		if err := m.to.Migrate(ctx); err != nil {
+		if schema, err := m.to.Schema(ctx); err != nil {
 			return err
+		} else if schema.Have < schema.Want { // else there is no need to wait for a lock that a killed run left
+			if err := m.to.Migrate(ctx); err != nil {
+				return err
+			}
 		}
 		if m.tables, err = sameTables(ctx, m.source, m.target); err != nil {
 			return err

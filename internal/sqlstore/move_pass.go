@@ -63,6 +63,9 @@ func (m *move) pass(ctx context.Context) error {
 	if err := m.goOn(ctx); err != nil {
 		return err
 	}
+	if m.sums == nil { // all is compared later
+		return nil
+	}
 	for i, t := range m.tables {
 		here, there := TableSum{Table: t.name}, TableSum{Table: t.name}
 		if err := errors.Join(byKeys(ctx, m.source, t, changes[t.name], here.add), byKeys(ctx, m.target, t, changes[t.name], there.add)); err != nil {
@@ -71,10 +74,8 @@ func (m *move) pass(ctx context.Context) error {
 		if here != there {
 			return m.told(&differs{here, there})
 		}
-		if m.sums != nil {
-			m.sums[i].less(removed[i])
-			m.sums[i].plus(there)
-		}
+		m.sums[i].less(removed[i])
+		m.sums[i].plus(there)
 	}
 	return nil
 }

@@ -56,7 +56,7 @@ func TestMove_CutOffAndResumed(t *testing.T) {
 	for moved == nil {
 		ctx, stop := context.WithCancelCause(t.Context())
 		left := r.IntN(60) // the whole way takes about 400
-		if cuts == 12 {
+		if cuts == 8 {
 			left = 1 << 30
 		}
 		var err error

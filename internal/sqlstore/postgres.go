@@ -238,8 +238,10 @@ func (p *postgres) tables(ctx context.Context) ([]string, error) {
 }
 
 func (p *postgres) migrator(migrations fs.FS) (*goose.Provider, func() error, error) {
-	// A lock table, not an advisory lock: distributed SQL has none.
-	locker, err := lock.NewPostgresTableLocker(lock.WithTableLockTimeout(100*time.Millisecond, 600))
+	// A lock table, not an advisory lock: distributed SQL has none. One that was
+	// killed keeps the lock for the rest of its lease.
+	locker, err := lock.NewPostgresTableLocker(lock.WithTableLockTimeout(100*time.Millisecond, 600),
+		lock.WithTableLeaseDuration(5*time.Second), lock.WithTableHeartbeatInterval(time.Second))
 	if err != nil {
 		return nil, nil, err
 	}
