@@ -6,12 +6,14 @@ import (
 	"fmt"
 	"text/tabwriter"
 
+	"github.com/grantway/grantway/internal/oauth"
 	"github.com/grantway/grantway/internal/sqlstore"
 )
 
 type copyCommand struct {
 	From   string `required:"" placeholder:"FILE" help:"SQLite file of the installation; serve may go on with it."`
 	To     string `placeholder:"URL" help:"postgres:// address of an empty database, or of the unfinished copy. A password can also come from PGPASSWORD or ~/.pgpass."`
+	Config string `short:"c" placeholder:"FILE" help:"Configuration of the installation: its key ring is then tried first."`
 	Cancel bool   `help:"Give an unfinished copy up: drop it, and note no more in the file what changes."`
 	JSON   bool   `name:"json" help:"Print JSON, a document a line: the progress, and last what was done."`
 }
@@ -44,8 +46,19 @@ func (c *copyCommand) Run(ctx context.Context, t terminal) error {
 	if c.To == "" {
 		return misunderstanding{errors.New("--to is missing: the postgres:// address of an empty database")}
 	}
+	var opens func([]oauth.StoredKey) error
+	if c.Config != "" {
+		cfg, ring, err := load(c.Config, t.environ, nil)
+		if err != nil {
+			return err
+		}
+		opens = func(keys []oauth.StoredKey) error {
+			_, err := ring.Fingerprint(keys)
+			return wrongRing(cfg, err)
+		}
+	}
 	p := newProgress(t, c.JSON)
-	moved, err := sqlstore.Move(ctx, c.From, c.To, nil, func(at sqlstore.Progress) { p.show(at.Step, at.Rows, at.Of) })
+	moved, err := sqlstore.Move(ctx, c.From, c.To, opens, func(at sqlstore.Progress) { p.show(at.Step, at.Rows, at.Of) })
 	p.end()
 	if err != nil {
 		return err

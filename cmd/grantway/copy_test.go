@@ -1,13 +1,19 @@
 package main
 
 import (
+	"bytes"
+	"crypto/rand"
 	"database/sql"
 	"encoding/json"
 	"net/http"
+	"os"
+	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
+	"github.com/grantway/grantway/internal/oauth"
 	"github.com/grantway/grantway/internal/storagetest"
 )
 
@@ -104,5 +110,115 @@ func TestCopy_TheRunningServerClosesWithItsFile(t *testing.T) {
 	seq2, epoch2, next2 := heads("pgx", database, "")
 	if seq < 2 || seq2 < seq || epoch2 != epoch || next2 <= next {
 		t.Errorf("the feed was at %d of epoch %d and is at %d of %d; %d indices were allotted, now %d", seq, epoch, seq2, epoch2, next, next2)
+	}
+}
+
+// The commands of docs/operating.md, "Grow out of the file", as they stand there.
+func TestCopy_OperatingCommands(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	database := storagetest.Postgres(t)
+	doc, err := os.ReadFile("../../docs/operating.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, section, _ := strings.Cut(string(doc), "## Grow out of the file\n")
+	section, _, _ = strings.Cut(section, "\n## ")
+	var lines []string
+	for i, part := range strings.Split(section, "```") {
+		if i%2 == 1 {
+			lines = append(lines, strings.Split(strings.TrimSpace(strings.TrimPrefix(part, "sh\n")), "\n")...)
+		}
+	}
+	if len(lines) != 4 || !strings.HasPrefix(lines[0], "export DATABASE='postgres://") {
+		t.Fatalf("the commands are %q", lines)
+	}
+	shell := func(line string) (string, error) {
+		cmd := exec.Command("sh", "-c", line)
+		cmd.Dir = s.dir
+		cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "DATABASE=" + database}
+		out, err := cmd.CombinedOutput()
+		return string(out), err
+	}
+	copying, serving, giving := lines[1], lines[2], lines[3]
+
+	ring, err := os.ReadFile(filepath.Join(s.dir, "keyring"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.swap("keyring", newRing(t))
+	if out, err := shell(copying); err == nil || out != "grantway: the key ring keyring does not open this database's signing keys: name the ring that was made with it\n" {
+		t.Errorf("the wrong ring: %v, %s", err, out)
+	}
+	s.swap("keyring", string(ring))
+	if out, err := shell(giving); err != nil || !strings.Contains(out, "given up") {
+		t.Errorf("%v, %s", err, out)
+	}
+	out, err := shell(copying)
+	if err != nil || !regexp.MustCompile(`(?s)copying: 100 % \(\d+ of \d+ rows\)\n.*comparing: 100 %.*TABLE +ROWS +CHECKSUM.*\nsigning_keys +2 +[0-9a-f]{16}\n.*The pause began \d+ ms ago .*key ring did not move`).MatchString(out) {
+		t.Fatalf("%v, %s", err, out)
+	}
+	if out, err := shell(copying); err == nil || !strings.Contains(out, "has moved to") || strings.Count(out, "\n") != 1 {
+		t.Errorf("once more: %v, %s", err, out)
+	}
+	p := s.serve("--database", database)
+	if want := "grantway serve --config config.yaml --database \"$DATABASE\""; serving != want {
+		t.Errorf("the line is %q, and this test runs %q", serving, want)
+	}
+	if status, _ := p.get("/readyz"); status != http.StatusOK {
+		t.Errorf("/readyz: %d", status)
+	}
+	for _, args := range [][]string{{"serve", "--config", "config.yaml", "--listen", "127.0.0.1:0"}, {"user", "list", "--config", "config.yaml"}} {
+		if _, err := grantway(s.dir, "", args...); err == nil || !strings.Contains(err.Error(), "this file has moved to PostgreSQL: set database to the address of 127.0.0.1:") {
+			t.Errorf("%v on the file: %v", args, err)
+		}
+	}
+}
+
+func (s *site) swap(name, text string) {
+	s.Helper()
+	if err := os.WriteFile(filepath.Join(s.dir, name), []byte(text), 0o600); err != nil {
+		s.Fatal(err)
+	}
+}
+
+func newRing(t *testing.T) string {
+	t.Helper()
+	ring, err := oauth.NewKeyRing(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ring
+}
+
+// Whoever looks at a terminal sees one line that grows; a log gets a line for each
+// tenth; a program a document for each percent.
+func TestProgress(t *testing.T) {
+	const n = 1000
+	for what, tc := range map[string]struct {
+		terminal, json bool
+		last           string
+		lines          int
+	}{
+		"terminal": {true, false, "\rcomparing: 100 % (1000 of 1000 rows)\x1b[K\n", 2},
+		"log":      {false, false, "comparing: 100 % (1000 of 1000 rows)\n", 22},
+		"json":     {false, true, `{"step":"comparing","rows":1000,"of":1000,"percent":100}` + "\n", 202},
+	} {
+		var out, errs bytes.Buffer
+		p := newProgress(terminal{out: &out, err: &errs}, tc.json)
+		p.terminal = tc.terminal
+		for _, step := range []string{"copying", "comparing"} {
+			for rows := int64(0); rows <= n; rows++ {
+				p.show(step, rows, n)
+			}
+		}
+		p.end()
+		said, silent := errs.String(), out.String()
+		if tc.json {
+			said, silent = silent, said
+		}
+		if !strings.HasSuffix(said, tc.last) || strings.Count(said, "\n") != tc.lines || silent != "" {
+			t.Errorf("%s: %d lines, and %q: %q", what, strings.Count(said, "\n"), silent, said)
+		}
 	}
 }
