@@ -12,7 +12,7 @@ const (
 func faults() []fault {
 	return []fault{
 		{name: "kill -9 of the server", engine: sqlite, within: time.Second, lay: layFile},
-		{name: "move to PostgreSQL", engine: sqlite, within: time.Second, lay: layGrowth},
+		{name: "move to PostgreSQL", engine: sqlite, within: 5 * time.Second, lay: layGrowth},
 		{name: "full disk", engine: sqlite, within: time.Second, lay: layFileOnDisk},
 		{name: "full disk", engine: postgres, within: time.Second, lay: layServerOnDisk},
 		{name: "kill -9 of the server", engine: postgres, within: time.Second, lay: layServer(serverKilled)},

@@ -18,7 +18,7 @@ import (
 // It ends with the error that the closed file gives.
 func shuffle(s session, r *rand.Rand) error {
 	for {
-		a, b := r.IntN(900), r.IntN(900)
+		a, b := r.IntN(600), r.IntN(600)
 		text := []string{
 			"INSERT INTO families SELECT 'x' || $1, grant_id, client_id, user_id, api, $1 + 1000000, narrowing, status, op, created, due FROM families WHERE status_index >= $2 LIMIT 1 ON CONFLICT DO NOTHING",
 			"DELETE FROM families WHERE status_index > $1 AND status_index < $1 + 3 + $2 * 0",
@@ -43,7 +43,7 @@ func TestMove_CutOffAndResumed(t *testing.T) {
 	r := rand.New(rand.NewPCG(3, 3))
 	file, dsn := filepath.Join(t.TempDir(), "a.db"), storagetest.Postgres(t)
 	s := openAt(t, file)
-	fill(t, s, r, 400)
+	fill(t, s, r, 250)
 	live := openSession(t, s)
 	if _, err := live.exec(t.Context(), "UPDATE OR IGNORE families SET status_index = rowid"); err != nil {
 		t.Fatal(err)
@@ -55,8 +55,8 @@ func TestMove_CutOffAndResumed(t *testing.T) {
 	var moved *Moved
 	for moved == nil {
 		ctx, stop := context.WithCancelCause(t.Context())
-		left := r.IntN(60) // the whole way takes about 400
-		if cuts == 8 {
+		left := r.IntN(60) // the whole way takes about 250
+		if cuts == 6 {
 			left = 1 << 30
 		}
 		var err error
