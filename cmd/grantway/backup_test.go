@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -102,11 +103,17 @@ func (k *keyed) alive(p *process, what string, with key, want bool) {
 // fails runs a command that must fail, in one line that has each of these words.
 func (k *keyed) fails(words []string, args ...string) {
 	k.Helper()
-	_, err := grantway(k.dir, "", append(args, "--config", "config.yaml")...)
-	if err == nil {
-		k.Fatalf("grantway %s: no error", strings.Join(args, " "))
+	// A serve that is not refused would run for ever.
+	ctx, cancel := context.WithTimeout(k.Context(), 30*time.Second)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "grantway", append(args, "--config", "config.yaml")...)
+	cmd.Dir, cmd.Env = k.dir, []string{"PATH=" + os.Getenv("PATH")}
+	var errs bytes.Buffer
+	cmd.Stderr = &errs
+	if err := cmd.Run(); err == nil || ctx.Err() != nil {
+		k.Fatalf("grantway %s was not refused", strings.Join(args, " "))
 	}
-	said := strings.SplitAfterN(err.Error(), "\n", 2)[1]
+	said := errs.String()
 	for _, w := range words {
 		if !strings.Contains(said, w) || strings.Count(said, "\n") != 1 {
 			k.Errorf("grantway %s said %q; want one line with %q", strings.Join(args, " "), said, w)
