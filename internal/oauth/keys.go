@@ -25,7 +25,10 @@ type keys struct {
 	sign   map[KeyUse]*signingKey
 	verify map[KeyUse]map[string]*ecdsa.PublicKey // by kid
 	sets   map[KeyUse]jose.JSONWebKeySet
-	seen   seen // what these keys have signed: it goes when they do
+	// seen are JWTs whose signature held, by their hash, and nothing about whether they
+	// still count. Only what verified enters, so nobody without a key can push others
+	// out; what these keys have signed goes when they do.
+	seen Recent[[sha256.Size]byte, *verified]
 }
 
 type signingKey struct {

@@ -9,7 +9,6 @@ import (
 	"io"
 	"strconv"
 	"strings"
-	"sync"
 
 	"github.com/go-jose/go-jose/v4"
 )
@@ -116,37 +115,6 @@ type verified struct {
 	family string
 }
 
-// seen remembers JWTs of ours whose signature held, and nothing about whether they
-// still count. Only what verified enters, so nobody without a key can push others
-// out. A full generation becomes the old one, whose members get in again when they
-// are seen: about least recently used, for the price of a map.
-type seen struct {
-	mu       sync.RWMutex
-	new, old map[[sha256.Size]byte]*verified
-}
-
-const seenMax = 4096 // tokens in one of the two generations, about a kilobyte each
-
-func (c *seen) get(id [sha256.Size]byte) *verified {
-	c.mu.RLock()
-	v, old := c.new[id], c.old[id]
-	c.mu.RUnlock()
-	if v == nil && old != nil {
-		c.put(id, old)
-		return old
-	}
-	return v
-}
-
-func (c *seen) put(id [sha256.Size]byte, v *verified) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.new == nil || len(c.new) >= seenMax {
-		c.old, c.new = c.new, map[[sha256.Size]byte]*verified{}
-	}
-	c.new[id] = v
-}
-
 // verifyOwn checks a JWT that somebody says is ours: one of our two kinds, signed
 // by a key of that kind. Expiry is left to the caller. The value is shared: do not
 // change it.
@@ -157,12 +125,12 @@ func (s *Server) verifyOwn(token string) (*verified, bool) {
 	}
 	k := s.keys.current.Load()
 	id := sha256.Sum256([]byte(token))
-	if v := k.seen.get(id); v != nil {
+	if v, ok := k.seen.Get(id); ok {
 		return v, true
 	}
 	v, ok := s.parseOwn(k, token)
 	if ok {
-		k.seen.put(id, v)
+		k.seen.Put(id, v)
 	}
 	return v, ok
 }

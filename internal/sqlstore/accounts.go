@@ -61,8 +61,8 @@ func (s *Store) CreateAccount(ctx context.Context, a *people.Account) (bool, err
 		SELECT CAST($1 AS TEXT), CAST($2 AS TEXT), CAST($3 AS TEXT), CAST($4 AS TEXT), CAST($5 AS TEXT)
 		WHERE NOT EXISTS (SELECT 1 FROM users WHERE id = $3)`
 	args := []any{a.Login.Issuer, a.Login.Subject, u.ID, a.Login.Credential, op}
-	steps := []statement{do(`INSERT INTO users (id, kind, name, email, operator, status, op, created)
-		SELECT CAST($1 AS TEXT), CAST($2 AS TEXT), CAST($3 AS TEXT), CAST($4 AS TEXT), CAST($5 AS BOOLEAN), 'active', CAST($6 AS TEXT), CAST($7 AS BIGINT)
+	steps := []statement{do(`INSERT INTO users (id, kind, name, email, operator, status, members_rev, op, created)
+		SELECT CAST($1 AS TEXT), CAST($2 AS TEXT), CAST($3 AS TEXT), CAST($4 AS TEXT), CAST($5 AS BOOLEAN), 'active', 0, CAST($6 AS TEXT), CAST($7 AS BIGINT)
 		WHERE `+m.where(8), m.args(userArgs(u, a.Created)...)...)}
 	var lock []statement
 	if i := a.Invite; i != nil {

@@ -113,7 +113,7 @@ func (g *gathered) write(_ context.Context, event []statement) error {
 func (w *writer) gather(n int, make func(s *Store)) [][]statement {
 	g := &gathered{engine: w.s.engine}
 	for range n {
-		make(&Store{g})
+		make(&Store{engine: g})
 	}
 	return g.events
 }

@@ -28,11 +28,12 @@ func (r *codeReader) result() *oauth.StoredCode {
 	return &r.code
 }
 
-// Code implements oauth.CodeStorage.
+var codeOf = asking(codeColumns, "authorization_codes a LEFT JOIN grants g ON g.id = a.grant_id", "a.selector = $1")
+
+// Code implements oauth.CodeStorage. The grant of a code is mostly a new one.
 func (s *Store) Code(ctx context.Context, selector string) (*oauth.StoredCode, *oauth.Standing, error) {
 	var r codeReader
-	st, err := s.standing(ctx, "SELECT "+codeColumns+", "+standingColumns+" FROM authorization_codes a LEFT JOIN grants g ON g.id = a.grant_id"+standingJoins+
-		" WHERE a.selector = $1 ORDER BY gs.store_id", []any{selector}, r.dest()...)
+	st, err := s.standing(ctx, codeOf, []any{selector}, r.dest()...)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -75,8 +76,8 @@ func (s *Store) RedeemCode(ctx context.Context, r oauth.Redemption) (bool, error
 		args = append(args, r.ClientID)
 		g := r.Guest
 		steps = append(steps,
-			do(`INSERT INTO users (id, kind, name, email, operator, status, op, created)
-				SELECT CAST($1 AS TEXT), 'guest', '', '', FALSE, 'active', CAST($2 AS TEXT), CAST($3 AS BIGINT) WHERE `+m.where(4),
+			do(`INSERT INTO users (id, kind, name, email, operator, status, members_rev, op, created)
+				SELECT CAST($1 AS TEXT), 'guest', '', '', FALSE, 'active', 0, CAST($2 AS TEXT), CAST($3 AS BIGINT) WHERE `+m.where(4),
 				m.args(g.UserID, r.Event.ID, micros(r.Now))...),
 			do(`INSERT INTO grants (id, user_id, client_id, is_default, scopes, account_scopes, all_stores, status, rev, op, created, last_used)
 				SELECT CAST($1 AS TEXT), CAST($2 AS TEXT), CAST($3 AS TEXT), FALSE, '', CAST($4 AS TEXT), FALSE, 'live', 1, CAST($5 AS TEXT), CAST($6 AS BIGINT), 0 WHERE `+m.where(7),

@@ -29,11 +29,19 @@ func (r *familyReader) result() *oauth.Family {
 	return &r.family
 }
 
+var (
+	familyOf = asking(familyColumns, "families f JOIN grants g ON g.id = f.grant_id", "f.id = $1")
+	askedOf  = asking("p.id, p.uri, p.name, p.status, "+familyColumns,
+		"api_secrets k JOIN apis p ON p.id = k.api_id LEFT JOIN families f ON f.id = $3 LEFT JOIN grants g ON g.id = f.grant_id",
+		"k.hash = $1 AND k.api_id = $2 AND p.status = 'active'")
+	tokenOf = asking("t.selector, t.family, t.hash, t.previous, COALESCE(t.rotated, 0), t.idle_until, COALESCE(t.absolute_until, 0), "+familyColumns,
+		"refresh_tokens t JOIN families f ON f.id = t.family JOIN grants g ON g.id = f.grant_id", "t.selector = $1")
+)
+
 // Family implements oauth.FamilyStorage.
 func (s *Store) Family(ctx context.Context, id string) (*oauth.Family, *oauth.Standing, error) {
 	var r familyReader
-	st, err := s.standing(ctx, "SELECT "+familyColumns+", "+standingColumns+" FROM families f JOIN grants g ON g.id = f.grant_id"+standingJoins+
-		" WHERE f.id = $1 ORDER BY gs.store_id", []any{id}, r.dest()...)
+	st, err := s.lately(ctx, familyOf, []any{id}, r.dest()...)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -44,10 +52,7 @@ func (s *Store) Family(ctx context.Context, id string) (*oauth.Family, *oauth.St
 func (s *Store) Asked(ctx context.Context, apiID string, secret oauth.Hash, family string) (*oauth.API, *oauth.Family, *oauth.Standing, error) {
 	var r familyReader
 	var a oauth.API
-	st, err := s.standing(ctx, "SELECT p.id, p.uri, p.name, p.status, "+familyColumns+", "+standingColumns+`
-		FROM api_secrets k JOIN apis p ON p.id = k.api_id LEFT JOIN families f ON f.id = $3 LEFT JOIN grants g ON g.id = f.grant_id`+standingJoins+
-		" WHERE k.hash = $1 AND k.api_id = $2 AND p.status = 'active' ORDER BY gs.store_id", []any{[]byte(secret), apiID, family},
-		append([]any{&a.ID, &a.URI, &a.Name, (*string)(&a.Status)}, r.dest()...)...)
+	st, err := s.lately(ctx, askedOf, []any{[]byte(secret), apiID, family}, append([]any{&a.ID, &a.URI, &a.Name, (*string)(&a.Status)}, r.dest()...)...)
 	if err != nil || r.family.ID == "" {
 		return &a, nil, nil, err
 	}
@@ -60,10 +65,7 @@ func (s *Store) Refresh(ctx context.Context, selector string) (*oauth.StoredRefr
 	var t oauth.StoredRefresh
 	var rotated, idle, absolute int64
 	root := append([]any{&t.Selector, &t.Family, (*[]byte)(&t.Hash), (*[]byte)(&t.Previous), &rotated, &idle, &absolute}, r.dest()...)
-	st, err := s.standing(ctx, `SELECT t.selector, t.family, t.hash, t.previous, COALESCE(t.rotated, 0), t.idle_until, COALESCE(t.absolute_until, 0),
-			`+familyColumns+", "+standingColumns+`
-		FROM refresh_tokens t JOIN families f ON f.id = t.family JOIN grants g ON g.id = f.grant_id`+standingJoins+
-		" WHERE t.selector = $1 ORDER BY gs.store_id", []any{selector}, root...)
+	st, err := s.lately(ctx, tokenOf, []any{selector}, root...)
 	if err != nil {
 		return nil, nil, nil, err
 	}

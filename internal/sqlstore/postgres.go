@@ -288,11 +288,11 @@ func (p *postgres) archive(ctx context.Context, to string, progress func(Progres
 	if err != nil {
 		return err
 	}
-	target := &Store{e}
+	target := &Store{engine: e}
 	defer func() { err = errors.Join(err, target.Close()) }()
 	if err := target.Migrate(ctx); err != nil {
 		return err
 	}
-	_, err = copyTables(ctx, &Store{p}, target, progress)
+	_, err = copyTables(ctx, &Store{engine: p}, target, progress)
 	return err
 }

@@ -75,7 +75,7 @@ func Restore(ctx context.Context, file, dsn string, replace bool) (r *Restoratio
 	if err != nil {
 		return r, err
 	}
-	r.Store = &Store{e}
+	r.Store = &Store{engine: e}
 	if err := r.Store.Migrate(ctx); err != nil {
 		return r, err
 	}
@@ -187,7 +187,7 @@ func inspect(ctx context.Context, path string) (*Target, error) {
 		t.Unreadable = err
 		return t, nil
 	}
-	s := &Store{e}
+	s := &Store{engine: e}
 	defer s.Close()
 	if t.Seq, t.Epoch, err = s.Head(ctx); err == nil {
 		t.Kids, err = texts(ctx, e, "SELECT kid FROM signing_keys")

@@ -12,22 +12,23 @@ import (
 const standingColumns = `COALESCE(g.id, ''), COALESCE(g.user_id, ''), COALESCE(g.client_id, ''), COALESCE(g.is_default, FALSE),
 	COALESCE(g.scopes, ''), COALESCE(g.account_scopes, ''), COALESCE(g.all_stores, FALSE), COALESCE(g.status, ''), COALESCE(g.rev, 0),
 	COALESCE(g.created, 0), COALESCE(g.last_used, 0), COALESCE(u.kind, ''), COALESCE(u.status, ''), COALESCE(c.status, ''), h.seq,
-	COALESCE(gs.store_id, ''), gs.scopes, m.scopes, COALESCE(m.may_delegate, FALSE), COALESCE(m.is_owner, FALSE),
+	COALESCE(u.members_rev, 0), hs.seq, COALESCE(gs.store_id, ''), gs.scopes, m.scopes, COALESCE(m.may_delegate, FALSE), COALESCE(m.is_owner, FALSE),
 	COALESCE(st.name, ''), COALESCE(st.domain, ''), COALESCE(st.status, '')`
 
 const standingJoins = ` LEFT JOIN users u ON u.id = g.user_id
 	LEFT JOIN clients c ON c.id = g.client_id
 	JOIN heads h ON h.name = 'feed'
+	JOIN heads hs ON hs.name = 'stores'
 	LEFT JOIN grant_stores gs ON gs.grant_id = g.id
 	LEFT JOIN memberships m ON m.user_id = g.user_id AND m.store_id = gs.store_id
 	LEFT JOIN stores st ON st.id = gs.store_id`
 
 // standingReader gathers the rows of one standing.
 type standingReader struct {
-	st      oauth.Standing
-	found   bool
-	created int64
-	used    int64
+	st              oauth.Standing
+	found           bool
+	created, used   int64
+	members, stores int64 // how often the memberships of the user changed, and states of stores
 }
 
 // scan reads one row; root are the destinations before the standing's columns.
@@ -38,7 +39,7 @@ func (r *standingReader) scan(scan func(...any) error, root ...any) error {
 	var delegate, owner bool
 	err := scan(append(root, &g.ID, &g.UserID, &g.ClientID, &g.Default, &grantScopes, &accountScopes, &g.AllStores,
 		(*string)(&g.Status), &g.Rev, &r.created, &r.used, (*string)(&r.st.UserKind), (*string)(&r.st.UserStatus), (*string)(&r.st.ClientStatus),
-		&r.st.Seq, &storeID, &own, &member, &delegate, &owner, &name, &domain, &status)...)
+		&r.st.Seq, &r.members, &r.stores, &storeID, &own, &member, &delegate, &owner, &name, &domain, &status)...)
 	if err != nil {
 		return unavailable(err)
 	}
@@ -59,11 +60,63 @@ func (r *standingReader) scan(scan func(...any) error, root ...any) error {
 	return nil
 }
 
-// standing runs a query whose rows start with root and go on with
-// standingColumns. It returns nil if the root has no grant.
-func (s *Store) standing(ctx context.Context, sql string, args []any, root ...any) (*oauth.Standing, error) {
+// question reads something that hangs off a grant, with the grant's standing.
+type question struct {
+	full  string // a row a store
+	brief string // one row: whether what is known of the grant is of now
+}
+
+// asking builds a question. The columns come before those of the standing.
+func asking(columns, from, where string) question {
+	return question{
+		"SELECT " + columns + ", " + standingColumns + " FROM " + from + standingJoins + " WHERE " + where + " ORDER BY gs.store_id",
+		"SELECT " + columns + ", " + briefColumns + " FROM " + from + briefJoins + " WHERE " + where,
+	}
+}
+
+// What a grant allows follows from its revision, from that of its user's
+// memberships and from that of all stores' states, and from nothing else: whoever
+// has read it once needs no more than these three numbers to know that it still
+// is so, and they are read anew each time. So nothing is decided from a cache, and
+// most questions cost a row in the place of three a store.
+const (
+	briefColumns = `COALESCE(g.id, ''), COALESCE(g.status, ''), COALESCE(g.rev, 0), COALESCE(u.status, ''), COALESCE(u.members_rev, 0), COALESCE(c.status, ''),
+	h.seq, hs.seq`
+	briefJoins = ` LEFT JOIN users u ON u.id = g.user_id
+	LEFT JOIN clients c ON c.id = g.client_id
+	JOIN heads h ON h.name = 'feed'
+	JOIN heads hs ON hs.name = 'stores'`
+)
+
+// known is a standing as it was read, and what it follows from.
+type known struct {
+	st              *oauth.Standing
+	members, stores int64
+}
+
+// lately answers a question about a grant that was probably asked about before.
+func (s *Store) lately(ctx context.Context, q question, args []any, root ...any) (*oauth.Standing, error) {
+	var now oauth.Standing
+	var members, stores int64
+	g := &now.Grant
+	err := s.row(ctx, q.brief, args, append(root, &g.ID, (*string)(&g.Status), &g.Rev, (*string)(&now.UserStatus), &members,
+		(*string)(&now.ClientStatus), &now.Seq, &stores)...)
+	if err != nil || g.ID == "" {
+		return nil, err
+	}
+	was, ok := s.known.Get(g.ID)
+	if !ok || was.st.Grant.Rev != g.Rev || was.members != members || was.stores != stores {
+		return s.standing(ctx, q, args, root...)
+	}
+	st := *was.st
+	st.Grant.Status, st.UserStatus, st.ClientStatus, st.Seq = g.Status, now.UserStatus, now.ClientStatus, now.Seq
+	return &st, nil
+}
+
+// standing answers a question. It returns nil if the root has no grant.
+func (s *Store) standing(ctx context.Context, q question, args []any, root ...any) (*oauth.Standing, error) {
 	var r standingReader
-	if err := s.engine.query(ctx, sql, args, func(scan func(...any) error) error { return r.scan(scan, root...) }); err != nil {
+	if err := s.engine.query(ctx, q.full, args, func(scan func(...any) error) error { return r.scan(scan, root...) }); err != nil {
 		return nil, err
 	}
 	if !r.found {
@@ -79,10 +132,15 @@ func (s *Store) standing(ctx context.Context, sql string, args []any, root ...an
 		}
 		r.st.Members = all
 	}
-	return &r.st, nil
+	s.known.Put(r.st.Grant.ID, known{&r.st, r.members, r.stores})
+	st := r.st
+	return &st, nil
 }
+
+var standingOf = asking("1", "grants g", "g.id = $1")
 
 // Standing implements oauth.GrantStorage.
 func (s *Store) Standing(ctx context.Context, grantID string) (*oauth.Standing, error) {
-	return s.standing(ctx, "SELECT "+standingColumns+" FROM grants g"+standingJoins+" WHERE g.id = $1 ORDER BY gs.store_id", []any{grantID})
+	var one int
+	return s.standing(ctx, standingOf, []any{grantID}, &one)
 }

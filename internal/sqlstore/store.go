@@ -28,6 +28,7 @@ import (
 // Store implements oauth.Storage and people.Storage.
 type Store struct {
 	engine engine
+	known  oauth.Recent[string, known] // by the grant's id
 }
 
 // Open opens the database that dsn names: a postgres:// URL, or the path of a
@@ -55,7 +56,7 @@ func open(ctx context.Context, dsn string) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Store{e}, nil
+	return &Store{engine: e}, nil
 }
 
 // IsPostgres reports whether dsn names a PostgreSQL server.

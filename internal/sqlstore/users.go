@@ -76,7 +76,7 @@ func (s *Store) CreateUser(ctx context.Context, u *oauth.User, e oauth.Event) (b
 	return s.won(ctx, &n, one(counted(&n, insertUser+" ON CONFLICT DO NOTHING", userArgs(u, e)...)), note(e, false, opOf("users", u.ID, e.ID)))
 }
 
-const insertUser = `INSERT INTO users (id, kind, name, email, operator, status, op, created) VALUES ($1, $2, $3, $4, $5, 'active', $6, $7)`
+const insertUser = `INSERT INTO users (id, kind, name, email, operator, status, members_rev, op, created) VALUES ($1, $2, $3, $4, $5, 'active', 0, $6, $7)`
 
 func userArgs(u *oauth.User, e oauth.Event) []any {
 	return []any{u.ID, string(u.Kind), u.Name, u.Email, u.Operator, e.ID, micros(e.At)}
@@ -88,12 +88,16 @@ func (s *Store) SetUserStatus(ctx context.Context, id string, to oauth.Status, e
 	m := opOf("users", id, e.ID)
 	return s.won(ctx, &n, s.lockGrantsOf(id),
 		one(counted(&n, "UPDATE users SET status = $1, op = $2 WHERE id = $3 AND status <> $1", string(to), e.ID, id)),
-		one(raiseRevs(id, m)), note(e, true, m))
+		raiseRevs(id, m), note(e, true, m))
 }
 
-// raiseRevs makes every issuing event under way for the user's grants read again.
-func raiseRevs(userID string, m mark) statement {
-	return do("UPDATE grants SET rev = rev + 1 WHERE user_id = $1 AND status <> 'revoked' AND "+m.where(2), m.args(userID)...)
+// raiseRevs makes every issuing event under way for the user's grants read again. A
+// grant that is being made beside it is not seen here: it meets the other number.
+func raiseRevs(userID string, m mark) []statement {
+	return []statement{
+		do("UPDATE grants SET rev = rev + 1 WHERE user_id = $1 AND status <> 'revoked' AND "+m.where(2), m.args(userID)...),
+		do("UPDATE users SET members_rev = members_rev + 1 WHERE id = $1 AND "+m.where(2), m.args(userID)...),
+	}
 }
 
 // Store implements oauth.PeopleStorage.
@@ -125,7 +129,9 @@ func (s *Store) stores(ctx context.Context, where string, args ...any) ([]*oauth
 // PutStore implements oauth.PeopleStorage.
 func (s *Store) PutStore(ctx context.Context, st *oauth.Store, e oauth.Event) error {
 	var n int64
-	_, err := s.won(ctx, &n, one(counted(&n, `INSERT INTO stores (id, name, domain, status, created) VALUES ($1, $2, $3, $4, $5)
+	// Whoever knows what grants allow reads them again, but not for a new name.
+	state := do("UPDATE heads SET seq = seq + 1 WHERE name = 'stores' AND EXISTS (SELECT 1 FROM stores WHERE id = $1 AND status <> $2)", st.ID, string(st.Status))
+	_, err := s.won(ctx, &n, one(state), one(counted(&n, `INSERT INTO stores (id, name, domain, status, created) VALUES ($1, $2, $3, $4, $5)
 		ON CONFLICT (id) DO UPDATE SET name = excluded.name, domain = excluded.domain, status = excluded.status`,
 		st.ID, st.Name, st.Domain, string(st.Status), micros(e.At))), note(e, true, mark{"stores", "id", "id", st.ID, st.ID}))
 	return err
@@ -157,7 +163,7 @@ func (s *Store) SetMembership(ctx context.Context, m *oauth.Membership, e oauth.
 		WHERE EXISTS (SELECT 1 FROM users WHERE id = $1) AND EXISTS (SELECT 1 FROM stores WHERE id = $2)
 		ON CONFLICT (user_id, store_id) DO UPDATE SET scopes = excluded.scopes, may_delegate = excluded.may_delegate, is_owner = excluded.is_owner, op = excluded.op`,
 		m.UserID, m.StoreID, m.Scopes.String(), m.MayDelegate, m.Owner, e.ID)
-	return s.won(ctx, &n, s.lockGrantsOf(m.UserID), one(guard), one(raiseRevs(m.UserID, k)), note(e, true, k))
+	return s.won(ctx, &n, s.lockGrantsOf(m.UserID), one(guard), raiseRevs(m.UserID, k), note(e, true, k))
 }
 
 // DropMembership implements oauth.PeopleStorage. The row is marked first and
@@ -167,7 +173,7 @@ func (s *Store) DropMembership(ctx context.Context, userID, storeID string, e oa
 	k := memberMark(userID, e.ID)
 	return s.won(ctx, &n, s.lockGrantsOf(userID),
 		one(counted(&n, "UPDATE memberships SET op = $1 WHERE user_id = $2 AND store_id = $3", e.ID, userID, storeID)),
-		one(raiseRevs(userID, k)), note(e, true, k),
+		raiseRevs(userID, k), note(e, true, k),
 		one(do("DELETE FROM memberships WHERE user_id = $1 AND store_id = $2 AND op = $3", userID, storeID, e.ID)))
 }
 

@@ -75,6 +75,64 @@ func apis(w *world) {
 		_, _, _, err = w.s.Asked(w.ctx, b.ID, b.Secrets[0].Hash, r.Family.ID)
 		w.missing("a suspended API", err)
 	})
+	w.test("what was read of a grant before never stands for what is so now", func(w *world) {
+		user, app, store, other := w.person(), w.app(), w.store("One"), w.store("Other")
+		api := oauth.API{ID: w.id("api-"), URI: "https://" + w.id("api") + ".example/", Secrets: []oauth.ClientSecret{w.secret()}}
+		w.must(oauth.EventAPIPut, create(api))
+		w.member(user, store)
+		w.member(user, other)
+		g, r := w.live(user, app, store, other)
+		event := func(kind oauth.Kind, run func(oauth.Event) (bool, error)) func() { return func() { w.must(kind, run) } }
+		put := func(to oauth.Status) func() {
+			return func() {
+				w.ok(w.s.PutStore(w.ctx, &oauth.Store{ID: store, Name: "Other name", Status: to}, w.event(oauth.EventStorePut)))
+			}
+		}
+		set := func(m oauth.Membership) func() {
+			m.UserID, m.StoreID = user, store
+			return event(oauth.EventMembershipSet, func(e oauth.Event) (bool, error) { return w.s.SetMembership(w.ctx, &m, e) })
+		}
+		for _, step := range []struct {
+			what string
+			do   func()
+		}{
+			{"at first", func() {}},
+			{"a membership narrowed", set(oauth.Membership{Scopes: oauth.Scopes("a")})},
+			{"may not delegate", set(oauth.Membership{Scopes: oauth.Scopes("a", "b")})},
+			{"a store suspended", put(oauth.Suspended)},
+			{"a store active", put(oauth.Active)},
+			{"a store renamed", put(oauth.Active)},
+			{"a membership dropped", event(oauth.EventMembershipDropped, func(e oauth.Event) (bool, error) { return w.s.DropMembership(w.ctx, user, other, e) })},
+			{"a membership come back", set(oauth.Membership{Owner: true})},
+			{"the grant edited", func() {
+				g = *w.grant(g.ID)
+				g.Stores, g.Account = g.Stores[:1], oauth.Scopes("user.view")
+				w.must(oauth.EventGrantEdited, func(e oauth.Event) (bool, error) { return w.s.EditGrant(w.ctx, &g, g.Rev, e) })
+			}},
+			{"the grant suspended", event(oauth.EventGrantSuspended, func(e oauth.Event) (bool, error) { return w.s.SuspendGrant(w.ctx, g.ID, e) })},
+			{"the grant resumed", event(oauth.EventGrantResumed, func(e oauth.Event) (bool, error) { return w.s.ResumeGrant(w.ctx, g.ID, e) })},
+			{"the user suspended", func() { w.setUser(user, oauth.Suspended) }},
+			{"the user resumed", func() { w.setUser(user, oauth.Active) }},
+			{"the app suspended", func() { w.setApp(app, oauth.Suspended) }},
+			{"the app resumed", func() { w.setApp(app, oauth.Active) }},
+			{"the grant revoked", event(oauth.EventGrantRevoked, func(e oauth.Event) (bool, error) { return w.s.RevokeGrant(w.ctx, g.ID, e) })},
+		} {
+			step.do()
+			for range 2 { // the second time it is known
+				_, byFamily, err := w.s.Family(w.ctx, r.Family.ID)
+				w.ok(err)
+				_, _, asked, err := w.s.Asked(w.ctx, api.ID, api.Secrets[0].Hash, r.Family.ID)
+				w.ok(err)
+				_, _, byToken, err := w.s.Refresh(w.ctx, r.Refresh.Selector)
+				w.ok(err)
+				want, err := w.s.Standing(w.ctx, g.ID)
+				w.ok(err)
+				for how, got := range map[string]*oauth.Standing{"Family": byFamily, "Asked": asked, "Refresh": byToken} {
+					w.same(step.what+", "+how, unnamed(got), unnamed(want))
+				}
+			}
+		}
+	})
 	w.test("a signing key is kept as given, one active of each use", func(w *world) {
 		key := func(kid string, use oauth.KeyUse) oauth.StoredKey {
 			return oauth.StoredKey{Kid: kid, Alg: "ES256", Use: use, Sealed: []byte{0, 1, 255}, Public: []byte{0, 2, 254}, Status: oauth.Active, Created: w.now}
@@ -96,4 +154,15 @@ func apis(w *world) {
 		w.wins(feed, oauth.EventKeyAdded, add(lasting))
 		w.same("keys", list(), []oauth.StoredKey{access, lasting})
 	})
+}
+
+// unnamed leaves out what no key rests on.
+func unnamed(st *oauth.Standing) oauth.Standing {
+	out := *st
+	out.Members = nil
+	for _, m := range st.Members {
+		m.StoreName, m.StoreDomain = "", ""
+		out.Members = append(out.Members, m)
+	}
+	return out
 }

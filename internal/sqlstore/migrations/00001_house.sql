@@ -8,7 +8,7 @@ CREATE TABLE heads (
     seq   BIGINT NOT NULL,
     epoch BIGINT NOT NULL
 );
-INSERT INTO heads (name, seq, epoch) VALUES ('feed', 1, 1);
+INSERT INTO heads (name, seq, epoch) VALUES ('feed', 1, 1), ('stores', 1, 1);
 
 CREATE TABLE events (
     id         TEXT PRIMARY KEY,
@@ -109,14 +109,15 @@ CREATE TABLE client_scopes (
 );
 
 CREATE TABLE users (
-    id       TEXT PRIMARY KEY,
-    kind     TEXT NOT NULL,
-    name     TEXT NOT NULL,
-    email    TEXT NOT NULL,
-    operator BOOLEAN NOT NULL,
-    status   TEXT NOT NULL,
-    op       TEXT NOT NULL,
-    created  BIGINT NOT NULL
+    id          TEXT PRIMARY KEY,
+    kind        TEXT NOT NULL,
+    name        TEXT NOT NULL,
+    email       TEXT NOT NULL,
+    operator    BOOLEAN NOT NULL,
+    status      TEXT NOT NULL,
+    members_rev BIGINT NOT NULL,
+    op          TEXT NOT NULL,
+    created     BIGINT NOT NULL
 );
 CREATE TABLE logins (
     issuer     TEXT NOT NULL,
