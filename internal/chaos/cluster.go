@@ -301,18 +301,19 @@ func (c *cluster) failOver(ctx context.Context, s *site) (mended time.Time, err 
 	return mended, nil
 }
 
-// heal gives the old leader back, under load. It comes as one that still thinks it
-// leads, or has forgotten that it did, and must end as a standby. The node that
-// knows no other server must not be ready then.
-func (c *cluster) heal(ctx context.Context, s *site) (err error) {
+// heal gives the old leader back, under load. It must end as a standby, and the node
+// that knows no other server must not be ready then. One that was frozen is ended
+// first, as its watchdog would have: Patroni 3.0 without one, thawed, took the lock
+// back from its successor (seen).
+func (c *cluster) heal(ctx context.Context, s *site) error {
 	defer func() { c.alone.stop(); <-c.alone.done }()
 	if c.frozen {
-		err = c.old.signal(syscall.SIGCONT, true)
-	} else {
-		<-c.old.ended
-		err = c.old.run(c.running)
+		if err := c.old.signal(syscall.SIGKILL, true); err != nil {
+			return err
+		}
 	}
-	if err != nil {
+	<-c.old.ended
+	if err := c.old.run(c.running); err != nil {
 		return err
 	}
 	if err := until(ctx, clusterHeal, func() bool { return c.whole(ctx) }); err != nil {

@@ -21,6 +21,6 @@ func faults() []fault {
 		{name: "silent network", engine: postgres, within: time.Second, lay: layNetwork},
 		{name: "one-way loss", engine: postgres, within: time.Second, lay: layProxy},
 		{name: "kill -9 of the leader", engine: postgres, within: 2 * time.Second, nodes: 2, lay: layCluster(false)},
-		{name: "frozen leader, thawed later", engine: postgres, within: 2 * time.Second, nodes: 2, lay: layCluster(true), slow: true},
+		{name: "frozen leader", engine: postgres, within: 2 * time.Second, nodes: 2, lay: layCluster(true), slow: true},
 	}
 }
