@@ -140,9 +140,6 @@ func (r *KeyRing) fingerprint(id string) string {
 	return ""
 }
 
-// derive returns 32 bytes for one purpose, made from the first key.
-func (r *KeyRing) derive(purpose string) []byte { return derive(r.keys[0].raw, purpose) }
-
 // deriveAll returns 32 bytes for one purpose from each key, in their order.
 func (r *KeyRing) deriveAll(purpose string) (all [][]byte) {
 	for _, k := range r.keys {
