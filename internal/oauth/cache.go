@@ -166,10 +166,10 @@ func (s *Server) followUntil(ctx context.Context) {
 	}
 }
 
-// sweep removes what is over, batch after batch, until a batch finds less than it
-// might remove of one kind, or the time of this round is up. Of several nodes the
-// one that holds the lease does it; when it dies, another follows by time. A node
-// whose lease runs out half way does no harm: what is over can only be removed once.
+// sweep removes what is over, batch after batch, until a batch finds little, or the
+// time of this round is up. Of several nodes the one that holds the lease does it;
+// when it dies, another follows by time. A node whose lease runs out half way does
+// no harm: what is over can only be removed once.
 func (s *Server) sweep(ctx context.Context) error {
 	for began := time.Now(); time.Since(began) < sweepEvery/2; {
 		now := s.now()
@@ -178,7 +178,7 @@ func (s *Server) sweep(ctx context.Context) error {
 			return err
 		}
 		n, err := s.storage.Sweep(ctx, now, s.eventsKept, sweepBatch)
-		if err != nil || n < sweepBatch {
+		if err != nil || n < sweepBatch/4 {
 			return err
 		}
 	}

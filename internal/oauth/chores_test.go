@@ -500,3 +500,58 @@ func column(t *testing.T, db *sql.DB, query string) (list []string) {
 	slices.Sort(list)
 	return list
 }
+
+// Of two nodes the one that holds the lease removes what is over; when it is heard
+// of no more, the other does. What is kept is what the operator says.
+func TestChores_OneNodeSweeps(t *testing.T) {
+	ctx := context.Background()
+	w := newWorld(t)
+	ring, err := oauth.ParseKeyRing(w.ring)
+	w.must(err)
+	other, err := oauth.New(ctx, oauth.Config{Issuer: issuer, Audience: audience, Catalogue: w.Catalogue(), Storage: w.db, Ring: ring, Now: w.Now, EventsKept: 10 * 24 * time.Hour})
+	w.must(err)
+	raw := w.raw()
+	count := func(table string) (n int) {
+		t.Helper()
+		w.must(raw.QueryRow("SELECT COUNT(*) FROM " + table).Scan(&n))
+		return n
+	}
+	w.must(w.SweepRound(ctx)) // this node has the lease
+	w.code(w.exchange, "alice", "s1")
+	w.clock.advance(time.Minute - time.Second)
+	w.must(w.SweepRound(ctx)) // and keeps it
+	w.clock.advance(oauth.CodeLife + oauth.CodeMemory)
+	w.must(w.SweepRound(ctx))
+	if n := count("authorization_codes"); n != 0 {
+		t.Fatalf("%d codes after the holder swept", n)
+	}
+	w.code(w.exchange, "alice", "s1")
+	w.clock.advance(time.Minute - time.Microsecond)
+	w.must(other.SweepRound(ctx))
+	w.must(w.db.PutPending(ctx, "over", "authorize", []byte("x"), w.Now().Add(-time.Second)))
+	w.must(other.SweepRound(ctx))
+	if n := count("pending_requests"); n != 1 {
+		t.Fatal("the other node swept beside the holder")
+	}
+	w.clock.advance(time.Microsecond) // the lease ends
+	w.must(other.SweepRound(ctx))
+	if n := count("pending_requests"); n != 0 {
+		t.Error("nobody took over from a holder that is heard of no more")
+	}
+	w.must(w.db.PutPending(ctx, "over", "authorize", []byte("x"), w.Now().Add(-time.Second)))
+	w.must(w.SweepRound(ctx))
+	if n := count("pending_requests"); n != 1 {
+		t.Error("the node that lost the lease swept")
+	}
+	w.code(w.exchange, "alice", "s1")
+	w.clock.advance(10 * 24 * time.Hour)
+	w.must(other.SweepRound(ctx))
+	if n := count("events"); n == 0 {
+		t.Error("events of what is kept are gone")
+	}
+	w.clock.advance(time.Microsecond)
+	w.must(other.SweepRound(ctx))
+	if n := count("events"); n != 0 {
+		t.Errorf("%d events are left of what is not kept", n)
+	}
+}

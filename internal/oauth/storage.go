@@ -216,9 +216,9 @@ type EventStorage interface {
 	Lease(ctx context.Context, name, holder string, now, until time.Time) (won bool, err error)
 	// Sweep removes at most limit rows of each kind that are over at now, with what
 	// hangs off them, and puts off as many that are not over after all. It returns how
-	// many rows that were; less than limit says that little is left. Events, and
-	// grants that were revoked, are kept for that long. A lasting key that is alive
-	// never goes, nor does a grant that consent comes back to.
+	// many rows that were; less than a quarter of limit says that little is left.
+	// Events, and grants that were revoked, are kept for that long. A lasting key that
+	// is alive never goes, nor does a grant that consent comes back to.
 	Sweep(ctx context.Context, now time.Time, kept time.Duration, limit int) (int, error)
 }
 

@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"github.com/grantway/grantway/internal/oauth"
-	"github.com/grantway/grantway/internal/storagetest"
 )
 
 // What one event writes to the disk, which is what the order of the keys and the
@@ -190,12 +189,9 @@ func spent() time.Duration {
 }
 
 func BenchmarkBytes(b *testing.B) {
-	for engine, dsn := range map[string]func() string{
-		"SQLite":   func() string { return filepath.Join(b.TempDir(), "grantway.db") },
-		"Postgres": func() string { return storagetest.Postgres(b) },
-	} {
+	for engine, dsn := range dsns() {
 		for _, size := range []int{1, 8, 64} {
-			b.Run(fmt.Sprintf("%s/%d", engine, size), func(b *testing.B) { benchmarkBytes(b, dsn(), size) })
+			b.Run(fmt.Sprintf("%s/%d", engine, size), func(b *testing.B) { benchmarkBytes(b, dsn(b), size) })
 		}
 	}
 }
@@ -238,14 +234,7 @@ func (w *writer) checkpoint(pragmas ...string) {
 }
 
 func benchmarkBytes(b *testing.B, dsn string, size int) {
-	s, err := Open(b.Context(), dsn)
-	if err == nil {
-		err = s.Migrate(b.Context())
-	}
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer s.Close()
+	s := openAt(b, dsn)
 	w := newWriter(b, s)
 	fill, _ := strconv.Atoi(cmp.Or(os.Getenv("SIZE"), "0"))
 	for ; fill > 0; fill -= 1000 {

@@ -7,7 +7,7 @@ import (
 	"github.com/grantway/grantway/internal/storagetest"
 )
 
-func openAt(t *testing.T, dsn string) *Store {
+func openAt(t testing.TB, dsn string) *Store {
 	t.Helper()
 	s, err := Open(t.Context(), dsn)
 	if err != nil {
@@ -24,10 +24,10 @@ func openAt(t *testing.T, dsn string) *Store {
 	return s
 }
 
-func dsns() map[string]func(t *testing.T) string {
-	return map[string]func(t *testing.T) string{
-		"SQLite":   func(t *testing.T) string { return filepath.Join(t.TempDir(), "grantway.db") },
-		"Postgres": func(t *testing.T) string { return storagetest.Postgres(t) },
+func dsns() map[string]func(t testing.TB) string {
+	return map[string]func(t testing.TB) string{
+		"SQLite":   func(t testing.TB) string { return filepath.Join(t.TempDir(), "grantway.db") },
+		"Postgres": func(t testing.TB) string { return storagetest.Postgres(t) },
 	}
 }
 

@@ -18,7 +18,7 @@ func put(n int) []statement {
 	return []statement{do("INSERT INTO used_once (kind, hash, op, expires) VALUES ($1, $2, 'op', 0)", "k", []byte(fmt.Sprint(n)))}
 }
 
-func count(t *testing.T, s *Store, table string) (n int) {
+func count(t testing.TB, s *Store, table string) (n int) {
 	t.Helper()
 	if err := s.row(t.Context(), "SELECT COUNT(*) FROM "+table, nil, &n); err != nil {
 		t.Fatal(err)

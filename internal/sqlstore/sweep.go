@@ -19,34 +19,45 @@ func (s *Store) Lease(ctx context.Context, name, holder string, now, until time.
 // which they were over, and $2, how many may go.
 type ended struct {
 	before int64
+	share  int      // of the limit, one part in so many: a row from which much hangs takes longer
 	lock   []string // SELECTs
 	remove []string
 }
 
-const day = 24 * time.Hour
+const (
+	day        = 24 * time.Hour
+	sweepShare = 4 // the smallest share of the limit that a kind has: contract of Sweep
+)
 
 // Sweep implements oauth.EventStorage. Each kind is an event of its own, so that no
 // lock is held for long.
 func (s *Store) Sweep(ctx context.Context, now time.Time, kept time.Duration, limit int) (int, error) {
 	total := 0
 	for _, e := range sweeps(now, kept) {
-		// Sweepers exclude each other, so that all statements of one see the same rows.
-		steps := s.engine.lock("SELECT name FROM leases WHERE name = 'sweep'")
-		for _, sql := range e.lock {
-			steps = append(steps, s.engine.lock(sql, e.before, limit)...)
-		}
-		counts := make([]int64, len(e.remove))
-		for i, sql := range e.remove {
-			steps = append(steps, counted(&counts[i], sql, e.before, limit))
-		}
-		if err := s.engine.write(ctx, steps); err != nil {
+		n, err := s.remove(ctx, e, limit)
+		if total += n; err != nil {
 			return total, err
-		}
-		for _, c := range counts {
-			total += int(c)
 		}
 	}
 	return total, nil
+}
+
+func (s *Store) remove(ctx context.Context, e ended, limit int) (total int, err error) {
+	// Sweepers exclude each other, so that all statements of one see the same rows.
+	limit = max(limit/e.share, 1)
+	steps := s.engine.lock("SELECT name FROM leases WHERE name = 'sweep'")
+	for _, sql := range e.lock {
+		steps = append(steps, s.engine.lock(sql, e.before, limit)...)
+	}
+	counts := make([]int64, len(e.remove))
+	for i, sql := range e.remove {
+		steps = append(steps, counted(&counts[i], sql, e.before, limit))
+	}
+	err = s.engine.write(ctx, steps)
+	for _, n := range counts {
+		total += int(n)
+	}
+	return total, err
 }
 
 // sweeps lists what ends. The order is that of the locks, where it matters: what
@@ -54,11 +65,11 @@ func (s *Store) Sweep(ctx context.Context, now time.Time, kept time.Duration, li
 func sweeps(now time.Time, kept time.Duration) []ended {
 	list := []ended{endedCodes(now), endedFamilies(now), endedGrants(now, kept)}
 	for _, t := range []struct{ name, key string }{{"sessions", "selector"}, {"throttles", "key"}, {"pending_requests", "selector"}, {"used_once", "kind, hash"}} {
-		list = append(list, ended{before: micros(now), remove: []string{
+		list = append(list, ended{before: micros(now), share: 1, remove: []string{
 			"DELETE FROM " + t.name + " WHERE (" + t.key + ") IN (SELECT " + t.key + " FROM " + t.name + " WHERE expires < $1 ORDER BY expires LIMIT $2)"}})
 	}
 	// Ids sort by time, so the oldest events lie together at the start of their key.
-	return append(list, ended{before: micros(now.Add(-kept)), remove: []string{
+	return append(list, ended{before: micros(now.Add(-kept)), share: 1, remove: []string{
 		"DELETE FROM events WHERE at < $1 AND id IN (SELECT id FROM events ORDER BY id LIMIT $2)"}})
 }
 
@@ -69,7 +80,7 @@ func endedCodes(now time.Time) ended {
 	const codes = "(SELECT selector, grant_id, op, redeemed_family FROM authorization_codes WHERE expires < $1 ORDER BY expires, selector LIMIT $2) c"
 	const grants = "SELECT g.id FROM " + codes + ` JOIN grants g ON g.id = c.grant_id
 		WHERE g.status = 'pending' AND NOT EXISTS (SELECT 1 FROM authorization_codes a WHERE a.grant_id = g.id AND a.expires >= $1)`
-	return ended{micros(now.Add(-oauth.CodeMemory)), []string{"SELECT id FROM grants WHERE id IN (" + grants + ") ORDER BY id"}, []string{
+	return ended{micros(now.Add(-oauth.CodeMemory)), 2, []string{"SELECT id FROM grants WHERE id IN (" + grants + ") ORDER BY id"}, []string{
 		"DELETE FROM events WHERE id IN (SELECT c.op FROM " + codes + " WHERE c.grant_id IS NULL AND c.redeemed_family IS NULL)",
 		"DELETE FROM grant_stores WHERE grant_id IN (" + grants + ")",
 		"DELETE FROM grants WHERE id IN (" + grants + ")",
@@ -83,8 +94,8 @@ func endedCodes(now time.Time) ended {
 func endedFamilies(now time.Time) ended {
 	const due = "(SELECT id, grant_id FROM families WHERE due < $1 ORDER BY due, id LIMIT $2) f"
 	const chain = "EXISTS (SELECT 1 FROM refresh_tokens t WHERE t.family = families.id)"
-	const over = "(SELECT id, grant_id FROM families WHERE due < $1 AND NOT " + chain + " ORDER BY due, id LIMIT $2) f"
-	return ended{micros(now.Add(-day)), []string{"SELECT id FROM grants WHERE id IN (SELECT f.grant_id FROM " + due + ") ORDER BY id"}, []string{
+	const over = due + " WHERE NOT EXISTS (SELECT 1 FROM refresh_tokens t WHERE t.family = f.id)"
+	return ended{micros(now.Add(-day)), sweepShare, []string{"SELECT id FROM grants WHERE id IN (SELECT f.grant_id FROM " + due + ") ORDER BY id"}, []string{
 		"DELETE FROM refresh_tokens WHERE family IN (SELECT f.id FROM " + due + `) AND (idle_until < $1 OR absolute_until < $1
 			OR EXISTS (SELECT 1 FROM families x WHERE x.id = refresh_tokens.family AND x.status = 'invalid'))`,
 		"UPDATE families SET due = (SELECT MAX(CASE WHEN t.absolute_until < t.idle_until THEN t.absolute_until ELSE t.idle_until END)" +
@@ -97,14 +108,17 @@ func endedFamilies(now time.Time) ended {
 // endedGrants removes grants without a family that were revoked before what is kept
 // begins, or that nobody can use again, with a guest who has no other.
 func endedGrants(now time.Time, kept time.Duration) ended {
-	const family = "EXISTS (SELECT 1 FROM families f WHERE f.grant_id = grants.id)"
-	const over = "(SELECT id, user_id FROM grants WHERE due < $1 AND NOT " + family + `
-		AND NOT EXISTS (SELECT 1 FROM authorization_codes a WHERE a.grant_id = grants.id) ORDER BY due, id LIMIT $2) g`
-	return ended{micros(now.Add(-kept)), []string{"SELECT id FROM grants WHERE id IN (SELECT g.id FROM " + over + ") ORDER BY id"}, []string{
+	// What is not over is passed over inside the window of the limit: looked for beyond
+	// it, a batch would grow with the table.
+	const due = "(SELECT id, user_id FROM grants WHERE due < $1 ORDER BY due, id LIMIT $2) g"
+	const over = due + ` WHERE NOT EXISTS (SELECT 1 FROM families f WHERE f.grant_id = g.id)
+		AND NOT EXISTS (SELECT 1 FROM authorization_codes a WHERE a.grant_id = g.id)`
+	return ended{micros(now.Add(-kept)), sweepShare, []string{"SELECT id FROM grants WHERE id IN (SELECT g.id FROM " + over + ") ORDER BY id"}, []string{
 		"DELETE FROM users WHERE kind = 'guest' AND id IN (SELECT g.user_id FROM " + over + `)
 			AND NOT EXISTS (SELECT 1 FROM grants o WHERE o.user_id = users.id AND o.id NOT IN (SELECT g.id FROM ` + over + "))",
 		"DELETE FROM grant_stores WHERE grant_id IN (SELECT g.id FROM " + over + ")",
 		"DELETE FROM grants WHERE id IN (SELECT g.id FROM " + over + ")",
-		"UPDATE grants SET due = NULL WHERE status <> 'revoked' AND id IN (SELECT id FROM grants WHERE due < $1 ORDER BY due, id LIMIT $2) AND " + family,
+		"UPDATE grants SET due = NULL WHERE status <> 'revoked' AND id IN (SELECT g.id FROM " + due + `)
+			AND EXISTS (SELECT 1 FROM families f WHERE f.grant_id = grants.id)`,
 	}}
 }

@@ -109,7 +109,7 @@ func sweep(w *world) {
 		}
 		now = now.Add(time.Hour)
 		total := 0
-		for range 20 {
+		for range 30 {
 			before := w.count("SELECT COUNT(*) FROM authorization_codes")
 			count, err := w.s.Sweep(w.ctx, now, oauth.EventsKept, 3)
 			w.ok(err)

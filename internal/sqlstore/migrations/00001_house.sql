@@ -187,7 +187,7 @@ CREATE TABLE grants (
 CREATE UNIQUE INDEX grants_default ON grants (user_id, client_id) WHERE is_default;
 CREATE INDEX grants_by_user ON grants (user_id);
 CREATE INDEX grants_by_client ON grants (client_id);
-CREATE INDEX grants_by_due ON grants (due) WHERE due IS NOT NULL;
+CREATE INDEX grants_by_due ON grants (due, id) WHERE due IS NOT NULL;
 CREATE TABLE grant_stores (
     grant_id TEXT NOT NULL,
     store_id TEXT NOT NULL,
@@ -233,7 +233,7 @@ CREATE TABLE families (
     due          BIGINT
 );
 CREATE INDEX families_by_grant ON families (grant_id);
-CREATE INDEX families_by_due ON families (due) WHERE due IS NOT NULL;
+CREATE INDEX families_by_due ON families (due, id) WHERE due IS NOT NULL;
 
 -- A row is a chain: the newest token and the one before it. What is older is known
 -- by its tag, so rotation adds no row and, since no index holds what it changes,
