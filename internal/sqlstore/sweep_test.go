@@ -43,7 +43,7 @@ func lade(tb testing.TB, s *Store, n, over int) {
 	if _, pg := s.engine.(*postgres); pg {
 		hash = "CAST(" + id("h") + " AS BYTEA)"
 	}
-	rows("users (id, kind, name, email, operator, status, op, created)", id("gst_")+", 'guest', '', '', FALSE, 'active', 'ev', i")
+	rows("users (id, kind, name, email, operator, status, members_rev, op, created)", id("gst_")+", 'guest', '', '', FALSE, 'active', 0, 'ev', i")
 	rows("grants (id, user_id, client_id, is_default, scopes, account_scopes, all_stores, status, rev, op, created, last_used, due)",
 		id("gr_")+", "+id("gst_")+", "+text("client-", "i % 20")+", FALSE, 'stores.view stores.orders.view', '', FALSE, 'live', 1, 'ev', i, 0, NULL")
 	rows("grant_stores (grant_id, store_id, scopes)", id("gr_")+", "+text("store-", "i * 7919 % 100000")+", NULL")
@@ -151,16 +151,23 @@ func BenchmarkSweep(b *testing.B) {
 			size, _ := strconv.Atoi(cmp.Or(os.Getenv("SIZE"), "20000"))
 			s := openAt(b, dsn(b))
 			lade(b, s, size, size/2)
-			var worst time.Duration
+			// The median of the slowest kind, sync included; a busy machine shows in the worst.
+			var took [8][]time.Duration
 			for b.Loop() {
-				for _, e := range sweeps(sweepNow, oauth.EventsKept) {
+				for i, e := range sweeps(sweepNow, oauth.EventsKept) {
 					start := time.Now()
 					if _, err := s.remove(b.Context(), e, 100); err != nil {
 						b.Fatal(err)
 					}
-					worst = max(worst, time.Since(start))
+					took[i] = append(took[i], time.Since(start))
 				}
 			}
+			var median, worst time.Duration
+			for _, kind := range took {
+				slices.Sort(kind)
+				median, worst = max(median, kind[len(kind)/2]), max(worst, kind[len(kind)-1])
+			}
+			b.ReportMetric(float64(median.Microseconds())/1000, "slowest-median-ms")
 			b.ReportMetric(float64(worst.Microseconds())/1000, "worst-ms")
 		})
 	}
