@@ -97,7 +97,7 @@ func (n *node) serve(ctx context.Context, l net.Listener, grace time.Duration) e
 		n.server.Run(work)
 	}()
 	server := httpServer(n.front, n.front.log)
-	err := serve(ctx, server, n.front.intake.guard(server, l), grace, func() { n.front.draining.Store(true) })
+	err := serve(ctx, server, n.front.intake, l, grace, func() { n.front.draining.Store(true) })
 	stop()
 	<-idle
 	return err

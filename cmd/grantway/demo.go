@@ -139,7 +139,9 @@ func (c *demoCommand) serve(ctx context.Context, n *node, listeners []net.Listen
 	defer verifier.Close()
 	app := &demo.ExampleApp{Issuer: info.Issuer, StoreAPI: info.StoreAPI, Self: info.ExampleApp, App: info.Apps[0]}
 	for i, h := range []http.Handler{demo.StoreAPI(verifier), app.Handler()} {
-		run(func() error { return serve(ctx, httpServer(h, n.front.log), listeners[i+1], demoGrace, func() {}) })
+		run(func() error {
+			return serve(ctx, httpServer(h, n.front.log), newIntake(), listeners[i+1], demoGrace, func() {})
+		})
 	}
 	if err := announce(c.JSON, info, out); err != nil {
 		stop()

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"net"
 	"net/http"
-	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -23,9 +22,8 @@ func notice(grace time.Duration) time.Duration { return min(grace/10, 5*time.Sec
 // closed at once and idle connections may stay for the whole grace. Else whoever
 // directs requests here must see first that this node is not ready: draining is
 // called, and for a while nothing is refused yet.
-func serve(ctx context.Context, s *http.Server, l net.Listener, grace time.Duration, draining func()) error {
-	conns := connections{since: map[net.Conn]time.Time{}, next: s.ConnState}
-	s.ConnState = conns.note
+func serve(ctx context.Context, s *http.Server, in *intake, l net.Listener, grace time.Duration, draining func()) error {
+	l = in.guard(s, l)
 	var last atomic.Bool
 	handler := s.Handler
 	s.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -58,58 +56,10 @@ func serve(ctx context.Context, s *http.Server, l net.Listener, grace time.Durat
 	if err := <-failed; !errors.Is(err, net.ErrClosed) {
 		return err
 	}
-	conns.wait(drain, idle)
+	in.wait(drain, idle)
 	err := s.Shutdown(drain) // if the time is up, it closes those that are idle
 	if errors.Is(err, context.DeadlineExceeded) {
 		return errors.Join(errors.New("some requests did not finish in time"), s.Close())
 	}
 	return err
-}
-
-// connections are those of one http.Server.
-type connections struct {
-	next  func(net.Conn, http.ConnState) // who else wants to know; may be nil
-	mu    sync.Mutex
-	since map[net.Conn]time.Time // when it became idle; zero while a request is under way
-}
-
-func (c *connections) note(conn net.Conn, state http.ConnState) {
-	if c.next != nil {
-		c.next(conn, state)
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	switch state {
-	case http.StateNew, http.StateIdle:
-		c.since[conn] = time.Now()
-	case http.StateActive:
-		c.since[conn] = time.Time{}
-	default:
-		delete(c.since, conn)
-	}
-}
-
-// wait returns when no connection is left, or ctx has ended. Meanwhile it closes
-// those that were idle for longer than idle.
-func (c *connections) wait(ctx context.Context, idle time.Duration) {
-	look := time.NewTicker(20 * time.Millisecond)
-	defer look.Stop()
-	for c.closeIdle(idle) > 0 {
-		select {
-		case <-ctx.Done():
-			return
-		case <-look.C:
-		}
-	}
-}
-
-func (c *connections) closeIdle(limit time.Duration) (left int) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for conn, since := range c.since {
-		if !since.IsZero() && time.Since(since) > limit {
-			conn.Close()
-		}
-	}
-	return len(c.since)
 }

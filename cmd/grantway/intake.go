@@ -239,6 +239,41 @@ func (in *intake) giveWay(old, fresh *conn) {
 	}()
 }
 
+// wait returns when no connection is left, or ctx has ended. Meanwhile it closes
+// those that were idle for longer than idle.
+func (in *intake) wait(ctx context.Context, idle time.Duration) {
+	look := time.NewTicker(20 * time.Millisecond)
+	defer look.Stop()
+	for {
+		left, over := in.over(idle)
+		if left == 0 {
+			return
+		}
+		for _, c := range over {
+			if c.doing.CompareAndSwap(isIdle, isGone) {
+				c.Close()
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-look.C:
+		}
+	}
+}
+
+// over lists which of the connections that are left were idle for longer than idle.
+func (in *intake) over(idle time.Duration) (left int, over []*conn) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	for c := range in.conns {
+		if c.doing.Load() == isIdle && time.Since(start)-time.Duration(c.since.Load()) > idle {
+			over = append(over, c)
+		}
+	}
+	return len(in.conns), over
+}
+
 // turn is one request's time in work.
 type turn struct {
 	in    *intake
