@@ -4,12 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"time"
-
-	"github.com/grantway/grantway/internal/sqlstore"
 )
 
 type backupCommand struct {
@@ -45,7 +42,9 @@ func (c *backupCommand) Run(ctx context.Context, t terminal) (err error) {
 	if err != nil {
 		return wrongRing(cfg, err)
 	}
-	made, err := store.Backup(ctx, c.File, archiveOf(cfg, needs, time.Now()), watched(t.err))
+	p := watched(t)
+	made, err := store.Backup(ctx, c.File, archiveOf(cfg, needs, time.Now()), p.show)
+	p.end()
 	if errors.Is(err, os.ErrExist) {
 		return fmt.Errorf("%s is there already: a backup never replaces a file", c.File)
 	}
@@ -65,25 +64,10 @@ The key ring is not in it, and without it the backup is of no use: keep a copy o
 // both writes a moment in the zone of this machine and in UTC.
 func both(t time.Time) string {
 	const seconds = "2006-01-02 15:04:05"
+	if _, offset := t.Local().Zone(); offset == 0 {
+		return t.UTC().Format(seconds + " MST")
+	}
 	return fmt.Sprintf("%s (%s UTC)", t.Local().Format(seconds+" MST"), t.UTC().Format(seconds))
-}
-
-// watched tells how far a backup is where somebody watches, and else nothing.
-func watched(w io.Writer) func(sqlstore.Progress) {
-	if !isTerminal(w) {
-		return nil
-	}
-	last := ""
-	return func(p sqlstore.Progress) {
-		text := fmt.Sprintf("\r%s: %3d %%", p.Step, 100*p.Rows/max(p.Of, 1))
-		if p.Rows >= p.Of {
-			text += "\n"
-		}
-		if text != last {
-			fmt.Fprint(w, text)
-		}
-		last = text
-	}
 }
 
 // absolute is a path as messages show it, whatever folder they are read in.

@@ -58,7 +58,7 @@ func (c *copyCommand) Run(ctx context.Context, t terminal) error {
 		}
 	}
 	p := newProgress(t, c.JSON)
-	moved, err := sqlstore.Move(ctx, c.From, c.To, opens, func(at sqlstore.Progress) { p.show(at.Step, at.Rows, at.Of) })
+	moved, err := sqlstore.Move(ctx, c.From, c.To, opens, p.show)
 	p.end()
 	if err != nil {
 		return err

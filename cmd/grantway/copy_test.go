@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/grantway/grantway/internal/oauth"
+	"github.com/grantway/grantway/internal/sqlstore"
 	"github.com/grantway/grantway/internal/storagetest"
 )
 
@@ -151,7 +152,11 @@ func TestCopy_OperatingCommands(t *testing.T) {
 		t.Errorf("the wrong ring: %v, %s", err, out)
 	}
 	s.swap("keyring", string(ring))
-	if out, err := shell(giving); err != nil || !strings.Contains(out, "given up") {
+	alter(t, filepath.Join(s.dir, "grantway.db"), "INSERT INTO copy_state (role, id, place, holder, applied) VALUES ('source', 'cut off at once', '', '', 0)")
+	if out, err := shell(giving); err != nil || out != "The copy is given up; grantway.db is as if there had been none.\n" {
+		t.Errorf("%v, %s", err, out)
+	}
+	if out, err := shell(giving); err == nil || !regexp.MustCompile(`^grantway: no copy of \S+grantway.db is under way: there is nothing to cancel\n$`).MatchString(out) {
 		t.Errorf("%v, %s", err, out)
 	}
 	out, err := shell(copying)
@@ -192,24 +197,29 @@ func newRing(t *testing.T) string {
 }
 
 // Whoever looks at a terminal sees one line that grows; a log gets a line for each
-// tenth; a program a document for each percent.
+// tenth, but none of a backup; a program a document for each percent.
 func TestProgress(t *testing.T) {
 	const n = 1000
 	for what, tc := range map[string]struct {
-		terminal, json bool
-		last           string
-		lines          int
+		terminal, json, backup bool
+		last                   string
+		lines                  int
 	}{
-		"terminal": {true, false, "\rcomparing: 100 % (1000 of 1000 rows)\x1b[K\n", 2},
-		"log":      {false, false, "comparing: 100 % (1000 of 1000 rows)\n", 22},
-		"json":     {false, true, `{"step":"comparing","rows":1000,"of":1000,"percent":100}` + "\n", 202},
+		"terminal":            {true, false, false, "\rcomparing: 100 % (1000 of 1000 rows)\x1b[K\n", 2},
+		"log":                 {false, false, false, "comparing: 100 % (1000 of 1000 rows)\n", 22},
+		"json":                {false, true, false, `{"step":"comparing","rows":1000,"of":1000,"percent":100}` + "\n", 202},
+		"backup, terminal":    {true, false, true, "\rcomparing: 100 %\x1b[K\n", 2},
+		"backup, at no one's": {false, false, true, "", 0},
 	} {
 		var out, errs bytes.Buffer
 		p := newProgress(terminal{out: &out, err: &errs}, tc.json)
+		if tc.backup {
+			p = watched(terminal{out: &out, err: &errs})
+		}
 		p.terminal = tc.terminal
 		for _, step := range []string{"copying", "comparing"} {
 			for rows := int64(0); rows <= n; rows++ {
-				p.show(step, rows, n)
+				p.show(sqlstore.Progress{Step: step, Rows: rows, Of: n})
 			}
 		}
 		p.end()

@@ -71,7 +71,10 @@ func upgrade(ctx context.Context, store *sqlstore.Store, s sqlstore.Schema, c co
 		}
 		now := time.Now()
 		file := fmt.Sprintf("%s.schema-%d.%s.backup", path, s.Have, now.UTC().Format("20060102T150405.000Z"))
-		if _, err := store.Backup(ctx, file, archiveOf(c, ring.Fingerprints(), now), watched(t.err)); err != nil {
+		p := watched(t)
+		_, err := store.Backup(ctx, file, archiveOf(c, ring.Fingerprints(), now), p.show)
+		p.end()
+		if err != nil {
 			return fmt.Errorf("before the upgrade: %w", err)
 		}
 		fmt.Fprintf(t.err, "Kept the database as it was before the upgrade from schema %d to %d in %s\n", s.Have, s.Want, file)

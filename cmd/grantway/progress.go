@@ -5,6 +5,8 @@ import (
 	"io"
 	"os"
 	"time"
+
+	"github.com/grantway/grantway/internal/sqlstore"
 )
 
 // progress says how far a long command is: on a terminal in one line that is
@@ -14,6 +16,7 @@ type progress struct {
 	t        terminal
 	json     bool
 	terminal bool
+	brief    bool // percent alone, and nothing where nobody watches
 	step     string
 	percent  int64 // as last said
 	said     time.Time
@@ -31,6 +34,12 @@ func newProgress(t terminal, asJSON bool) *progress {
 	return &progress{t: t, json: asJSON, terminal: isTerminal(t.err)}
 }
 
+// watched is for a backup: it counts the pages of a file or the rows of a server,
+// and runs every night with nobody there.
+func watched(t terminal) *progress {
+	return &progress{t: t, terminal: isTerminal(t.err), brief: true}
+}
+
 func isTerminal(w io.Writer) bool {
 	f, ok := w.(*os.File)
 	if !ok {
@@ -41,13 +50,17 @@ func isTerminal(w io.Writer) bool {
 }
 
 // show takes note of rows out of about so many. It need not be called for each row.
-func (p *progress) show(step string, rows, of int64) {
-	of = max(of, rows) // rows may come while they are counted
+func (p *progress) show(at sqlstore.Progress) {
+	step, rows, of := at.Step, at.Rows, max(at.Of, at.Rows) // rows may come while they are counted
 	doc := progressDoc{step, rows, of, 100}
 	if of > 0 {
 		doc.Percent = 100 * rows / of
 	}
 	fresh := step != p.step
+	counts := fmt.Sprintf(" (%d of %d rows)", rows, of)
+	if p.brief {
+		counts = ""
+	}
 	switch {
 	case p.json:
 		if fresh || doc.Percent > p.percent {
@@ -58,11 +71,11 @@ func (p *progress) show(step string, rows, of int64) {
 			fmt.Fprintln(p.t.err)
 		}
 		if fresh || doc.Percent == 100 || time.Since(p.said) > 100*time.Millisecond {
-			fmt.Fprintf(p.t.err, "\r%s: %3d %% (%d of %d rows)\x1b[K", step, doc.Percent, rows, of)
+			fmt.Fprintf(p.t.err, "\r%s: %3d %%%s\x1b[K", step, doc.Percent, counts)
 			p.said = time.Now()
 		}
-	case fresh || doc.Percent/10 > p.percent/10:
-		fmt.Fprintf(p.t.err, "%s: %d %% (%d of %d rows)\n", step, doc.Percent, rows, of)
+	case !p.brief && (fresh || doc.Percent/10 > p.percent/10):
+		fmt.Fprintf(p.t.err, "%s: %d %%%s\n", step, doc.Percent, counts)
 	}
 	p.step, p.percent = step, doc.Percent
 }

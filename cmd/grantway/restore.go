@@ -43,7 +43,7 @@ func (c *restoreCommand) Run(ctx context.Context, t terminal) error {
 	}
 	cfg, ring, err := c.load(t)
 	if err != nil {
-		return fmt.Errorf("%w\nThe backup belongs to the key ring with the fingerprint %s", err, a.Ring)
+		return fmt.Errorf("%w; the backup belongs to the key ring with the fingerprint %s", err, a.Ring)
 	}
 	if a.Issuer != cfg.Issuer || a.Audience != cfg.APIAudience {
 		return fmt.Errorf("%s is a backup of another installation: its issuer is %s and its audience %s, here they are %s and %s", c.File, a.Issuer, a.Audience, cfg.Issuer, cfg.APIAudience)
@@ -56,7 +56,9 @@ func (c *restoreCommand) Run(ctx context.Context, t terminal) error {
 	if err != nil {
 		return c.explain(err, place(cfg))
 	}
-	doc, err := c.restore(ctx, r, cfg, ring, now, watched(t.err))
+	p := watched(t)
+	doc, err := c.restore(ctx, r, cfg, ring, now, p.show)
+	p.end()
 	if err != nil {
 		return errors.Join(err, r.Abandon())
 	}

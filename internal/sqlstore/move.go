@@ -124,6 +124,8 @@ func CancelMove(ctx context.Context, file, dsn string) (err error) {
 		return err
 	case moved.id != "":
 		return fmt.Errorf("%s has moved to %s: there is nothing to cancel", m.file, moved.place)
+	case m.state["source"].id == "":
+		return fmt.Errorf("no copy of %s is under way: there is nothing to cancel", m.file)
 	}
 	if unfinished {
 		var drop []string

@@ -172,12 +172,11 @@ func TestMove_HalfAndMoved(t *testing.T) {
 	} else if err := s.Close(); err != nil {
 		t.Error(err)
 	}
-	for range 2 { // the second time there is nothing left to do
-		if err := CancelMove(t.Context(), file, dsn); err != nil {
-			t.Fatal(err)
-		}
+	if err := CancelMove(t.Context(), file, dsn); err != nil {
+		t.Fatal(err)
 	}
 	untouched(t, file)
+	refused(t, "cancelling again", CancelMove(t.Context(), file, dsn), "no copy of "+file+" is under way")
 
 	// A database that was only migrated is as good as an empty one.
 	openAt(t, dsn)
