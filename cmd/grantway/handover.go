@@ -83,6 +83,9 @@ func (s *sockets) listen(name, address string) (net.Listener, error) {
 	l, err := s.claim(name, address)
 	if l == nil && err == nil {
 		l, err = net.Listen("tcp", address)
+		if errors.Is(err, syscall.EADDRINUSE) {
+			err = fmt.Errorf("%s: another process listens on %s: end it, or set another address", name, address)
+		}
 	}
 	if err != nil {
 		for other := range s.inherited {

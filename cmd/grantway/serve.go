@@ -59,7 +59,7 @@ func (c *serveCommand) Run(ctx context.Context, t terminal) (err error) {
 	if cfg.MetricsListen != "" {
 		m, err := sockets.listen("metrics_listen", cfg.MetricsListen)
 		if err != nil {
-			return errors.Join(fmt.Errorf("metrics_listen: %w", err), l.Close())
+			return errors.Join(err, l.Close())
 		}
 		counters := n.metrics.serve(m, log)
 		defer counters.Close()

@@ -121,15 +121,14 @@ func wrongConfig(err error) error {
 	if joined, ok := err.(interface{ Unwrap() []error }); ok {
 		all = joined.Unwrap()
 	}
-	what := "one mistake"
-	if len(all) > 1 {
-		what = fmt.Sprintf("%d mistakes", len(all))
+	if len(all) == 1 {
+		return misunderstanding{fmt.Errorf("the configuration has one mistake: %s", describe(err))}
 	}
 	var lines strings.Builder
 	for _, e := range all {
 		lines.WriteString("\n  " + describe(e))
 	}
-	return misunderstanding{fmt.Errorf("the configuration has %s:%s", what, &lines)}
+	return misunderstanding{fmt.Errorf("the configuration has %d mistakes:%s", len(all), &lines)}
 }
 
 func ringName(c config.Config) string {

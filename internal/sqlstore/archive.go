@@ -148,7 +148,7 @@ func readArchive(ctx context.Context, db *sql.DB) (a Archive, err error) {
 func partBeside(file string) (string, error) {
 	f, err := os.CreateTemp(filepath.Dir(file), filepath.Base(file)+".part-*") // 0600
 	if err != nil {
-		return "", err
+		return "", fmt.Errorf("a file cannot be made in %s: %w: name a folder that is there, and that this user may write to", filepath.Dir(file), errors.Unwrap(err))
 	}
 	return f.Name(), f.Close()
 }

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"net"
 	"slices"
 	"strings"
 
@@ -108,11 +109,18 @@ func unreachable(config *pgx.ConnConfig, err error) error {
 	why := strings.Join(whys, "; ")
 	refusal, _ := errors.AsType[*pgconn.PgError](err)
 	_, certificate := errors.AsType[*tls.CertificateVerificationError](err)
+	_, network := errors.AsType[*net.OpError](err)
 	switch {
 	case refusal != nil && refusal.Code == "28P01":
 		why = fmt.Sprintf("the server does not accept this password for the user %q: check both in the database URL", config.User)
 	case refusal != nil && refusal.Code == "3D000":
 		why = fmt.Sprintf("the server has no database %q: create it, or name the right one in the database URL", config.Database)
+	case refusal != nil && refusal.Code == "42704":
+		why = fmt.Sprintf("the server says: %s: check the words after the ? in the database URL", refusal.Message)
+	case strings.Contains(why, "server refused TLS connection"):
+		why += ": let the server have a certificate (ssl = on), or write sslmode=disable if nobody else can read that network"
+	case network && refusal == nil && !certificate:
+		why += ": check the address in the database URL, and that a server runs there"
 	case certificate:
 		why += ": name the file of the authority that signed it (sslrootcert=FILE) and the host that it was made for"
 	}

@@ -12,6 +12,9 @@ import (
 	"syscall"
 	"time"
 
+	sqlitedriver "modernc.org/sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
+
 	"github.com/grantway/grantway/internal/oauth"
 )
 
@@ -147,6 +150,9 @@ func judge(a Archive, err error) error {
 		return ErrNewerSchema
 	case err == nil, errors.Is(err, ErrNoArchive), errors.Is(err, context.Canceled):
 		return err
+	}
+	if e, ok := errors.AsType[*sqlitedriver.Error](err); ok && e.Code()&0xff == sqlite3.SQLITE_NOTADB {
+		return ErrNoArchive
 	}
 	return fmt.Errorf("%w: %w", ErrCorrupt, err)
 }
