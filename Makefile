@@ -24,8 +24,8 @@ lint:
 	$(GO) tool staticcheck ./...
 
 test: tools lint
-	$(GO) test -timeout 15m ./...
-	$(GO) test -race -timeout 15m ./internal/oauth ./internal/people ./internal/sqlstore ./internal/endpoint ./resource
+	$(GO) test -count=1 -timeout 15m ./...
+	$(GO) test -race -skip PgBouncer -timeout 15m ./internal/oauth ./internal/people ./internal/sqlstore ./internal/endpoint ./resource
 
 bench: tools
 	$(GO) test -run '^$$' -bench . -benchmem ./internal/oauth ./internal/sqlstore ./internal/endpoint ./resource

@@ -14,6 +14,10 @@ need() { # need PACKAGE FILE...: any one of the files will do
 	done
 	want+=("$package")
 }
+need gcc /usr/bin/gcc /usr/local/bin/gcc # go test -race
+need libc6-dev /usr/include/stdlib.h
+need git /usr/bin/git /usr/local/bin/git
+need python3-minimal /usr/bin/python3 /usr/local/bin/python3
 need postgresql '/usr/lib/postgresql/*/bin/initdb'
 need pgbouncer /usr/sbin/pgbouncer
 need strace /usr/bin/strace

@@ -75,7 +75,7 @@ func TestSamples_HoldForHostileRegistrations(t *testing.T) {
 					t.Fatal(err)
 				}
 				out, err := read[language.Name](file).CombinedOutput()
-				if errors.Is(err, exec.ErrNotFound) {
+				if errors.Is(err, exec.ErrNotFound) && os.Getenv("TEST_GRANTWAY_ALL") == "" {
 					t.Logf("LEFT OUT: %s is not installed, so its sample was not read", language.Name)
 				} else if err != nil {
 					t.Errorf("%s %s: %v\n%s\n%s", kind, language.Name, err, out, step.Code.Text)
