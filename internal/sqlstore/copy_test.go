@@ -138,7 +138,14 @@ func TestCopy_ADifferenceIsFound(t *testing.T) {
 		}
 	}
 	for _, tab := range tables {
-		one := fmt.Sprintf(" WHERE rowid = (SELECT MAX(rowid) FROM %s)", tab.name)
+		var key []string
+		for _, c := range tab.columns {
+			if c.key > 0 {
+				key = append(key, c.name)
+			}
+		}
+		keys := strings.Join(key, ", ")
+		one := fmt.Sprintf(" WHERE (%s) = (SELECT %s FROM %s ORDER BY %s DESC LIMIT 1)", keys, keys, tab.name, keys)
 		spoil(tab, "DELETE FROM "+tab.name+one)
 		for _, c := range tab.columns {
 			changed := map[string]string{"text": c.name + " || 'x'", "bigint": "CASE WHEN " + c.name + " = 5 THEN 6 ELSE 5 END", "boolean": "1 - " + c.name, "bytea": "CAST(" + c.name + " || 'x' AS BLOB)"}[c.kind]
