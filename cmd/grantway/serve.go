@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"sync"
 	"syscall"
 
@@ -76,6 +77,7 @@ func (c *serveCommand) Run(ctx context.Context, t terminal) (err error) {
 	if err := sockets.ready(); err != nil {
 		return err
 	}
+	debug.FreeOSMemory() // what the start left behind: a server at rest is small
 	var succession sync.WaitGroup
 	succession.Go(func() { succeed(serving, end, again, sockets, log) })
 	err = n.serve(serving, l, cfg.ShutdownGrace)
