@@ -160,7 +160,14 @@ func (p *postgres) acquire(ctx context.Context) (*pgxpool.Conn, error) {
 	defer p.waiting.Add(-1)
 	ctx, cancel := context.WithTimeout(ctx, acquireLimit)
 	defer cancel()
-	return p.pool.Acquire(ctx)
+	for {
+		conn, err := p.pool.Acquire(ctx)
+		// A socket that was cut here because its server was silent says nothing of the
+		// server that the next one leads to.
+		if err == nil || !errors.Is(err, net.ErrClosed) || ctx.Err() != nil {
+			return conn, err
+		}
+	}
 }
 
 // batch sends an event. committing says that every statement was answered, so that
