@@ -93,8 +93,8 @@ func (s *Store) RotateRefreshToken(ctx context.Context, r oauth.Rotation) (bool,
 		use += ", previous = hash, hash = $9, rotated = $3, idle_until = $8"
 		ask += " AND hash = $7"
 		args = append(args, micros(r.IdleUntil), []byte(r.Successor))
-	default:
-		use += ", idle_until = $8"
+	default: // the token is its own successor; one that it replaced while the app still rotated is old now
+		use += ", previous = NULL, idle_until = $8"
 		ask += " AND hash = $7"
 		args = append(args, micros(r.IdleUntil))
 	}

@@ -265,6 +265,17 @@ func refresh(w *world) {
 		r.Now = want.IdleUntil
 		w.loses("idle", w.rotate(r))
 	})
+	w.test("a token that rotated until now is used: the one before it has no grace left", func(w *world) {
+		g, first := w.live(w.person(), w.app())
+		r := w.rotation(g, first.Refresh)
+		w.must(oauth.EventTokenRefreshed, w.rotate(r))
+		fixed := r
+		fixed.Presented, fixed.Successor = r.Successor, nil
+		w.must(oauth.EventTokenRefreshed, w.rotate(fixed))
+		again := r
+		again.Successor, again.Again = nil, true
+		w.loses("its predecessor", w.rotate(again))
+	})
 	w.test("a token is over exactly at its limits", func(w *world) {
 		for _, limit := range []string{"idle", "absolute"} {
 			g, code := w.granted(w.person(), w.app())
