@@ -11,7 +11,7 @@ import (
 // COALESCE.
 const standingColumns = `COALESCE(g.id, ''), COALESCE(g.user_id, ''), COALESCE(g.client_id, ''), COALESCE(g.is_default, FALSE),
 	COALESCE(g.scopes, ''), COALESCE(g.account_scopes, ''), COALESCE(g.all_stores, FALSE), COALESCE(g.status, ''), COALESCE(g.rev, 0),
-	COALESCE(g.created, 0), COALESCE(g.last_used, 0), COALESCE(u.kind, ''), COALESCE(u.status, ''), COALESCE(c.status, ''), h.seq,
+	COALESCE(g.created, 0), COALESCE(g.last_used, 0), COALESCE(u.kind, ''), COALESCE(u.status, ''), COALESCE(c.status, ''), h.seq, h.epoch,
 	COALESCE(u.members_rev, 0), hs.seq, COALESCE(gs.store_id, ''), gs.scopes, m.scopes, COALESCE(m.may_delegate, FALSE), COALESCE(m.is_owner, FALSE),
 	COALESCE(st.name, ''), COALESCE(st.domain, ''), COALESCE(st.status, '')`
 
@@ -25,10 +25,18 @@ const standingJoins = ` LEFT JOIN users u ON u.id = g.user_id
 
 // standingReader gathers the rows of one standing.
 type standingReader struct {
-	st              oauth.Standing
-	found           bool
-	created, used   int64
-	members, stores int64 // how often the memberships of the user changed, and states of stores
+	st            oauth.Standing
+	found         bool
+	created, used int64
+	basis
+}
+
+// basis is what a standing follows from, beside its grant's revision. The epoch is
+// part of it, because in a restored database the counts begin where they once were.
+type basis struct {
+	epoch   int64
+	members int64 // how often the memberships of the user changed
+	stores  int64 // how often the state of any store did
 }
 
 // scan reads one row; root are the destinations before the standing's columns.
@@ -39,7 +47,7 @@ func (r *standingReader) scan(scan func(...any) error, root ...any) error {
 	var delegate, owner bool
 	err := scan(append(root, &g.ID, &g.UserID, &g.ClientID, &g.Default, &grantScopes, &accountScopes, &g.AllStores,
 		(*string)(&g.Status), &g.Rev, &r.created, &r.used, (*string)(&r.st.UserKind), (*string)(&r.st.UserStatus), (*string)(&r.st.ClientStatus),
-		&r.st.Seq, &r.members, &r.stores, &storeID, &own, &member, &delegate, &owner, &name, &domain, &status)...)
+		&r.st.Seq, &r.epoch, &r.members, &r.stores, &storeID, &own, &member, &delegate, &owner, &name, &domain, &status)...)
 	if err != nil {
 		return unavailable(err)
 	}
@@ -76,12 +84,12 @@ func asking(columns, from, where string) question {
 
 // What a grant allows follows from its revision, from that of its user's
 // memberships and from that of all stores' states, and from nothing else: whoever
-// has read it once needs no more than these three numbers to know that it still
-// is so, and they are read anew each time. So nothing is decided from a cache, and
+// has read it once needs no more than these numbers to know that it still is so,
+// and they are read anew each time. So nothing is decided from a cache, and
 // most questions cost a row in the place of three a store.
 const (
 	briefColumns = `COALESCE(g.id, ''), COALESCE(g.status, ''), COALESCE(g.rev, 0), COALESCE(u.status, ''), COALESCE(u.members_rev, 0), COALESCE(c.status, ''),
-	h.seq, hs.seq`
+	h.seq, h.epoch, hs.seq`
 	briefJoins = ` LEFT JOIN users u ON u.id = g.user_id
 	LEFT JOIN clients c ON c.id = g.client_id
 	JOIN heads h ON h.name = 'feed'
@@ -90,22 +98,26 @@ const (
 
 // known is a standing as it was read, and what it follows from.
 type known struct {
-	st              *oauth.Standing
-	members, stores int64
+	st *oauth.Standing
+	basis
 }
+
+// knownMax is of how many stores a grant, and its user, may be for its standing to
+// be kept in memory: it is they that take the room.
+const knownMax = 100
 
 // lately answers a question about a grant that was probably asked about before.
 func (s *Store) lately(ctx context.Context, q question, args []any, root ...any) (*oauth.Standing, error) {
 	var now oauth.Standing
-	var members, stores int64
+	var on basis
 	g := &now.Grant
-	err := s.row(ctx, q.brief, args, append(root, &g.ID, (*string)(&g.Status), &g.Rev, (*string)(&now.UserStatus), &members,
-		(*string)(&now.ClientStatus), &now.Seq, &stores)...)
+	err := s.row(ctx, q.brief, args, append(root, &g.ID, (*string)(&g.Status), &g.Rev, (*string)(&now.UserStatus), &on.members,
+		(*string)(&now.ClientStatus), &now.Seq, &on.epoch, &on.stores)...)
 	if err != nil || g.ID == "" {
 		return nil, err
 	}
 	was, ok := s.known.Get(g.ID)
-	if !ok || was.st.Grant.Rev != g.Rev || was.members != members || was.stores != stores {
+	if !ok || was.st.Grant.Rev != g.Rev || was.basis != on {
 		return s.standing(ctx, q, args, root...)
 	}
 	st := *was.st
@@ -132,7 +144,9 @@ func (s *Store) standing(ctx context.Context, q question, args []any, root ...an
 		}
 		r.st.Members = all
 	}
-	s.known.Put(r.st.Grant.ID, known{&r.st, r.members, r.stores})
+	if max(len(r.st.Grant.Stores), len(r.st.Members)) <= knownMax {
+		s.known.Put(r.st.Grant.ID, known{&r.st, r.basis})
+	}
 	st := r.st
 	return &st, nil
 }

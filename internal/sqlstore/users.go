@@ -129,9 +129,11 @@ func (s *Store) stores(ctx context.Context, where string, args ...any) ([]*oauth
 // PutStore implements oauth.PeopleStorage.
 func (s *Store) PutStore(ctx context.Context, st *oauth.Store, e oauth.Event) error {
 	var n int64
-	// Whoever knows what grants allow reads them again, but not for a new name.
+	// Whoever knows what grants allow reads them again, but not for a new name. Of two
+	// that put one store at once, the second must see what the first made of it.
+	lock := s.engine.lock("SELECT name FROM heads WHERE name = 'stores'")
 	state := do("UPDATE heads SET seq = seq + 1 WHERE name = 'stores' AND EXISTS (SELECT 1 FROM stores WHERE id = $1 AND status <> $2)", st.ID, string(st.Status))
-	_, err := s.won(ctx, &n, one(state), one(counted(&n, `INSERT INTO stores (id, name, domain, status, created) VALUES ($1, $2, $3, $4, $5)
+	_, err := s.won(ctx, &n, lock, one(state), one(counted(&n, `INSERT INTO stores (id, name, domain, status, created) VALUES ($1, $2, $3, $4, $5)
 		ON CONFLICT (id) DO UPDATE SET name = excluded.name, domain = excluded.domain, status = excluded.status`,
 		st.ID, st.Name, st.Domain, string(st.Status), micros(e.At))), note(e, true, mark{"stores", "id", "id", st.ID, st.ID}))
 	return err

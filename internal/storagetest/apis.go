@@ -69,9 +69,7 @@ func apis(w *world) {
 				w.t.Error("a family is shown to nobody known")
 			}
 		}
-		if _, err := w.db.ExecContext(w.ctx, "UPDATE apis SET status = 'suspended' WHERE id = $1", b.ID); err != nil {
-			w.t.Fatal(err)
-		}
+		w.changed("UPDATE apis SET status = 'suspended' WHERE id = $1", b.ID)
 		_, _, _, err = w.s.Asked(w.ctx, b.ID, b.Secrets[0].Hash, r.Family.ID)
 		w.missing("a suspended API", err)
 	})
@@ -115,6 +113,11 @@ func apis(w *world) {
 			{"the user resumed", func() { w.setUser(user, oauth.Active) }},
 			{"the app suspended", func() { w.setApp(app, oauth.Suspended) }},
 			{"the app resumed", func() { w.setApp(app, oauth.Active) }},
+			{"a backup restored, in which the grant of this revision is another", func() {
+				w.changed("UPDATE heads SET epoch = epoch + 1 WHERE name = 'feed'")
+				w.changed("UPDATE grants SET account_scopes = '' WHERE id = $1", g.ID)
+			}},
+			{"the epoch of before", func() { w.changed("UPDATE heads SET epoch = epoch - 1 WHERE name = 'feed'") }},
 			{"the grant revoked", event(oauth.EventGrantRevoked, func(e oauth.Event) (bool, error) { return w.s.RevokeGrant(w.ctx, g.ID, e) })},
 		} {
 			step.do()

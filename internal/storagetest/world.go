@@ -211,6 +211,16 @@ func (w *world) count(query string, args ...any) int {
 }
 
 // must runs an event of the world's own making.
+// changed changes one row past the store.
+func (w *world) changed(query string, args ...any) {
+	w.t.Helper()
+	result, err := w.db.ExecContext(w.ctx, query, args...)
+	w.ok(err)
+	if n, err := result.RowsAffected(); err != nil || n != 1 {
+		w.t.Fatalf("%s: %d rows, %v", query, n, err)
+	}
+}
+
 func (w *world) must(kind oauth.Kind, run func(oauth.Event) (bool, error)) {
 	w.t.Helper()
 	won, err := run(w.event(kind))

@@ -1,0 +1,68 @@
+package sqlstore
+
+import (
+	"fmt"
+	"path/filepath"
+	"testing"
+
+	"github.com/grantway/grantway/internal/oauth"
+	"github.com/grantway/grantway/internal/storagetest"
+)
+
+// Of two who put one store at once, the second sees what the first made of it:
+// whoever has read the store between them must read it again, or a suspended store
+// would stay open where it was read.
+func TestPostgres_StoresPutAtOnceAreBothCounted(t *testing.T) {
+	dsn := storagetest.Postgres(t)
+	s, other := openAt(t, dsn), direct(t, dsn)
+	n := 0
+	put := func(to oauth.Status) error {
+		n++
+		return s.PutStore(t.Context(), &oauth.Store{ID: "s1", Name: "One", Status: to}, oauth.Event{ID: fmt.Sprint("ev_", n), Kind: oauth.EventStorePut})
+	}
+	changes := func() (seq int64) {
+		if err := s.row(t.Context(), "SELECT seq FROM heads WHERE name = 'stores'", nil, &seq); err != nil {
+			t.Fatal(err)
+		}
+		return seq
+	}
+	if err := put(oauth.Suspended); err != nil {
+		t.Fatal(err)
+	}
+	before := changes()
+	run(t, other, "BEGIN")
+	run(t, other, "UPDATE heads SET seq = seq + 1 WHERE name = 'stores'")
+	run(t, other, "UPDATE stores SET status = 'active' WHERE id = 's1'")
+	done := make(chan error, 1)
+	go func() { done <- put(oauth.Suspended) }()
+	awaitLock(t, dsn)
+	run(t, other, "COMMIT")
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	if got := changes() - before; got != 2 {
+		t.Errorf("%d changes of state are counted, want 2", got)
+	}
+}
+
+// What is remembered of grants stays small, however many stores they are for.
+func TestStanding_OfManyStoresIsNotRemembered(t *testing.T) {
+	s := openAt(t, filepath.Join(t.TempDir(), "g.db"))
+	for id, stores := range map[string]int{"large": knownMax + 1, "small": knownMax} {
+		ev := []statement{do(`INSERT INTO grants (id, user_id, client_id, is_default, scopes, account_scopes, all_stores, status, rev, op, created, last_used)
+			VALUES ($1, 'u', 'c', FALSE, '', '', FALSE, 'live', 1, '', 0, 0)`, id)}
+		for n := range stores {
+			ev = append(ev, do("INSERT INTO grant_stores (grant_id, store_id) VALUES ($1, $2)", id, fmt.Sprint(n)))
+		}
+		if err := s.engine.write(t.Context(), ev); err != nil {
+			t.Fatal(err)
+		}
+		st, err := s.Standing(t.Context(), id)
+		if err != nil || len(st.Grant.Stores) != stores {
+			t.Fatalf("%d stores, %v", len(st.Grant.Stores), err)
+		}
+		if _, remembered := s.known.Get(id); remembered != (stores <= knownMax) {
+			t.Errorf("a grant for %d stores is remembered: %v", stores, remembered)
+		}
+	}
+}
