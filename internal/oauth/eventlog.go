@@ -2,6 +2,7 @@ package oauth
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/binary"
 	"encoding/json"
@@ -38,6 +39,8 @@ type logLine struct {
 	Payload  json.RawMessage `json:"payload,omitempty"`
 }
 
+var lineBegins = []byte(`{"epoch":`)
+
 // LogEnd is where a log ends.
 type LogEnd struct {
 	Size       int64     // bytes of whole lines; what follows was cut off by a crash
@@ -57,6 +60,10 @@ func ReadLog(r io.Reader, each func(epoch int64, e Event) error) (*LogEnd, error
 	for n := 1; ; n++ {
 		text, err := lines.ReadBytes('\n')
 		if errors.Is(err, io.EOF) {
+			// Whoever goes on with the log cuts this off, so it must not be another file.
+			if end.Size == 0 && !bytes.HasPrefix(text, lineBegins[:min(len(text), len(lineBegins))]) {
+				return nil, fmt.Errorf("line %d is none of an event log", n)
+			}
 			return end, nil
 		}
 		if err != nil {
@@ -299,6 +306,11 @@ func Recover(ctx context.Context, s Storage, now time.Time, random io.Reader, ma
 			break
 		}
 	}
+	// One event that both have shows that the log is this database's.
+	newest, err := s.FeedAfter(ctx, seq-1, 1)
+	if err != nil {
+		return nil, err
+	}
 	got := &Recovered{}
 	at, last := epoch, seq
 	end, err := ReadLog(log, func(of int64, e Event) error {
@@ -312,6 +324,8 @@ func Recover(ctx context.Context, s Storage, now time.Time, random io.Reader, ma
 			if e.ID < oldest || held[e.ID] {
 				return nil
 			}
+		case of == epoch && len(newest) > 0 && e.Seq == newest[0].Seq && e.ID != newest[0].ID:
+			return ErrForeignLog
 		case of < at || of == at && e.Seq <= last:
 			return nil
 		case of == at && e.Seq > last+1:

@@ -229,3 +229,60 @@ func TestRecover_KnowsEveryKind(t *testing.T) {
 		t.Errorf("an unknown kind: %v", err)
 	}
 }
+
+// A consent whose code was out when the backup was made leaves nothing behind.
+func TestRestore_CodesThatWereOutAreSwept(t *testing.T) {
+	ctx := context.Background()
+	w := newWorld(t)
+	code := w.code(w.exchange, "alice", "s1")
+	back, _ := w.restore(w.backup(), w.export())
+	if _, err := back.redeem(back.exchange, code); oauth.ReasonOf(err) != oauth.CodeExpired {
+		t.Errorf("the code: %v", err)
+	}
+	pending := func() (n int) {
+		list, err := back.db.Grants(ctx, oauth.GrantFilter{Page: oauth.Page{Limit: 100}})
+		w.must(err)
+		for _, g := range list {
+			if g.Status == oauth.Pending {
+				n++
+			}
+		}
+		return n
+	}
+	if n := pending(); n != 1 {
+		t.Fatalf("%d grants wait for their code", n)
+	}
+	_, err := back.db.Sweep(ctx, back.Now(), oauth.EventsKept, 100)
+	w.must(err)
+	if n := pending(); n != 0 {
+		t.Errorf("%d grants wait for a code that is gone", n)
+	}
+}
+
+// The log of another installation, whose numbers fit, says nothing of this one.
+func TestRecover_AnotherDatabasesLog(t *testing.T) {
+	ctx := context.Background()
+	w, other := newWorld(t), newWorld(t)
+	w.must(w.SuspendUser(ctx, command, "alice"))
+	file := w.backup()
+	other.clock.advance(time.Second)
+	for _, user := range []string{"alice", "bob"} {
+		other.must(other.SuspendUser(ctx, command, user))
+	}
+	r, err := sqlstore.Restore(ctx, file, filepath.Join(t.TempDir(), "restored.db"), false)
+	w.must(err)
+	defer r.Abandon()
+	if _, err := oauth.Recover(ctx, r.Store, w.Now(), newRand("recover"), r.Made, bytes.NewReader(other.export())); !errors.Is(err, oauth.ErrForeignLog) {
+		t.Errorf("error %v", err)
+	}
+}
+
+// An export cuts off what follows the last whole line of its log: a file that is
+// none, and has no line, must not be taken for one.
+func TestReadLog_AFileThatIsNone(t *testing.T) {
+	for text, whole := range map[string]bool{"": true, "{\"epo": true, "{\"epoch\":1,\"seq": true, "k1:c2VjcmV0": false, "{\"issuer\":1}": false} {
+		if _, err := oauth.ReadLog(strings.NewReader(text), nil); (err == nil) != whole {
+			t.Errorf("%q: %v", text, err)
+		}
+	}
+}

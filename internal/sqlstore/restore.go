@@ -356,11 +356,12 @@ func fold(ctx context.Context, path string) (err error) {
 
 // beginEpoch is the event that makes a database of a restored archive. What was
 // used once after the backup could be used again now, so all that is short-lived
-// ends: codes, sessions, links. Status lists of older epochs are not gone on with
+// ends: codes, sessions, links. The codes are left to the sweeper, who also removes
+// what hangs off nothing else. Status lists of older epochs are not gone on with
 // ([Store.AllotIndices]).
 func (s *Store) beginEpoch(ctx context.Context, epoch int64, endAll bool, e oauth.Event) error {
 	ev := []statement{
-		do("DELETE FROM authorization_codes WHERE redeemed_family IS NULL"),
+		do("UPDATE authorization_codes SET expires = 0 WHERE redeemed_family IS NULL"),
 		do("DELETE FROM sessions"),
 		do("DELETE FROM pending_requests"),
 		do("UPDATE heads SET epoch = $1 WHERE name = 'feed' AND epoch < $1", epoch),
