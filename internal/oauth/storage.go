@@ -113,8 +113,8 @@ type FamilyStorage interface {
 	// twice; a list that has no room for n, or is of an older epoch, is left as it is
 	// and a new one begun.
 	AllotIndices(ctx context.Context, api, kind string, n int64) (first int64, err error)
-	// TouchUsed notes when grants and client secrets were last used. It is called in
-	// batches, apart from any request.
+	// TouchUsed notes when grants and client secrets were last used, some at a
+	// time, so that nobody who needs their rows waits long.
 	TouchUsed(ctx context.Context, at time.Time, grants []string, secrets []Hash) error
 }
 

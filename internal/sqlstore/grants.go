@@ -196,11 +196,16 @@ func (s *Store) TouchUsed(ctx context.Context, at time.Time, grants []string, se
 	for _, h := range secrets {
 		ev = append(ev, do("UPDATE client_secrets SET last_used = $1 WHERE hash = $2 AND last_used < $1", micros(at), []byte(h)))
 	}
-	if len(ev) == 0 {
-		return nil
+	for batch := range slices.Chunk(ev, touchBatch) {
+		if err := s.engine.write(ctx, batch); err != nil {
+			return err
+		}
 	}
-	return s.engine.write(ctx, ev)
+	return nil
 }
+
+// touchBatch is how many rows one event locks that nobody waits for.
+const touchBatch = 100
 
 // places renders $from, $from+1, … for an IN list.
 func places(from, n int) string {

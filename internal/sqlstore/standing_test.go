@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/grantway/grantway/internal/oauth"
 	"github.com/grantway/grantway/internal/storagetest"
@@ -42,6 +43,44 @@ func TestPostgres_StoresPutAtOnceAreBothCounted(t *testing.T) {
 	}
 	if got := changes() - before; got != 2 {
 		t.Errorf("%d changes of state are counted, want 2", got)
+	}
+}
+
+// To note when very many were used never holds more than a few rows at a time.
+func TestTouchUsed_SomeAtATime(t *testing.T) {
+	s := openAt(t, filepath.Join(t.TempDir(), "g.db"))
+	ids := make([]string, 2*touchBatch+1)
+	for i := range ids {
+		ids[i] = fmt.Sprint(i)
+	}
+	before := s.engine.stats().Events
+	if err := s.TouchUsed(t.Context(), time.Now(), ids, []oauth.Hash{{1}}); err != nil {
+		t.Fatal(err)
+	}
+	if got := s.engine.stats().Events - before; got != 3 {
+		t.Errorf("%d events", got)
+	}
+}
+
+// A counter that begins anew while the sweeper waits for it stays.
+func TestPostgres_WhatIsUsedAgainIsNotSwept(t *testing.T) {
+	dsn := storagetest.Postgres(t)
+	s, other := openAt(t, dsn), direct(t, dsn)
+	run(t, other, "INSERT INTO throttles (key, count, until, expires, op) VALUES ('k', 9, 0, 1, '')")
+	run(t, other, "BEGIN")
+	run(t, other, "UPDATE throttles SET count = 1, expires = $1", time.Now().Add(time.Hour).UnixMicro())
+	done := make(chan error, 1)
+	go func() {
+		_, err := s.Sweep(t.Context(), time.Now(), oauth.EventsKept, 100)
+		done <- err
+	}()
+	awaitLock(t, dsn)
+	run(t, other, "COMMIT")
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	if n := count(t, s, "throttles"); n != 1 {
+		t.Errorf("%d counters are left of one that counts", n)
 	}
 }
 

@@ -53,11 +53,13 @@ func (s *Store) remove(ctx context.Context, e ended, limit int) (total int, err 
 	for i, sql := range e.remove {
 		steps = append(steps, counted(&counts[i], sql, e.before, limit))
 	}
-	err = s.engine.write(ctx, steps)
+	if err := s.engine.write(ctx, steps); err != nil {
+		return 0, err // an event whose outcome is unknown may still write the counts
+	}
 	for _, n := range counts {
 		total += int(n)
 	}
-	return total, err
+	return total, nil
 }
 
 // sweeps lists what ends. The order is that of the locks, where it matters: what
@@ -66,7 +68,7 @@ func sweeps(now time.Time, kept time.Duration) []ended {
 	list := []ended{endedCodes(now), endedFamilies(now), endedGrants(now, kept)}
 	for _, t := range []struct{ name, key string }{{"sessions", "selector"}, {"throttles", "key"}, {"pending_requests", "selector"}, {"used_once", "kind, hash"}} {
 		list = append(list, ended{before: micros(now), share: 1, remove: []string{
-			"DELETE FROM " + t.name + " WHERE (" + t.key + ") IN (SELECT " + t.key + " FROM " + t.name + " WHERE expires < $1 ORDER BY expires LIMIT $2)"}})
+			"DELETE FROM " + t.name + " WHERE expires < $1 AND (" + t.key + ") IN (SELECT " + t.key + " FROM " + t.name + " WHERE expires < $1 ORDER BY expires LIMIT $2)"}})
 	}
 	// Ids sort by time, so the oldest events lie together at the start of their key.
 	return append(list, ended{before: micros(now.Add(-kept)), share: 1, remove: []string{
