@@ -33,11 +33,11 @@ var codeOf = asking(codeColumns, "authorization_codes a LEFT JOIN grants g ON g.
 // Code implements oauth.CodeStorage. The grant of a code is mostly a new one.
 func (s *Store) Code(ctx context.Context, selector string) (*oauth.StoredCode, *oauth.Standing, error) {
 	var r codeReader
-	st, err := s.standing(ctx, codeOf, []any{selector}, r.dest()...)
+	is, err := s.standing(ctx, codeOf, []any{selector}, r.dest()...)
 	if err != nil {
 		return nil, nil, err
 	}
-	return r.result(), st, nil
+	return r.result(), is.st, nil
 }
 
 // CodeOfRequest implements oauth.CodeStorage.

@@ -106,8 +106,15 @@ type known struct {
 // be kept in memory: it is they that take the room.
 const knownMax = 100
 
-// lately answers a question about a grant that was probably asked about before.
+// lately answers a question that may have been asked before: the last argument says
+// about what. It is one read, but for what has changed since, and a grant on all
+// stores at first sight.
 func (s *Store) lately(ctx context.Context, q question, args []any, root ...any) (*oauth.Standing, error) {
+	about := args[len(args)-1].(string)
+	was, ok := s.known.Get(about)
+	if !ok {
+		return s.learn(ctx, about, q, args, root...)
+	}
 	var now oauth.Standing
 	var on basis
 	g := &now.Grant
@@ -116,39 +123,46 @@ func (s *Store) lately(ctx context.Context, q question, args []any, root ...any)
 	if err != nil || g.ID == "" {
 		return nil, err
 	}
-	was, ok := s.known.Get(g.ID)
-	if !ok || was.st.Grant.Rev != g.Rev || was.basis != on {
-		return s.standing(ctx, q, args, root...)
+	if was.st.Grant.ID != g.ID || was.st.Grant.Rev != g.Rev || was.basis != on {
+		return s.learn(ctx, about, q, args, root...)
 	}
 	st := *was.st
 	st.Grant.Status, st.UserStatus, st.ClientStatus, st.Seq = g.Status, now.UserStatus, now.ClientStatus, now.Seq
 	return &st, nil
 }
 
-// standing answers a question. It returns nil if the root has no grant.
-func (s *Store) standing(ctx context.Context, q question, args []any, root ...any) (*oauth.Standing, error) {
-	var r standingReader
-	if err := s.engine.query(ctx, q.full, args, func(scan func(...any) error) error { return r.scan(scan, root...) }); err != nil {
+func (s *Store) learn(ctx context.Context, about string, q question, args []any, root ...any) (*oauth.Standing, error) {
+	is, err := s.standing(ctx, q, args, root...)
+	if is.st == nil || err != nil {
 		return nil, err
 	}
+	if max(len(is.st.Grant.Stores), len(is.st.Members)) <= knownMax {
+		s.known.Put(about, is)
+	}
+	st := *is.st
+	return &st, nil
+}
+
+// standing answers a question. What it returns holds nil if the root has no grant.
+func (s *Store) standing(ctx context.Context, q question, args []any, root ...any) (known, error) {
+	var r standingReader
+	if err := s.engine.query(ctx, q.full, args, func(scan func(...any) error) error { return r.scan(scan, root...) }); err != nil {
+		return known{}, err
+	}
 	if !r.found {
-		return nil, oauth.ErrNotFound
+		return known{}, oauth.ErrNotFound
 	}
 	if r.st.Grant.ID == "" {
-		return nil, nil
+		return known{}, nil
 	}
 	if r.st.Grant.AllStores {
 		all, err := s.Memberships(ctx, r.st.Grant.UserID)
 		if err != nil {
-			return nil, err
+			return known{}, err
 		}
 		r.st.Members = all
 	}
-	if max(len(r.st.Grant.Stores), len(r.st.Members)) <= knownMax {
-		s.known.Put(r.st.Grant.ID, known{&r.st, r.basis})
-	}
-	st := r.st
-	return &st, nil
+	return known{&r.st, r.basis}, nil
 }
 
 var standingOf = asking("1", "grants g", "g.id = $1")
@@ -156,5 +170,6 @@ var standingOf = asking("1", "grants g", "g.id = $1")
 // Standing implements oauth.GrantStorage.
 func (s *Store) Standing(ctx context.Context, grantID string) (*oauth.Standing, error) {
 	var one int
-	return s.standing(ctx, standingOf, []any{grantID}, &one)
+	is, err := s.standing(ctx, standingOf, []any{grantID}, &one)
+	return is.st, err
 }
