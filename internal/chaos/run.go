@@ -110,6 +110,9 @@ func (f fault) run(ctx context.Context, binary, dir string, seed uint64) (r resu
 	}
 	count := s.ledger.count
 	r.Done, r.Refused, r.Away, r.Unknown = count[acknowledged], count[refused], count[unavailable], count[unknown]
+	if r.Done < 100 {
+		return r, fmt.Errorf("only %d requests were acknowledged: the round shows nothing", r.Done)
+	}
 	r.Requests = r.Done + r.Refused + r.Away + r.Unknown + count[failed]
 	r.Failover, r.Gap, r.Violations = s.ledger.failover, s.ledger.gap, s.ledger.violations
 	return r, nil
