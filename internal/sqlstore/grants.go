@@ -3,6 +3,7 @@ package sqlstore
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -76,6 +77,9 @@ func (s *Store) connections(ctx context.Context, where string, args []any, p oau
 	}
 	for i := range list {
 		st, err := s.Standing(ctx, list[i].ID)
+		if errors.Is(err, oauth.ErrNotFound) { // swept meanwhile
+			continue
+		}
 		if err != nil {
 			return nil, err
 		}

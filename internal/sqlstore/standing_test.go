@@ -1,6 +1,7 @@
 package sqlstore
 
 import (
+	"context"
 	"fmt"
 	"path/filepath"
 	"testing"
@@ -103,5 +104,43 @@ func TestStanding_OfManyStoresIsNotRemembered(t *testing.T) {
 		if _, remembered := s.known.Get(id); remembered != (stores <= knownMax) {
 			t.Errorf("a grant for %d stores is remembered: %v", stores, remembered)
 		}
+	}
+}
+
+// A list of grants is whole though the sweeper removes some while it is read.
+func TestGrants_SweptWhileTheyAreRead(t *testing.T) {
+	const grants = 60
+	s := openAt(t, filepath.Join(t.TempDir(), "g.db"))
+	ev := []statement{do(`INSERT INTO clients (id, owner, name, type, profile, origin, auth_method, settings, status, version, op, created)
+		VALUES ('c', '', '', '', '', '', '', '{}', 'active', 1, '', 0)`)}
+	for n := range grants {
+		ev = append(ev, do(`INSERT INTO grants (id, user_id, client_id, is_default, scopes, account_scopes, all_stores, status, rev, op, created, last_used)
+			VALUES ($1, 'u', 'c', FALSE, '', '', FALSE, 'revoked', 1, '', $2, 0)`, fmt.Sprint(n), n))
+	}
+	if err := s.engine.write(t.Context(), ev); err != nil {
+		t.Fatal(err)
+	}
+	swept := make(chan error, 1)
+	go func() {
+		for n := range grants { // the oldest, which are read last
+			if err := s.engine.write(context.Background(), one(do("DELETE FROM grants WHERE id = $1", fmt.Sprint(n)))); err != nil {
+				swept <- err
+				return
+			}
+		}
+		swept <- nil
+	}()
+	for {
+		list, err := s.Grants(t.Context(), oauth.GrantFilter{Page: oauth.Page{Limit: grants}})
+		if err != nil {
+			t.Error(err)
+			break
+		}
+		if len(list) == 0 {
+			break
+		}
+	}
+	if err := <-swept; err != nil {
+		t.Fatal(err)
 	}
 }

@@ -8,7 +8,7 @@
 // Every later one asks for that id, so a lost race is zero rows, never an error.
 // On PostgreSQL the lock must be a statement of its own, because a statement that
 // waited for a lock sees other tables as they were before it waited. Lock order:
-// clients → grants → codes → families → refresh tokens → heads.
+// clients → grants → users → codes → families → refresh tokens → heads.
 //
 // The differences of the two engines live in engine.go, sqlite.go and postgres.go,
 // and for the copying of whole tables in session.go.
