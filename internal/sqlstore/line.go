@@ -48,12 +48,15 @@ const (
 	starved = 250 * time.Millisecond
 )
 
-var errSilent = errors.New("the database does not answer")
+var (
+	errSilent = errors.New("the database does not answer")
+	errMoved  = errors.New("another server of the database takes the writes now")
+)
 
 // newLine makes the line of a pool, which it leads from then on.
 func newLine(config *pgxpool.Config) *line {
 	l := &line{hosts: hostsOf(config.ConnConfig), up: make(chan struct{}), since: time.Now(), sockets: map[*socket]bool{}, done: make(chan struct{})}
-	config.BeforeConnect, config.ConnConfig.DialFunc = l.lead, l.dial
+	config.BeforeConnect, config.AfterConnect, config.ConnConfig.DialFunc = l.lead, l.follows, l.dial
 	return l
 }
 
@@ -237,6 +240,17 @@ func (l *line) lead(ctx context.Context, config *pgx.ConnConfig) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	config.Host, config.Port, config.TLSConfig, config.Fallbacks = l.at.Host, l.at.Port, l.at.TLSConfig, l.at.Fallbacks
+	return nil
+}
+
+// follows refuses a connection that was on its way while the line moved: it leads to
+// the server of before. One that is dialled before the move is cut by it.
+func (l *line) follows(_ context.Context, conn *pgx.Conn) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if to := conn.Config(); to.Host != l.at.Host || to.Port != l.at.Port {
+		return errMoved
+	}
 	return nil
 }
 

@@ -1,6 +1,7 @@
 package sqlstore
 
 import (
+	"context"
 	"errors"
 	"net/url"
 	"sync"
@@ -8,6 +9,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/grantway/grantway/internal/oauth"
 	"github.com/grantway/grantway/internal/storagetest"
@@ -98,6 +100,47 @@ func TestLine_Hosts(t *testing.T) {
 	for i, h := range hosts {
 		if h.Host != string(rune('a'+i)) || h.Port != uint16(i+1) || h.TLSConfig == nil || len(h.Fallbacks) != 1 || h.Fallbacks[0].TLSConfig != nil || h.User != "u" || h.Database != "d" {
 			t.Errorf("%s:%d, TLS %t, %d fallbacks", h.Host, h.Port, h.TLSConfig != nil, len(h.Fallbacks))
+		}
+	}
+}
+
+// A connection that was on its way to one server while the line moved to another is
+// not used: what that server shows may be of before.
+func TestLine_AConnectionThatTheMoveOvertook(t *testing.T) {
+	config, err := pgxpool.ParseConfig(storagetest.Postgres(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := newLine(config)
+	lead, overtaken := config.BeforeConnect, false
+	config.BeforeConnect = func(ctx context.Context, c *pgx.ConnConfig) error {
+		err := lead(ctx, c)
+		if overtaken {
+			elsewhere := c.Copy()
+			elsewhere.Host = "elsewhere.invalid"
+			l.mu.Lock()
+			l.at = elsewhere
+			l.mu.Unlock()
+		}
+		return err
+	}
+	pool, err := pgxpool.NewWithConfig(t.Context(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &postgres{pool: pool, line: l}
+	defer p.close()
+	if err := l.open(t.Context(), pool); err != nil {
+		t.Fatal(err)
+	}
+	for _, overtaken = range []bool{false, true} {
+		pool.Reset()
+		conn, err := p.acquire(t.Context())
+		if err == nil {
+			conn.Release()
+		}
+		if (err != nil) != overtaken || err != nil && !errors.Is(err, errMoved) {
+			t.Errorf("overtaken %v: %v", overtaken, err)
 		}
 	}
 }
