@@ -231,3 +231,32 @@ func TestRestore_EpochsDiffer(t *testing.T) {
 		}
 	}
 }
+
+// A database in which somebody else has a table of the mark's name is not taken for
+// a restore that was cut off.
+func TestRestore_IntoSomebodyElsesDatabase(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "backup")
+	if _, err := openAt(t, filepath.Join(dir, "g.db")).Backup(t.Context(), file, Archive{Made: time.Now()}, nil); err != nil {
+		t.Fatal(err)
+	}
+	for name, theirs := range map[string][]string{
+		"beside others":      {"CREATE TABLE backup (at BIGINT)", "CREATE TABLE jobs (id BIGINT)"},
+		"alone, with a row":  {"CREATE TABLE backup (at BIGINT)", "INSERT INTO backup VALUES (1)"},
+		"another name, only": {"CREATE TABLE jobs (id BIGINT)"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dsn := storagetest.Postgres(t)
+			conn := direct(t, dsn)
+			for _, sql := range theirs {
+				run(t, conn, sql)
+			}
+			if r, err := Restore(t.Context(), file, dsn, false); !errors.Is(err, ErrOccupied) {
+				t.Errorf("error %v", err)
+				if r != nil {
+					r.Abandon()
+				}
+			}
+		})
+	}
+}

@@ -115,7 +115,15 @@ func (r *Restoration) takeDatabase(ctx context.Context, dsn string) (err error) 
 	if err != nil {
 		return err
 	}
-	if !s.Unready && (s.Have > 0 || s.Foreign) {
+	// The mark of a restore that was cut off has no row, and nobody else's tables beside
+	// it: another program may have a table of that name.
+	marks := 0
+	if s.Unready {
+		if err := r.into.row(ctx, "SELECT COUNT(*) FROM "+markTable, nil, &marks); err != nil {
+			return err
+		}
+	}
+	if s.Foreign || marks > 0 || s.Have > 0 && !s.Unready {
 		return ErrOccupied
 	}
 	r.part, err = partBeside(filepath.Join(os.TempDir(), "grantway-restore"))
