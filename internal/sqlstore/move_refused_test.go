@@ -109,6 +109,8 @@ func TestMove_Refused(t *testing.T) {
 	fill(t, openAt(t, used), rand.New(rand.NewPCG(5, 5)), 1)
 	foreign := storagetest.Postgres(t)
 	alter(t, foreign, "CREATE TABLE theirs (id TEXT PRIMARY KEY)")
+	mayNot := storagetest.Postgres(t)
+	alter(t, mayNot, "DROP ROLE IF EXISTS may_not", "CREATE ROLE may_not LOGIN")
 	for _, tc := range []struct{ what, file, dsn, want string }{
 		{"a file that is not there", filepath.Join(dir, "nowhere.db"), empty, "there is no file " + dir + "/nowhere.db"},
 		{"a folder", dir, empty, "there is no file " + dir},
@@ -120,6 +122,7 @@ func TestMove_Refused(t *testing.T) {
 		{"a backup", other("backup.db", markSchema), empty, "is a backup"},
 		{"nobody there", good, "postgres://someone:hunter2@127.0.0.1:1/x?connect_timeout=2", "reaching the database"},
 		{"a target in use", good, used, "is not empty: name an empty database"},
+		{"a role that may make no tables", good, strings.Replace(mayNot, "postgres@", "may_not@", 1), "must own the database"},
 		{"a target of others", good, foreign, "is not empty: name an empty database"},
 	} {
 		_, err := Move(t.Context(), tc.file, tc.dsn, nil, nil)

@@ -147,6 +147,7 @@ func TestOpen_SaysInOneLineWhatIsWrongWithAServer(t *testing.T) {
 	oneLine(t, at+"/postgres?sslmode=verify-full&sslrootcert=/missing.pem", "/missing.pem", "no such file")
 	oneLine(t, "postgres://someone:hunter2@127.0.0.1:1,127.0.0.1:2/none", "127.0.0.1:1", "127.0.0.1:2", "refused", "that a server runs there")
 	oneLine(t, server.URL+"postgres?sslmod=require", `"sslmod"`, "check the words after the ?")
+	oneLine(t, "postgres://someone:the%20right%20one@"+server.Addr+"/postgres", "migrating the database", "own the database")
 	plain := storagetest.StartServer(t, storagetest.Setup{})
 	oneLine(t, plain.URL+"postgres?sslmode=require", "refused TLS", "ssl = on", "sslmode=disable")
 	for _, url := range []string{"postgres://someone:hunter2@[::1", "postgres://someone:hunter2%zz@db/x", "postgres://someone:hunter2@db:port/x"} {

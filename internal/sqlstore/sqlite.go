@@ -9,12 +9,14 @@ import (
 	"net/url"
 	"os"
 	"regexp"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing/fstest"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/pressly/goose/v3"
 	sqlitedriver "modernc.org/sqlite" // pure Go, so the binary stays static
 	sqlite3 "modernc.org/sqlite/lib"
@@ -102,8 +104,12 @@ func openSQLite(ctx context.Context, abs string) (*sqlite, error) {
 	return s, nil
 }
 
-// remedy says what to do about a file that cannot be used.
+// remedy says what to do about a file that cannot be used, or a server.
 func remedy(err error) string {
+	// goose passes over what it may not make, and then misses it.
+	if refusal, ok := errors.AsType[*pgconn.PgError](err); ok && (refusal.Code == "42501" || strings.Contains(refusal.Message, "goose_db_version")) {
+		return ": the user in the database URL must own the database (ALTER DATABASE … OWNER TO …)"
+	}
 	code := 0
 	if e, ok := errors.AsType[*sqlitedriver.Error](err); ok {
 		code = e.Code() & 0xff
