@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"regexp"
 	"strings"
+	"testing/fstest"
 	"time"
 	"unicode/utf8"
 
@@ -84,4 +86,19 @@ func (s *Store) Migrate(ctx context.Context) error {
 		return errors.Join(fmt.Errorf("migrating the database: %w%s", err, remedy(err)), release())
 	}
 	return release()
+}
+
+// rewritten reads the migrations with what an engine says otherwise.
+type rewritten struct {
+	fs.FS
+	find *regexp.Regexp
+	with string
+}
+
+func (r rewritten) Open(name string) (fs.File, error) {
+	raw, err := fs.ReadFile(r.FS, name)
+	if err != nil {
+		return r.FS.Open(name) // a directory, or an error that says which
+	}
+	return fstest.MapFS{name: {Data: r.find.ReplaceAll(raw, []byte(r.with))}}.Open(name)
 }

@@ -103,3 +103,23 @@ func sqlTexts(t *testing.T) map[string]string {
 	}
 	return texts
 }
+
+// What an engine needs said otherwise is said of every table: SQLite keeps each in
+// the order of its key, and PostgreSQL compares texts byte by byte.
+func TestMigrate_WhatEachEngineNeeds(t *testing.T) {
+	for engine, odd := range map[string]string{
+		"SQLite":   "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'goose%' AND name NOT LIKE 'sqlite%' AND sql NOT LIKE '%WITHOUT ROWID'",
+		"Postgres": "SELECT table_name || '.' || column_name FROM information_schema.columns WHERE table_schema = CURRENT_SCHEMA AND table_name NOT LIKE 'goose%' AND data_type = 'text' AND collation_name IS DISTINCT FROM 'C'",
+	} {
+		t.Run(engine, func(t *testing.T) {
+			s := openAt(t, dsns()[engine](t))
+			if n := count(t, s, "grants"); n != 0 {
+				t.Fatalf("%d grants", n)
+			}
+			list, err := texts(t.Context(), s.engine, odd)
+			if err != nil || len(list) > 0 {
+				t.Errorf("%v, %v", list, err)
+			}
+		})
+	}
+}

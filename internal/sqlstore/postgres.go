@@ -11,7 +11,6 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
-	"testing/fstest"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -253,7 +252,7 @@ func (p *postgres) migrator(migrations fs.FS) (*goose.Provider, func() error, er
 		return nil, nil, err
 	}
 	db := stdlib.OpenDBFromPool(p.pool)
-	provider, err := goose.NewProvider(goose.DialectPostgres, db, bytewise{migrations}, goose.WithLocker(locker))
+	provider, err := goose.NewProvider(goose.DialectPostgres, db, rewritten{migrations, textColumn, `${1}TEXT COLLATE "C"`}, goose.WithLocker(locker))
 	if err != nil {
 		db.Close()
 		return nil, nil, err
@@ -261,20 +260,10 @@ func (p *postgres) migrator(migrations fs.FS) (*goose.Provider, func() error, er
 	return provider, db.Close, nil
 }
 
-// bytewise reads the migrations with every text column compared byte by byte, as
-// SQLite does: what one engine sorts first, the other must, whatever language the
+// textColumn finds every text column in the migrations. It is compared byte by byte,
+// as SQLite does: what one engine sorts first, the other must, whatever language the
 // database was created for.
-type bytewise struct{ fs.FS }
-
 var textColumn = regexp.MustCompile(`(?m)^(    [a-z0-9_]+ +)TEXT\b`)
-
-func (b bytewise) Open(name string) (fs.File, error) {
-	raw, err := fs.ReadFile(b.FS, name)
-	if err != nil {
-		return b.FS.Open(name) // a directory, or an error that says which
-	}
-	return fstest.MapFS{name: {Data: textColumn.ReplaceAll(raw, []byte(`${1}TEXT COLLATE "C"`))}}.Open(name)
-}
 
 // place names the database for people: without user and password.
 func (p *postgres) place() string {
