@@ -90,14 +90,16 @@ func TestStanding_OfManyStoresIsNotRemembered(t *testing.T) {
 	s := openAt(t, filepath.Join(t.TempDir(), "g.db"))
 	for id, stores := range map[string]int{"large": knownMax + 1, "small": knownMax} {
 		ev := []statement{do(`INSERT INTO grants (id, user_id, client_id, is_default, scopes, account_scopes, all_stores, status, rev, op, created, last_used)
-			VALUES ($1, 'u', 'c', FALSE, '', '', FALSE, 'live', 1, '', 0, 0)`, id)}
+			VALUES ($1, 'u', 'c', FALSE, '', '', FALSE, 'live', 1, '', 0, 0)`, id),
+			do(`INSERT INTO families (id, grant_id, client_id, user_id, api, status_index, status, op, created)
+				VALUES ($1, $1, 'c', 'u', 'api', $2, 'valid', '', 0)`, id, stores)}
 		for n := range stores {
 			ev = append(ev, do("INSERT INTO grant_stores (grant_id, store_id) VALUES ($1, $2)", id, fmt.Sprint(n)))
 		}
 		if err := s.engine.write(t.Context(), ev); err != nil {
 			t.Fatal(err)
 		}
-		st, err := s.Standing(t.Context(), id)
+		_, st, err := s.Family(t.Context(), id)
 		if err != nil || len(st.Grant.Stores) != stores {
 			t.Fatalf("%d stores, %v", len(st.Grant.Stores), err)
 		}
