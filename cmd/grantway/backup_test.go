@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -19,6 +20,7 @@ import (
 	"time"
 
 	"github.com/grantway/grantway/internal/oauth"
+	"github.com/grantway/grantway/internal/sqlstore"
 	"github.com/grantway/grantway/internal/storagetest"
 )
 
@@ -193,6 +195,23 @@ func TestRestore_BeginsAnEpoch(t *testing.T) {
 	}
 }
 
+// refreshed notes that a token was replaced: then the one before must not live again.
+func (k *keyed) refreshed() {
+	k.Helper()
+	id, err := oauth.NewID("ev_", time.Now(), rand.Reader)
+	if err != nil {
+		k.Fatal(err)
+	}
+	s, err := sqlstore.Open(k.Context(), filepath.Join(k.dir, "grantway.db"))
+	if err != nil {
+		k.Fatal(err)
+	}
+	err = s.NoteEvent(k.Context(), oauth.Event{ID: id, At: time.Now(), Kind: oauth.EventTokenRefreshed, Payload: []byte(`{"family":"fm_x","rotated":true}`)})
+	if err := errors.Join(err, s.Close()); err != nil {
+		k.Fatal(err)
+	}
+}
+
 // What was revoked after the backup lives again, unless the log or the operator
 // says otherwise; and the operator has to say (issue 3, item 8).
 func TestRestore_RevokedSince(t *testing.T) {
@@ -227,6 +246,9 @@ func TestRestore_RevokedSince(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	k.run("", nil, "events", "export", "log")
+	k.refreshed()
+	k.fails([]string{"log is complete until", "--accept-revived-keys"}, "restore", "one", "--replace", "--revoked-since", "log")
 	k.run("", nil, "events", "export", "log")
 	if doc := restored(kept, revoked, unlogged, [3]bool{true, false, false}, "--revoked-since", "log"); doc.Replayed != 2 || doc.LogUntil == nil || doc.EndedAll {
 		t.Errorf("%+v", doc)

@@ -131,7 +131,7 @@ func (c *restoreCommand) recover(ctx context.Context, r *sqlstore.Restoration, n
 	}
 	// Where the database that is replaced can be read, it says whether anything
 	// happened after the log's end.
-	whole := r.Target != nil && r.Target.Epoch == rec.Epoch && r.Target.Seq == rec.Seq
+	whole := r.Target != nil && r.Target.Epoch == rec.Epoch && r.Target.Seq == rec.Seq && rec.Holds(r.Target.Refreshed)
 	if !whole && !c.AcceptRevivedKeys && !c.RevokeAllBeforeRestore {
 		return nil, misunderstanding{fmt.Errorf("%s is complete until %s: what was revoked from then until now, %s, would be alive again. Add --accept-revived-keys to accept that, or --revoke-all-before-restore to end every grant", c.RevokedSince, both(rec.Until), both(now))}
 	}

@@ -108,6 +108,12 @@ func (end *LogEnd) add(l *logLine) {
 	end.Epoch, end.Seq = l.Epoch, l.Seq
 }
 
+// Holds reports whether the event outside the feed that has this id is in the log.
+func (end *LogEnd) Holds(id string) bool {
+	_, there := end.recent[id]
+	return there || id < idFloor("ev_", end.Until.Add(-lateness))
+}
+
 // idFloor is less than every id made by [NewID] at t or later.
 func idFloor(prefix string, t time.Time) string {
 	var b [16]byte
