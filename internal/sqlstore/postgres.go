@@ -159,12 +159,22 @@ func (p *postgres) acquire(ctx context.Context) (*pgxpool.Conn, error) {
 	defer p.waiting.Add(-1)
 	ctx, cancel := context.WithTimeout(ctx, acquireLimit)
 	defer cancel()
-	for {
+	for began := time.Now(); ; {
 		conn, err := p.pool.Acquire(ctx)
-		// A socket that was cut here because its server was silent says nothing of the
-		// server that the next one leads to.
-		if err == nil || !errors.Is(err, net.ErrClosed) || ctx.Err() != nil {
+		switch {
+		case err == nil, ctx.Err() != nil:
 			return conn, err
+		case errors.Is(err, net.ErrClosed):
+			// A socket that was cut here because its server was silent says nothing of the
+			// server that the next one leads to.
+		case errors.Is(err, errReadOnly) && len(p.line.hosts) > 1 && time.Since(began) < beatEvery+beatLimit:
+			// It has just become a standby, and the line finds its successor.
+			select {
+			case <-time.After(beatEvery / 10):
+			case <-ctx.Done():
+			}
+		default:
+			return nil, err
 		}
 	}
 }
