@@ -112,10 +112,10 @@ var nobody = Hash(make([]byte, sha256.Size))
 // authenticate finds the client and proves it. serves nil admits every profile,
 // admit nil everybody.
 //
-// A secret that the cache knows is a question that the database still has to
-// answer, and secret is then not nil: the event that issues asks it in its guard,
-// and whoever refuses, or revokes, first asks [Server.confirm]. So a secret is never
-// decided from a cache (DESIGN, decision 14), and costs no read of its own.
+// The secret by which a client is known here, mostly from the cache, is still a
+// question to the database: the event that issues asks it in its guard, and whoever
+// refuses, or revokes, first asks [Server.confirm]. So a secret is never decided
+// from a cache (DESIGN, decision 14), and costs no read of its own.
 func (s *Server) authenticate(ctx context.Context, a ClientAuth, serves []ProfileName, admit func(*Client) error) (c *Client, secret Hash, err error) {
 	if a.ID == "" {
 		return nil, nil, refuse(ClientAuthMissing)
@@ -148,9 +148,7 @@ func (s *Server) authenticate(ctx context.Context, a ClientAuth, serves []Profil
 		return nil, nil, refuse(ClientAuthMissing)
 	default:
 		found := secretAmong(c.Secrets, a.Secret)
-		if found != nil {
-			secret = found.Hash
-		} else { // it may be newer than the cache
+		if found == nil { // it may be newer than the cache
 			secrets, err := s.storage.ClientSecrets(ctx, c.ID)
 			if err != nil {
 				return nil, nil, err
@@ -159,7 +157,8 @@ func (s *Server) authenticate(ctx context.Context, a ClientAuth, serves []Profil
 				return nil, nil, refuse(SecretWrong)
 			}
 		}
-		s.usedSecret(string(found.Hash))
+		secret = found.Hash
+		s.usedSecret(string(secret))
 	}
 	if admit != nil {
 		if err := admit(c); err != nil {
@@ -172,8 +171,8 @@ func (s *Server) authenticate(ctx context.Context, a ClientAuth, serves []Profil
 	return c, secret, nil
 }
 
-// confirm asks the database whether a secret that the cache knew is still the
-// client's. nil, for a client that needed none or whose was read just now, is.
+// confirm asks the database whether a secret is still the client's. nil, of a client
+// that has none, is.
 func (s *Server) confirm(ctx context.Context, c *Client, secret Hash) error {
 	if secret == nil {
 		return nil
