@@ -93,7 +93,7 @@ func (b *buckets) wait(bucket *rate.Limiter, now time.Time) time.Duration {
 }
 
 // clock is the server's time for otter. It never ticks: what has expired is removed
-// by later calls, and the cache needs no goroutine of its own.
+// by later calls.
 type clock func() time.Time
 
 // NowNano implements otter.Clock.
