@@ -215,6 +215,7 @@ func (k *keyed) refreshed() {
 // What was revoked after the backup lives again, unless the log or the operator
 // says otherwise; and the operator has to say (issue 3, item 8).
 func TestRestore_RevokedSince(t *testing.T) {
+	slow(t)
 	t.Parallel()
 	k := newKeyed(t)
 	p := k.start()
@@ -337,6 +338,7 @@ func TestRestore_AcrossEngines(t *testing.T) {
 // A restore that is killed leaves the database as it was, or has put the whole
 // backup in its place; never something between.
 func TestRestore_Killed(t *testing.T) {
+	slow(t)
 	t.Parallel()
 	k := newKeyed(t)
 	k.run("", nil, "store", "add", "kept", "--name", "Kept")
@@ -398,6 +400,7 @@ func TestRestore_Killed(t *testing.T) {
 // The log of a followed export loses nothing that happened before it ended, also
 // when it is killed in the middle of a line, and knows until when it is complete.
 func TestExport_Follow(t *testing.T) {
+	slow(t)
 	t.Parallel()
 	k := newKeyed(t)
 	p := k.start()

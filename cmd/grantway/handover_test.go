@@ -27,6 +27,7 @@ import (
 // connections and on those that are idle for a while, and nothing acknowledged is
 // lost (issue 3, item 3 and the table).
 func TestHandOver_UnderLoad(t *testing.T) {
+	slow(t)
 	t.Parallel()
 	const restarts, busy, slow = 5, 8, 8
 	s := newSite(t)

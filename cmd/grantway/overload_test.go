@@ -30,6 +30,7 @@ const (
 // behaves, stays within its memory, and tells everybody whom it sends away when to
 // come again.
 func TestServe_Overload(t *testing.T) {
+	slow(t)
 	s := newSite(t)
 	p := s.serve("--limits-anonymous", "10, then 4 every 7s", "--log-level", "error")
 	var guests, app clientDoc
@@ -241,6 +242,7 @@ func TestServe_WrongSecretsReachTheOperator(t *testing.T) {
 // However many sign in at once, each is answered: signed in, told what is wrong, or
 // told when to come again.
 func TestServe_SignInsBeyondTheQueue(t *testing.T) {
+	slow(t)
 	t.Parallel()
 	s := newSite(t)
 	p := s.serve()

@@ -17,6 +17,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/grantway/grantway/internal/storagetest"
 )
 
 // process is a grantway serve in a process of its own.
@@ -71,6 +73,14 @@ func startServe(dir string, flags ...string) (*process, error) {
 		return nil, fmt.Errorf("/readyz: %w", err)
 	}
 	return p, nil
+}
+
+// slow leaves a test to make test: it keeps the machine busy for seconds.
+func slow(t *testing.T) {
+	t.Helper()
+	if !storagetest.All() {
+		t.Skip("LEFT OUT: this test keeps the machine busy for seconds; make test runs it")
+	}
 }
 
 // until asks again and again until it is so, or the time is over.

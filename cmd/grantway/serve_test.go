@@ -214,6 +214,7 @@ func TestCommand_ListsAreComplete(t *testing.T) {
 
 // Two hundred commands write while serve answers, and none of either fails.
 func TestCommand_WritesBesideServe(t *testing.T) {
+	slow(t)
 	t.Parallel()
 	s := newSite(t)
 	p := s.serve()
