@@ -191,12 +191,7 @@ func (s *sqliteSession) query(ctx context.Context, text string, args []any, row 
 		return err
 	}
 	defer rows.Close()
-	for rows.Next() {
-		if err := row(rows.Scan); err != nil {
-			return err
-		}
-	}
-	return rows.Err()
+	return each(rows, row)
 }
 
 func (s *sqliteSession) insert(ctx context.Context, t table, rows [][]any) error {
@@ -224,6 +219,20 @@ func (s *sqliteSession) tables(ctx context.Context) ([]table, error) {
 
 func (s *sqliteSession) close() error { return errors.Join(s.conn.Close(), s.db.Close()) }
 
+// each calls row for every row of an answer of either driver.
+func each(rows interface {
+	Next() bool
+	Scan(...any) error
+	Err() error
+}, row func(func(...any) error) error) error {
+	for rows.Next() {
+		if err := row(rows.Scan); err != nil {
+			return err
+		}
+	}
+	return rows.Err()
+}
+
 type postgresSession struct{ conn *pgxpool.Conn }
 
 func (p *postgres) session(ctx context.Context) (session, error) {
@@ -250,12 +259,7 @@ func (s *postgresSession) query(ctx context.Context, text string, args []any, ro
 		return err
 	}
 	defer rows.Close()
-	for rows.Next() {
-		if err := row(rows.Scan); err != nil {
-			return err
-		}
-	}
-	return rows.Err()
+	return each(rows, row)
 }
 
 func (s *postgresSession) insert(ctx context.Context, t table, rows [][]any) error {
