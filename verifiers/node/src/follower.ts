@@ -1,0 +1,283 @@
+import { randomBytes } from 'node:crypto'
+import { promisify } from 'node:util'
+import { inflate } from 'node:zlib'
+import type { Powers, Right } from './caller.js'
+import { isCount, isObject } from './json.js'
+import { confirms, type KeySet } from './keys.js'
+import { decode, listEntries, listId, parseJws, type Slot, type Token } from './token.js'
+import { exchange, sleep, type World } from './world.js'
+
+/** How long an answer of the feed counts, from before the question was sent. */
+export const leaseMs = 700
+const clocksAgreeMs = 50
+const pauseMs = 40
+const missingMs = 1_000
+const maxFeed = 8 << 20
+const listBytes = listEntries / 4
+
+/** What the feed says of a token: it stands, it does not, the issuer must be asked, or its list is not here. */
+export type Verdict = 'valid' | 'refused' | 'ask' | 'no list'
+
+/** A cut-off: it covers the keys whose `iseq` is below `before`. */
+export interface Rule {
+  kind: 'client' | 'key' | 'all' | 'store'
+  id: string
+  before: number
+  value: number
+}
+
+const ruleValues = { client: [0, 1, 2], key: [0, 1], all: [0, 1], store: [0, 1, 3] }
+
+interface Answer {
+  seq: number
+  epoch: number
+  more: boolean
+  changes: (Slot & { seq: number; value: number })[]
+  rules: (Rule & { seq: number })[]
+}
+
+interface List {
+  entries?: Uint8Array
+  seq: number
+  loading?: Promise<void> | undefined
+  tryAfter: number
+  missing: boolean
+}
+
+/** Told of what may have changed an answer of the issuer. */
+export interface Changes {
+  changed(slot: Slot): void
+  ruled(rule: Rule): void
+  lost(): void
+}
+
+/** Follows the revocation feed of one issuer: cut-off rules, status lists, and the lease that says that both are of now. */
+export class Follower {
+  /** Where the feed was when it was last read, -1 before. Neither ever falls but with a new epoch. */
+  epoch = -1
+  seq = -1
+  /** Resolves when the feed was first read. */
+  readonly heard: Promise<void>
+  readonly counters = { polls: 0, pollsFailed: 0, listsRead: 0 }
+
+  #following = false
+  #sent: { mono: number; wall: number } | undefined
+  #rules = new Map<string, Rule>()
+  #storeRules = 0
+  #lists = new Map<string, List>()
+  #trouble = ''
+  #instance = randomBytes(12).toString('base64url')
+
+  constructor(
+    readonly world: World,
+    readonly o: { issuer: string; nodes: string[]; authorization: string; keys: KeySet; changes: Changes; signal: AbortSignal },
+  ) {
+    this.heard = new Promise((heard) => void this.#run(heard))
+  }
+
+  /** Milliseconds since the lease was taken, by whichever clock says more; Infinity without one. */
+  get age(): number {
+    if (!this.#sent) return Infinity
+    return Math.max(this.world.mono() - this.#sent.mono, this.world.wall() - this.#sent.wall)
+  }
+
+  /** Whether what is known here is of now. A machine that slept, or whose clock was set, does not know. */
+  get live(): boolean {
+    if (!this.#sent) return false
+    const mono = this.world.mono() - this.#sent.mono
+    return mono <= leaseMs && Math.abs(this.world.wall() - this.#sent.wall - mono) <= clocksAgreeMs
+  }
+
+  /** What is known of a token now, if anything. */
+  judgeNow(t: Token): Verdict | undefined {
+    return this.live ? this.judge(t) : undefined
+  }
+
+  /** What was known of a token last. */
+  judge(t: Token): Verdict {
+    for (const rule of [this.#rules.get('all '), this.#rules.get('client ' + t.claims.client_id), this.#rules.get('key ' + t.kid)]) {
+      if (rule && t.iseq < rule.before) return 'refused'
+    }
+    if (!t.status) return 'ask'
+    const list = this.#lists.get(t.status.list)
+    if (list?.missing && this.world.mono() < list.tryAfter) return 'refused'
+    if (!list?.entries) return 'no list'
+    const value = (list.entries[t.status.idx >> 2]! >> ((t.status.idx & 3) * 2)) & 3
+    if (value === 1 || value === 2) return 'refused'
+    if (value === 3 || !t.printed) return 'ask'
+    return this.#storeRules > 0 && t.printed.rights.some((r) => r.stores.some((id) => this.#storeRule(t, id))) ? 'ask' : 'valid'
+  }
+
+  /** Takes the stores out that a rule denies to a token, and the scopes that were about no others. */
+  narrow(t: Token, all: Powers): Powers {
+    const denied = (id: string) => this.#storeRule(t, id)?.value === 1
+    if (this.#storeRules === 0 || !all.rights.some((r) => r.stores.some(denied))) return all
+    const rights = all.rights.map((r) => ({ ...r, stores: r.stores.filter((id) => !denied(id)) }))
+    const somewhere = (list: readonly Right[], scope: string) => list.some((r) => r.stores.length > 0 && r.scopes.includes(scope))
+    return { rights, scopes: all.scopes.filter((s) => !somewhere(all.rights, s) || somewhere(rights, s)) }
+  }
+
+  #storeRule(t: Token, id: string): Rule | undefined {
+    const rule = this.#rules.get('store ' + id)
+    return rule && t.iseq < rule.before ? rule : undefined
+  }
+
+  // run polls until the signal ends it; it never rejects.
+  async #run(heard: () => void): Promise<void> {
+    let node = 0
+    let failed = 0
+    while (!this.o.signal.aborted) {
+      this.counters.polls++
+      try {
+        await this.#poll(this.o.nodes[node]!)
+        failed = 0
+        if (this.#trouble) this.world.log('the revocation feed is followed again')
+        this.#trouble = ''
+        heard()
+      } catch (e) {
+        if (this.o.signal.aborted) return
+        this.counters.pollsFailed++
+        const why = (e as Error).message
+        if (!this.#trouble) this.world.log('the revocation feed is not followed: ' + why)
+        this.#trouble = why
+        node = (node + 1) % this.o.nodes.length
+        if (++failed % this.o.nodes.length === 0) await sleep(this.world, pauseMs, this.o.signal)
+      }
+    }
+  }
+
+  async #poll(node: string): Promise<void> {
+    const sent = { mono: this.world.mono(), wall: this.world.wall() }
+    const query = new URLSearchParams({ ...(this.#following && { after: `${this.seq}`, epoch: `${this.epoch}` }), instance: this.#instance })
+    const { status, body, cached } = await exchange(this.world, `${node}/revocations?${query}`, {
+      headers: { Authorization: this.o.authorization },
+      // An answer is held for 200 ms at most. With another node to turn to, it must be asked within the lease.
+      within: this.o.nodes.length > 1 ? 280 : leaseMs,
+      limit: maxFeed,
+      signal: this.o.signal,
+    })
+    if (cached) throw new Error('the answer comes out of a cache')
+    if (status === 410 && this.#following) return this.#forget()
+    if (status === 204 && this.#following) {
+      this.#sent = sent
+      return
+    }
+    if (status !== 200) throw new Error(`answered ${status}`)
+    const answer = readAnswer(JSON.parse(Buffer.from(body).toString()), this.#following ? this.seq : -1)
+    this.#take(answer)
+    if (!answer.more) this.#sent = sent
+  }
+
+  #forget(): void {
+    this.#following = false
+    this.#sent = undefined
+    this.#rules.clear()
+    this.#storeRules = 0
+    this.#lists.clear()
+    this.o.changes.lost()
+  }
+
+  #take(a: Answer): void {
+    if (a.epoch < this.epoch || (a.epoch === this.epoch && a.seq < this.seq)) throw new Error('the feed went backwards')
+    if (this.#following && a.epoch !== this.epoch) throw new Error('the answer is of another epoch')
+    if (!this.#following) this.#forget()
+    this.epoch = a.epoch
+    this.seq = a.seq
+    this.#following = true
+    for (const rule of a.rules) {
+      const name = rule.kind + ' ' + rule.id
+      if (rule.value === 0) this.#rules.delete(name)
+      else this.#rules.set(name, rule)
+      this.o.changes.ruled(rule)
+    }
+    if (a.rules.length > 0) this.#storeRules = [...this.#rules.values()].filter((r) => r.kind === 'store').length
+    for (const c of a.changes) {
+      const list = this.#lists.get(c.list)
+      if (list?.entries && c.seq > list.seq) {
+        const shift = (c.idx & 3) * 2
+        list.entries[c.idx >> 2] = (list.entries[c.idx >> 2]! & ~(3 << shift)) | (c.value << shift)
+      }
+      this.o.changes.changed(c)
+    }
+  }
+
+  /** Reads a list, once at a time and not too often. Whether it is here then, judge says. */
+  async load(id: string): Promise<void> {
+    let list = this.#lists.get(id)
+    if (!list) this.#lists.set(id, (list = { seq: 0, tryAfter: 0, missing: false }))
+    if (!list.loading && this.world.mono() < list.tryAfter) return
+    await (list.loading ??= this.#read(id, list).finally(() => (list.loading = undefined)))
+  }
+
+  async #read(id: string, list: List): Promise<void> {
+    list.missing = false
+    list.tryAfter = this.world.mono() + pauseMs
+    this.counters.listsRead++
+    for (const node of this.o.nodes) {
+      try {
+        const { status, body } = await exchange(this.world, `${node}/status/${id}`, {
+          headers: { Accept: 'application/statuslist+jwt' }, within: 300, limit: 1 << 20, signal: this.o.signal,
+        })
+        if (status === 404) {
+          list.missing = true
+          list.tryAfter = this.world.mono() + missingMs
+          return
+        }
+        if (status !== 200) throw new Error(`answered ${status}`)
+        const { seq, epoch, entries } = await this.#openList(id, Buffer.from(body).toString())
+        if (epoch !== this.epoch || seq < this.seq) return // behind what is known here: it is read again
+        list.seq = seq
+        list.entries = entries
+        return
+      } catch (e) {
+        if (!this.o.signal.aborted) this.#logOnce(`status list ${id}: ${(e as Error).message}`)
+      }
+    }
+  }
+
+  #logged = new Set<string>()
+  #logOnce(message: string): void {
+    if (this.#logged.size < 100 && !this.#logged.has(message)) this.world.log(message)
+    this.#logged.add(message)
+  }
+
+  // Token Status List, section 8.3, and what is ours.
+  async #openList(id: string, jws: string): Promise<{ epoch: number; seq: number; entries: Uint8Array }> {
+    const { header, claims } = parseJws(jws)
+    const { iss, sub, exp, epoch, seq, status_list: body } = claims
+    const key = await this.o.keys.lookup(typeof header.kid === 'string' ? header.kid : '')
+    const uri = `${this.o.issuer.replace(/\/$/, '')}/status/${id}`
+    if (header.typ !== 'statuslist+jwt' || header.alg !== 'ES256' || key.alg !== 'ES256' || 'crit' in header) throw new Error('not a status list')
+    if (iss !== this.o.issuer || sub !== uri) throw new Error('of another issuer, or another list')
+    if (!isCount(exp) || exp * 1000 <= this.world.wall()) throw new Error('expired')
+    if (!isCount(epoch) || !isCount(seq) || !isObject(body) || body.bits !== 2 || typeof body.lst !== 'string') throw new Error('wrong claims')
+    if (!(await confirms(key, jws))) throw new Error('its signature is wrong')
+    const entries = await promisify(inflate)(decode(body.lst), { maxOutputLength: listBytes })
+    if (entries.length !== listBytes) throw new Error(`${entries.length} bytes`)
+    return { epoch, seq, entries }
+  }
+}
+
+// readAnswer refuses an answer whole if any of it is not as agreed. `after` is -1 for a snapshot.
+function readAnswer(a: unknown, after: number): Answer {
+  const wrong = (what: string) => new Error('the feed answered a wrong ' + what)
+  const only = (o: unknown, names: string[]): o is { [name: string]: unknown } =>
+    isObject(o) && Object.keys(o).length === names.length && names.every((name) => name in o)
+  if (!only(a, ['epoch', 'seq', 'more', 'changes', 'rules'])) throw wrong('form')
+  const { epoch, seq, more, changes, rules } = a
+  if (!isCount(epoch) || !isCount(seq) || typeof more !== 'boolean' || !Array.isArray(changes) || !Array.isArray(rules)) throw wrong('member')
+  if (seq < after) throw wrong('seq')
+  const rising = (list: { seq?: unknown }[]) =>
+    list.every((e, i) => isCount(e.seq) && e.seq > after && e.seq <= seq && (i === 0 || e.seq >= (list[i - 1]!.seq as number)))
+  for (const c of changes as unknown[]) {
+    if (!only(c, ['seq', 'list', 'idx', 'value'])) throw wrong('change')
+    if (typeof c.list !== 'string' || !listId.test(c.list) || !isCount(c.idx) || c.idx >= listEntries || !isCount(c.value) || c.value > 3) throw wrong('change')
+  }
+  for (const r of rules as unknown[]) {
+    if (!only(r, ['seq', 'kind', 'id', 'before', 'value'])) throw wrong('rule')
+    const values = Object.hasOwn(ruleValues, r.kind as string) ? ruleValues[r.kind as Rule['kind']] : []
+    if (typeof r.id !== 'string' || (r.kind === 'all') !== (r.id === '') || !isCount(r.before) || !values.includes(r.value as number)) throw wrong('rule')
+  }
+  if (!rising(changes) || (after >= 0 && !rising(rules)) || (after < 0 && changes.length > 0)) throw wrong('order')
+  return { epoch, seq, more, changes, rules }
+}

@@ -1,0 +1,301 @@
+import type { IncomingMessage, ServerResponse } from 'node:http'
+import { Answers } from './answers.js'
+import { Caller, type Access, type Powers } from './caller.js'
+import { Follower, leaseMs } from './follower.js'
+import { isObject } from './json.js'
+import { KeySet } from './keys.js'
+import { bad, Refusal, unavailable } from './refusal.js'
+import { TokenReader, type Token } from './token.js'
+import { exchange, fetched, sleep, type World } from './world.js'
+
+/** What happens while it is not known here whether a token still stands: `introspect` asks the issuer, for 300 ms at most,
+ * `closed` answers 503, and `open` goes by what was known last for so many milliseconds: a revoked key is accepted as long. */
+export type OnStale = 'introspect' | 'closed' | { open: number }
+
+/** Says whose tokens a verifier admits. */
+export interface Config {
+  /** The issuer's URL, compared byte for byte with `iss`. Plain http is for loopback hosts only. */
+  issuer: string
+  /** This API's URI as the issuer knows it, compared byte for byte with `aud`. It is also the realm of challenges. */
+  audience: string
+  /** The API's own credentials at the issuer. */
+  clientId: string
+  clientSecret: string
+  /** URLs of the issuer's nodes, for the feed and the status lists: where one falls silent, the next is asked within the
+   * lease. Without them, the issuer's own URL. */
+  nodes?: string[]
+  /** `introspect` if not said. A route may say otherwise. */
+  onStale?: OnStale
+}
+
+/** What a call of check asks for. */
+export interface CheckOptions extends Access {
+  onStale?: OnStale
+}
+
+/** What a middleware asks for: the store is read from the request. */
+export interface RouteOptions<R> {
+  scope?: string
+  store?: (req: R) => string | undefined
+  onStale?: OnStale
+}
+
+const askMs = 300
+const startMs = 2_000
+const retryMs = 1_000
+const reloadMs = 600_000
+const reportMs = 3_600_000
+const maxReport = 10_000
+const maxBody = 1 << 20
+
+/** Checks tokens of one issuer for one API. Made by createVerifier, ended by close. */
+export class Verifier {
+  #ready = false
+  #closed = new AbortController()
+  #introspection = ''
+  #access: KeySet
+  #lasting: KeySet
+  #tokens: TokenReader
+  #answers: Answers
+  #follower: Follower | undefined
+  #jwks = ''
+  #seen = new Set<string>()
+  #counts = { accepted: 0, refused: 0, unavailable: 0, stale: 0, open: 0 }
+  #open = false
+  readonly #base: string
+  readonly #authorization: string
+
+  /** @internal */
+  constructor(readonly world: World, readonly config: Config) {
+    checkConfig(config)
+    const { issuer, audience, clientId, clientSecret } = config
+    this.#base = issuer.replace(/\/$/, '')
+    this.#authorization = 'Basic ' + Buffer.from(`${formEncode(clientId)}:${formEncode(clientSecret)}`).toString('base64')
+    this.#access = new KeySet(world, () => this.#get(this.#jwks))
+    this.#lasting = new KeySet(world, () => this.#get(this.#base + '/oauth/jwks/lasting'))
+    this.#tokens = new TokenReader(world, issuer, audience, this.#access, this.#lasting)
+    this.#answers = new Answers((token) => this.#introspect(token, askMs), () => this.#follower)
+  }
+
+  /** True once metadata, keys and the feed were read and the credentials tried; it stays true from then on, because an API
+   * that is taken out of service during an outage could not answer 503. */
+  get ready(): boolean {
+    return this.#ready
+  }
+
+  /** Counts since the start: checks by outcome, those made without a lease, questions to the issuer, polls and lists. */
+  get counters(): Readonly<Record<string, number>> {
+    return { ...this.#counts, ...this.#answers.counters, ...this.#follower?.counters }
+  }
+
+  /** Ends background work. Checks after it are refused as unavailable. */
+  close(): void {
+    this.#closed.abort()
+  }
+
+  /** Resolves with the caller that the token stands for, if it has the access asked for; rejects with a Refusal. */
+  async check(token: string, options: CheckOptions = {}): Promise<Caller> {
+    try {
+      const caller = await this.#authenticate(token, options.onStale ?? this.config.onStale ?? 'introspect')
+      caller.allow(options)
+      this.#counts.accepted++
+      if (this.#seen.size < maxReport) this.#seen.add(caller.grantId)
+      return caller
+    } catch (e) {
+      const refusal = e instanceof Refusal ? e : unavailable('failed', e)
+      this.#counts[refusal.kind === 'unavailable' ? 'unavailable' : 'refused']++
+      throw refusal.challenge(this.config.audience, options.scope)
+    }
+  }
+
+  /** Guards a route of node:http, Express and their like: `req.caller` is who calls. */
+  middleware<R extends IncomingMessage>(route: RouteOptions<R> = {}) {
+    return async (req: R, res: ServerResponse, next: (error?: unknown) => void): Promise<void> => {
+      try {
+        const { store, ...options } = route
+        const caller = await this.check(tokenOf(req, this.config.audience), { ...options, ...(store && { store: store(req) ?? '' }) })
+        Object.assign(req, { caller })
+      } catch (e) {
+        if (!(e instanceof Refusal)) return next(e)
+        res.writeHead(e.status, e.headers).end(e.body)
+        return
+      }
+      next()
+    }
+  }
+
+  async #authenticate(text: string, onStale: OnStale): Promise<Caller> {
+    if (this.#closed.signal.aborted) throw unavailable('closed')
+    if (typeof text !== 'string') throw bad('not_a_token')
+    const t = await this.#tokens.read(text)
+    const f = this.#follower
+    let verdict = f?.judgeNow(t)
+    if (verdict === 'no list') {
+      await f!.load(t.status!.list)
+      verdict = f!.judgeNow(t)
+    }
+    if (verdict) this.#open = false
+    else {
+      this.#counts.stale++
+      if (onStale === 'closed') throw unavailable('stale')
+      if (onStale !== 'introspect') {
+        if (!f || f.age > leaseMs + onStale.open) throw unavailable('stale')
+        verdict = f.judge(t)
+        if (verdict !== 'valid' && verdict !== 'refused') throw unavailable('stale')
+        this.#counts.open++
+        if (!this.#open) this.world.log(`tokens are accepted by what was known last, for ${onStale.open} ms at most`)
+        this.#open = true
+      }
+    }
+    switch (verdict) {
+      case 'valid':
+        return callerOf(t, t.printed!)
+      case 'refused':
+        throw bad('revoked')
+    }
+    const kept = verdict && this.#answers.kept(t)
+    if (kept) return callerOf(t, f!.narrow(t, kept.powers))
+    const said = await this.#answers.ask(t, text)
+    // The answer is of when it was given; what the feed said since holds.
+    if (f?.judgeNow(t) === 'refused' && !(said.epoch === f.epoch && said.iseq >= f.seq)) throw bad('revoked')
+    return callerOf(t, f?.narrow(t, said.powers) ?? said.powers)
+  }
+
+
+  // A kept connection that the issuer closed at this moment is no outage. Asking changes nothing, so it may be done again.
+  async #introspect(token: string, within: number): Promise<Uint8Array> {
+    if (!this.#introspection) throw new Error("the issuer's metadata was not read yet")
+    const o = {
+      method: 'POST',
+      headers: { Authorization: this.#authorization, 'Content-Type': 'application/x-www-form-urlencoded' },
+      body: new URLSearchParams({ token, token_type_hint: 'access_token' }).toString(),
+      within,
+      limit: maxBody,
+      signal: this.#closed.signal,
+    }
+    const end = this.world.mono() + within
+    try {
+      return await fetched(this.world, this.#introspection, o)
+    } catch (e) {
+      const left = end - this.world.mono()
+      if (!((e as Error).cause instanceof TypeError) || left <= 0) throw e
+      return fetched(this.world, this.#introspection, { ...o, within: left })
+    }
+  }
+
+  #get(url: string): Promise<Uint8Array> {
+    return fetched(this.world, url, { within: startMs, limit: maxBody, signal: this.#closed.signal })
+  }
+
+  /** @internal */
+  async start(): Promise<void> {
+    let failed: unknown
+    try {
+      await this.#load()
+    } catch (e) {
+      if (e instanceof ConfigError) {
+        this.close()
+        throw e
+      }
+      failed = e
+      this.world.log('the issuer does not answer yet: ' + (e as Error).message)
+    }
+    void this.#keepLoading(failed)
+    void this.#keepReporting()
+  }
+
+  async #keepLoading(failed: unknown): Promise<void> {
+    const { signal } = this.#closed
+    for (;;) {
+      await sleep(this.world, failed ? retryMs : reloadMs, signal)
+      if (signal.aborted) return
+      failed = await this.#load().then(() => undefined, (e: unknown) => e)
+    }
+  }
+
+  async #load(): Promise<void> {
+    const meta: unknown = JSON.parse(Buffer.from(await this.#get(this.#base + '/.well-known/oauth-authorization-server')).toString())
+    if (!isObject(meta) || meta.issuer !== this.config.issuer) throw new ConfigError(`the metadata found under ${this.config.issuer} names another issuer`)
+    const { jwks_uri: jwks, introspection_endpoint: introspection, revocation_feed_endpoint: feed } = meta
+    this.#jwks = checkUrl('jwks_uri', jwks)
+    this.#introspection = checkUrl('introspection_endpoint', introspection)
+    await Promise.all([this.#access.load(), this.#lasting.load()])
+    if (this.#ready) return
+    const { status } = await exchange(this.world, this.#introspection, {
+      method: 'POST', headers: { Authorization: this.#authorization, 'Content-Type': 'application/x-www-form-urlencoded' },
+      body: 'token=no-token', within: startMs, limit: maxBody, signal: this.#closed.signal,
+    })
+    if (status === 401) throw new ConfigError('the issuer refuses clientId and clientSecret')
+    if (status !== 200) throw new Error(`introspection answered ${status}`)
+    if (feed === undefined && !this.config.nodes) this.world.log('the issuer has no revocation feed: it is asked on every check')
+    else if (!(await this.#follow())) throw new Error('the revocation feed does not answer')
+    this.#ready = true
+  }
+
+  // Resolves with whether the feed answered. A follower goes on trying.
+  async #follow(): Promise<boolean> {
+    const { world, config } = this
+    const { signal } = this.#closed
+    this.#follower ??= new Follower(world, {
+      issuer: config.issuer, authorization: this.#authorization, keys: this.#access, changes: this.#answers, signal,
+      nodes: (config.nodes ?? [this.#base]).map((node) => node.replace(/\/$/, '')),
+    })
+    await Promise.race([this.#follower.heard, sleep(world, startMs, signal)])
+    return this.#follower.seq >= 0
+  }
+
+  // Which grants were seen since the last report: what "last used" says of them goes by it.
+  async #keepReporting(): Promise<void> {
+    const { signal } = this.#closed
+    for (;;) {
+      await sleep(this.world, reportMs, signal)
+      if (signal.aborted) return
+      if (this.#seen.size === 0 || !this.#follower) continue
+      const grants = [...this.#seen]
+      this.#seen.clear()
+      await exchange(this.world, this.#base + '/revocations/seen', {
+        method: 'POST', headers: { Authorization: this.#authorization, 'Content-Type': 'application/json' },
+        body: JSON.stringify({ grants }), within: startMs, limit: maxBody, signal,
+      }).catch(() => {})
+    }
+  }
+}
+
+/** A mistake that waiting does not mend. */
+export class ConfigError extends Error {
+  override name = 'ConfigError'
+}
+
+function checkConfig(c: Config): void {
+  checkUrl('issuer', c.issuer)
+  for (const node of c.nodes ?? []) checkUrl('nodes', node)
+  if (c.nodes?.length === 0) throw new ConfigError('nodes is empty')
+  if (!/^[!#-[\]-~]+$/.test(c.audience)) throw new ConfigError("audience must be this API's URI")
+  if (!c.clientId || !c.clientSecret) throw new ConfigError('clientId and clientSecret must be set')
+}
+
+// checkUrl holds the issuer and what its metadata names to https (RFC 8414 section 2), with http for loopback hosts.
+function checkUrl(name: string, s: unknown): string {
+  const u = typeof s === 'string' && URL.canParse(s) ? new URL(s) : undefined
+  const loopback = u?.protocol === 'http:' && (u.hostname === 'localhost' || u.hostname === '[::1]' || /^127\.\d+\.\d+\.\d+$/.test(u.hostname))
+  if (!u || u.username || u.password || /[?#]/.test(s as string) || !(u.protocol === 'https:' || loopback)) {
+    throw new ConfigError(`${name} must be an https URL without query (http is for loopback hosts only)`)
+  }
+  return s as string
+}
+
+const callerOf = ({ claims: c }: Token, powers: Powers) => new Caller(c.sub, c.client_id, c.grant_id, powers)
+
+// RFC 6749 section 2.3.1 has both halves of HTTP Basic form-encoded.
+const formEncode = (s: string) => new URLSearchParams({ '': s }).toString().slice(1)
+
+// tokenOf takes the token from the request (RFC 6750 section 2.1, or x-dressipi-jwt), never from a query or a form.
+function tokenOf(req: IncomingMessage, realm: string): string {
+  const { authorization = [], 'x-dressipi-jwt': own = [] } = req.headersDistinct
+  const found = [...authorization.flatMap((h) => /^bearer +(.*)$/i.exec(h + ' ')?.[1]?.trim() ?? []), ...own]
+  // Authorization is not a list (RFC 9110 section 11.6.2): a proxy and this API could each read another one.
+  if (authorization.length > 1 || found.some((token) => !/^[\w.~+/-]+=*$/.test(token))) throw new Refusal('malformed', 'malformed').challenge(realm)
+  if (new Set(found).size > 1) throw new Refusal('two_tokens', 'two_tokens').challenge(realm)
+  if (!found[0]) throw new Refusal('no_token', 'no_token').challenge(realm)
+  return found[0]
+}

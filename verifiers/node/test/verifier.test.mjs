@@ -1,0 +1,176 @@
+// What the vectors do not say: HTTP, several nodes, bounds.
+import assert from 'node:assert/strict'
+import { createServer, get } from 'node:http'
+import { test } from 'node:test'
+import { ConfigError, createVerifier } from '../dist/index.js'
+import { parseStrict } from '../dist/json.js'
+import { Stage, tokenOf, world } from './issuer.mjs'
+
+const good = { tokens: { key: {} }, lists: { '1-0': {} } }
+
+async function staged(t, scenario = good, config) {
+  const stage = new Stage(scenario)
+  t.after(() => stage.verifier.close())
+  await stage.start(config)
+  return stage
+}
+
+// request has a server guard what it does not look at, and returns what it answered.
+function request(guard, headers) {
+  return new Promise((resolve, reject) => {
+    const server = createServer((req, res) => guard(req, res, () => res.end(req.caller.subject))).listen(0, '127.0.0.1', () => {
+      const req = get({ port: server.address().port, headers }, async (res) => {
+        server.close()
+        resolve({ status: res.statusCode, headers: res.headers, body: (await res.toArray()).join('') })
+      })
+      req.on('error', reject)
+    })
+  })
+}
+
+test('the middleware takes one token out of Authorization or x-dressipi-jwt', async (t) => {
+  const stage = await staged(t)
+  const key = stage.texts.get('key')
+  const guard = stage.verifier.middleware({ scope: 'stores.view', store: () => 'shop-1' })
+  for (const headers of [{ Authorization: 'Bearer ' + key }, { authorization: 'bearer  ' + key }, { 'X-Dressipi-Jwt': key },
+    { Authorization: 'Bearer ' + key, 'X-Dressipi-Jwt': key }, { Authorization: 'Basic eDp5', 'X-Dressipi-Jwt': key }]) {
+    const { status, body } = await request(guard, headers)
+    assert.deepEqual({ status, body }, { status: 200, body: 'user-7' })
+  }
+  for (const [status, code, headers] of [
+    [401, undefined, {}],
+    [401, undefined, { Authorization: 'Basic eDp5' }],
+    [400, 'invalid_request', { Authorization: 'Bearer' }],
+    [400, 'invalid_request', { Authorization: `Bearer ${key} ${key}` }],
+    [400, 'invalid_request', { Authorization: ['Bearer ' + key, 'Bearer ' + key] }],
+    [400, 'invalid_request', { Authorization: 'Bearer ' + key, 'X-Dressipi-Jwt': key + 'x' }],
+    [401, 'invalid_token', { Authorization: `Bearer ${key}x` }],
+  ]) {
+    const answer = await request(guard, headers)
+    assert.equal(answer.status, status, JSON.stringify(headers))
+    assert.equal(JSON.parse(answer.body).error, code)
+    assert.match(answer.headers['www-authenticate'], /^Bearer realm="https:\/\/api\.example\/v1"/)
+    assert.equal(answer.headers['cache-control'], 'no-store')
+  }
+})
+
+test('what a route answers who may not', async (t) => {
+  const stage = await staged(t)
+  const bearer = { Authorization: 'Bearer ' + stage.texts.get('key') }
+  const denied = await request(stage.verifier.middleware({ scope: 'stores.view', store: () => undefined }), bearer)
+  assert.equal(denied.status, 403)
+  assert.match(denied.headers['www-authenticate'], /error="insufficient_scope".*, scope="stores\.view"$/)
+  await stage.setAlways({ status: 503 })
+  await stage.wait(701)
+  const stale = await request(stage.verifier.middleware({ onStale: 'closed' }), bearer)
+  assert.equal(stale.status, 503)
+  assert.equal(stale.headers['retry-after'], '1')
+  assert.equal(stale.headers['www-authenticate'], undefined)
+  stage.verifier.close()
+  const closed = await request(stage.verifier.middleware({}), bearer)
+  assert.equal(closed.status, 503)
+})
+
+test('the next node is asked within the lease where one falls silent', async (t) => {
+  const stage = await staged(t, good, { nodes: ['https://a.example', 'https://b.example/'] })
+  await stage.verifier.check(stage.texts.get('key'))
+  assert.equal((await stage.held()).node, 'a.example')
+  await stage.wait(450)
+  stage.silent.add('a.example')
+  for (let n = 0; n < 150; n++) {
+    await stage.wait(10)
+    await stage.verifier.check(stage.texts.get('key'), { onStale: 'closed' })
+  }
+  assert.equal((await stage.held()).node, 'b.example')
+  assert.equal(stage.verifier.counters.stale, 0)
+})
+
+test('a poll that is answered after its time is worth nothing', async (t) => {
+  const stage = await staged(t)
+  await stage.verifier.check(stage.texts.get('key'))
+  stage.silent.add('issuer.example')
+  await stage.wait(901)
+  await assert.rejects(stage.verifier.check(stage.texts.get('key'), { onStale: 'closed' }), { kind: 'unavailable', reason: 'stale' })
+})
+
+test('an answer of more than 8 MiB is refused', async (t) => {
+  const stage = await staged(t)
+  await stage.feed({ text: JSON.stringify({ epoch: 1, seq: 13, more: false, changes: [], rules: [] }) + ' '.repeat(8 << 20) })
+  assert.deepEqual((await stage.held()).query.get('after'), '12')
+  assert.match(stage.logged.join(), /more than 8388608 bytes/)
+})
+
+test('trouble is logged once when it begins and once when it ends', async (t) => {
+  const stage = await staged(t)
+  await stage.setAlways({ status: 503 })
+  await stage.wait(5000)
+  await stage.setAlways(null)
+  await stage.wait(1000)
+  assert.deepEqual(stage.logged, ['the revocation feed is not followed: answered 503', 'the revocation feed is followed again'])
+})
+
+test('one question about one key at a time, and no more than 64 at once', async (t) => {
+  const tokens = Object.fromEntries(Array.from({ length: 70 }, (_, n) => ['key' + n, { idx: n, claims: { jti: 'key' + n } }]))
+  const stage = await staged(t, { tokens, introspection: Object.fromEntries(Object.keys(tokens).map((name) => [name, { active: true }])) })
+  await stage.setAlways({ status: 503 })
+  await stage.wait(701)
+  const out = stage.pause()
+  const checks = Promise.allSettled([...stage.texts.values()].flatMap((text) => [stage.verifier.check(text), stage.verifier.check(text)]))
+  while (stage.verifier.counters.shed < 12) await stage.settle()
+  out.resume()
+  const outcomes = (await checks).map((o) => o.reason?.reason ?? 'accepted')
+  assert.equal(stage.asked, 64)
+  assert.equal(outcomes.filter((o) => o === 'accepted').length, 128)
+  assert.equal(outcomes.filter((o) => o === 'too_many_questions').length, 12)
+})
+
+test('a question that is out when the feed names its key is not shared by later checks', async (t) => {
+  const stage = await staged(t, { tokens: { key: {} }, lists: { '1-0': { values: { 5: 3 } } }, introspection: { key: { active: true } } })
+  const out = stage.pause()
+  const first = stage.verifier.check(stage.texts.get('key'))
+  await out.reached
+  await stage.feed({ seq: 13, changes: [{ seq: 13, list: '1-0', idx: 5, value: 1 }] })
+  await assert.rejects(stage.verifier.check(stage.texts.get('key')), { reason: 'revoked' })
+  out.resume()
+  await assert.rejects(first, { reason: 'revoked' })
+})
+
+test('an unknown key id has the keys read again, twice a minute at most', async (t) => {
+  const stage = await staged(t)
+  const forged = tokenOf({ header: { kid: 'lasting-9' }, by: 'stranger' })
+  const read = stage.keysRead
+  for (let n = 0; n < 5; n++) await assert.rejects(stage.verifier.check(forged), { reason: 'unknown_key' })
+  assert.equal(stage.keysRead - read, 1)
+  stage.skip(30_000)
+  await assert.rejects(stage.verifier.check(forged), { reason: 'unknown_key' })
+  assert.equal(stage.keysRead - read, 2)
+})
+
+test('the issuer is told once an hour which grants were seen', async (t) => {
+  const stage = await staged(t)
+  await stage.verifier.check(stage.texts.get('key'))
+  await stage.verifier.check(stage.texts.get('key'))
+  await stage.fire(3_600_000)
+  await stage.fire(3_600_000)
+  assert.deepEqual(stage.seen, [{ grants: ['grant-1'] }])
+})
+
+test('a configuration that is wrong is told at once', async (t) => {
+  const config = { issuer: world.issuer, audience: world.audience, clientId: 'x', clientSecret: 'y' }
+  for (const wrong of [{ issuer: 'http://issuer.example' }, { issuer: 'https://issuer.example/?x' }, { issuer: undefined }, { audience: 'a "b"' },
+    { clientSecret: '' }, { nodes: [] }, { nodes: ['ftp://a.example'] }]) {
+    await assert.rejects(createVerifier({ ...config, ...wrong }), ConfigError, JSON.stringify(wrong))
+  }
+  await assert.rejects(staged(t, good, { clientSecret: 'wrong' }), ConfigError)
+  await assert.rejects(staged(t, good, { issuer: 'https://issuer.example/' }), ConfigError)
+})
+
+test('strict JSON', () => {
+  const read = (s) => parseStrict(Buffer.from(s))
+  assert.deepEqual(read(' {"a":[1,-2.5e3,null,true,"\\u00e9\\ud83d\\ude00"],"__proto__":{}}\n').a, [1, NaN, null, true, 'é😀'])
+  for (const s of ['', '{', '{}}', '[]', '1', '{"a":1,"a":2}', '{"a":1,"\\u0061":2}', '{"a":01}', '{"a":1.}', '{"a":+1}', '{"a":tru}', "{'a':1}", '{"a":1,}',
+    '{"a" 1}', '{"a":"\t"}', '{"a":"\\x"}', '{"a":"\\ud800"}', '{,}', '{"a":}', '{"a":]', '\ufeff{}', '{"a":[1 2]}', '{"a":' + '['.repeat(9) + ']'.repeat(9) + '}']) {
+    assert.throws(() => read(s), SyntaxError, s)
+  }
+  assert.throws(() => parseStrict(Buffer.from([0x7b, 0x22, 0xff, 0x22, 0x3a, 0x31, 0x7d])))
+})
