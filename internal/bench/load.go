@@ -151,6 +151,11 @@ func (c *copier) copy(at time.Time, into [][][]any) (credential oauth.Secret, er
 					if text, ok := v.(string); ok {
 						if other, ok := fresh[text]; ok {
 							v = other
+						} else if column == "standing" { // names stores amid other things
+							for old, other := range fresh {
+								text = strings.ReplaceAll(text, old.(string), other.(string))
+							}
+							v = text
 						}
 					}
 				}

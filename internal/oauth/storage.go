@@ -70,7 +70,8 @@ type GrantStorage interface {
 
 // CodeStorage keeps authorization codes.
 type CodeStorage interface {
-	// Code reads a code with the standing of its grant (nil for a guest's).
+	// Code reads a code with the standing of its grant (nil for a guest's), in which
+	// stores may lack their names, as in those of FamilyStorage.
 	Code(ctx context.Context, selector string) (*StoredCode, *Standing, error)
 	// CodeOfRequest reads the code that answered an authorization request.
 	CodeOfRequest(ctx context.Context, request string) (*StoredCode, error)

@@ -30,14 +30,14 @@ func (r *codeReader) result() *oauth.StoredCode {
 
 var codeOf = asking(codeColumns, "authorization_codes a LEFT JOIN grants g ON g.id = a.grant_id", "a.selector = $1")
 
-// Code implements oauth.CodeStorage. The grant of a code is mostly a new one.
+// Code implements oauth.CodeStorage.
 func (s *Store) Code(ctx context.Context, selector string) (*oauth.StoredCode, *oauth.Standing, error) {
 	var r codeReader
-	is, err := s.standing(ctx, codeOf, []any{selector}, r.dest()...)
+	st, err := s.lately(ctx, codeOf, []any{selector}, r.dest()...)
 	if err != nil {
 		return nil, nil, err
 	}
-	return r.result(), is.st, nil
+	return r.result(), st, nil
 }
 
 // CodeOfRequest implements oauth.CodeStorage.

@@ -143,14 +143,14 @@ func (s *Store) RecordDecision(ctx context.Context, d oauth.DecisionRecord) (boo
 	return s.won(ctx, &n, s.lockGrant(g.ID), one(guard), steps, note(d.Event, !d.Create && !d.Unchanged, m))
 }
 
-// replaceStores writes the stores of a grant anew.
+// replaceStores writes the stores of a grant anew, and what follows from them.
 func (s *Store) replaceStores(g *oauth.Grant, m mark) []statement {
 	steps := []statement{do("DELETE FROM grant_stores WHERE grant_id = $1 AND "+m.where(2), m.args(g.ID)...)}
 	for _, st := range g.Stores {
 		steps = append(steps, do("INSERT INTO grant_stores (grant_id, store_id, scopes) SELECT CAST($1 AS TEXT), CAST($2 AS TEXT), CAST($3 AS TEXT) WHERE "+m.where(4),
 			m.args(g.ID, st.StoreID, scopesOrNull(st.Scopes))...))
 	}
-	return steps
+	return append(steps, do(noteStanding+" AND "+m.where(2), m.args(g.ID)...))
 }
 
 // EditGrant implements oauth.GrantStorage.
@@ -196,6 +196,9 @@ func (s *Store) TouchUsed(ctx context.Context, at time.Time, grants []string, se
 	slices.SortFunc(secrets, func(a, b oauth.Hash) int { return bytes.Compare(a, b) })
 	for _, id := range grants {
 		ev = append(ev, do("UPDATE grants SET last_used = $1 WHERE id = $2 AND last_used < $1", micros(at), id))
+		if _, old := s.known.Get(id); old { // what its row said of its stores
+			ev = append(ev, do(noteStanding, id))
+		}
 	}
 	for _, h := range secrets {
 		ev = append(ev, do("UPDATE client_secrets SET last_used = $1 WHERE hash = $2 AND last_used < $1", micros(at), []byte(h)))

@@ -2,167 +2,222 @@ package sqlstore
 
 import (
 	"context"
+	"strconv"
+	"strings"
 
 	"github.com/grantway/grantway/internal/oauth"
 )
 
-// standingColumns reads a grant with all that decides what its keys may print, one
-// row a store. The root of the FROM may lack a grant (a guest's code), hence the
-// COALESCE.
-const standingColumns = `COALESCE(g.id, ''), COALESCE(g.user_id, ''), COALESCE(g.client_id, ''), COALESCE(g.is_default, FALSE),
+// grantColumns reads a grant, and of user, client and heads what decides whether it
+// counts. The root of the FROM may lack a grant (a guest's code), hence the COALESCE.
+const grantColumns = `COALESCE(g.id, ''), COALESCE(g.user_id, ''), COALESCE(g.client_id, ''), COALESCE(g.is_default, FALSE),
 	COALESCE(g.scopes, ''), COALESCE(g.account_scopes, ''), COALESCE(g.all_stores, FALSE), COALESCE(g.status, ''), COALESCE(g.rev, 0),
 	COALESCE(g.created, 0), COALESCE(g.last_used, 0), COALESCE(u.kind, ''), COALESCE(u.status, ''), COALESCE(c.status, ''), h.seq, h.epoch,
-	COALESCE(u.members_rev, 0), hs.seq, COALESCE(gs.store_id, ''), gs.scopes, m.scopes, COALESCE(m.may_delegate, FALSE), COALESCE(m.is_owner, FALSE),
-	COALESCE(st.name, ''), COALESCE(st.domain, ''), COALESCE(st.status, '')`
+	COALESCE(u.members_rev, 0), hs.seq`
 
-const standingJoins = ` LEFT JOIN users u ON u.id = g.user_id
+const grantJoins = ` LEFT JOIN users u ON u.id = g.user_id
 	LEFT JOIN clients c ON c.id = g.client_id
 	JOIN heads h ON h.name = 'feed'
-	JOIN heads hs ON hs.name = 'stores'
-	LEFT JOIN grant_stores gs ON gs.grant_id = g.id
+	JOIN heads hs ON hs.name = 'stores'`
+
+// storeColumns reads what the grant's user may do in its stores, one row a store.
+const storeColumns = `COALESCE(gs.store_id, ''), gs.scopes, m.scopes, COALESCE(m.may_delegate, FALSE), COALESCE(m.is_owner, FALSE),
+	COALESCE(st.name, ''), COALESCE(st.domain, ''), COALESCE(st.status, '')`
+
+const storeJoins = ` LEFT JOIN grant_stores gs ON gs.grant_id = g.id
 	LEFT JOIN memberships m ON m.user_id = g.user_id AND m.store_id = gs.store_id
 	LEFT JOIN stores st ON st.id = gs.store_id`
 
 // standingReader gathers the rows of one standing.
 type standingReader struct {
-	st            oauth.Standing
-	found         bool
-	created, used int64
+	st              oauth.Standing
+	scopes, account string
+	created, used   int64
 	basis
 }
 
-// basis is what a standing follows from, beside its grant's revision. The epoch is
-// part of it, because in a restored database the counts begin where they once were.
+// basis is what the stores of a standing follow from, and nothing else: whoever has
+// read them once needs no more than these numbers to know that they still are so.
+// The epoch is part of it, because in a restored database the counts begin where
+// they once were.
 type basis struct {
-	epoch   int64
+	rev     int64 // of the grant
 	members int64 // how often the memberships of the user changed
 	stores  int64 // how often the state of any store did
+	epoch   int64
 }
 
-// scan reads one row; root are the destinations before the standing's columns.
-func (r *standingReader) scan(scan func(...any) error, root ...any) error {
+// dest are the destinations of grantColumns.
+func (r *standingReader) dest() []any {
 	g := &r.st.Grant
-	var grantScopes, accountScopes, storeID, name, domain, status string
-	var own, member *string
-	var delegate, owner bool
-	err := scan(append(root, &g.ID, &g.UserID, &g.ClientID, &g.Default, &grantScopes, &accountScopes, &g.AllStores,
-		(*string)(&g.Status), &g.Rev, &r.created, &r.used, (*string)(&r.st.UserKind), (*string)(&r.st.UserStatus), (*string)(&r.st.ClientStatus),
-		&r.st.Seq, &r.epoch, &r.members, &r.stores, &storeID, &own, &member, &delegate, &owner, &name, &domain, &status)...)
-	if err != nil {
-		return unavailable(err)
+	return []any{&g.ID, &g.UserID, &g.ClientID, &g.Default, &r.scopes, &r.account, &g.AllStores, (*string)(&g.Status), &r.rev, &r.created, &r.used,
+		(*string)(&r.st.UserKind), (*string)(&r.st.UserStatus), (*string)(&r.st.ClientStatus), &r.st.Seq, &r.epoch, &r.members, &r.stores}
+}
+
+// grant completes the grant once its columns were read.
+func (r *standingReader) grant() *oauth.Grant {
+	g := &r.st.Grant
+	g.Rev, g.Scopes, g.Account = r.rev, scopes(r.scopes), scopes(r.account)
+	g.Created, g.LastUsed = fromMicros(r.created), fromMicros(r.used)
+	return g
+}
+
+// store adds a store. member is nil if the user is no member of it.
+func (r *standingReader) store(id string, own, member *string, m oauth.Membership) {
+	r.st.Grant.Stores = append(r.st.Grant.Stores, oauth.GrantStore{StoreID: id, Scopes: scopesFrom(own)})
+	if member != nil {
+		m.UserID, m.StoreID, m.Scopes = r.st.Grant.UserID, id, scopes(*member)
+		r.st.Members = append(r.st.Members, m)
 	}
-	if !r.found {
-		r.found = true
-		g.Scopes, g.Account = scopes(grantScopes), scopes(accountScopes)
-		g.Created, g.LastUsed = fromMicros(r.created), fromMicros(r.used)
-	}
-	if storeID != "" {
-		g.Stores = append(g.Stores, oauth.GrantStore{StoreID: storeID, Scopes: scopesFrom(own)})
-		if member != nil {
-			r.st.Members = append(r.st.Members, oauth.Membership{
-				UserID: g.UserID, StoreID: storeID, StoreName: name, StoreDomain: domain, StoreStatus: oauth.Status(status),
-				Owner: owner, Scopes: scopes(*member), MayDelegate: delegate,
-			})
-		}
-	}
-	return nil
 }
 
 // question reads something that hangs off a grant, with the grant's standing.
 type question struct {
 	full  string // a row a store
-	brief string // one row: whether what is known of the grant is of now
+	brief string // one row, with what the grant's row says of its stores
 }
 
 // asking builds a question. The columns come before those of the standing.
 func asking(columns, from, where string) question {
 	return question{
-		"SELECT " + columns + ", " + standingColumns + " FROM " + from + standingJoins + " WHERE " + where + " ORDER BY gs.store_id",
-		"SELECT " + columns + ", " + briefColumns + " FROM " + from + briefJoins + " WHERE " + where,
+		"SELECT " + columns + ", " + grantColumns + ", " + storeColumns + " FROM " + from + grantJoins + storeJoins + " WHERE " + where + " ORDER BY gs.store_id",
+		"SELECT " + columns + ", " + grantColumns + ", COALESCE(g.standing, '') FROM " + from + grantJoins + " WHERE " + where,
 	}
 }
 
-// What a grant allows follows from its revision, from that of its user's
-// memberships and from that of all stores' states, and from nothing else: whoever
-// has read it once needs no more than these numbers to know that it still is so,
-// and they are read anew each time. So nothing is decided from a cache, and
-// most questions cost a row in the place of three a store.
-const (
-	briefColumns = `COALESCE(g.id, ''), COALESCE(g.status, ''), COALESCE(g.rev, 0), COALESCE(u.status, ''), COALESCE(u.members_rev, 0), COALESCE(c.status, ''),
-	h.seq, h.epoch, hs.seq`
-	briefJoins = ` LEFT JOIN users u ON u.id = g.user_id
-	LEFT JOIN clients c ON c.id = g.client_id
-	JOIN heads h ON h.name = 'feed'
-	JOIN heads hs ON hs.name = 'stores'`
-)
+// noteStanding writes into the grant's row what its user may do in its stores, with
+// the basis, all as one statement sees it: what changes beside it makes the basis
+// another. A line is a store; neither ids nor scopes hold tabs or newlines. Of a
+// grant on all stores, or on more than a key prints, nothing is written. Argument:
+// $1, the grant.
+const noteStanding = `UPDATE grants SET standing = (
+		SELECT CAST(g.rev AS TEXT) || ' ' || CAST(u.members_rev AS TEXT) || ' ' || CAST(hs.seq AS TEXT) || ' ' || CAST(h.epoch AS TEXT) || COALESCE((
+			SELECT string_agg(` + "'\n' || gs.store_id || '\t' || COALESCE('=' || gs.scopes, '') || '\t' || COALESCE('=' || m.scopes, '') || '\t'" + ` ||
+					CASE WHEN m.may_delegate THEN 'd' ELSE '' END || CASE WHEN m.is_owner THEN 'o' ELSE '' END || ` + "'\t'" + ` || COALESCE(st.status, ''),
+				'' ORDER BY gs.store_id)
+			FROM grant_stores gs LEFT JOIN memberships m ON m.user_id = g.user_id AND m.store_id = gs.store_id LEFT JOIN stores st ON st.id = gs.store_id
+			WHERE gs.grant_id = g.id), '')
+		FROM grants g JOIN users u ON u.id = g.user_id JOIN heads h ON h.name = 'feed' JOIN heads hs ON hs.name = 'stores'
+		WHERE g.id = $1 AND NOT g.all_stores AND (SELECT COUNT(*) FROM grant_stores gs WHERE gs.grant_id = g.id) <= 50)
+	WHERE id = $1`
 
-// known is a standing as it was read, and what it follows from.
-type known struct {
-	st *oauth.Standing
-	basis
+// recall takes the stores from what noteStanding has written, if it is of now.
+func (r *standingReader) recall(noted string) bool {
+	var digits [4 * 20]byte
+	now := digits[:0]
+	for i, n := range [...]int64{r.rev, r.members, r.stores, r.epoch} {
+		if i > 0 {
+			now = append(now, ' ')
+		}
+		now = strconv.AppendInt(now, n, 10)
+	}
+	of, lines, more := strings.Cut(noted, "\n")
+	if of != string(now) || r.st.Grant.AllStores {
+		return false
+	}
+	for more {
+		var line string
+		line, lines, more = strings.Cut(lines, "\n")
+		id, line, _ := strings.Cut(line, "\t")
+		own, line, _ := strings.Cut(line, "\t")
+		member, line, _ := strings.Cut(line, "\t")
+		flags, status, whole := strings.Cut(line, "\t")
+		if id == "" || !whole || strings.Contains(status, "\t") {
+			r.st.Grant.Stores, r.st.Members = nil, nil
+			return false
+		}
+		r.store(id, textFrom(own), textFrom(member), oauth.Membership{
+			StoreStatus: oauth.Status(status), MayDelegate: strings.Contains(flags, "d"), Owner: strings.Contains(flags, "o"),
+		})
+	}
+	return true
 }
 
-// knownMax is of how many stores a grant, and its user, may be for its standing to
-// be kept in memory: it is they that take the room.
+// textFrom reads a text that may be NULL.
+func textFrom(noted string) *string {
+	text, is := strings.CutPrefix(noted, "=")
+	if !is {
+		return nil
+	}
+	return &text
+}
+
+// known is what was read of a grant's stores because its row did not say it, and
+// what it follows from.
+type known struct {
+	stores  []oauth.GrantStore
+	members []oauth.Membership
+	basis   basis
+}
+
+// knownMax is of how many stores a grant, and its user, may be for its stores to be
+// kept in memory: it is they that take the room.
 const knownMax = 100
 
-// lately answers a question that may have been asked before: the last argument says
-// about what. It is one read, but for what has changed since, and a grant on all
-// stores at first sight.
+// lately answers a question for somebody to whom the names of stores mean nothing.
+// What it returns is nil if the root has no grant. It is one read; only if somebody's
+// stores have changed since the grant's row was written, or if they are too many to
+// stand in it, and nothing is remembered, there is a second one. Nothing is decided
+// from what was kept: the basis is read anew each time.
 func (s *Store) lately(ctx context.Context, q question, args []any, root ...any) (*oauth.Standing, error) {
-	about := args[len(args)-1].(string)
-	was, ok := s.known.Get(about)
-	if !ok {
-		return s.learn(ctx, about, q, args, root...)
-	}
-	var now oauth.Standing
-	var on basis
-	g := &now.Grant
-	err := s.row(ctx, q.brief, args, append(root, &g.ID, (*string)(&g.Status), &g.Rev, (*string)(&now.UserStatus), &on.members,
-		(*string)(&now.ClientStatus), &now.Seq, &on.epoch, &on.stores)...)
-	if err != nil || g.ID == "" {
-		return nil, err
-	}
-	if was.st.Grant.ID != g.ID || was.st.Grant.Rev != g.Rev || was.basis != on {
-		return s.learn(ctx, about, q, args, root...)
-	}
-	st := *was.st
-	st.Grant.Status, st.UserStatus, st.ClientStatus, st.Seq = g.Status, now.UserStatus, now.ClientStatus, now.Seq
-	return &st, nil
-}
-
-func (s *Store) learn(ctx context.Context, about string, q question, args []any, root ...any) (*oauth.Standing, error) {
-	is, err := s.standing(ctx, q, args, root...)
-	if is.st == nil || err != nil {
-		return nil, err
-	}
-	if max(len(is.st.Grant.Stores), len(is.st.Members)) <= knownMax {
-		s.known.Put(about, is)
-	}
-	st := *is.st
-	return &st, nil
-}
-
-// standing answers a question. What it returns holds nil if the root has no grant.
-func (s *Store) standing(ctx context.Context, q question, args []any, root ...any) (known, error) {
 	var r standingReader
-	if err := s.engine.query(ctx, q.full, args, func(scan func(...any) error) error { return r.scan(scan, root...) }); err != nil {
-		return known{}, err
+	var noted string
+	if err := s.row(ctx, q.brief, args, append(append(root, r.dest()...), &noted)...); err != nil || r.st.Grant.ID == "" {
+		return nil, err
 	}
-	if !r.found {
-		return known{}, oauth.ErrNotFound
+	g := r.grant()
+	if r.recall(noted) {
+		return &r.st, nil
 	}
-	if r.st.Grant.ID == "" {
-		return known{}, nil
+	if was, ok := s.known.Get(g.ID); ok && was.basis == r.basis {
+		g.Stores, r.st.Members = was.stores, was.members
+		return &r.st, nil
+	}
+	st, on, err := s.standing(ctx, q, args, root...)
+	if st == nil || err != nil {
+		return nil, err
+	}
+	if max(len(st.Grant.Stores), len(st.Members)) <= knownMax {
+		s.known.Put(g.ID, known{st.Grant.Stores, st.Members, on})
+	}
+	return st, nil
+}
+
+// standing answers a question in full. What it returns is nil if the root has no
+// grant.
+func (s *Store) standing(ctx context.Context, q question, args []any, root ...any) (*oauth.Standing, basis, error) {
+	var r standingReader
+	found := false
+	err := s.engine.query(ctx, q.full, args, func(scan func(...any) error) error {
+		var id string
+		var own, member *string
+		var m oauth.Membership
+		if err := scan(append(append(root, r.dest()...), &id, &own, &member, &m.MayDelegate, &m.Owner, &m.StoreName, &m.StoreDomain, (*string)(&m.StoreStatus))...); err != nil {
+			return unavailable(err)
+		}
+		if !found {
+			found = true
+			r.grant()
+		}
+		if id != "" {
+			r.store(id, own, member, m)
+		}
+		return nil
+	})
+	switch {
+	case err != nil:
+		return nil, basis{}, err
+	case !found:
+		return nil, basis{}, oauth.ErrNotFound
+	case r.st.Grant.ID == "":
+		return nil, basis{}, nil
 	}
 	if r.st.Grant.AllStores {
-		all, err := s.Memberships(ctx, r.st.Grant.UserID)
-		if err != nil {
-			return known{}, err
+		if r.st.Members, err = s.Memberships(ctx, r.st.Grant.UserID); err != nil {
+			return nil, basis{}, err
 		}
-		r.st.Members = all
 	}
-	return known{&r.st, r.basis}, nil
+	return &r.st, r.basis, nil
 }
 
 var standingOf = asking("1", "grants g", "g.id = $1")
@@ -170,6 +225,6 @@ var standingOf = asking("1", "grants g", "g.id = $1")
 // Standing implements oauth.GrantStorage.
 func (s *Store) Standing(ctx context.Context, grantID string) (*oauth.Standing, error) {
 	var one int
-	is, err := s.standing(ctx, standingOf, []any{grantID}, &one)
-	return is.st, err
+	st, _, err := s.standing(ctx, standingOf, []any{grantID}, &one)
+	return st, err
 }

@@ -4,8 +4,11 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/grantway/grantway/internal/oauth"
 	"github.com/grantway/grantway/internal/storagetest"
@@ -82,6 +85,122 @@ func TestPostgres_WhatIsUsedAgainIsNotSwept(t *testing.T) {
 	}
 	if n := count(t, s, "throttles"); n != 1 {
 		t.Errorf("%d counters are left of one that counts", n)
+	}
+}
+
+// What a grant's stores allow is read with its row as long as nothing has changed,
+// and in full otherwise, until it is noted anew; whatever the row says, what is
+// answered is what the tables say.
+func TestStanding_IsNotedInTheGrant(t *testing.T) {
+	for engine, dsn := range dsns() {
+		t.Run(engine, func(t *testing.T) {
+			s := openAt(t, dsn(t))
+			w := newWriter(t, s)
+			d := w.decision()
+			d.Grant.Stores = nil
+			member := func(id string, m oauth.Membership) {
+				t.Helper()
+				m.UserID, m.StoreID = d.Grant.UserID, id
+				if won, err := s.SetMembership(t.Context(), &m, w.event(oauth.EventMembershipSet)); !won || err != nil {
+					t.Fatal(won, err)
+				}
+			}
+			for i, m := range []oauth.Membership{{Owner: true, MayDelegate: true}, {Scopes: oauth.Scopes("stores.view", "x")}, {Scopes: oauth.ScopeSet{}, MayDelegate: true}} {
+				id := fmt.Sprint("|,;st=\\ö", i)
+				if err := s.PutStore(t.Context(), &oauth.Store{ID: id, Name: "N", Status: oauth.Active}, w.event(oauth.EventStorePut)); err != nil {
+					t.Fatal(err)
+				}
+				member(id, m)
+				own := []oauth.ScopeSet{nil, {}, oauth.Scopes("stores.view", "y")}[i]
+				d.Grant.Stores = append(d.Grant.Stores, oauth.GrantStore{StoreID: id, Scopes: own})
+			}
+			d.Grant.Stores = append(d.Grant.Stores, oauth.GrantStore{StoreID: "of which he is no member"})
+			if won, err := s.RecordDecision(t.Context(), d); !won || err != nil {
+				t.Fatal(won, err)
+			}
+			count := &asked{engine: s.engine}
+			s = &Store{engine: count}
+			read := func(what string, reads int) {
+				t.Helper()
+				count.reads = 0
+				_, got, err := s.Code(t.Context(), d.Code.Selector)
+				if err != nil || count.reads != reads {
+					t.Errorf("%s: %d reads, want %d, %v", what, count.reads, reads, err)
+				}
+				want, err := s.Standing(t.Context(), d.Grant.ID)
+				if err != nil {
+					t.Fatal(err)
+				}
+				for i := range want.Members {
+					want.Members[i].StoreName = ""
+				}
+				for i := range got.Members {
+					got.Members[i].StoreName = ""
+				}
+				if diff := cmp.Diff(want, got); diff != "" {
+					t.Errorf("%s (-want +got):\n%s", what, diff)
+				}
+			}
+			read("as it was decided", 1)
+			member(d.Grant.Stores[0].StoreID, oauth.Membership{Scopes: oauth.Scopes("x")})
+			read("once the user may do less", 2)
+			read("again", 1)
+			if err := s.TouchUsed(t.Context(), w.now, []string{d.Grant.ID}, nil); err != nil {
+				t.Fatal(err)
+			}
+			s = &Store{engine: count} // which remembers nothing
+			read("noted anew when it was used", 1)
+			if err := s.PutStore(t.Context(), &oauth.Store{ID: d.Grant.Stores[1].StoreID, Name: "N", Status: oauth.Suspended}, w.event(oauth.EventStorePut)); err != nil {
+				t.Fatal(err)
+			}
+			read("with a store suspended", 2)
+			g := d.Grant
+			g.Stores, g.Account = g.Stores[1:3], oauth.Scopes("account.view")
+			if won, err := s.EditGrant(t.Context(), &g, 2, w.event(oauth.EventGrantEdited)); !won || err != nil {
+				t.Fatal(won, err)
+			}
+			read("edited", 1)
+			for _, text := range []string{"", "1", "$\n", "$\nst", "$\nst\t=\t=\td", "$\n\t\t\t\tactive", "$\nst\t\t\t\tactive\t"} {
+				var was string
+				if err := s.row(t.Context(), "SELECT standing FROM grants WHERE id = $1", []any{g.ID}, &was); err != nil {
+					t.Fatal(err)
+				}
+				basis, _, _ := strings.Cut(was, "\n")
+				if err := s.engine.write(t.Context(), one(do("UPDATE grants SET standing = $1 WHERE id = $2", strings.Replace(text, "$", basis, 1), g.ID))); err != nil {
+					t.Fatal(err)
+				}
+				s = &Store{engine: count}
+				read(fmt.Sprintf("%q", text), 2)
+				if err := s.engine.write(t.Context(), one(do("UPDATE grants SET standing = $1 WHERE id = $2", was, g.ID))); err != nil {
+					t.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+// What changes beside a decision is never taken for what was noted with it.
+func TestPostgres_AChangeBesideADecisionIsSeen(t *testing.T) {
+	dsn := storagetest.Postgres(t)
+	s, other := openAt(t, dsn), direct(t, dsn)
+	w := newWriter(t, s)
+	d := w.decision()
+	run(t, other, "INSERT INTO stores (id, name, domain, status, created) VALUES ($1, '', '', 'active', 0)", d.Grant.Stores[0].StoreID)
+	run(t, other, "INSERT INTO memberships (user_id, store_id, scopes, may_delegate, is_owner, op) VALUES ($1, $2, '', TRUE, TRUE, '')", d.Grant.UserID, d.Grant.Stores[0].StoreID)
+	run(t, other, "BEGIN") // as DropMembership does
+	run(t, other, "UPDATE users SET members_rev = members_rev + 1 WHERE id = $1", d.Grant.UserID)
+	run(t, other, "DELETE FROM memberships WHERE user_id = $1", d.Grant.UserID)
+	if won, err := s.RecordDecision(t.Context(), d); !won || err != nil {
+		t.Fatal(won, err)
+	}
+	for _, members := range []int{1, 0} {
+		_, st, err := s.Code(t.Context(), d.Code.Selector)
+		if err != nil || len(st.Members) != members {
+			t.Errorf("%d memberships, want %d, %v", len(st.Members), members, err)
+		}
+		if members == 1 {
+			run(t, other, "COMMIT")
+		}
 	}
 }
 

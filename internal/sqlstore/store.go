@@ -28,7 +28,7 @@ import (
 // Store implements oauth.Storage and people.Storage.
 type Store struct {
 	engine engine
-	known  oauth.Recent[string, known] // by the family or the chain that was asked about
+	known  oauth.Recent[string, known] // by grant
 }
 
 // Open opens the database that dsn names: a postgres:// URL, or the path of a

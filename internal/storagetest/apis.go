@@ -128,9 +128,11 @@ func apis(w *world) {
 				w.ok(err)
 				_, _, byToken, err := w.s.Refresh(w.ctx, r.Refresh.Selector)
 				w.ok(err)
+				_, byCode, err := w.s.Code(w.ctx, r.Selector)
+				w.ok(err)
 				want, err := w.s.Standing(w.ctx, g.ID)
 				w.ok(err)
-				for how, got := range map[string]*oauth.Standing{"Family": byFamily, "Asked": asked, "Refresh": byToken} {
+				for how, got := range map[string]*oauth.Standing{"Family": byFamily, "Asked": asked, "Refresh": byToken, "Code": byCode} {
 					w.same(step.what+", "+how, unnamed(got), unnamed(want))
 				}
 			}

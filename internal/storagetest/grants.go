@@ -31,7 +31,7 @@ func decisions(w *world) {
 		code, st, err := w.s.Code(w.ctx, d.Code.Selector)
 		w.ok(err)
 		w.same("code", *code, d.Code)
-		w.same("standing of the code", st, want)
+		w.same("standing of the code", unnamed(st), unnamed(want))
 		code, err = w.s.CodeOfRequest(w.ctx, d.Code.Request)
 		w.ok(err)
 		w.same("code of the request", *code, d.Code)

@@ -168,7 +168,9 @@ CREATE INDEX memberships_by_store ON memberships (store_id);
 
 -- due is when the sweeper looks whether a grant, or a family, is over. It may be too
 -- early, never too late: a chain that is used does not move it, the sweeper does.
--- NULL is never, as for a lasting key that is alive.
+-- NULL is never, as for a lasting key that is alive. standing is what the user might
+-- do in the grant's stores when they were last noted, and what that follows from, so
+-- that who finds that unchanged need not read the stores.
 CREATE TABLE grants (
     id             TEXT PRIMARY KEY,
     user_id        TEXT NOT NULL,
@@ -182,7 +184,8 @@ CREATE TABLE grants (
     op             TEXT NOT NULL,
     created        BIGINT NOT NULL,
     last_used      BIGINT NOT NULL,
-    due            BIGINT
+    due            BIGINT,
+    standing       TEXT
 );
 CREATE UNIQUE INDEX grants_default ON grants (user_id, client_id) WHERE is_default;
 CREATE INDEX grants_by_user ON grants (user_id);
