@@ -33,9 +33,15 @@ const logFormat = `$request_method $request_uri\t$status\t$upstream_addr\t$upstr
 
 // startNginx runs nginx on l, whose address may have been told to the nodes
 // already, in front of nodes (host:port each), taken in turn; it returns when nginx
-// answers. Where nginx is not installed, t is skipped, saying what to install; with
-// TEST_GRANTWAY_ALL=1 it fails.
+// answers.
 func startNginx(t *testing.T, l *net.TCPListener, nodes ...string) *nginx {
+	t.Helper()
+	return runNginx(t, l, operatorsConf(t, l.Addr().String(), nodes))
+}
+
+// nginxProgram finds nginx. Where it is not installed, t is skipped, saying what to
+// install; with TEST_GRANTWAY_ALL=1 it fails.
+func nginxProgram(t *testing.T) string {
 	t.Helper()
 	program := "/usr/sbin/nginx" // not in everybody's PATH
 	if _, err := os.Stat(program); err != nil {
@@ -46,6 +52,13 @@ func startNginx(t *testing.T, l *net.TCPListener, nodes ...string) *nginx {
 			t.Skip("LEFT OUT: no test behind a real proxy, because Debian's package nginx-light is not installed")
 		}
 	}
+	return program
+}
+
+// runNginx runs nginx on l with what stands in its http block.
+func runNginx(t *testing.T, l *net.TCPListener, inHTTP string) *nginx {
+	t.Helper()
+	program := nginxProgram(t)
 	dir := t.TempDir()
 	n := &nginx{url: "http://" + l.Addr().String(), log: filepath.Join(dir, "access.log")}
 	conf := "daemon off; worker_processes 1; error_log " + dir + "/error.log; pid " + dir + "/pid;\n"
@@ -56,7 +69,7 @@ func startNginx(t *testing.T, l *net.TCPListener, nodes ...string) *nginx {
 	for _, kind := range []string{"client_body", "proxy", "fastcgi", "uwsgi", "scgi"} {
 		conf += kind + "_temp_path " + filepath.Join(dir, kind) + ";\n"
 	}
-	conf += operatorsConf(t, l.Addr().String(), nodes) + "}\n"
+	conf += inHTTP + "}\n"
 	file := filepath.Join(dir, "nginx.conf")
 	if err := os.WriteFile(file, []byte(conf), 0o600); err != nil {
 		t.Fatal(err)
@@ -109,31 +122,35 @@ func startNginx(t *testing.T, l *net.TCPListener, nodes ...string) *nginx {
 // without TLS.
 func operatorsConf(t *testing.T, listen string, nodes []string) string {
 	t.Helper()
-	paper, err := os.ReadFile("../../docs/operating.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, conf, _ := strings.Cut(string(paper), "```nginx\n")
-	conf, _, found := strings.Cut(conf, "```\n")
-	if !found {
-		t.Fatal("docs/operating.md has no configuration for nginx")
-	}
 	servers := ""
 	for _, node := range nodes {
 		servers += fmt.Sprintf("    server %s;\n", node)
 	}
-	replace := func(pattern, with string) {
-		t.Helper()
-		re := regexp.MustCompile(pattern)
-		if !re.MatchString(conf) {
-			t.Fatalf("nginx's configuration in docs/operating.md lacks %s", pattern)
-		}
-		conf = re.ReplaceAllLiteralString(conf, with)
+	return block(t, "docs/operating.md", "nginx",
+		`( +server 10\.[0-9.:]+;\n)+`, servers, `listen 443 ssl;`, "listen "+listen+";", ` +ssl_.*\n`, "")
+}
+
+// block is the first block of a language in a paper, in which each pattern was
+// replaced by the text after it. A pattern that fits nothing fails the test.
+func block(t *testing.T, paper, language string, replace ...string) string {
+	t.Helper()
+	text, err := os.ReadFile("../../" + paper)
+	if err != nil {
+		t.Fatal(err)
 	}
-	replace(`( +server 10\.[0-9.:]+;\n)+`, servers)
-	replace(`listen 443 ssl;`, "listen "+listen+";")
-	replace(` +ssl_.*\n`, "")
-	return conf
+	_, found, _ := strings.Cut(string(text), "```"+language+"\n")
+	found, _, ended := strings.Cut(found, "```\n")
+	if !ended {
+		t.Fatalf("%s has no block of %s", paper, language)
+	}
+	for i := 0; i < len(replace); i += 2 {
+		re := regexp.MustCompile(replace[i])
+		if !re.MatchString(found) {
+			t.Fatalf("the block of %s in %s lacks %s", language, paper, replace[i])
+		}
+		found = re.ReplaceAllLiteralString(found, replace[i+1])
+	}
+	return found
 }
 
 // hops reads the log, of which the last entry is a request of its own: nginx notes a
