@@ -26,6 +26,7 @@ need nodejs /usr/bin/node /usr/local/bin/node "${HOME:-/root}/.nvm/versions/node
 need npm /usr/bin/npm /usr/local/bin/npm "${HOME:-/root}/.nvm/versions/node/*/bin/npm"
 need curl /usr/bin/curl
 need nginx-light /usr/sbin/nginx
+need caddy /usr/bin/caddy
 need patroni /usr/bin/patroni
 need etcd-server /usr/bin/etcd
 need iproute2 /usr/sbin/ip /sbin/ip /usr/bin/ip

@@ -60,7 +60,7 @@ func assemble(ctx context.Context, p parts) (*node, error) {
 	}
 	f := &front{
 		machines: endpoint.New(endpoint.Config{Server: server, Authorize: http.HandlerFunc(pages.Authorize), Limits: p.limits, Log: p.log}),
-		people:   pages, busy: pages.Busy, intake: newIntake(), ready: p.store.Ping, proxies: p.proxies, https: issuer.Scheme == "https", seen: m.request, log: p.log,
+		people:   pages, busy: pages.Busy, intake: newIntake(), ready: p.store.Ping, needs: "database", proxies: p.proxies, https: issuer.Scheme == "https", seen: m.request, log: p.log,
 	}
 	m.watch(p.store, server, accounts, f.intake)
 	return &node{server, accounts, f, m}, nil

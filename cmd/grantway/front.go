@@ -29,6 +29,7 @@ type front struct {
 	intake   *intake
 	busy     http.HandlerFunc // the page of who finds no room
 	ready    func(context.Context) error
+	needs    string // what /readyz names while ready says no
 	draining atomic.Bool
 	https    bool
 	proxies  []netip.Prefix // whose X-Forwarded-For is believed
@@ -146,7 +147,7 @@ func clean(p string) bool {
 }
 
 // readyz says whether requests should be sent here: not while draining, and not
-// while the database does not answer.
+// while what the node needs does not answer.
 func (f *front) readyz(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), time.Second)
 	defer cancel()
@@ -155,7 +156,7 @@ func (f *front) readyz(w http.ResponseWriter, r *http.Request) {
 		say(w, http.StatusServiceUnavailable, "draining")
 	case err != nil:
 		f.log.Warn("not ready", "error", err)
-		say(w, http.StatusServiceUnavailable, "database")
+		say(w, http.StatusServiceUnavailable, f.needs)
 	default:
 		say(w, http.StatusOK, "ready")
 	}

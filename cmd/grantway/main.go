@@ -22,6 +22,7 @@ type commands struct {
 	Demo  demoCommand  `cmd:"" help:"Start an issuer, a store API and an example app on this machine, with made-up data."`
 	Init  initCommand  `cmd:"" help:"Write a configuration and a key ring, set up the database, and print a link for the first operator."`
 	Serve serveCommand `cmd:"" help:"Run the server."`
+	Guard guardCommand `cmd:"" help:"Verify keys for an API that a reverse proxy stands before: nginx, Caddy, Traefik or Envoy asks at each request."`
 
 	User   userCommands   `cmd:"" help:"Add, list, suspend and resume users."`
 	Store  storeCommands  `cmd:"" help:"Add and list stores."`

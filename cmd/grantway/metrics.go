@@ -61,18 +61,19 @@ func (m *metrics) watch(store *sqlstore.Store, server *oauth.Server, accounts *p
 	gauge := func(name, help string, value func() float64) {
 		m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value))
 	}
-	counter := func(name, help string, value func() uint64) {
-		m.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help}, func() float64 { return float64(value()) }))
-	}
-	counter("grantway_events_failed_total", "Storage events that came to nothing, or whose outcome is unknown.", func() uint64 { return store.Stats().Failed })
-	counter("grantway_events_retried_total", "Storage events sent again after a serialization failure or a deadlock.", func() uint64 { return store.Stats().Retries })
+	m.counter("grantway_events_failed_total", "Storage events that came to nothing, or whose outcome is unknown.", func() uint64 { return store.Stats().Failed })
+	m.counter("grantway_events_retried_total", "Storage events sent again after a serialization failure or a deadlock.", func() uint64 { return store.Stats().Retries })
 	gauge("grantway_events_waiting", "Storage events that wait for the writer, or for a connection.", func() float64 { return float64(store.Stats().Waiting) })
-	counter("grantway_shed_total", "Requests and connections for which there was no room.", in.shed.Load)
+	m.counter("grantway_shed_total", "Requests and connections for which there was no room.", in.shed.Load)
 	gauge("grantway_requests_working", "Requests in work.", func() float64 { return float64(in.work.Load()) })
 	gauge("grantway_password_hashes", "Password hashes being made or waited for.", func() float64 { return float64(accounts.Hashing()) })
 	gauge("grantway_feed_lag_seconds", "How long ago this node last read the feed's sequence.", func() float64 { return server.FeedLag().Seconds() })
 	gauge("grantway_feed_seq", "The feed's sequence that this node has followed to.", func() float64 { return float64(server.FeedSeq()) })
 	m.registry.MustRegister(groups{store})
+}
+
+func (m *metrics) counter(name, help string, value func() uint64) {
+	m.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help}, func() float64 { return float64(value()) }))
 }
 
 // groups collects the sizes of commits as a histogram.

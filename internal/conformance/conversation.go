@@ -153,8 +153,10 @@ func (c *conversation) request(ctx context.Context, args map[string]string, text
 	case "":
 	case "store_api":
 		base = c.demo.StoreAPI
+	case "guard":
+		base = c.demo.Guard
 	default:
-		return fmt.Errorf("base is store_api or not given")
+		return fmt.Errorf("base is store_api, guard or not given")
 	}
 	r, err := parseRequest(text)
 	if err != nil {

@@ -28,6 +28,7 @@ type Demo struct {
 	Stores         []Store      `json:"stores"`
 	Apps           []App        `json:"apps"`
 	ResourceServer Confidential `json:"resource_server"`
+	Guard          string       `json:"-"` // address of a guard that a test has started for the store API
 }
 
 // Person is a demo account.
@@ -166,6 +167,13 @@ func build(t *testing.T) string {
 
 func startDemo(t *testing.T, binary string, flags ...string) Demo {
 	t.Helper()
+	d, _ := startDemoProcess(t, binary, flags...)
+	return d
+}
+
+// startDemoProcess is startDemo for a test that ends the demo itself.
+func startDemoProcess(t *testing.T, binary string, flags ...string) (Demo, *os.Process) {
+	t.Helper()
 	cmd := exec.CommandContext(t.Context(), binary, append([]string{"demo", "--listen", "127.0.0.1:0", "--json"}, flags...)...)
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = 15 * time.Second
@@ -202,9 +210,9 @@ func startDemo(t *testing.T, binary string, flags ...string) Demo {
 		if err != nil {
 			t.Fatalf("%v: %q", err, line)
 		}
-		return d
+		return d, cmd.Process
 	case <-time.After(time.Minute):
 		t.Fatal("the demo was not ready within a minute")
-		return Demo{}
+		return Demo{}, nil
 	}
 }

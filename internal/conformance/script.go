@@ -12,6 +12,7 @@ import (
 type script struct {
 	source, expect string
 	limits         bool // the server must limit requests; others must not
+	guard          bool // held with a grantway guard beside the demo
 	steps          []step
 }
 
@@ -55,8 +56,10 @@ func parseScript(data []byte) (script, error) {
 			s.expect = value
 		case ok && name == "limits" && value == "on":
 			s.limits = true
+		case ok && name == "guard" && value == "on":
+			s.guard = true
 		default:
-			return script{}, fmt.Errorf("the head holds `source:` and `expect:` lines, and `limits: on`, not %q", strings.TrimSpace(line))
+			return script{}, fmt.Errorf("the head holds `source:` and `expect:` lines, `limits: on` and `guard: on`, not %q", strings.TrimSpace(line))
 		}
 	}
 	if s.source == "" || s.expect == "" {

@@ -172,8 +172,8 @@ func TestWire(t *testing.T) {
 	onEachDatabase(t, func(t *testing.T, database string, demo Demo) {
 		var exchange, standard sync.Mutex
 		for name, s := range scripts {
-			if s.limits {
-				continue // TestWire_Limits
+			if s.limits || s.guard {
+				continue // TestWire_Limits, TestGuard
 			}
 			// What waits a minute waits for the clock, which no database has a part in.
 			if s.waits() && (database == "PostgreSQL" || database == "PgBouncer") {

@@ -1,0 +1,392 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"os/exec"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/grantway/grantway/resource"
+)
+
+// What the proxy's configuration says is read strictly: what is misspelt, empty or there twice opens no route. What the
+// client asked for comes last, and nothing in it is a parameter.
+func TestGuard_Need(t *testing.T) {
+	for _, c := range []struct {
+		query      string
+		withTarget bool
+		scope      string
+		path       []string
+		target     string
+	}{
+		{"scope=a&uri=/x?scope=b&path=/:store", true, "a", nil, "/x?scope=b&path=/:store"},
+		{"scope=a&path=/s/:store/*&uri=", true, "a", []string{"s", ":store", "*"}, ""},
+		{"path=/a%20b/:store&scope=urn%3Ax&uri=/", true, "urn:x", []string{"a b", ":store"}, "/"},
+		{"scope=a&path=/:store", false, "a", []string{":store"}, ""},
+		{"scope=a", false, "a", nil, ""},
+	} {
+		n, target, err := parseNeed(c.query, c.withTarget)
+		if err != nil || n.scope != c.scope || !slices.Equal(n.path, c.path) || target != c.target {
+			t.Errorf("%s: %+v, %q, %v", c.query, n, target, err)
+		}
+	}
+	for query, says := range map[string]string{
+		"":                                    "scope= is missing",
+		"uri=/x&scope=a":                      "scope= is missing", // the client's from uri= on
+		"scope=a":                             "uri= is missing",
+		"&uri=/":                              `"" is not understood`, // an unset variable of nginx
+		"scope=&uri=/":                        "must be one scope",
+		"scope=a%20b&uri=/":                   "must be one scope",
+		"scope=a%zz&uri=/":                    "must be one scope",
+		"scope=a&scope=b&uri=/":               `"scope=b" is not understood`,
+		"scope&uri=/":                         `"scope" is not understood`,
+		"Scope=a&uri=/":                       "is not understood",
+		"scop=a&uri=/":                        "is not understood",
+		"scope=a&store=1&uri=/":               "is not understood",
+		"scope=a&path=&uri=/":                 "does not begin with a slash",
+		"scope=a&path=/s/*&uri=/":             "must have one segment :store",
+		"scope=a&path=/:store/:store&uri=/":   "must have one segment :store",
+		"scope=a&path=/:stores&uri=/":         "a segment is :store",
+		"scope=a&path=/*/:store&uri=/":        "the last may be *",
+		"scope=a&path=/:store/a*&uri=/":       "the last may be *",
+		"scope=a&path=/s//:store&uri=/":       "two slashes",
+		"scope=a&path=/:store?a&uri=/":        "no query",
+		"scope=a&path=/:store&path=/x&uri=/":  "is not understood",
+		"scope=a&path=/s/../:store/*&uri=/":   "segment of dots",
+		"scope=a;path=/s/:store&uri=/stores/": "", // ; is no &: a scope that nobody holds
+	} {
+		n, _, err := parseNeed(query, true)
+		if says == "" {
+			if err == nil && n.scope == "a" {
+				t.Errorf("%s: %+v", query, n)
+			}
+		} else if err == nil || !strings.Contains(err.Error(), says) {
+			t.Errorf("%s: %+v, %v; want %q", query, n, err, says)
+		}
+	}
+	if _, _, err := parseNeed("scope=a&uri=/x", false); err == nil {
+		t.Error("uri= is taken where only X-Forwarded-Uri is the proxy's")
+	}
+}
+
+// The store is read from paths that all read alike, and from no others.
+func TestGuard_Paths(t *testing.T) {
+	for _, c := range []struct{ pattern, target, store string }{
+		{"/stores/:store", "/stores/7", "7"},
+		{"/stores/:store", "/stores/7?store=8#x", "7"},
+		{"/stores/:store", "/stores/7/", ""},
+		{"/stores/:store", "/stores/7/x", ""},
+		{"/stores/:store", "/stores/", ""},
+		{"/stores/:store", "/stores", ""},
+		{"/stores/:store", "/Stores/7", ""},
+		{"/stores/:store/", "/stores/7/", "7"},
+		{"/stores/:store/*", "/stores/7", "7"},
+		{"/stores/:store/*", "/stores/7/", "7"},
+		{"/stores/:store/*", "/stores/7/a/b", "7"},
+		{"/stores/:store/*", "/stores/", ""},
+		{"/stores/:store/*", "/stores", ""},
+		{"/:store/*", "/", ""},
+		{"/v1/:store/orders", "/v1/a%20%C3%BC+~/orders", "a ü+~"},
+		{"/v1/:store/orders", "/v1/:store/orders", ":store"},
+		{"/%73tores/:store", "/stores/%37", "7"},
+	} {
+		pattern, err := parsePattern(c.pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p, err := readPath(c.target)
+		if got := storeIn(pattern, p); err != nil || got != c.store {
+			t.Errorf("%s in %s: %q, %v; want %q", c.pattern, c.target, got, err, c.store)
+		}
+	}
+	for _, target := range []string{"", "x", "http://h/stores/7", "*", "//stores/7", "/stores//7", "/stores/7//", "/stores/./7", "/stores/..", "/stores/%2e%2E/7", "/stores/.%2e",
+		"/stores/7%2f8", "/stores/7%2F", "/stores/7%5c8", `/stores/7\8`, "/stores/7;a=b", "/stores/7%3ba", "/stores/7%253b", "/stores/7%25", "/stores/7%3F", "/stores/7%23", "/stores/7#a",
+		"/stores/7%00", "/stores/7%0d%0a", "/stores/7%7f", "/stores/%c0%af", "/stores/%ff", "/stores/%C2%85", "/stores/ü", "/stores/7%", "/stores/7%4", "/stores/7%zz"} {
+		if p, err := readPath(target); err == nil {
+			t.Errorf("%q is read as %q", target, p)
+		}
+	}
+}
+
+// Whatever is accepted, others read it the same way: as net/url does, cleaned, and decoded once more.
+func FuzzGuardPath(f *testing.F) {
+	for _, s := range []string{"/stores/7?x", "/a%20b/c/", "/..%2f", "/%252e", "/;", "//", "/a/./b", "/%c3%bc", "/"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, target string) {
+		segments, err := readPath(target)
+		if err != nil {
+			return
+		}
+		joined := "/" + strings.Join(segments, "/")
+		raw, _, _ := strings.Cut(target, "?")
+		if u, err := url.ParseRequestURI(raw); err != nil || u.Path != joined {
+			t.Errorf("%q: %q for us, %v, %v for net/url", target, joined, u, err)
+		}
+		if c := path.Clean(joined); c != joined && c+"/" != joined {
+			t.Errorf("%q: cleaned it is %q", target, c)
+		}
+		if again, err := url.PathUnescape(joined); err != nil || again != joined {
+			t.Errorf("%q: decoded once more %q, %v", target, again, err)
+		}
+	})
+}
+
+// Ids are any text: what is handed on can stand in a header, and comes back as it was.
+func TestGuard_Headers(t *testing.T) {
+	caller := resource.Caller{Subject: "ü,; \r\n\x00", ClientID: "a b", GrantID: "gr_1", Scopes: []string{"stores.view", "urn:x,y"}}
+	stores := []string{"s-1.~_", "a b", "", "100%", strings.Repeat("é", 127)}
+	var log bytes.Buffer
+	g := &guard{log: slog.New(slog.NewJSONHandler(&log, nil))}
+	w, r := httptest.NewRecorder(), httptest.NewRequest("GET", "/check", nil)
+	g.pass(w, r, caller, stores)
+	for name, want := range map[string][]string{"Grantway-User": {caller.Subject}, "Grantway-App": {"a b"}, "Grantway-Grant": {"gr_1"}, "Grantway-Scopes": caller.Scopes, "Grantway-Stores": stores} {
+		value := w.Header().Get(name)
+		for i, part := range strings.Split(value, " ") {
+			if got, err := url.PathUnescape(part); err != nil || got != want[i] {
+				t.Errorf("%s %q: %q, %v; want %q", name, part, got, err, want[i])
+			}
+		}
+		if strings.ContainsFunc(value, func(r rune) bool { return r < ' ' || r > '~' || strings.ContainsRune(`",;`, r) }) {
+			t.Errorf("%s: %q", name, value)
+		}
+	}
+	// A caller with nothing still has every header, so that a proxy takes none from the client.
+	w = httptest.NewRecorder()
+	g.pass(w, r, resource.Caller{Subject: "u", ClientID: "c", GrantID: "g"}, nil)
+	for _, name := range []string{"Grantway-Scopes", "Grantway-Stores"} {
+		if values := w.Header()[name]; len(values) != 1 || values[0] != "" {
+			t.Errorf("%s: %q", name, values)
+		}
+	}
+	// What does not fit is refused, in words, rather than cut.
+	w, stores = httptest.NewRecorder(), nil
+	for i := range 300 {
+		stores = append(stores, fmt.Sprintf("3f1c2a84-6f0e-4b6a-9b57-0a3c5b1de%03d", i))
+	}
+	g.pass(w, r, caller, stores)
+	if w.Code != http.StatusForbidden || !strings.Contains(w.Body.String(), `"error":"too_many_stores"`) || w.Header().Get("Grantway-Stores") != "" || !strings.Contains(log.String(), `"stores":300`) {
+		t.Errorf("%d %s\n%s", w.Code, w.Body, &log)
+	}
+}
+
+// guarding is a grantway guard in a process of its own.
+type guarding struct {
+	*testing.T
+	cmd  *exec.Cmd
+	url  string
+	log  string // file
+	said *bufio.Reader
+}
+
+// startGuard starts a guard for the demo's API with the secret in its environment.
+func startGuard(t *testing.T, d *demonstration, flags ...string) *guarding {
+	t.Helper()
+	g := &guarding{T: t, log: filepath.Join(t.TempDir(), "log")}
+	g.cmd = exec.Command("grantway", append([]string{"guard", "--listen", "127.0.0.1:0", "--issuer", d.Issuer, "--audience", "https://api.harbour.example", "--id", d.ResourceServer.ClientID}, flags...)...)
+	g.cmd.Env = []string{"PATH=" + os.Getenv("PATH"), secretName + "=" + d.ResourceServer.ClientSecret}
+	g.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	log, err := os.Create(g.log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	out, in, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { out.Close() })
+	g.cmd.Stdout, g.cmd.Stderr = in, log
+	err = g.cmd.Start()
+	in.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		syscall.Kill(-g.cmd.Process.Pid, syscall.SIGKILL) // and its successor
+		g.cmd.Wait()
+	})
+	g.said = bufio.NewReader(out)
+	g.ready()
+	return g
+}
+
+// ready waits for a process to say that it listens.
+func (g *guarding) ready() {
+	g.Helper()
+	line, err := g.said.ReadString('\n')
+	_, rest, found := strings.Cut(line, "listening on ")
+	address, _, _ := strings.Cut(rest, " ")
+	if !found {
+		g.Fatalf("the guard did not become ready: %q, %v\n%s", line, err, g.logged())
+	}
+	g.url = "http://" + address
+}
+
+func (g *guarding) logged() string {
+	text, err := os.ReadFile(g.log)
+	if err != nil {
+		g.Fatal(err)
+	}
+	return string(text)
+}
+
+func (g *guarding) get(target string, header map[string]string) answer {
+	g.Helper()
+	a, err := send("GET", g.url+target, header, "")
+	if err != nil {
+		g.Fatal(err)
+	}
+	return a
+}
+
+// A guard as a program: health, counters, bounds, hand-over and end.
+func TestGuard_Process(t *testing.T) {
+	d := startDemo(t, "--listen", "127.0.0.1:0")
+	g := startGuard(t, d, "--errors", "komerza")
+	for target, want := range map[string]string{"/healthz": "200 ok\n", "/readyz": "200 ready\n"} {
+		if a := g.get(target, nil); fmt.Sprint(a.status, " ", a.body) != want {
+			t.Errorf("%s: %d %s", target, a.status, a.body)
+		}
+	}
+	a := g.get("/check?scope=stores.view&uri=/stores?"+canary, map[string]string{"Authorization": "Bearer " + canary, "X-Dressipi-Jwt": canary})
+	if a.status != http.StatusUnauthorized || a.text("code") != "BadToken" || a.header.Get("Grantway-Refusal") != a.body || a.header.Get("X-Request-Id") == "" {
+		t.Errorf("%d %v %s", a.status, a.header, a.body)
+	}
+	if a := g.get("/check?scope=stores.view", nil); a.status != http.StatusInternalServerError || a.text("code") != "InternalServerError" || strings.Contains(a.body, "uri") ||
+		!strings.Contains(g.logged(), "uri= is missing") {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+	if a := g.get("/forward-auth?scope=stores.view", nil); a.status != http.StatusInternalServerError || !strings.Contains(g.logged(), "must set X-Forwarded-Uri") {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+	for series, want := range map[string]float64{`grantway_request_seconds_count{route="/check",status="4xx"}`: 1, `grantway_request_seconds_count{route="/check",status="5xx"}`: 1, `grantway_shed_total`: 0} {
+		if got := sample(g.get("/metrics", nil).body, series); got != want {
+			t.Errorf("%s is %v, want %v", series, got, want)
+		}
+	}
+	// A body that is announced and does not come keeps nobody waiting.
+	conn, err := net.Dial("tcp", strings.TrimPrefix(g.url, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn.SetDeadline(time.Now().Add(5 * time.Second))
+	io.WriteString(conn, "POST /check?scope=stores.view&uri=/stores HTTP/1.1\r\nHost: api.example\r\nContent-Length: 100000\r\n\r\n")
+	if resp, err := http.ReadResponse(bufio.NewReader(conn), nil); err != nil || resp.StatusCode != http.StatusUnauthorized || !resp.Close {
+		t.Errorf("%v, %v", resp, err)
+	}
+	conn.Close()
+	if a := g.get("/check?scope=stores.view&uri=/stores", map[string]string{"Cookie": strings.Repeat("x", 2*guardHead)}); a.status != http.StatusRequestHeaderFieldsTooLarge {
+		t.Errorf("a head of 256 KB: %d", a.status)
+	}
+
+	// While one guard follows another nobody is refused.
+	stop, asked := make(chan struct{}), 0
+	var asking sync.WaitGroup
+	asking.Go(func() {
+		for ; ; asked++ {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			// Without a kept connection, so that each depends on the port being open.
+			if a, err := send("GET", g.url+"/check?scope=stores.view&uri=/stores", map[string]string{"Connection": "close"}, ""); err != nil || a.status != http.StatusUnauthorized {
+				t.Errorf("during the hand-over: %d, %v", a.status, err)
+				return
+			}
+		}
+	})
+	before := g.url
+	client.CloseIdleConnections() // the predecessor would keep them, for as long as it may
+	g.cmd.Process.Signal(syscall.SIGUSR2)
+	g.ready()
+	if err := g.cmd.Wait(); err != nil {
+		t.Errorf("the predecessor: %v\n%s", err, g.logged())
+	}
+	close(stop)
+	asking.Wait()
+	if g.url != before || asked == 0 {
+		t.Errorf("%s became %s while %d asked", before, g.url, asked)
+	}
+	if log := g.logged(); strings.Contains(log, canary) || strings.Contains(log, d.ResourceServer.ClientSecret) {
+		t.Errorf("the log:\n%s", log)
+	}
+}
+
+// On SIGTERM readiness fails first, and the guard leaves with 0.
+func TestGuard_Ends(t *testing.T) {
+	d := startDemo(t, "--listen", "127.0.0.1:0")
+	g := startGuard(t, d, "--listen", "0.0.0.0:0", "--log-format", "text")
+	if log := g.logged(); !strings.Contains(log, "other machines can reach the guard") {
+		t.Errorf("no warning:\n%s", log)
+	}
+	g.url = strings.Replace(g.url, "[::]", "127.0.0.1", 1)
+	g.cmd.Process.Signal(syscall.SIGTERM)
+	if err := until(5*time.Second, func() bool {
+		a, _ := send("GET", g.url+"/readyz", nil, "")
+		return a.status == http.StatusServiceUnavailable
+	}); err != nil {
+		t.Error("/readyz never said that the guard ends:", err)
+	}
+	if a := g.get("/check?scope=stores.view&uri=/", nil); a.status != http.StatusUnauthorized {
+		t.Errorf("while it ends: %d", a.status)
+	}
+	if err := g.cmd.Wait(); err != nil || strings.Count(g.logged(), "msg=stopped") != 1 {
+		t.Errorf("%v\n%s", err, g.logged())
+	}
+}
+
+// An issuer that is not there yet: the guard starts, says so, refuses with 503, and mends by itself.
+func TestGuard_IssuerComesLater(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := l.Addr().String()
+	l.Close()
+	database := filepath.Join(t.TempDir(), "demo.db")
+	d := startDemo(t, "--listen", address, "--database", database)
+	d.stop()
+	g := startGuard(t, d)
+	if a := g.get("/readyz", nil); a.status != http.StatusServiceUnavailable || a.body != "issuer\n" {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+	// Signed by nobody, and so like a key that no one can judge yet.
+	key := "eyJhbGciOiJFUzI1NiIsInR5cCI6ImFwaWtleStqd3QiLCJraWQiOiJrIn0." + claimsOf(t, d.Issuer) + ".AAAA"
+	a := g.get("/check?scope=stores.view&uri=/stores", map[string]string{"Authorization": "Bearer " + key})
+	if a.status != http.StatusServiceUnavailable || a.header.Get("Retry-After") == "" || a.text("error") != "temporarily_unavailable" || a.header.Get("Grantway-Refusal") != a.body {
+		t.Errorf("%d %v %s", a.status, a.header, a.body)
+	}
+	startDemo(t, "--listen", address, "--database", database)
+	if err := until(10*time.Second, func() bool { return g.get("/readyz", nil).status == http.StatusOK }); err != nil {
+		t.Errorf("it did not mend: %v\n%s", err, g.logged())
+	}
+}
+
+func claimsOf(t *testing.T, issuer string) string {
+	t.Helper()
+	claims, err := json.Marshal(map[string]any{"iss": issuer, "aud": "https://api.harbour.example", "sub": "u", "client_id": "c", "jti": "j", "grant_id": "g", "iat": 1,
+		"scope": "stores.view", "rights": []any{}, "iseq": 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return base64.RawURLEncoding.EncodeToString(claims)
+}

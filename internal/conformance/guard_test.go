@@ -1,0 +1,428 @@
+package conformance
+
+import (
+	"bufio"
+	"bytes"
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/grantway/grantway/internal/demo"
+)
+
+// echo is an API behind a proxy: it answers with the request that reached it.
+type echo struct {
+	Method, Target string
+	Header         http.Header
+	Body           int
+}
+
+// guarded is an API behind a proxy that asks a guard, each of them a program of its own but for the API.
+type guarded struct {
+	*testing.T
+	Demo
+	url     string        // of the proxy
+	komerza bool          // the form of the guard's refusals
+	reached *atomic.Int64 // requests that got to the API
+	down    int           // the proxy's answer while there is no guard
+	retries bool          // and whether it has Retry-After
+}
+
+// TestGuard guards an API by nginx and by Caddy, with the configurations of docs/guard.md, and holds the conversations
+// headed `guard: on`, in which Traefik and Envoy ask. Then the issuer freezes, and at last the guard ends.
+func TestGuard(t *testing.T) {
+	if Live() {
+		t.Skip("LEFT OUT: this test freezes the issuer, so it needs a demo of its own")
+	}
+	binary := build(t)
+	d, issuer := startDemoProcess(t, binary)
+	key, narrow := d.key(t, ""), d.key(t, "stores.view", d.Stores[0].ID, d.Stores[1].ID)
+	var reached atomic.Int64
+	api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		reached.Add(1)
+		n, err := io.Copy(io.Discard, r.Body)
+		if err != nil {
+			t.Errorf("%s %s: the body: %v", r.Method, r.RequestURI, err)
+		}
+		json.NewEncoder(w).Encode(echo{r.Method, r.RequestURI, r.Header, int(n)})
+	}))
+	defer api.Close()
+	var fronts []guarded
+	var guards []*guardProcess
+	for _, style := range []string{"rfc6750", "komerza"} {
+		g := startGuard(t, binary, d, "--errors", style)
+		guards = append(guards, g)
+		for name, start := range map[string]func(t *testing.T, guard, api string) guarded{"nginx": guardedByNginx, "Caddy": guardedByCaddy} {
+			t.Run(name+" "+style, func(sub *testing.T) {
+				if name == "nginx" {
+					nginxProgram(sub)
+				} else {
+					needs(sub, "caddy")
+				}
+				at := start(t, g.address, strings.TrimPrefix(api.URL, "http://"))
+				at.T, at.Demo, at.komerza, at.reached = sub, d, style == "komerza", &reached
+				at.passes(key, narrow)
+				at.refuses(narrow)
+				fronts = append(fronts, at)
+			})
+		}
+	}
+	scripts, _ := conversations(t)
+	d.Guard = "http://" + guards[1].address
+	held := 0
+	for name, s := range scripts {
+		if s.guard {
+			held++
+			t.Run(name, func(t *testing.T) {
+				if err := s.run(t.Context(), d); err != nil {
+					t.Errorf("source: %s\nexpect: %s\n%v", s.source, s.expect, err)
+				}
+			})
+		}
+	}
+	if held == 0 {
+		t.Error("no conversation is headed guard: on")
+	}
+	one, bearer := "/stores/"+d.Stores[0].ID, "Bearer "+key
+	// A frozen issuer keeps its connections open and answers nothing.
+	if err := issuer.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	defer issuer.Signal(syscall.SIGCONT)
+	t.Run("issuer frozen", func(t *testing.T) {
+		for _, at := range fronts {
+			t.Run(at.Name(), func(t *testing.T) {
+				t.Parallel()
+				at.T = t
+				at.refused(http.StatusServiceUnavailable, "temporarily_unavailable", "InternalServerError", "GET", one, "Authorization", bearer)
+			})
+		}
+	})
+	issuer.Signal(syscall.SIGCONT)
+	for _, at := range fronts {
+		at.T = t
+		if a := at.ask("GET", one, "", "Authorization", bearer); a.status != http.StatusOK {
+			t.Errorf("%s after the outage: %s", at.url, a)
+		}
+	}
+	for _, g := range guards {
+		g.Process.Signal(syscall.SIGTERM)
+	}
+	for _, g := range guards {
+		g.ended(t)
+	}
+	for _, at := range fronts {
+		at.T = t
+		a := at.ask("GET", one, "", "Authorization", bearer)
+		if a.status != at.down || (a.header.Get("Retry-After") != "") != at.retries {
+			t.Errorf("%s without a guard: %s", at.url, a)
+		}
+	}
+}
+
+// key is what the exchange app gets for the stores with these ids, or for the first.
+func (d Demo) key(t *testing.T, scope string, stores ...string) string {
+	t.Helper()
+	app, _ := d.App("exchange")
+	if len(stores) == 0 {
+		stores = []string{d.Stores[0].ID}
+	}
+	link := d.Issuer + "/auth/authorize?" + url.Values{"client_id": {app.ClientID}, "redirect_uri": {callback}, "scope": {scope}}.Encode()
+	back, err := d.Allow(t.Context(), strings.TrimSuffix(link, "&scope="), stores...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := rawRequest{method: "GET", target: "/oauth2/" + app.ClientID + "/exchange/" + back.Query().Get("code"), header: [][2]string{{"X-Client-Secret", app.ClientSecret}}}
+	a, err := r.send(t.Context(), d.Issuer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var key struct{ Data string }
+	if err := json.Unmarshal(a.body, &key); err != nil || key.Data == "" {
+		t.Fatalf("no key: %s", a)
+	}
+	return key.Data
+}
+
+// passes shows what reaches the API, and what does not.
+func (at guarded) passes(key, narrow string) {
+	at.Helper()
+	app, _ := at.App("exchange")
+	_, claims, err := splitJWT(narrow)
+	if err != nil {
+		at.Fatal(err)
+	}
+	claim := func(name string) string { return fmt.Sprint(claims.(map[string]any)[name]) }
+	one, two := at.Stores[0].ID, at.Stores[1].ID
+	for _, c := range []struct {
+		method, target, carrier, scopes, stores string
+		body                                    int
+	}{
+		{"GET", "/stores/" + one + "?page=2&scope=user.view", "Authorization", "stores.view", one, 0},
+		{"GET", "/stores/" + two + "/orders/a%20b/?q=//../%2f", "Authorization", "stores.view", two, 0},
+		{"HEAD", "/stores/" + one, "Authorization", "stores.view", one, 0},
+		{"GET", "/stores", "X-Dressipi-Jwt", "stores.view", one + " " + two, 0},
+		{"POST", "/stores", "x-dressipi-jwt", "stores.view", one + " " + two, 200_000},
+	} {
+		value := narrow
+		if c.carrier == "Authorization" {
+			value = "Bearer " + narrow
+		}
+		// What a client may not say, in every writing that an API could take for ours.
+		header := []string{c.carrier, value, "Grantway-Scopes", "stores.create", "Connection", "Grantway-Stores, close", "X-Forwarded-Uri", "/stores/" + two, "X-Original-Uri", "/stores/" + two}
+		for _, name := range []string{"Grantway-User", "grantway-user", "GRANTWAY-STORES", "Grantway_User", "grantway_stores", "GRANTWAY_GRANT", "Grantway_App"} {
+			header = append(header, name, "forged")
+		}
+		before := at.reached.Load()
+		a := at.ask(c.method, c.target, strings.Repeat("x", c.body), header...)
+		if a.status != http.StatusOK || at.reached.Load() != before+1 {
+			at.Errorf("%s %s: %s", c.method, c.target, a)
+			continue
+		}
+		if c.method == "HEAD" {
+			continue
+		}
+		var got echo
+		if err := json.Unmarshal(a.body, &got); err != nil {
+			at.Fatal(err)
+		}
+		if got.Method != c.method || got.Target != c.target || got.Body != c.body {
+			at.Errorf("%s %s with %d bytes became %s %s with %d", c.method, c.target, c.body, got.Method, got.Target, got.Body)
+		}
+		ours := map[string]string{"Grantway-User": claim("sub"), "Grantway-App": app.ClientID, "Grantway-Grant": claim("grant_id"), "Grantway-Scopes": c.scopes, "Grantway-Stores": c.stores}
+		names := map[string]bool{}
+		for name := range ours {
+			names[strings.ToLower(name)] = true
+		}
+		for name, values := range got.Header {
+			plain := strings.ToLower(strings.ReplaceAll(name, "_", "-"))
+			if want := ours[name]; names[plain] && (len(values) != 1 || sorted(values[0]) != sorted(want) || want == "") {
+				at.Errorf("%s %s: the API got %s: %q, want %q", c.method, c.target, name, values, want)
+			}
+			if plain == "authorization" || plain == "x-dressipi-jwt" {
+				at.Errorf("%s %s: the API got the key", c.method, c.target)
+			}
+		}
+		for name := range ours {
+			if got.Header[name] == nil {
+				at.Errorf("%s %s: the API got no %s", c.method, c.target, name)
+			}
+		}
+	}
+	// Another scope for another method, and the account's.
+	for _, target := range []string{"/stores/" + one, "/user"} {
+		method := "GET"
+		if target != "/user" {
+			method = "DELETE"
+		}
+		if a := at.ask(method, target, "", "Authorization", "Bearer "+key); a.status != http.StatusOK {
+			at.Errorf("%s %s: %s", method, target, a)
+		}
+	}
+}
+
+func sorted(list string) string {
+	words := strings.Fields(list)
+	slices.Sort(words)
+	return strings.Join(words, " ")
+}
+
+// refuses shows who is refused, and that the API hears nothing of it.
+func (at guarded) refuses(narrow string) {
+	at.Helper()
+	one, other := at.Stores[0].ID, at.Stores[2].ID
+	good := "Bearer " + narrow
+	changed, err := mutate(narrow)
+	if err != nil {
+		at.Fatal(err)
+	}
+	before := at.reached.Load()
+	at.refused(401, "", "BadToken", "GET", "/stores/"+one)
+	at.refused(401, "", "BadToken", "OPTIONS", "/stores/"+one)
+	at.refused(401, "", "BadToken", "GET", "/stores?access_token="+narrow)
+	at.refused(401, "invalid_token", "BadToken", "GET", "/stores/"+one, "Authorization", "Bearer "+changed)
+	at.refused(401, "invalid_token", "BadToken", "POST", "/stores/"+one, "X-Dressipi-Jwt", changed)
+	at.refused(403, "insufficient_scope", "AccessDenied", "GET", "/stores/"+other, "Authorization", good)
+	at.refused(403, "insufficient_scope", "AccessDenied", "GET", "/stores/", "Authorization", good)
+	at.refused(403, "insufficient_scope", "AccessDenied", "GET", "/user", "Authorization", good)
+	at.refused(403, "insufficient_scope", "AccessDenied", "POST", "/stores/"+one, "Authorization", good)
+	at.refused(403, "insufficient_scope", "AccessDenied", "GET", "/stores/"+other, "Authorization", good, "X-Forwarded-Uri", "/stores/"+one,
+		"X-Original-Uri", "/stores/"+one, "X-Forwarded-Method", "GET", "X-Forwarded-Host", "h", "X-Rewrite-Url", "/stores/"+one)
+	at.refused(400, "invalid_request", "ValidationError", "GET", "/stores/"+one, "Authorization", good, "X-Dressipi-Jwt", changed)
+	for _, rest := range []string{"/../" + other, "/%2e%2e/" + other, "/%2E./" + other, "/./x", "/a//b", "%2f..%2f" + other, "%2F" + other, "%5c..%5c" + other,
+		"%252f", ";x", "%3b/..%3b/" + other, "/a%23b", "/a%3fb", "/%c0%ae", "/%ff", "/a%0a", "/a%7f"} {
+		at.refused(400, "invalid_request", "ValidationError", "GET", "/stores/"+one+rest, "Authorization", good)
+	}
+	// What one proxy refuses itself, another takes for something else: nobody gets to the API.
+	for _, target := range []string{"//stores/" + one, "/stores/" + one + `\..\` + other, "/stores/" + one + "%00", "/stores/" + one + "/%zz",
+		"/x/../stores/" + one, "/stores/" + one + "/../../../stores/" + one, "/%73tores//" + one, "/STORES/" + other, "/_grantway", "/_grantway?scope=x", "/check"} {
+		if a := at.ask("GET", target, "", "Authorization", good); a.status < 400 && len(a.body) > 0 {
+			at.Errorf("%q: %s", target, a)
+		}
+	}
+	if n := at.reached.Load() - before; n != 0 {
+		at.Errorf("%d requests that were refused reached the API", n)
+	}
+}
+
+// refused asks for target and demands a refusal, in the guard's form.
+func (at guarded) refused(status int, rfc, komerza, method, target string, header ...string) {
+	at.Helper()
+	a := at.ask(method, target, "", header...)
+	challenges := a.header.Values("WWW-Authenticate")
+	var got struct {
+		Error, Code string
+		Description string `json:"error_description"`
+		Message     string
+		Success     *bool
+	}
+	err := json.Unmarshal(a.body, &got)
+	ok := err == nil && got.Error == rfc && got.Description != "" && got.Success == nil
+	if at.komerza {
+		ok = err == nil && got.Code == komerza && got.Message != "" && got.Success != nil && !*got.Success
+	}
+	switch {
+	case a.status != status, !ok, a.header.Get("Content-Type") != "application/json", a.header.Get("Cache-Control") != "no-store",
+		len(a.header.Values("Content-Type")) != 1, (a.header.Get("Retry-After") == "1") != (status == 503), status >= 401 && status < 404 && len(challenges) != 1,
+		len(challenges) > 0 && (!strings.HasPrefix(challenges[0], "Bearer realm=") || strings.Contains(challenges[0], "error=") != (rfc != "") || !strings.Contains(challenges[0], rfc)):
+		at.Errorf("%s %s %s, want %d %s:\n%s", at.url, method, target, status, cmp.Or(rfc, komerza), a)
+	}
+}
+
+func (at guarded) ask(method, target, body string, header ...string) *answer {
+	at.Helper()
+	r := rawRequest{method: method, target: target, body: body, header: [][2]string{{"Content-Type", "text/plain"}}}
+	for i := 0; i < len(header); i += 2 {
+		r.header = append(r.header, [2]string{header[i], header[i+1]})
+	}
+	a, err := r.send(at.Context(), at.url)
+	if err != nil {
+		at.Fatalf("%s %s: %v", method, target, err)
+	}
+	return a
+}
+
+// guardProcess is a grantway guard.
+type guardProcess struct {
+	*exec.Cmd
+	address string
+	log     bytes.Buffer
+}
+
+// startGuard runs the command of docs/guard.md against the demo, and waits until it is ready.
+func startGuard(t *testing.T, binary string, d Demo, flags ...string) *guardProcess {
+	t.Helper()
+	secret := filepath.Join(t.TempDir(), "secret")
+	if err := os.WriteFile(secret, []byte(d.ResourceServer.ClientSecret+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	command := strings.Fields(block(t, "docs/guard.md", "sh", `https://id\.example\.com`, d.Issuer, `https://api\.example\.com`, demo.Audience,
+		`\bapi_1\b`, d.ResourceServer.ClientID, `/etc/grantway/api-secret`, secret))
+	if command[0] != "grantway" {
+		t.Fatalf("the guard is started by %q", command)
+	}
+	g := &guardProcess{Cmd: exec.Command(binary, append(append(command[1:], "--listen", "127.0.0.1:0"), flags...)...)}
+	g.Stderr = &g.log
+	out, err := g.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := g.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if g.ProcessState == nil {
+			g.Process.Kill()
+			g.Wait()
+		}
+	})
+	ready, err := bufio.NewReader(out).ReadString('\n')
+	_, rest, _ := strings.Cut(ready, "listening on ")
+	g.address, _, _ = strings.Cut(rest, " ")
+	if g.address == "" {
+		g.Process.Kill()
+		g.Wait()
+		t.Fatalf("the guard did not become ready: %q, %v\n%s", ready, err, &g.log)
+	}
+	return g
+}
+
+// ended waits for the guard, which was sent SIGTERM: it must exit with 0 and have logged no key.
+func (g *guardProcess) ended(t *testing.T) {
+	t.Helper()
+	if err := g.Wait(); err != nil {
+		t.Errorf("after SIGTERM the guard: %v", err)
+	}
+	if log := g.log.String(); strings.Contains(log, "eyJ") || !strings.Contains(log, `"route":"/check","status":401`) || !strings.Contains(log, `"request_id":"`) {
+		t.Errorf("the guard's log:\n%s", log)
+	}
+}
+
+// writes is what the demo's exchange app may do in place of writing: of its two keys only one has it.
+const writes = "stores.orders.view"
+
+func guardedByNginx(t *testing.T, guard, api string) guarded {
+	t.Helper()
+	l := listenLoopback(t)
+	n := runNginx(t, l, block(t, "docs/guard.md", "nginx", `127\.0\.0\.1:9091`, guard, `127\.0\.0\.1:3000`, api,
+		`listen 443 ssl;`, "listen "+l.Addr().String()+";", ` +ssl_.*\n`, "", `stores\.update`, writes))
+	return guarded{url: n.url, down: http.StatusServiceUnavailable, retries: true}
+}
+
+func guardedByCaddy(t *testing.T, guard, api string) guarded {
+	t.Helper()
+	dir := t.TempDir()
+	l := listenLoopback(t)
+	at := guarded{url: "http://" + l.Addr().String(), down: http.StatusBadGateway}
+	l.Close() // Caddy opens its port itself
+	conf := "{\n\tadmin off\n\tauto_https off\n}\n" + block(t, "docs/guard.md", "caddyfile", `127\.0\.0\.1:9091`, guard, `127\.0\.0\.1:3000`, api, `\bapi\.example\.com`, at.url, `stores\.update`, writes)
+	file := filepath.Join(dir, "Caddyfile")
+	if err := os.WriteFile(file, []byte(conf), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("caddy", "run", "--config", file, "--adapter", "caddyfile")
+	cmd.Env = []string{"HOME=" + dir, "XDG_CONFIG_HOME=" + dir, "XDG_DATA_HOME=" + dir}
+	var said bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &said, &said
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	t.Cleanup(func() {
+		cmd.Process.Signal(syscall.SIGTERM)
+		<-ended
+	})
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for limit := time.Now().Add(10 * time.Second); ; <-tick.C {
+		conn, err := net.Dial("tcp", strings.TrimPrefix(at.url, "http://"))
+		if err == nil {
+			conn.Close()
+			return at
+		}
+		select {
+		case err := <-ended:
+			ended <- err
+			t.Fatalf("caddy: %v\n%s\n%s", err, &said, conf)
+		default:
+		}
+		if time.Now().After(limit) {
+			t.Fatalf("caddy does not answer: %v", err)
+		}
+	}
+}
