@@ -97,6 +97,28 @@ func TestGuard(t *testing.T) {
 	if held == 0 {
 		t.Error("no conversation is headed guard: on")
 	}
+	// What is revoked passes nobody any more, by any way: within the bound of revocation.
+	app, _ := d.App("exchange")
+	revoke := rawRequest{method: "POST", target: "/oauth/revoke", header: formType, body: url.Values{"token": {narrow}, "client_id": {app.ClientID}, "client_secret": {app.ClientSecret}}.Encode()}
+	if a, err := revoke.send(t.Context(), d.Issuer); err != nil || a.status != http.StatusOK {
+		t.Fatalf("revoke: %v, %v", a, err)
+	}
+	for revoked, tick := time.Now(), time.NewTicker(5*time.Millisecond); len(fronts) > 0; <-tick.C {
+		accepted := 0
+		for _, at := range fronts {
+			at.T = t
+			asked := time.Now()
+			if a := at.ask("GET", "/stores", "", "Authorization", "Bearer "+narrow); a.status != http.StatusUnauthorized {
+				accepted++
+				if asked.Sub(revoked) > 850*time.Millisecond {
+					t.Fatalf("%s, asked %v after the revocation: %s", at.url, asked.Sub(revoked), a)
+				}
+			}
+		}
+		if accepted == 0 {
+			break
+		}
+	}
 	one, bearer := "/stores/"+d.Stores[0].ID, "Bearer "+key
 	// A frozen issuer keeps its connections open and answers nothing.
 	if err := issuer.Signal(syscall.SIGSTOP); err != nil {
@@ -133,6 +155,8 @@ func TestGuard(t *testing.T) {
 		}
 	}
 }
+
+var formType = [][2]string{{"Content-Type", "application/x-www-form-urlencoded"}}
 
 // key is what the exchange app gets for the stores with these ids, or for the first.
 func (d Demo) key(t *testing.T, scope string, stores ...string) string {
@@ -223,6 +247,11 @@ func (at guarded) passes(key, narrow string) {
 			}
 		}
 	}
+	// A body of which nobody says how long it is.
+	a := at.ask("POST", "/stores", "5\r\nhello\r\n0\r\n\r\n", "Authorization", "Bearer "+narrow, "Transfer-Encoding", "chunked", "Content-Length", "!absent")
+	if got := (echo{}); json.Unmarshal(a.body, &got) != nil || got.Body != len("hello") {
+		at.Errorf("a chunked body: %s", a)
+	}
 	// Another scope for another method, and the account's.
 	for _, target := range []string{"/stores/" + one, "/user"} {
 		method := "GET"
@@ -269,7 +298,7 @@ func (at guarded) refuses(narrow string) {
 	}
 	// What one proxy refuses itself, another takes for something else: nobody gets to the API.
 	for _, target := range []string{"//stores/" + one, "/stores/" + one + `\..\` + other, "/stores/" + one + "%00", "/stores/" + one + "/%zz",
-		"/x/../stores/" + one, "/stores/" + one + "/../../../stores/" + one, "/%73tores//" + one, "/STORES/" + other, "/_grantway", "/_grantway?scope=x", "/check"} {
+		"http://api.example.com/stores/" + other, "/x/../stores/" + other, "/stores/" + one + "/../../../stores/" + one, "/%73tores//" + one, "/STORES/" + other, "/_grantway", "/_grantway?scope=x", "/check"} {
 		if a := at.ask("GET", target, "", "Authorization", good); a.status < 400 && len(a.body) > 0 {
 			at.Errorf("%q: %s", target, a)
 		}
