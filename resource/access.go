@@ -19,9 +19,12 @@ type Access struct {
 	//
 	// Check has no request and calls Store with nil: give it a function that returns the store you mean.
 	Store func(*http.Request) string
+	// OnStale says what happens on this route while the revocations are not known to be those of now; zero means what
+	// Config.OnStale says.
+	OnStale OnStale
 }
 
-// Caller is who calls and what they may do, as the issuer said when it was asked. The zero value may do nothing.
+// Caller is who calls and what they may do now. The zero value may do nothing.
 type Caller struct {
 	// Subject is the user, by the platform's own id (`sub`).
 	Subject string
@@ -39,6 +42,17 @@ type Caller struct {
 // right is one entry of the `rights` member: scopes that hold in each of the stores.
 type right struct {
 	stores, scopes []string
+}
+
+// powers is what a key may do: what it prints, or what the issuer answered.
+type powers struct {
+	scopes []string
+	rights []right
+}
+
+// callerOf returns a Caller that shares p with others: clone Scopes before a handler gets it.
+func callerOf(t *token, p powers) Caller {
+	return Caller{Subject: t.sub, ClientID: t.clientID, GrantID: t.grantID, Scopes: p.scopes, rights: p.rights}
 }
 
 // Has says whether the caller holds an account scope. For a store scope use HasIn.
@@ -77,37 +91,59 @@ func (c Caller) Stores(scope string) []string {
 // allow decides whether a caller has what a route asks for.
 func (c Caller) allow(a Access, r *http.Request) error {
 	if a.Store == nil {
-		if a.Scope == "" || c.Has(a.Scope) || c.somewhere(a.Scope) {
+		if a.Scope == "" || c.Has(a.Scope) || somewhere(c.rights, a.Scope) {
 			return nil
 		}
 		return &Error{Kind: Denied, Reason: "scope", Scope: a.Scope}
 	}
 	store := a.Store(r)
+	switch {
+	case store == "":
+	case a.Scope != "" && c.HasIn(store, a.Scope):
+		return nil
+	case a.Scope == "" && slices.ContainsFunc(c.rights, func(r right) bool { return slices.Contains(r.stores, store) }):
+		return nil
+	}
 	e := &Error{Kind: Denied, Reason: "scope", Scope: a.Scope, Store: store}
 	switch {
 	case a.Scope == "":
 		e.Reason = "store"
-		if store != "" && slices.ContainsFunc(c.rights, func(r right) bool { return slices.Contains(r.stores, store) }) {
-			return nil
-		}
-	case store != "" && c.HasIn(store, a.Scope):
-		return nil
-	case c.somewhere(a.Scope):
+	case somewhere(c.rights, a.Scope):
 		e.Reason = "other_store"
 	}
 	return e
 }
 
-func (c Caller) somewhere(scope string) bool {
-	return slices.ContainsFunc(c.rights, func(r right) bool {
+// somewhere says whether a scope holds in one store at least.
+func somewhere(rights []right, scope string) bool {
+	return slices.ContainsFunc(rights, func(r right) bool {
 		return len(r.stores) > 0 && slices.Contains(r.scopes, scope)
 	})
 }
 
+// admitted is the context of a request that Require admitted. A type of its own carries the Caller without a piece of
+// memory for each of the two.
+type admitted struct {
+	context.Context
+	caller Caller
+}
+
 type callerKey struct{}
+
+func (a *admitted) Value(key any) any {
+	if _, ok := key.(callerKey); ok {
+		return &a.caller
+	}
+	return a.Context.Value(key)
+}
 
 // FromContext returns the caller that Require admitted, and the zero Caller outside such a request.
 func FromContext(ctx context.Context) Caller {
-	c, _ := ctx.Value(callerKey{}).(Caller)
-	return c
+	c, _ := ctx.Value(callerKey{}).(*Caller)
+	if c == nil {
+		return Caller{}
+	}
+	own := *c
+	own.Scopes = slices.Clone(c.Scopes)
+	return own
 }

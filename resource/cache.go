@@ -2,36 +2,39 @@ package resource
 
 import "sync"
 
-// cacheHalf bounds the cache: two generations of at most so many tokens, about half a kilobyte each.
+// cacheHalf bounds the tokens remembered: two generations of at most so many, about a kilobyte each.
 const cacheHalf = 4096
 
 // digest is the SHA-256 of a token's text.
 type digest [32]byte
 
-// cache remembers tokens whose signature was right, and nothing about whether they still stand. Only what verified
-// enters, so nobody without a key can push others out. When the new generation is full it becomes the old one, whose
-// members get in again when they are seen: about least recently used, for the price of a map.
-type cache struct {
+// cache remembers a bounded number of things. When the new generation is full it becomes the old one, whose members get
+// in again when they are seen: about least recently used, for the price of a map.
+//
+// The tokens in one are those whose signature was right, and nothing about whether they still stand. Only what verified
+// enters, so nobody without a key can push others out.
+type cache[K comparable, V any] struct {
+	half     int
 	mu       sync.RWMutex
-	new, old map[digest]*token
+	new, old map[K]*V
 }
 
-func (c *cache) get(id digest) *token {
+func (c *cache[K, V]) get(k K) *V {
 	c.mu.RLock()
-	t, old := c.new[id], c.old[id]
+	v, old := c.new[k], c.old[k]
 	c.mu.RUnlock()
-	if t == nil && old != nil {
-		c.put(id, old)
+	if v == nil && old != nil {
+		c.put(k, old)
 		return old
 	}
-	return t
+	return v
 }
 
-func (c *cache) put(id digest, t *token) {
+func (c *cache[K, V]) put(k K, v *V) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.new == nil || len(c.new) >= cacheHalf {
-		c.old, c.new = c.new, make(map[digest]*token)
+	if c.new == nil || len(c.new) >= c.half {
+		c.old, c.new = c.new, make(map[K]*V)
 	}
-	c.new[id] = t
+	c.new[k] = v
 }

@@ -55,7 +55,8 @@ func TestCheck_admitsBothKinds(t *testing.T) {
 	}
 }
 
-// The issuer is asked on every check, also about a token whose signature is known.
+// A key whose rights are not those it prints is asked about on every check, as long as no answer may be kept, also where
+// its signature is known.
 func TestCheck_D13_revocationCountsFromTheNextCheck(t *testing.T) {
 	i := newIssuer(t)
 	v := i.verifier(t)
@@ -455,7 +456,7 @@ func TestCheck_withdrawnKeyForgetsItsTokens(t *testing.T) {
 }
 
 func TestCache_bounded(t *testing.T) {
-	var c cache
+	c := cache[digest, token]{half: cacheHalf}
 	keep := digest{1}
 	c.put(keep, &token{jti: "keep"})
 	for n := range 3 * cacheHalf {

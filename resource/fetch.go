@@ -18,14 +18,23 @@ const (
 	maxConns = 64
 	// maxBody bounds an answer in bytes: the stores of a very large account, or the keys of many years.
 	maxBody = 1 << 20
+
+	userAgent = "grantway-resource"
 )
 
-// endpoints is what the issuer's metadata says about where to ask.
-type endpoints struct{ jwks, introspect string }
+// endpoints is what the issuer's metadata says about where to ask. An issuer of an earlier version has no feed, and is
+// asked about every token.
+type endpoints struct{ jwks, introspect, feed string }
+
+func (v *Verifier) hasFeed() bool {
+	at := v.endpoints.Load()
+	return at == nil || at.feed != ""
+}
 
 // newHTTPClient returns a client of our own: its time limits hold whatever the program did to the default one, and it
 // follows no redirect, which would carry credentials and tokens to a place nobody configured. HTTP/1.1, so that maxConns
-// is also the number of questions on their way.
+// is also the number of questions on their way, and a lost packet holds up one of them. The feed has a client to itself:
+// a poll that waited for a connection behind questions would cost the lease.
 func newHTTPClient() *http.Client {
 	return &http.Client{
 		Transport: &http.Transport{
@@ -51,6 +60,7 @@ func (v *Verifier) discover(ctx context.Context) error {
 		Issuer        string `json:"issuer"`
 		JWKS          string `json:"jwks_uri"`
 		Introspection string `json:"introspection_endpoint"`
+		Feed          string `json:"revocation_feed_endpoint"`
 	}
 	if json.Unmarshal(body, &meta) != nil {
 		return errors.New("read the issuer's metadata: the answer is not JSON")
@@ -59,12 +69,15 @@ func (v *Verifier) discover(ctx context.Context) error {
 		return &configError{fmt.Sprintf("the metadata found under Issuer %q names another issuer, %q", v.cfg.Issuer, meta.Issuer)}
 	}
 	loopback := strings.HasPrefix(v.cfg.Issuer, "http:")
-	for name, s := range map[string]string{"jwks_uri": meta.JWKS, "introspection_endpoint": meta.Introspection} {
+	for name, s := range map[string]string{"jwks_uri": meta.JWKS, "introspection_endpoint": meta.Introspection, "revocation_feed_endpoint": meta.Feed} {
+		if name == "revocation_feed_endpoint" && s == "" {
+			continue
+		}
 		if err := checkURL(s, loopback); err != nil {
 			return &configError{fmt.Sprintf("the issuer's metadata: %s %q %v", name, s, err)}
 		}
 	}
-	v.endpoints.Store(&endpoints{meta.JWKS, meta.Introspection})
+	v.endpoints.Store(&endpoints{meta.JWKS, meta.Introspection, meta.Feed})
 	return nil
 }
 
@@ -78,6 +91,15 @@ func (v *Verifier) fetchKeys(from string) (keyTable, error) {
 	return parseKeys(body)
 }
 
+// at returns where a node serves what the issuer's metadata places under the issuer. What it places elsewhere is there.
+func (v *Verifier) at(node int, url string) string {
+	path, ok := strings.CutPrefix(url, base(v.cfg.Issuer)+"/")
+	if !ok {
+		return url
+	}
+	return v.nodes[node] + "/" + path
+}
+
 func (v *Verifier) get(ctx context.Context, from string) ([]byte, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, from, nil)
 	if err != nil {
@@ -86,18 +108,28 @@ func (v *Verifier) get(ctx context.Context, from string) ([]byte, error) {
 	return v.send(req)
 }
 
-// post asks the issuer about a token (RFC 7662 section 2.1), with HTTP Basic as RFC 6749 section 2.3.1 writes it.
-func (v *Verifier) post(ctx context.Context, token string) (*answer, error) {
+// request makes one with the API's credentials, HTTP Basic as RFC 6749 section 2.3.1 writes it.
+func (v *Verifier) request(ctx context.Context, method, to string, body io.Reader) (*http.Request, error) {
+	req, err := http.NewRequestWithContext(ctx, method, to, body)
+	if err != nil {
+		return nil, err
+	}
+	req.SetBasicAuth(url.QueryEscape(v.cfg.ClientID), url.QueryEscape(v.cfg.ClientSecret))
+	req.Header.Set("User-Agent", userAgent)
+	return req, nil
+}
+
+// post asks a node about a token (RFC 7662 section 2.1).
+func (v *Verifier) post(ctx context.Context, node int, token string) (*answer, error) {
 	at := v.endpoints.Load()
 	if at == nil {
 		return nil, errors.New("the issuer's metadata was not read yet")
 	}
 	form := url.Values{"token": {token}, "token_type_hint": {"access_token"}}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, at.introspect, strings.NewReader(form.Encode()))
+	req, err := v.request(ctx, http.MethodPost, v.at(node, at.introspect), strings.NewReader(form.Encode()))
 	if err != nil {
 		return nil, err
 	}
-	req.SetBasicAuth(url.QueryEscape(v.cfg.ClientID), url.QueryEscape(v.cfg.ClientSecret))
 	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	// Asking changes nothing. An empty list tells net/http so, which may then ask again where the issuer closed a
 	// kept connection, as it does on every upgrade. It is not sent.
@@ -111,22 +143,39 @@ func (v *Verifier) post(ctx context.Context, token string) (*answer, error) {
 
 func (v *Verifier) send(req *http.Request) ([]byte, error) {
 	req.Header.Set("Accept", "application/json")
-	req.Header.Set("User-Agent", "grantway-resource")
-	resp, err := v.http.Do(req)
-	if err != nil {
-		return nil, err
-	}
-	defer resp.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(resp.Body, maxBody+1))
+	req.Header.Set("User-Agent", userAgent)
+	status, body, err := read(v.http, req)
 	switch {
 	case err != nil:
 		return nil, err
-	case resp.StatusCode == http.StatusUnauthorized && req.Method == http.MethodPost:
-		return nil, &configError{"the issuer refuses ClientID and ClientSecret"}
-	case resp.StatusCode != http.StatusOK:
-		return nil, fmt.Errorf("%s answered %d", req.URL.Redacted(), resp.StatusCode)
-	case len(body) > maxBody:
-		return nil, fmt.Errorf("%s answered more than %d bytes", req.URL.Redacted(), maxBody)
+	case status == http.StatusUnauthorized && req.Method == http.MethodPost:
+		return nil, errCredentials
+	case status != http.StatusOK:
+		return nil, fmt.Errorf("%s answered %d", req.URL.Redacted(), status)
 	}
 	return body, nil
+}
+
+func (v *Verifier) fetchList(from string) (status int, body []byte, err error) {
+	ctx, cancel := context.WithTimeout(v.ctx, askTimeout)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, from, nil)
+	if err != nil {
+		return 0, nil, err
+	}
+	req.Header.Set("Accept", "application/statuslist+jwt")
+	req.Header.Set("User-Agent", userAgent)
+	return read(v.feedHTTP, req)
+}
+
+func read(client *http.Client, req *http.Request) (status int, body []byte, err error) {
+	resp, err := client.Do(req)
+	if err != nil {
+		return 0, nil, err
+	}
+	defer resp.Body.Close()
+	if body, err = io.ReadAll(io.LimitReader(resp.Body, maxBody+1)); err == nil && len(body) > maxBody {
+		err = fmt.Errorf("%s answered more than %d bytes", req.URL.Redacted(), maxBody)
+	}
+	return resp.StatusCode, body, err
 }

@@ -7,17 +7,23 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"time"
 )
 
 // answer is what the issuer says of a token at this moment (RFC 7662 section 2.2).
 type answer struct {
 	active                                bool
 	iss, aud, sub, clientID, jti, grantID string
-	scopes                                []string
-	rights                                []right
+	powers
+
+	// at is the place in the feed as of which the answer is true at least.
+	at position
 }
 
-var errOtherToken = errors.New("the issuer answered about another token")
+var (
+	errOtherToken = errors.New("the issuer answered about another token")
+	errOldAnswer  = errors.New("the issuer's answers are older than the feed")
+)
 
 // about says whether an answer is about the token it was asked for.
 func (a *answer) about(t *token) bool {
@@ -26,7 +32,7 @@ func (a *answer) about(t *token) bool {
 }
 
 func parseAnswer(body []byte) (*answer, error) {
-	a, said := &answer{}, false
+	a, said, epoch, seq := &answer{}, false, false, false
 	r := jsonReader{b: body}
 	err := r.document(func(name []byte) (err error) {
 		if string(name) != "active" && r.word("null") {
@@ -49,16 +55,15 @@ func parseAnswer(body []byte) (*answer, error) {
 		case "grant_id":
 			a.grantID, err = r.str()
 		case "scope":
-			a.scopes, err = r.scopes()
+			err = r.scopes(&a.scopes)
 		case "rights":
-			err = r.array(func() error {
-				var one right
-				if err := r.right(&one); err != nil {
-					return err
-				}
-				a.rights = append(a.rights, one)
-				return nil
-			})
+			err = r.rights(&a.rights)
+		case "epoch":
+			epoch = true
+			a.at.epoch, err = r.integer()
+		case "iseq":
+			seq = true
+			a.at.seq, err = r.integer()
 		default:
 			err = r.skip()
 		}
@@ -67,7 +72,19 @@ func parseAnswer(body []byte) (*answer, error) {
 	if err != nil || !said {
 		return nil, errors.New("the answer is not an introspection response")
 	}
+	a.at.known = epoch && seq
 	return a, nil
+}
+
+func (r *jsonReader) rights(all *[]right) error {
+	return r.array(func() error {
+		var one right
+		if err := r.right(&one); err != nil {
+			return err
+		}
+		*all = append(*all, one)
+		return nil
+	})
 }
 
 func (r *jsonReader) right(one *right) error {
@@ -80,7 +97,7 @@ func (r *jsonReader) right(one *right) error {
 				return err
 			})
 		case "scope":
-			one.scopes, err = r.scopes()
+			err = r.scopes(&one.scopes)
 		default:
 			err = r.skip()
 		}
@@ -88,19 +105,21 @@ func (r *jsonReader) right(one *right) error {
 	})
 }
 
-func (r *jsonReader) scopes() ([]string, error) {
+func (r *jsonReader) scopes(all *[]string) error {
 	s, err := r.str()
-	return strings.Fields(s), err
+	*all = strings.Fields(s)
+	return err
 }
 
 // asker asks about one token once at a time, however many requests carry it. A request that comes while a question is
 // out waits for the next one, which all that came meanwhile share: the question that is out may have been answered
-// before a revocation that this request comes after.
+// before a revocation that this request comes after. Beyond a number of tokens asked about at once the answer is no: an
+// issuer that is slow would hold up every request there is.
 type asker struct {
 	do func(token string) (*answer, error)
 
 	mu  sync.Mutex
-	out map[digest]*question // by token: the question to ask when the present one is answered, or nil
+	out map[digest]*question // at most maxAsking; by token: the question to ask when the present one is answered, or nil
 }
 
 type question struct {
@@ -116,6 +135,10 @@ func (a *asker) init(do func(string) (*answer, error)) {
 func (a *asker) ask(ctx context.Context, id digest, token string) (*answer, error) {
 	a.mu.Lock()
 	q, busy := a.out[id]
+	if !busy && len(a.out) >= maxAsking {
+		a.mu.Unlock()
+		return nil, unavailable("shed", nil)
+	}
 	if q == nil {
 		q = &question{done: make(chan struct{})}
 		if busy {
@@ -148,12 +171,41 @@ func (a *asker) run(id digest, token string, q *question) {
 	}
 }
 
+// ask asks the issuer what a key may do now, and holds the answer against what the feed says. An answer that is older
+// than an event that named the key comes of a node that is behind, and is asked for again.
+func (v *Verifier) ask(ctx context.Context, id digest, text string, t *token, why string) (powers, error) {
+	v.count.asked(why)
+	for last := v.clock().mono + introspectTimeout - listStale; ; {
+		v.follow.asks(t)
+		ans, err := v.asking.ask(ctx, id, text)
+		switch {
+		case err != nil:
+			return powers{}, err
+		case !ans.active:
+			return powers{}, refused("not_active")
+		case !ans.about(t):
+			return powers{}, unavailable("bad_answer", errOtherToken)
+		}
+		if may, ok, err := v.follow.answered(id, t, ans); ok {
+			return may, err
+		}
+		if v.clock().mono > last {
+			return powers{}, unavailable("no_answer", errOldAnswer)
+		}
+		select {
+		case <-ctx.Done():
+			return powers{}, unavailable("no_answer", ctx.Err())
+		case <-time.After(listStale):
+		}
+	}
+}
+
 // introspect asks the issuer about a token. Whatever is not an answer is an outage, logged once when it begins and once
 // when it ends.
 func (v *Verifier) introspect(token string) (*answer, error) {
-	ctx, cancel := context.WithTimeout(v.ctx, askTimeout)
+	ctx, cancel := context.WithTimeout(v.ctx, introspectTimeout)
 	defer cancel()
-	ans, err := v.post(ctx, token)
+	ans, err := v.postAnywhere(ctx, token)
 	if out := err != nil; v.outage.CompareAndSwap(!out, out) && v.ctx.Err() == nil {
 		if out {
 			slog.Error("resource: the issuer cannot be asked about tokens, requests get 503", "issuer", v.cfg.Issuer, "error", err)
@@ -167,9 +219,25 @@ func (v *Verifier) introspect(token string) (*answer, error) {
 	return ans, nil
 }
 
+// postAnywhere asks the present node and, where it fails or keeps silent for half of the time, the next one.
+func (v *Verifier) postAnywhere(ctx context.Context, token string) (*answer, error) {
+	node := v.follow.current()
+	if len(v.nodes) == 1 {
+		return v.post(ctx, node, token)
+	}
+	half, cancel := context.WithTimeout(ctx, introspectTimeout/2)
+	defer cancel()
+	ans, err := v.post(half, node, token)
+	if err != nil && ctx.Err() == nil {
+		v.follow.moveOn(node)
+		ans, err = v.post(ctx, v.follow.current(), token)
+	}
+	return ans, err
+}
+
 // tryCredentials asks about a text that is no token, to learn of wrong credentials before the first request does.
 func (v *Verifier) tryCredentials(ctx context.Context) error {
-	ans, err := v.post(ctx, "no-token")
+	ans, err := v.post(ctx, v.follow.current(), "no-token")
 	if err == nil && ans.active {
 		err = fmt.Errorf("the issuer called a text that is no token active")
 	}

@@ -28,10 +28,12 @@ const (
 
 type object = map[string]any
 
-// issuer is an authorization server of this test: it publishes two key sets, signs, and answers introspection out of a
-// table.
+// issuer is an authorization server of this test: it publishes two key sets, signs, answers introspection out of a
+// table, and serves feed and lists.
 type issuer struct {
 	*httptest.Server
+	handler               http.Handler
+	feed                  feed
 	accessKey, lastingKey *ecdsa.PrivateKey
 
 	mu         sync.Mutex
@@ -41,6 +43,7 @@ type issuer struct {
 	table      map[string]object // token → answer
 	fail       http.HandlerFunc  // what introspection does instead
 	failKeys   http.HandlerFunc
+	dated      bool // introspection prints epoch and iseq
 
 	asked, keysRead, lastingRead atomic.Int64
 }
@@ -55,6 +58,29 @@ func newKey(t testing.TB) *ecdsa.PrivateKey {
 }
 
 func newIssuer(t testing.TB) *issuer {
+	t.Helper()
+	i := makeIssuer(t)
+	i.Server = httptest.NewServer(i.handler)
+	t.Cleanup(i.Server.Close)
+	i.describe()
+	return i
+}
+
+// quietIssuer is reached by wires only, so that it may live in a bubble of testing/synctest.
+func quietIssuer(t testing.TB) *issuer {
+	t.Helper()
+	i := makeIssuer(t)
+	i.Server = &httptest.Server{URL: "https://auth.example"}
+	i.describe()
+	return i
+}
+
+func (i *issuer) describe() {
+	i.meta = object{"issuer": i.URL, "jwks_uri": i.URL + "/oauth/jwks", "introspection_endpoint": i.URL + "/oauth/introspect",
+		"revocation_feed_endpoint": i.URL + "/revocations"}
+}
+
+func makeIssuer(t testing.TB) *issuer {
 	t.Helper()
 	i := &issuer{accessKey: newKey(t), lastingKey: newKey(t), table: map[string]object{}}
 	i.accessJWKs = []jose.JSONWebKey{{Key: &i.accessKey.PublicKey, KeyID: "access-1", Algorithm: "ES256", Use: "sig"}}
@@ -74,9 +100,8 @@ func newIssuer(t testing.TB) *issuer {
 		i.serveKeys(w, r, func() []jose.JSONWebKey { return i.lastJWKs })
 	})
 	mux.HandleFunc("POST /oauth/introspect", i.introspect)
-	i.Server = httptest.NewServer(mux)
-	t.Cleanup(i.Server.Close)
-	i.meta = object{"issuer": i.URL, "jwks_uri": i.URL + "/oauth/jwks", "introspection_endpoint": i.URL + "/oauth/introspect"}
+	i.feed.init(i, mux)
+	i.handler = mux
 	return i
 }
 
@@ -93,12 +118,9 @@ func (i *issuer) serveKeys(w http.ResponseWriter, r *http.Request, keys func() [
 func (i *issuer) introspect(w http.ResponseWriter, r *http.Request) {
 	i.asked.Add(1)
 	i.mu.Lock()
-	fail, answer := i.fail, i.table[r.PostFormValue("token")]
+	fail, answer, dated := i.fail, i.table[r.PostFormValue("token")], i.dated
 	i.mu.Unlock()
-	id, secret, _ := r.BasicAuth()
-	id, _ = url.QueryUnescape(id)
-	if secret, _ = url.QueryUnescape(secret); id != "store api" || secret != testSecret {
-		w.WriteHeader(http.StatusUnauthorized)
+	if !i.knows(w, r) {
 		return
 	}
 	if fail != nil {
@@ -108,7 +130,22 @@ func (i *issuer) introspect(w http.ResponseWriter, r *http.Request) {
 	if answer == nil {
 		answer = object{"active": false}
 	}
+	if dated && answer["active"] == true {
+		epoch, seq := i.feed.now()
+		answer = edited(answer, object{"epoch": epoch, "iseq": seq})
+	}
 	json.NewEncoder(w).Encode(answer)
+}
+
+// knows says whether the API's credentials were sent, and refuses if not.
+func (i *issuer) knows(w http.ResponseWriter, r *http.Request) bool {
+	id, secret, _ := r.BasicAuth()
+	id, _ = url.QueryUnescape(id)
+	if secret, _ = url.QueryUnescape(secret); id != "store api" || secret != testSecret {
+		w.WriteHeader(http.StatusUnauthorized)
+		return false
+	}
+	return true
 }
 
 func (i *issuer) set(f func()) {
@@ -139,7 +176,7 @@ func (i *issuer) verifier(t testing.TB, edit ...func(*Config)) *Verifier {
 	return v
 }
 
-// claims are those of a key for shop 1 (view, update) and shop 2 (view).
+// claims are those of a key for shop 1 (view, update) and shop 2 (view), about which the issuer must be asked.
 func (i *issuer) claims() object {
 	return object{
 		"iss": i.URL, "aud": testAudience, "sub": "user-7", "client_id": "app-1", "iat": time.Now().Unix(),
@@ -148,7 +185,7 @@ func (i *issuer) claims() object {
 			{"stores": []string{"shop-1"}, "scope": "stores.view stores.products.update"},
 			{"stores": []string{"shop-2"}, "scope": "stores.view"},
 		},
-		"status": object{"status_list": object{"idx": 5, "uri": i.URL + "/status/1"}},
+		"status": object{"status_list": object{"idx": askedIndex, "uri": i.URL + "/status/1-0"}},
 	}
 }
 

@@ -391,6 +391,25 @@ func TestNew_issuerComesLater(t *testing.T) {
 	}
 }
 
+// An issuer of an earlier version has no feed: it is asked about every token, whatever the policy.
+func TestNew_issuerWithoutFeed(t *testing.T) {
+	i := newIssuer(t)
+	delete(i.meta, "revocation_feed_endpoint")
+	v := i.verifier(t, func(c *Config) { c.OnStale = Closed })
+	token := i.held(t, 9, nil)
+	for range 3 {
+		if _, err := v.Check(context.Background(), token, Access{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := i.asked.Load(); n != 3 || i.feed.polls.Load() > 0 || i.feed.lists.Load() > 0 {
+		t.Errorf("asked %d times, polled %d, read %d lists", n, i.feed.polls.Load(), i.feed.lists.Load())
+	}
+	i.set(func() { delete(i.table, token) })
+	_, err := v.Check(context.Background(), token, Access{})
+	wantError(t, err, BadToken, "not_active")
+}
+
 // An issuer that closes kept connections, as on every upgrade, costs no request.
 func TestCheck_keptConnectionsClosed(t *testing.T) {
 	i := newIssuer(t)

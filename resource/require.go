@@ -17,12 +17,16 @@ import (
 //	two different tokens   400 invalid_request        400 ValidationError
 //	bad, expired, revoked  401 invalid_token          401 BadToken
 //	scope or store lacking 403 insufficient_scope     403 AccessDenied
-//	issuer out of reach    503, Retry-After           503 InternalServerError, Retry-After
+//	nothing is known       503, Retry-After           503 InternalServerError, Retry-After
 //
-// Require panics if a.Scope is more than one scope, as http.ServeMux does on a pattern that cannot be.
+// Require panics if a.Scope is more than one scope or a.OnStale is none of ours, as http.ServeMux does on a pattern that
+// cannot be.
 func (v *Verifier) Require(a Access) func(http.Handler) http.Handler {
 	if a.Scope != "" && !quotable(a.Scope) {
 		panic("resource: Access.Scope must be one scope")
+	}
+	if !a.OnStale.known() {
+		panic("resource: Access.OnStale must be Introspect, Closed or an Open")
 	}
 	return func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -31,7 +35,7 @@ func (v *Verifier) Require(a Access) func(http.Handler) http.Handler {
 				v.refuse(w, err)
 				return
 			}
-			next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), callerKey{}, caller)))
+			next.ServeHTTP(w, r.WithContext(&admitted{r.Context(), caller}))
 		})
 	}
 }
@@ -39,52 +43,86 @@ func (v *Verifier) Require(a Access) func(http.Handler) http.Handler {
 func (v *Verifier) admit(r *http.Request, a Access) (Caller, error) {
 	token, err := tokenOf(r)
 	if err != nil {
-		return Caller{}, err
+		return Caller{}, v.counted(err)
 	}
-	caller, err := v.authenticate(r.Context(), token)
-	if err != nil {
-		return Caller{}, err
+	caller, err := v.authenticate(r.Context(), token, a.OnStale)
+	if err == nil {
+		err = caller.allow(a, r)
 	}
-	return caller, caller.allow(a, r)
+	return caller, v.counted(err)
 }
 
 // Check is Require without HTTP, for other transports. Every error it returns is an *Error. Where Kind is Denied, the
 // Caller is returned with the error.
 func (v *Verifier) Check(ctx context.Context, token string, a Access) (Caller, error) {
-	caller, err := v.authenticate(ctx, token)
-	if err != nil {
-		return Caller{}, err
+	caller, err := v.authenticate(ctx, token, a.OnStale)
+	if err == nil {
+		err = caller.allow(a, nil)
 	}
-	return caller, caller.allow(a, nil)
+	caller.Scopes = slices.Clone(caller.Scopes)
+	return caller, v.counted(err)
 }
 
-// authenticate checks what can be checked here, then asks the issuer, always.
-func (v *Verifier) authenticate(ctx context.Context, text string) (Caller, error) {
+func (v *Verifier) counted(err error) error {
+	if e, ok := err.(*Error); ok {
+		v.count.refused(e.Reason)
+	}
+	return err
+}
+
+// authenticate checks all that verify does, then the lease, the rules and the bits, in this order: what was read under a
+// lease is at least as new as it. Scopes of the Caller are shared.
+func (v *Verifier) authenticate(ctx context.Context, text string, onStale OnStale) (Caller, error) {
 	if len(text) > maxToken {
 		return Caller{}, refused("not_a_token")
 	}
-	ctx, cancel := context.WithTimeout(ctx, askTimeout)
-	defer cancel()
-	id := sha256.Sum256([]byte(text))
+	var buf [2048]byte // on the stack, for most keys there are
+	id := digest(sha256.Sum256(append(buf[:0], text...)))
 	t, err := v.verify(ctx, id, text)
 	if err != nil {
 		return Caller{}, err
 	}
-	ans, err := v.asking.ask(ctx, id, text)
+	may, err := v.powersOf(ctx, id, text, t, onStale.or(v.cfg.OnStale))
 	if err != nil {
 		return Caller{}, err
 	}
-	if !ans.active {
-		return Caller{}, refused("not_active")
+	v.seen.add(t)
+	return callerOf(t, may), nil
+}
+
+// powersOf returns what a key may do now.
+func (v *Verifier) powersOf(ctx context.Context, id digest, text string, t *token, onStale OnStale) (powers, error) {
+	f := &v.follow
+	now, lease := v.clock(), f.lease.Load()
+	live := lease.live(now)
+	switch {
+	case live:
+	case onStale == Introspect || !v.hasFeed():
+		return v.ask(ctx, id, text, t, "lapsed")
+	case !onStale.opened(lease, now):
+		if onStale != Closed {
+			v.shuts()
+		}
+		return powers{}, unavailable("stale", nil)
 	}
-	if !ans.about(t) {
-		return Caller{}, unavailable("bad_answer", errOtherToken)
+	is, why := f.view.Load().value(t)
+	switch {
+	case is == valid:
+		if !live {
+			v.opens()
+		}
+		return t.powers, nil
+	case is != ask:
+		return powers{}, refused("not_active")
+	case why == "no_list" && t.list != "":
+		f.want(t.list)
 	}
-	return Caller{
-		Subject: t.sub, ClientID: t.clientID, GrantID: t.grantID,
-		// One answer may serve several requests, whose handlers own their Caller.
-		Scopes: slices.Clone(ans.scopes), rights: ans.rights,
-	}, nil
+	if live {
+		if may, ok := f.kept(id, t); ok {
+			return may, nil
+		}
+	}
+	return v.ask(ctx, id, text, t, why)
 }
 
 // tokenOf takes the token from the request (RFC 6750 section 2.1, or x-dressipi-jwt). Credentials of another scheme are

@@ -4,10 +4,14 @@
 //	store := func(r *http.Request) string { return r.PathValue("storeId") }
 //	mux.Handle("GET /stores/{storeId}", v.Require(resource.Access{Scope: "stores.view", Store: store})(handler))
 //
-// A request is admitted when its token is one that the issuer signed for this API (RFC 9068, RFC 8725), the issuer says
-// that it still stands (RFC 7662), and its rights hold the scope in the store. Signatures are checked here; whether the
-// token still stands is asked of the issuer on every check and never remembered, so a revocation counts from the next
-// request on. When the issuer cannot be asked, the answer is 503 and never 401: apps throw away a key after a 401.
+// A request is admitted when its token is one that the issuer signed for this API (RFC 9068, RFC 8725), it still stands,
+// and its rights hold the scope in the store. All of it is checked here, without asking anybody: a Verifier follows the
+// issuer's feed of revocations and holds two bits for every key there is. It goes by them only while it can prove to
+// itself that they are those of now, by a lease that each answer of the feed renews, so that a revoked key is admitted
+// nowhere later than 850 ms after its revocation was committed, whatever fails; mostly it takes milliseconds. When the
+// lease ends without another, and for keys whose rights are not those that they print, the issuer is asked (RFC 7662);
+// Access.OnStale says otherwise by route. Where nothing is known the answer is 503 and never 401: apps throw away a key
+// after a 401.
 //
 // Tokens are taken from the Authorization header (RFC 6750 section 2.1) and from x-dressipi-jwt, never from a query or
 // a form.
@@ -27,7 +31,7 @@ import (
 	"time"
 )
 
-// Config says whose tokens a Verifier admits. Everything but OnStale and Errors is required.
+// Config says whose tokens a Verifier admits. Everything but Nodes, OnStale and Errors is required.
 type Config struct {
 	// Issuer is the authorization server's issuer URL, compared byte for byte with the `iss` of tokens and of the
 	// metadata found at Issuer + "/.well-known/oauth-authorization-server". Plain http is for loopback hosts only.
@@ -35,10 +39,14 @@ type Config struct {
 	// Audience is this API's URI as the issuer knows it, compared byte for byte with `aud`. It is also the realm of
 	// challenges.
 	Audience string
-	// ClientID and ClientSecret are the API's own credentials, with which it asks the issuer about tokens.
+	// ClientID and ClientSecret are the API's own credentials, with which it follows the feed and asks about tokens.
 	ClientID     string
 	ClientSecret string `json:"-"`
-	// OnStale says what happens when the issuer cannot be asked.
+	// Nodes are base URLs under which single nodes of the issuer answer as it does, by the rules of Issuer's. Feed, lists
+	// and introspection are asked of one of them at a time, and of the next when it fails, within one lease. Empty means
+	// that there is only Issuer.
+	Nodes []string
+	// OnStale says what happens while the revocations are not known to be those of now, where Access.OnStale does not.
 	OnStale OnStale
 	// Errors is the form in which Require refuses.
 	Errors ErrorStyle
@@ -52,18 +60,6 @@ func (c Config) String() string {
 // GoString leaves the secret out.
 func (c Config) GoString() string { return c.String() }
 
-// OnStale is what a Verifier does when it does not know whether a token still stands.
-type OnStale int
-
-const (
-	// Introspect asks the issuer; where that fails too, for two seconds at most, the request is refused as
-	// Unavailable. It is the default.
-	Introspect OnStale = iota
-	// Closed refuses the request as Unavailable. A Verifier asks the issuer on every check and has nothing else to go
-	// by, so both values act alike.
-	Closed
-)
-
 // ErrorStyle is the form of the answers with which Require refuses; its comment has the table.
 type ErrorStyle int
 
@@ -75,7 +71,11 @@ const (
 )
 
 const (
-	// askTimeout bounds everything that one check may wait for the issuer.
+	// introspectTimeout bounds one question about a token; a request waits for two at most, see asker.
+	introspectTimeout = 300 * time.Millisecond
+	// maxAsking bounds the tokens that are asked about at once.
+	maxAsking = 1024
+	// askTimeout bounds reading anything else of the issuer's.
 	askTimeout = 2 * time.Second
 	// loadEvery is how long a key that the issuer withdrew may stay known here. A token signed by it is refused by
 	// introspection long before.
@@ -86,16 +86,24 @@ const (
 
 // Verifier checks tokens of one issuer for one API. It is safe for concurrent use. Make it with New, end it with Close.
 type Verifier struct {
-	cfg  Config
-	now  func() time.Time
-	http *http.Client
+	cfg      Config
+	nodes    []string // base URLs, one at least
+	now      func() time.Time
+	clock    clock
+	http     *http.Client
+	feedHTTP *http.Client
 
 	endpoints atomic.Pointer[endpoints]
 	access    keySet // typ at+jwt, from the metadata's jwks_uri
 	lasting   keySet // typ apikey+jwt, from /oauth/jwks/lasting
-	verified  cache
+	verified  cache[digest, token]
+	follow    follower
 	asking    asker
 	outage    atomic.Bool
+	open      atomic.Int32
+	badLists  atomic.Bool
+	seen      sightings
+	count     counting
 
 	unready atomic.Pointer[string] // why Ready is not nil; nil once everything was read
 
@@ -104,20 +112,35 @@ type Verifier struct {
 	done  sync.WaitGroup
 }
 
-// New checks the configuration, reads the issuer's metadata and both key sets, and tries the credentials. It fails when
-// the configuration is wrong: a missing or malformed field, metadata that names another issuer, credentials that the
-// issuer refuses. An issuer that does not answer is no error, so that an API can start during an outage: Ready says so,
-// requests get 503, and the Verifier goes on trying until Close. ctx bounds the first attempt only.
+// New checks the configuration, reads the issuer's metadata, both key sets and the feed's first answer, and tries the
+// credentials. It fails when the configuration is wrong: a missing or malformed field, metadata that names another
+// issuer, credentials that the issuer refuses. An issuer that does not answer is no error, so that an API can start
+// during an outage: Ready says so, requests get 503, and the Verifier goes on trying until Close. ctx bounds the first
+// attempt only.
 func New(ctx context.Context, cfg Config) (*Verifier, error) {
+	return start(ctx, cfg, newClock(), newHTTPClient(), newHTTPClient())
+}
+
+func start(ctx context.Context, cfg Config, c clock, client, feed *http.Client) (*Verifier, error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
 	}
-	v := &Verifier{cfg: cfg, now: time.Now, http: newHTTPClient()}
+	v := &Verifier{cfg: cfg, now: time.Now, clock: c, http: client, feedHTTP: feed}
+	for _, node := range cfg.Nodes {
+		v.nodes = append(v.nodes, base(node))
+	}
+	if len(v.nodes) == 0 {
+		v.nodes = []string{base(cfg.Issuer)}
+	}
 	v.ctx, v.close = context.WithCancel(context.Background())
 	now := func() time.Time { return v.now() }
 	v.access.init(now, func() (keyTable, error) { return v.fetchKeys(v.endpoints.Load().jwks) })
 	v.lasting.init(now, func() (keyTable, error) { return v.fetchKeys(base(cfg.Issuer) + "/oauth/jwks/lasting") })
+	v.verified.half = cacheHalf
+	v.count.init()
+	v.seen.init()
 	v.asking.init(v.introspect)
+	v.follow.init(v)
 
 	err := v.load(ctx)
 	if wrong := (*configError)(nil); errors.As(err, &wrong) {
@@ -128,23 +151,41 @@ func New(ctx context.Context, cfg Config) (*Verifier, error) {
 		slog.Warn("resource: the issuer does not answer yet", "issuer", cfg.Issuer, "error", err)
 	}
 	v.done.Go(func() { v.keepLoading(err) })
+	v.done.Go(v.follow.run)
+	v.done.Go(v.keepReporting)
+	if err == nil {
+		select {
+		case <-v.follow.first:
+		case <-ctx.Done():
+		}
+	}
 	return v, nil
 }
 
-// Ready returns nil once the issuer's metadata and both key sets were read and the credentials tried, and stays nil from
-// then on: an API taken out of service during an outage could not answer 503. Before, it says what is missing.
+// Ready returns nil once the issuer's metadata, both key sets and the feed were read and the credentials tried, and stays
+// nil from then on: an API taken out of service during an outage could not answer 503. Before, it says what is missing.
 func (v *Verifier) Ready() error {
 	if why := v.unready.Load(); why != nil {
 		return errors.New("resource: " + *why)
 	}
+	if !v.follow.ready.Load() {
+		return errors.New("resource: the feed of revocations was not read yet")
+	}
 	return nil
 }
 
-// Close ends background work and closes connections. Checks after it are refused as Unavailable.
+// Close ends background work and closes connections. Checks after it are refused as Unavailable. It may take half a
+// second, to report to the issuer which grants were seen.
 func (v *Verifier) Close() {
+	v.follow.mu.Lock() // nobody begins to fetch a list from now on
 	v.close()
+	v.follow.mu.Unlock()
 	v.done.Wait()
+	v.follow.mu.Lock()
+	v.follow.drop()
+	v.follow.mu.Unlock()
 	v.http.CloseIdleConnections()
+	v.feedHTTP.CloseIdleConnections()
 }
 
 // load reads all that checks need. What was read before stays in use where an attempt fails.
@@ -206,13 +247,18 @@ func (c Config) check() error {
 	if err := checkURL(c.Issuer, true); err != nil {
 		bad("Issuer %q %v", c.Issuer, err)
 	}
+	for _, node := range c.Nodes {
+		if err := checkURL(node, true); err != nil {
+			bad("Nodes: %q %v", node, err)
+		}
+	}
 	if !quotable(c.Audience) {
 		bad("Audience %q must be this API's URI", c.Audience)
 	}
 	if c.ClientID == "" || c.ClientSecret == "" {
 		bad("ClientID and ClientSecret must be set")
 	}
-	if c.OnStale != Introspect && c.OnStale != Closed {
+	if !c.OnStale.known() {
 		bad("OnStale %d is unknown", c.OnStale)
 	}
 	if c.Errors != RFC6750 && c.Errors != Komerza {

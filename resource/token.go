@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/base64"
 	"strings"
+	"sync/atomic"
 	"time"
 )
 
@@ -13,15 +14,23 @@ const maxToken = 32 << 10
 // maxKeyID bounds `kid`. It is only ever looked up in a map (RFC 8725 section 3.10).
 const maxKeyID = 128
 
-// token is what a signed token says, and which key said it. Rights are not among it: those of now are asked for.
+// token is what a signed token says, and which key said it. What it may do counts where its value is valid.
 type token struct {
 	alg, kid, typ string
 
 	iss, aud, sub, clientID, jti, grantID string
 	iat, exp, nbf                         int64
 	has                                   claim
+	powers
 
-	key *key
+	// iseq is the feed's sequence from before the token was signed.
+	iseq int64
+	// uri and place say where its bits are. A place without a list is none that we may go by.
+	uri string
+	place
+
+	key  *key
+	seen atomic.Int64 // the report that has its grant, see sightings
 }
 
 // claim is a set of claims that were present.
@@ -36,6 +45,8 @@ const (
 	hasGrantID
 	hasIat
 	hasExp
+	hasISeq
+	hasRights
 
 	always = hasIss | hasAud | hasSub | hasClientID | hasJTI | hasGrantID | hasIat
 )
@@ -49,6 +60,8 @@ func (v *Verifier) verify(ctx context.Context, id digest, text string) (*token, 
 		}
 		return t, nil
 	}
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
 	t, signed, sig := parseToken(text)
 	if t == nil {
 		return nil, refused("not_a_token")
@@ -86,6 +99,7 @@ func (v *Verifier) verify(ctx context.Context, id digest, text string) (*token, 
 	if err := t.inTime(v.now()); err != nil {
 		return nil, err
 	}
+	t.list = listID(t.iss, t.uri)
 	v.verified.put(id, t)
 	return t, nil
 }
@@ -116,53 +130,68 @@ func (t *token) inTime(now time.Time) error {
 // b64 refuses bits behind the last byte. It skips line breaks, so the alphabet is checked before.
 var b64 = base64.RawURLEncoding.Strict()
 
-// parseToken reads a JWS in compact form (RFC 7515 section 7.1) without believing it. There is one text for one token:
-// nothing outside the alphabet, no padding, no second way to write a byte. signed and sig are what the key must confirm.
-func parseToken(text string) (t *token, signed, sig []byte) {
-	if len(text) > maxToken {
-		return nil, nil, nil
+// jws is a JWS in compact form, read and not believed: signed and sig are what the key must confirm.
+type jws struct {
+	alg, kid, typ       string
+	claims, signed, sig []byte
+}
+
+// parseJWS reads the compact form (RFC 7515 section 7.1). There is one text for one token: nothing outside the alphabet,
+// no padding, no second way to write a byte.
+func parseJWS(text string, most int) (j jws, ok bool) {
+	if len(text) > most {
+		return j, false
 	}
 	dots := 0
 	for i := range len(text) {
 		if c := text[i]; c == '.' {
 			dots++
 		} else if !isBase64URL(c) {
-			return nil, nil, nil
+			return j, false
 		}
 	}
 	if dots != 2 {
-		return nil, nil, nil
+		return j, false
 	}
-	signed = []byte(text[:strings.LastIndexByte(text, '.')])
+	j.signed = []byte(text[:strings.LastIndexByte(text, '.')])
 	first := strings.IndexByte(text, '.')
 	buf := make([]byte, 0, b64.DecodedLen(len(text))+2)
-	header, err1 := b64.AppendDecode(buf, signed[:first])
-	claims, err2 := b64.AppendDecode(header[len(header):], signed[first+1:])
-	sig, err3 := b64.AppendDecode(claims[len(claims):], []byte(text[len(signed)+1:]))
+	header, err1 := b64.AppendDecode(buf, j.signed[:first])
+	claims, err2 := b64.AppendDecode(header[len(header):], j.signed[first+1:])
+	sig, err3 := b64.AppendDecode(claims[len(claims):], []byte(text[len(j.signed)+1:]))
 	if err1 != nil || err2 != nil || err3 != nil || len(sig) == 0 {
+		return j, false
+	}
+	j.claims, j.sig = claims, sig
+	return j, j.readHeader(header) == nil
+}
+
+func parseToken(text string) (t *token, signed, sig []byte) {
+	j, ok := parseJWS(text, maxToken)
+	if !ok {
 		return nil, nil, nil
 	}
-	t = &token{}
-	if t.readHeader(header) != nil || t.readClaims(claims) != nil {
+	t = &token{alg: j.alg, kid: j.kid, typ: j.typ}
+	if t.readClaims(j.claims) != nil {
 		return nil, nil, nil
 	}
-	return t, signed, sig
+	return t, j.signed, j.sig
 }
 
 func isBase64URL(c byte) bool {
 	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '-' || c == '_'
 }
 
-func (t *token) readHeader(b []byte) error {
+func (j *jws) readHeader(b []byte) error {
 	r := jsonReader{b: b}
 	return r.document(func(name []byte) (err error) {
 		switch string(name) {
 		case "alg":
-			t.alg, err = r.str()
+			j.alg, err = r.str()
 		case "typ":
-			t.typ, err = r.str()
+			j.typ, err = r.str()
 		case "kid":
-			if t.kid, err = r.str(); err == nil && (len(t.kid) > maxKeyID || !quotable(t.kid)) {
+			if j.kid, err = r.str(); err == nil && (len(j.kid) > maxKeyID || !quotable(j.kid)) {
 				err = errJSON
 			}
 		case "jwk", "jku", "x5u", "x5c", "crit", "b64":
@@ -188,8 +217,6 @@ func (t *token) readClaims(b []byte) error {
 		return err
 	}
 	return r.document(func(name []byte) error {
-		var ignored string
-		var seq int64
 		switch string(name) {
 		case "iss":
 			return text(&t.iss, hasIss)
@@ -210,10 +237,39 @@ func (t *token) readClaims(b []byte) error {
 		case "nbf":
 			return number(&t.nbf, 0)
 		case "scope":
-			return text(&ignored, 0)
+			return r.scopes(&t.scopes)
+		case "rights":
+			t.has |= hasRights
+			return r.rights(&t.rights)
 		case "iseq":
-			return number(&seq, 0)
+			return number(&t.iseq, hasISeq)
+		case "status":
+			return t.readStatus(&r)
 		}
 		return r.skip()
+	})
+}
+
+// readStatus reads the status claim (Token Status List, section 6).
+func (t *token) readStatus(r *jsonReader) error {
+	return r.object(func(name []byte) error {
+		if string(name) != "status_list" {
+			return r.skip()
+		}
+		return r.object(func(name []byte) (err error) {
+			switch string(name) {
+			case "idx":
+				var n int64
+				if n, err = r.integer(); n >= listEntries {
+					err = errJSON
+				}
+				t.idx = int32(n)
+			case "uri":
+				t.uri, err = r.str()
+			default:
+				err = r.skip()
+			}
+			return err
+		})
 	})
 }
