@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"runtime"
@@ -21,7 +22,7 @@ type configCheck struct {
 }
 
 // Run reads the configuration as serve would.
-func (c *configCheck) Run(t terminal) error {
+func (c *configCheck) Run(_ context.Context, t terminal) error {
 	if _, _, err := c.load(t); err != nil {
 		return err
 	}
@@ -36,7 +37,7 @@ type configPrint struct {
 }
 
 // Run prints the settings; a key ring only by its file.
-func (c *configPrint) Run(t terminal) error {
+func (c *configPrint) Run(_ context.Context, t terminal) error {
 	cfg, _, err := c.load(t)
 	if err != nil {
 		return err
@@ -67,7 +68,7 @@ type optionDoc struct {
 }
 
 // Run prints the reference.
-func (c *configReference) Run(t terminal) error {
+func (c *configReference) Run(_ context.Context, t terminal) error {
 	if c.JSON {
 		var docs []optionDoc
 		for _, o := range config.Options() {
@@ -112,7 +113,7 @@ func version() versionDoc {
 }
 
 // Run prints the version.
-func (c *versionCommand) Run(t terminal) error {
+func (c *versionCommand) Run(_ context.Context, t terminal) error {
 	v := version()
 	if c.JSON {
 		return printJSON(t.out, v)

@@ -78,19 +78,12 @@ func (m misunderstanding) Unwrap() error { return m.error }
 
 // run carries out one command and returns the exit code.
 func run(ctx context.Context, args []string, t terminal) int {
-	parser, err := kong.New(newCommands(), kong.Name("grantway"),
-		kong.Description("An authorization server for platforms whose customers connect apps."),
-		kong.ConfigureHelp(kong.HelpOptions{Compact: true, NoExpandSubcommands: true}), kong.Writers(t.out, t.err))
-	if err != nil {
-		panic(err) // the commands themselves are wrong
-	}
-	parsed, err := parser.Parse(args)
+	c, err := parse(args, t)
 	if err != nil {
 		fmt.Fprintf(t.err, "grantway: %v; grantway --help shows what there is\n", err)
 		return notUnderstood
 	}
-	parsed.BindTo(ctx, (*context.Context)(nil))
-	err = parsed.Run(t)
+	err = c.Run(ctx, t)
 	if err == nil {
 		return done
 	}
@@ -99,6 +92,27 @@ func run(ctx context.Context, args []string, t terminal) int {
 		return notUnderstood
 	}
 	return failed
+}
+
+// runner is what every command is.
+type runner interface {
+	Run(context.Context, terminal) error
+}
+
+// parse finds the command. What it took to understand the line goes when it returns:
+// a server at rest is small.
+func parse(args []string, t terminal) (runner, error) {
+	parser, err := kong.New(newCommands(), kong.Name("grantway"),
+		kong.Description("An authorization server for platforms whose customers connect apps."),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true, NoExpandSubcommands: true}), kong.Writers(t.out, t.err))
+	if err != nil {
+		panic(err) // the commands themselves are wrong
+	}
+	parsed, err := parser.Parse(args)
+	if err != nil {
+		return nil, err
+	}
+	return parsed.Selected().Target.Addr().Interface().(runner), nil
 }
 
 // about is an error with the thing that it is about.
