@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"fmt"
 	"io"
 	"runtime"
@@ -22,7 +21,7 @@ type configCheck struct {
 }
 
 // Run reads the configuration as serve would.
-func (c *configCheck) Run(_ context.Context, t terminal) error {
+func (c *configCheck) Run(t terminal) error {
 	if _, _, err := c.load(t); err != nil {
 		return err
 	}
@@ -37,7 +36,7 @@ type configPrint struct {
 }
 
 // Run prints the settings; a key ring only by its file.
-func (c *configPrint) Run(_ context.Context, t terminal) error {
+func (c *configPrint) Run(t terminal) error {
 	cfg, _, err := c.load(t)
 	if err != nil {
 		return err
@@ -68,7 +67,7 @@ type optionDoc struct {
 }
 
 // Run prints the reference.
-func (c *configReference) Run(_ context.Context, t terminal) error {
+func (c *configReference) Run(t terminal) error {
 	if c.JSON {
 		var docs []optionDoc
 		for _, o := range config.Options() {
@@ -113,7 +112,7 @@ func version() versionDoc {
 }
 
 // Run prints the version.
-func (c *versionCommand) Run(_ context.Context, t terminal) error {
+func (c *versionCommand) Run(t terminal) error {
 	v := version()
 	if c.JSON {
 		return printJSON(t.out, v)

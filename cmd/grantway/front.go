@@ -60,7 +60,11 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		host, _, _ := net.SplitHostPort(r.RemoteAddr)
 		took := time.Since(began)
 		f.seen(template(r), rec.status, took)
-		f.log.LogAttrs(r.Context(), slog.LevelInfo, "request", slog.String("method", method(r)),
+		level := slog.LevelInfo
+		if rec.status == http.StatusNoContent && template(r) == endpoint.FeedPath { // each follower hears it five times a second
+			level = slog.LevelDebug
+		}
+		f.log.LogAttrs(r.Context(), level, "request", slog.String("method", method(r)),
 			slog.String("route", template(r)), slog.Int("status", rec.status), slog.Int64("bytes", rec.bytes),
 			slog.Int64("us", took.Microseconds()), slog.String("remote", host))
 	}()
@@ -225,6 +229,10 @@ func (r *recorder) Write(b []byte) (int, error) {
 	r.bytes += int64(n)
 	return n, err
 }
+
+// Holding says that the request is understood and nothing is done for it until there
+// is something to answer: it needs no place in work meanwhile.
+func (r *recorder) Holding() { r.turn.answer() }
 
 // Unwrap lets http.ResponseController reach the connection.
 func (r *recorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }

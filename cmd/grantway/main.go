@@ -78,30 +78,6 @@ func (m misunderstanding) Unwrap() error { return m.error }
 
 // run carries out one command and returns the exit code.
 func run(ctx context.Context, args []string, t terminal) int {
-	c, err := parse(args, t)
-	if err != nil {
-		fmt.Fprintf(t.err, "grantway: %v; grantway --help shows what there is\n", err)
-		return notUnderstood
-	}
-	err = c.Run(ctx, t)
-	if err == nil {
-		return done
-	}
-	fmt.Fprintln(t.err, "grantway: "+describe(err))
-	if _, ok := errors.AsType[misunderstanding](err); ok {
-		return notUnderstood
-	}
-	return failed
-}
-
-// runner is what every command is.
-type runner interface {
-	Run(context.Context, terminal) error
-}
-
-// parse finds the command. What it took to understand the line goes when it returns:
-// a server at rest is small.
-func parse(args []string, t terminal) (runner, error) {
 	parser, err := kong.New(newCommands(), kong.Name("grantway"),
 		kong.Description("An authorization server for platforms whose customers connect apps."),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, NoExpandSubcommands: true}), kong.Writers(t.out, t.err))
@@ -110,9 +86,19 @@ func parse(args []string, t terminal) (runner, error) {
 	}
 	parsed, err := parser.Parse(args)
 	if err != nil {
-		return nil, err
+		fmt.Fprintf(t.err, "grantway: %v; grantway --help shows what there is\n", err)
+		return notUnderstood
 	}
-	return parsed.Selected().Target.Addr().Interface().(runner), nil
+	parsed.BindTo(ctx, (*context.Context)(nil))
+	err = parsed.Run(t)
+	if err == nil {
+		return done
+	}
+	fmt.Fprintln(t.err, "grantway: "+describe(err))
+	if _, ok := errors.AsType[misunderstanding](err); ok {
+		return notUnderstood
+	}
+	return failed
 }
 
 // about is an error with the thing that it is about.

@@ -178,7 +178,7 @@ func (in *installation) load(ctx context.Context, k kind, n int, interval time.D
 		c.indices = func() (int64, error) {
 			if next == end {
 				const block = 1 << 15
-				first, err := store.AllotIndices(ctx, "bench", string(k), block)
+				first, err := store.AllotIndices(ctx, "bench", string(k), block, server.Now())
 				if err != nil {
 					return 0, err
 				}

@@ -48,6 +48,9 @@ func New(c Config) http.Handler {
 	}
 	mux.HandleFunc("/oauth/revoke", h.revoke)
 	mux.HandleFunc("/oauth/introspect", h.introspect)
+	mux.HandleFunc(FeedPath, h.revocations)
+	mux.HandleFunc("/revocations/seen", h.seen)
+	mux.HandleFunc("/status/{list}", h.statusList)
 	mux.HandleFunc("/oauth/jwks", h.keys(oauth.ForAccess))
 	mux.HandleFunc("/oauth/jwks/lasting", h.keys(oauth.ForLasting))
 	h.serveMetadata(mux)
@@ -66,12 +69,12 @@ func New(c Config) http.Handler {
 
 // Owns reports whether a path belongs to this package.
 func Owns(path string) bool {
-	for _, prefix := range []string{"/oauth/", "/oauth2/", "/api/oauth/", "/.well-known/"} {
+	for _, prefix := range []string{"/oauth/", "/oauth2/", "/api/oauth/", "/.well-known/", "/revocations/", "/status/"} {
 		if strings.HasPrefix(path, prefix) {
 			return true
 		}
 	}
-	return false
+	return path == FeedPath
 }
 
 // secure sets the headers of every answer that holds or might hold a credential
@@ -138,6 +141,8 @@ func status(e *oauth.Error, unauthorized int) int {
 		return http.StatusTooManyRequests
 	case e.Code == oauth.TemporarilyUnavailable:
 		return http.StatusServiceUnavailable
+	case e.Reason == oauth.FeedGone:
+		return http.StatusGone
 	case e.Reason == tooLarge:
 		return http.StatusRequestEntityTooLarge
 	default:

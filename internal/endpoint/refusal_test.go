@@ -47,6 +47,7 @@ func TestRefusal_EveryReason(t *testing.T) {
 		oauth.ClientUnknown:   {401, "invalid_client", 404, "app_not_found"},
 		oauth.ProfileMismatch: {400, "unauthorized_client", 404, "app_not_found"},
 		oauth.CodeExpired:     {400, "invalid_grant", 403, "code_expired"},
+		oauth.FeedGone:        {410, "invalid_request", 400, "ValidationError"},
 		oauth.RateLimited:     {429, "temporarily_unavailable", 429, "RateLimited"},
 	}
 	h := &handler{log: slog.New(slog.DiscardHandler)}

@@ -129,7 +129,8 @@ type introspection struct {
 	Scope     string        `json:"scope,omitempty"`
 	Rights    []oauth.Right `json:"rights,omitempty"`
 	GrantID   string        `json:"grant_id,omitempty"`
-	ISeq      int64         `json:"iseq,omitempty"`
+	Epoch     int64         `json:"epoch,omitempty"` // of the feed as of which this is true at least,
+	ISeq      int64         `json:"iseq,omitempty"`  // and its sequence
 }
 
 // introspect is POST /oauth/introspect (RFC 7662), for APIs.
@@ -160,7 +161,7 @@ func (h *handler) introspect(w http.ResponseWriter, r *http.Request) {
 		writeJSON(w, http.StatusOK, introspection{})
 	default:
 		writeJSON(w, http.StatusOK, introspection{Active: true, Issuer: v.Issuer, Audience: v.Audience, Subject: v.Subject, ClientID: v.ClientID,
-			TokenType: "Bearer", IssuedAt: v.IssuedAt, Expires: v.Expires, ID: v.ID, Scope: v.Scope, Rights: v.Rights, GrantID: v.GrantID, ISeq: v.ISeq})
+			TokenType: "Bearer", IssuedAt: v.IssuedAt, Expires: v.Expires, ID: v.ID, Scope: v.Scope, Rights: v.Rights, GrantID: v.GrantID, Epoch: v.Epoch, ISeq: v.ISeq})
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"time"
 )
 
 // allotment hands out status indices from blocks that belong to this node for
@@ -13,7 +14,14 @@ import (
 // many keys there are; what a node does not use is abandoned.
 type allotment struct {
 	mu     sync.Mutex
-	blocks map[string][]int64 // kind → unused indices
+	blocks map[string]block // by kind
+}
+
+// block is what is unused of a block. A list may be dropped when all its families are
+// over, so a block that nobody used up in a day is abandoned.
+type block struct {
+	unused []int64
+	until  time.Time
 }
 
 const blockSize = 1024
@@ -31,23 +39,24 @@ func (s *Server) nextIndex(ctx context.Context, p Profile) (int64, error) {
 	}
 	s.indices.mu.Lock()
 	defer s.indices.mu.Unlock()
-	if len(s.indices.blocks[kind]) == 0 {
-		first, err := s.storage.AllotIndices(ctx, s.api.ID, kind, blockSize)
+	b := s.indices.blocks[kind]
+	if now := s.now(); len(b.unused) == 0 || now.After(b.until) {
+		first, err := s.storage.AllotIndices(ctx, s.api.ID, kind, blockSize, now)
 		if err != nil {
 			return 0, err
 		}
-		block, err := s.shuffled(first)
-		if err != nil {
+		if b.unused, err = s.shuffled(first); err != nil {
 			return 0, err
 		}
 		if s.indices.blocks == nil {
-			s.indices.blocks = map[string][]int64{}
+			s.indices.blocks = map[string]block{}
 		}
-		s.indices.blocks[kind] = block
+		b.until = now.Add(BlockKept)
 	}
-	block := s.indices.blocks[kind]
-	s.indices.blocks[kind] = block[:len(block)-1]
-	return block[len(block)-1], nil
+	index := b.unused[len(b.unused)-1]
+	b.unused = b.unused[:len(b.unused)-1]
+	s.indices.blocks[kind] = b
+	return index, nil
 }
 
 func (s *Server) shuffled(first int64) ([]int64, error) {

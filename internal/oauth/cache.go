@@ -2,6 +2,7 @@ package oauth
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"sync"
 	"sync/atomic"
@@ -21,6 +22,7 @@ type clientCache struct {
 
 	mu      sync.RWMutex
 	clients map[string]*Client
+	shown   *Recent[[sha256.Size]byte, *API] // APIs, by the hash of the credentials that they have shown
 }
 
 const (
@@ -36,15 +38,6 @@ func (c *clientCache) fresh() bool {
 	sent := c.read.Load()
 	return sent != 0 && time.Since(start)-time.Duration(sent) < staleAfter
 }
-
-// FeedLag says how long ago the feed's sequence was last read, counted from before
-// the question was sent. It grows while the database does not answer.
-func (s *Server) FeedLag() time.Duration {
-	return time.Since(start) - time.Duration(s.cache.read.Load())
-}
-
-// FeedSeq is the feed's sequence that this node has followed to.
-func (s *Server) FeedSeq() int64 { return s.cache.seq.Load() }
 
 // Client reads an app that is not deleted: from the cache or, if it cannot be
 // trusted to be of now, from the database. The value is shared: do not change it.
@@ -76,70 +69,6 @@ func (s *Server) Client(ctx context.Context, id string) (*Client, error) {
 	return client, nil
 }
 
-// follow reads the feed once and drops what its events are about.
-func (s *Server) follow(ctx context.Context) error {
-	c := &s.cache
-	sent := time.Since(start)
-	ctx, cancel := context.WithTimeout(ctx, pollPatience)
-	defer cancel()
-	seq, epoch, err := s.storage.Head(ctx)
-	if err != nil {
-		return err
-	}
-	// The database has lost its last events: a restored backup, a standby that was not
-	// in step. Numbers seen before may now stand for other events.
-	if epoch != c.epoch.Load() || seq < c.seq.Load() {
-		c.forget(seq, epoch)
-	}
-	for before := c.seq.Load(); before < seq; {
-		events, err := s.storage.FeedAfter(ctx, before, 1000)
-		if err != nil {
-			return err
-		}
-		if len(events) == 0 || events[0].Seq != before+1 { // some were removed unread
-			c.forget(seq, epoch)
-			break
-		}
-		s.apply(events)
-		before = events[len(events)-1].Seq
-	}
-	if c.keys.Load() { // also those whose reading failed before
-		if err := s.loadKeys(ctx); err != nil {
-			return err
-		}
-		c.keys.Store(false)
-	}
-	c.read.Store(int64(sent))
-	return nil
-}
-
-// forget drops all that was kept and begins anew at seq.
-func (c *clientCache) forget(seq, epoch int64) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	clear(c.clients)
-	c.keys.Store(true)
-	c.epoch.Store(epoch)
-	c.seq.Store(seq)
-}
-
-// apply moves the mark under the lock under which entries are put, so that no
-// entry read before these events is put after them.
-func (s *Server) apply(events []Event) {
-	c := &s.cache
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for _, e := range events {
-		if e.ClientID != "" {
-			delete(c.clients, e.ClientID)
-		}
-		if e.Kind == EventKeyAdded {
-			c.keys.Store(true)
-		}
-	}
-	c.seq.Store(events[len(events)-1].Seq)
-}
-
 const (
 	flushEvery = 15 * time.Second
 	sweepEvery = 30 * time.Second
@@ -157,12 +86,13 @@ func (s *Server) followUntil(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-poll.C:
-			err := s.follow(ctx)
-			if err != nil && ctx.Err() == nil && !failing {
-				s.log.Error("the feed cannot be read; caches are not used until it can", "error", err)
-			}
-			failing = err != nil
+		case <-s.storage.Moved():
 		}
+		err := s.follow(ctx, time.Since(start))
+		if err != nil && ctx.Err() == nil && !failing {
+			s.log.Error("the feed cannot be followed; nothing is told to followers, and no cache is used, until it can", "error", err)
+		}
+		failing = err != nil
 	}
 }
 
@@ -188,11 +118,13 @@ func (s *Server) sweep(ctx context.Context) error {
 // Run does the server's chores until ctx ends: it follows the feed, notes when
 // things were last used, and removes what is over. It returns when all is still.
 func (s *Server) Run(ctx context.Context) {
-	flush, sweep := time.NewTicker(flushEvery), time.NewTicker(sweepEvery)
+	flush, sweep, fold := time.NewTicker(flushEvery), time.NewTicker(sweepEvery), time.NewTicker(foldEvery)
 	defer flush.Stop()
+	defer fold.Stop()
 	defer sweep.Stop()
 	var following sync.WaitGroup
 	following.Go(func() { s.followUntil(ctx) }) // a long sweep must not keep it from the feed
+	following.Go(func() { s.noteFollowers(ctx) })
 	defer following.Wait()
 	failing := false
 	chore := func(what string, err error) {
@@ -214,6 +146,8 @@ func (s *Server) Run(ctx context.Context) {
 			chore("count wrong secrets", s.flushGuesses(ctx))
 		case <-sweep.C:
 			chore("sweep", s.sweep(ctx))
+		case <-fold.C:
+			chore("write status lists", s.fold(ctx))
 		}
 	}
 }

@@ -24,6 +24,7 @@ const (
 	Active    Status = "active"
 	Suspended Status = "suspended"
 	Deleted   Status = "deleted"
+	KeyCut    Status = "cut" // of a signing key: what it signed is over
 )
 
 // AuthMethod is how a client proves itself at the token endpoint.

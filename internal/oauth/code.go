@@ -69,7 +69,7 @@ func (s *Server) redeemCode(ctx context.Context, c *Client, secret Hash, r Token
 			s.usedGrant(red.Family.GrantID)
 			return resp, nil
 		}
-		if err := s.confirm(ctx, c, secret); err != nil {
+		if err := s.again(ctx, c, secret); err != nil {
 			return nil, err
 		}
 	}
@@ -148,17 +148,17 @@ func (s *Server) issue(ctx context.Context, c *Client, p Profile, code *StoredCo
 	if rights.empty() && !p.Guest {
 		return nil, refuse(NoRights)
 	}
-	red.GrantID, red.Rev, red.Activate = st.Grant.ID, st.Grant.Rev, st.Grant.Status == Pending
+	red.GrantID, red.Rev, red.MembersRev, red.ISeq, red.Activate = st.Grant.ID, st.Grant.Rev, st.MembersRev, st.Seq, st.Grant.Status == Pending
 	if red.Guest != nil {
 		red.GrantID = ""
 	}
 	var err error
 	if code.FamilyID != "" {
-		existing, _, err := s.storage.Family(ctx, code.FamilyID)
+		existing, on, err := s.storage.Family(ctx, code.FamilyID)
 		if err != nil {
 			return nil, err
 		}
-		if existing.Status == Invalid {
+		if existing.over(on) {
 			return nil, refuse(GrantDead)
 		}
 		red.Family, red.Continue = *existing, true
@@ -166,11 +166,11 @@ func (s *Server) issue(ctx context.Context, c *Client, p Profile, code *StoredCo
 		return nil, err
 	}
 	resp := &TokenResponse{Profile: p.Name, ClientID: c.ID, GrantID: st.Grant.ID, Scope: rights.Flat().String(), ExpiresIn: p.AccessLife}
-	access, err := s.mint(p, &red.Family, st, rights, nil)
+	access, kid, err := s.mint(p, &red.Family, st, rights, nil)
 	if err != nil {
 		return nil, err
 	}
-	resp.AccessToken = Secret(access)
+	resp.AccessToken, red.Kid = Secret(access), kid
 	if p.Refresh {
 		a, err := s.newRefresh()
 		if err != nil {
@@ -198,7 +198,7 @@ func (s *Server) newFamily(ctx context.Context, p Profile, code *StoredCode, st 
 	}
 	now := s.now()
 	f := Family{ID: id, GrantID: st.Grant.ID, ClientID: code.ClientID, UserID: st.Grant.UserID, API: code.API, StatusIndex: index,
-		Narrowing: code.Narrowing, Status: Valid, Created: now}
+		Narrowing: code.Narrowing, Status: Valid, Rev: st.Grant.Rev, ISeq: st.Seq, Created: now}
 	if !rights.printable(&st.Grant) {
 		f.Status = Ask
 	}
@@ -328,7 +328,7 @@ func (s *Server) continueGuest(ctx context.Context, c *Client, code *StoredCode,
 	if err != nil {
 		return err
 	}
-	if f.ClientID != c.ID || f.Status == Invalid || st == nil || st.UserKind != Guest || st.usable() != nil {
+	if f.ClientID != c.ID || f.over(st) || st == nil || st.UserKind != Guest || st.usable() != nil {
 		return refuse(GuestTokenWrong)
 	}
 	code.GrantID, code.FamilyID = f.GrantID, f.ID

@@ -99,6 +99,13 @@ func refuse(r Reason) *Error {
 	return &Error{Code: row.code, Reason: r, Description: row.text, Param: row.param}
 }
 
+// refuseBecause keeps what led to the refusal, for the log.
+func refuseBecause(r Reason, err error) *Error {
+	e := refuse(r)
+	e.Cause = err
+	return e
+}
+
 // Refuse builds the refusal of reason r: for the packages beside this one, so that
 // each reason keeps one code and one sentence.
 func Refuse(r Reason) *Error { return refuse(r) }

@@ -47,6 +47,9 @@ const (
 	EventAPIPut            Kind = "api.put"            // feed
 	EventAPISecretAdded    Kind = "api.secret_added"   // feed
 	EventKeyAdded          Kind = "key.added"          // feed
+	EventKeyCut            Kind = "key.cut"            // feed; all that it has signed is over
+	EventEverythingCut     Kind = "everything.cut"     // feed; every key and refresh token is over
+	EventRuleFolded        Kind = "rule.folded"        // feed; bits were written in the place of a rule
 	EventRestored          Kind = "database.restored"  // feed; the first of an epoch
 )
 

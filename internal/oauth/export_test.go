@@ -2,6 +2,7 @@ package oauth
 
 import (
 	"context"
+	"math"
 	"time"
 )
 
@@ -14,7 +15,8 @@ func (s *Server) Mint(ctx context.Context, family string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return s.mint(profiles[Exchange], f, st, st.rights(), nil)
+	token, _, err := s.mint(profiles[Exchange], f, st, st.rights(), nil)
+	return token, err
 }
 
 // VerifyOwn reports whether token is a JWT of this server.
@@ -27,7 +29,7 @@ func (s *Server) VerifyOwn(token string) bool {
 func (s *Server) Unseal(k StoredKey) ([]byte, error) { return s.ring.open(sealKeyPurpose, k.Sealed) }
 
 // Follow, Flush, FlushGuesses and SweepRound are the chores of Run, once each.
-func (s *Server) Follow(ctx context.Context) error       { return s.follow(ctx) }
+func (s *Server) Follow(ctx context.Context) error       { return s.follow(ctx, math.MaxInt64) }
 func (s *Server) Flush(ctx context.Context) error        { return s.flushUsage(ctx) }
 func (s *Server) SweepRound(ctx context.Context) error   { return s.sweep(ctx) }
 func (s *Server) FlushGuesses(ctx context.Context) error { return s.flushGuesses(ctx) }

@@ -180,6 +180,9 @@ type Standing struct {
 	UserStatus   Status
 	ClientStatus Status
 	Seq          int64 // the feed's sequence as it was when this was read
+	Epoch        int64 // of that feed
+	Cut          int64 // families whose iseq is below are over
+	MembersRev   int64 // how often the memberships of the user have changed
 }
 
 // usable says why no key of this grant may be issued or accepted, or nil.
@@ -221,6 +224,11 @@ type Family struct {
 	StatusIndex int64    // list number × 2^20 + index in that list; never used twice
 	Narrowing   ScopeSet // nil: everything that the grant allows
 	Status      FamilyStatus
+	Rev         int64 // of the grant: what the key prints is of then
+	ISeq        int64 // the feed's sequence as read before it was issued
 	Created     time.Time
 	Due         time.Time // when the sweeper looks whether it is over; zero: never, as for a lasting key
 }
+
+// over reports whether a family has ended: by itself, or with everything.
+func (f *Family) over(st *Standing) bool { return f.Status == Invalid || st != nil && f.ISeq < st.Cut }

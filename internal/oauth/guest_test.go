@@ -226,7 +226,7 @@ func TestGuest_Dressipi_atob(t *testing.T) {
 	if _, ok := all["exp"].(float64); !ok {
 		t.Errorf("exp is %T", all["exp"])
 	}
-	want := []string{"aud", "client_id", "exp", "grant_id", "iat", "iseq", "iss", "jti", "status", "sub"}
+	want := []string{"aud", "client_id", "exp", "grant_id", "iat", "iseq", "iss", "jti", "rights", "status", "sub"}
 	if got := slices.Sorted(maps.Keys(all)); !slices.Equal(got, want) {
 		t.Errorf("claims %v, want %v", got, want)
 	}

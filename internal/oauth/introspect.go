@@ -9,6 +9,7 @@ import (
 // Rights are those of now, not those printed in the key.
 type Introspection struct {
 	Claims
+	Epoch int64 // of the feed whose sequence ISeq is
 }
 
 // Introspect answers an API that has the credentials auth. It returns nil for a
@@ -33,6 +34,10 @@ func (s *Server) introspect(ctx context.Context, auth ClientAuth, token string) 
 	if auth.ID == "" || auth.Secret == "" {
 		return nil, refuse(ClientAuthMissing)
 	}
+	if err := s.know(ctx); err != nil {
+		return nil, err
+	}
+	followed := s.cache.seq.Load() // which keys are trusted is as of then
 	v, ours := s.verifyOwn(token)
 	if !ours || v.Expires != 0 && v.Expires <= s.now().Unix() {
 		v = &verified{} // the API is proved all the same
@@ -44,7 +49,7 @@ func (s *Server) introspect(ctx context.Context, auth ClientAuth, token string) 
 	if err != nil {
 		return nil, err
 	}
-	if f == nil || v.Audience != api.URI || f.Status == Invalid || st == nil || st.usable() != nil || f.ClientID != v.ClientID || f.UserID != v.Subject {
+	if f == nil || v.Audience != api.URI || st == nil || f.over(st) || st.usable() != nil || f.ClientID != v.ClientID || f.UserID != v.Subject {
 		return nil, nil
 	}
 	rights := st.rights().narrow(f.Narrowing)
@@ -53,8 +58,8 @@ func (s *Server) introspect(ctx context.Context, auth ClientAuth, token string) 
 		rights = rights.narrow(limit)
 	}
 	s.usedGrant(f.GrantID)
-	now := &Introspection{Claims: v.Claims}
-	now.Scope, now.Rights, now.ISeq = rights.Flat().String(), rights.Claim(), st.Seq
+	now := &Introspection{Claims: v.Claims, Epoch: st.Epoch}
+	now.Scope, now.Rights, now.ISeq = rights.Flat().String(), rights.Claim(), min(st.Seq, followed)
 	return now, nil
 }
 

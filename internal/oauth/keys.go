@@ -23,17 +23,12 @@ type keySet struct {
 
 type keys struct {
 	sign   map[KeyUse]*signingKey
-	verify map[string]verifyingKey // by the header of what it has signed
+	verify map[KeyUse]map[string]*ecdsa.PublicKey // by kid
 	sets   map[KeyUse]jose.JSONWebKeySet
 	// seen are JWTs whose signature held, by their hash, and nothing about whether they
 	// still count. Only what verified enters, so nobody without a key can push others
 	// out; what these keys have signed goes when they do.
 	seen Recent[[sha256.Size]byte, *verified]
-}
-
-type verifyingKey struct {
-	typ string
-	key *ecdsa.PublicKey
 }
 
 type signingKey struct {
@@ -55,7 +50,8 @@ func (s *Server) loadKeys(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	k := &keys{sign: map[KeyUse]*signingKey{}, sets: map[KeyUse]jose.JSONWebKeySet{}, verify: map[string]verifyingKey{}}
+	k := &keys{sign: map[KeyUse]*signingKey{}, sets: map[KeyUse]jose.JSONWebKeySet{},
+		verify: map[KeyUse]map[string]*ecdsa.PublicKey{ForAccess: {}, ForLasting: {}}}
 	for _, row := range stored {
 		public, err := x509.ParsePKIXPublicKey(row.Public)
 		if err != nil {
@@ -65,11 +61,10 @@ func (s *Server) loadKeys(ctx context.Context) error {
 		if !ok || row.Alg != string(jose.ES256) {
 			return fmt.Errorf("oauth: signing key %s: algorithm %s is not known to this program", row.Kid, row.Alg)
 		}
-		typ := TypAccess
-		if row.Use == ForLasting {
-			typ = TypLasting
+		if row.Status == KeyCut { // nothing that it signed counts
+			continue
 		}
-		k.verify[header(row.Kid, typ)] = verifyingKey{typ, ec}
+		k.verify[row.Use][row.Kid] = ec
 		set := k.sets[row.Use]
 		set.Keys = append(set.Keys, jose.JSONWebKey{Key: ec, KeyID: row.Kid, Algorithm: row.Alg, Use: "sig"})
 		k.sets[row.Use] = set
@@ -92,16 +87,10 @@ func (s *Server) loadKeys(ctx context.Context) error {
 
 func newSigningKey(kid string, key *ecdsa.PrivateKey) *signingKey {
 	k := &signingKey{kid: kid, key: key, header: map[string]string{}}
-	for _, typ := range []string{TypAccess, TypLasting} {
-		k.header[typ] = header(kid, typ)
+	for _, typ := range []string{TypAccess, TypLasting, typStatusList} {
+		k.header[typ] = base64.RawURLEncoding.EncodeToString(fmt.Appendf(nil, `{"alg":"ES256","kid":%q,"typ":%q}`, kid, typ))
 	}
 	return k
-}
-
-// header encodes the protected header of a JWT that a key signs. Its bytes never
-// change: by them we know what is ours.
-func header(kid, typ string) string {
-	return base64.RawURLEncoding.EncodeToString(fmt.Appendf(nil, `{"alg":"ES256","kid":%q,"typ":%q}`, kid, typ))
 }
 
 func (s *Server) ensureKey(ctx context.Context, use KeyUse) error {
@@ -131,7 +120,7 @@ func (s *Server) ensureKey(ctx context.Context, use KeyUse) error {
 		return err
 	}
 	kid := base64.RawURLEncoding.EncodeToString(thumb) // RFC 7638
-	e, err := s.NewEvent(ctx, EventKeyAdded, Actor{Kind: AsSystem}, map[string]string{"kid": kid, "use": string(use)})
+	e, err := s.NewEvent(ctx, EventKeyAdded, Actor{Kind: AsSystem}, ofKey{kid, use})
 	if err != nil {
 		return err
 	}

@@ -7,6 +7,8 @@ const (
 	OutcomeUnknown     Reason = "outcome_unknown"
 	ServerBusy         Reason = "server_busy"
 	RateLimited        Reason = "rate_limited"
+	FeedUnknown        Reason = "feed_unknown"
+	FeedGone           Reason = "feed_gone"
 
 	ParamMissing   Reason = "param_missing"
 	ParamRepeated  Reason = "param_repeated"
@@ -103,6 +105,9 @@ var reasons = map[Reason]struct {
 	Internal:           {ServerError, "The server met an error of its own. Try again; the request id names it in the log.", ""},
 	StorageUnavailable: {TemporarilyUnavailable, "The server cannot reach its database. Try again in a moment.", ""},
 	OutcomeUnknown:     {TemporarilyUnavailable, "The server cannot tell whether this took effect. Look before you repeat it.", ""},
+
+	FeedUnknown: {TemporarilyUnavailable, "This node does not know the present state of the database. Ask another one, or try again in a moment.", ""},
+	FeedGone:    {InvalidRequest, "What happened since is not known any longer. Begin without after and epoch.", ""},
 
 	ServerBusy: {TemporarilyUnavailable, "The server is busy. Try again in a moment.", ""},
 	// RFC 6749, 5.2 has no code for it. slow_down is the device grant's (RFC 8628,

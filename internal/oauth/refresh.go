@@ -90,7 +90,7 @@ func (s *Server) refreshToken(ctx context.Context, c *Client, secret Hash, r Tok
 			return nil, refuse(RefreshUnknown)
 		case f.ClientID != c.ID:
 			return nil, refuse(RefreshForeign)
-		case f.Status == Invalid:
+		case f.over(st):
 			return nil, refuse(RefreshUnknown)
 		case !now.Before(t.IdleUntil), !t.AbsoluteUntil.IsZero() && !now.Before(t.AbsoluteUntil):
 			return nil, refuse(RefreshExpired)
@@ -125,8 +125,9 @@ func (s *Server) refreshToken(ctx context.Context, c *Client, secret Hash, r Tok
 		if rights.empty() && !p.Guest {
 			return nil, refuse(NoRights)
 		}
-		access, err := s.mint(p, f, st, rights, narrowed)
-		if err != nil {
+		rot.ISeq = st.Seq
+		var access string
+		if access, rot.Kid, err = s.mint(p, f, st, rights, narrowed); err != nil {
 			return nil, err
 		}
 		if rot.Event, err = s.NewEvent(ctx, EventTokenRefreshed, Actor{AsClient, c.ID}, ofFamily{f.ID, rot.Successor != nil}); err != nil {
@@ -142,7 +143,7 @@ func (s *Server) refreshToken(ctx context.Context, c *Client, secret Hash, r Tok
 			return &TokenResponse{AccessToken: Secret(access), ExpiresIn: p.AccessLife, RefreshToken: handed, Scope: rights.Flat().String(),
 				Profile: p.Name, ClientID: c.ID, GrantID: f.GrantID}, nil
 		}
-		if err := s.confirm(ctx, c, secret); err != nil {
+		if err := s.again(ctx, c, secret); err != nil {
 			return nil, err
 		}
 	}

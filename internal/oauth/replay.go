@@ -42,6 +42,9 @@ var replays = map[Kind]func(*replay) (bool, error){
 	EventAPIPut:            nil,
 	EventAPISecretAdded:    nil,
 	EventKeyAdded:          nil,
+	EventKeyCut:            (*replay).cutKey,
+	EventEverythingCut:     func(r *replay) (bool, error) { return r.s.CutOff(r.ctx, RuleAll, "", r.e) },
+	EventRuleFolded:        nil, // the event that set the rule is replayed, and folded anew
 	EventRestored:          nil,
 }
 
@@ -238,6 +241,22 @@ func (r *replay) lockOut() error {
 	e.Kind, e.At, e.Actor, e.Payload = EventSecretAdded, r.now, Actor{Kind: AsSystem}.String(), json.RawMessage(`{"last4":"none"}`)
 	_, err = r.s.AddSecret(r.ctx, r.e.ClientID, row, e)
 	return err
+}
+
+// ofKey is in the payload of events about a signing key.
+type ofKey struct {
+	Kid string `json:"kid"`
+	Use KeyUse `json:"use,omitempty"`
+}
+
+// cutKey cuts off a signing key. One that was made after the backup is not there, and
+// what it signed is not trusted.
+func (r *replay) cutKey() (bool, error) {
+	var p ofKey
+	if err := r.payload(&p); err != nil {
+		return false, err
+	}
+	return r.s.CutOff(r.ctx, RuleKey, p.Kid, r.e)
 }
 
 // ofStore is in the payload of events about a store.

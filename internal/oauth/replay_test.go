@@ -69,6 +69,7 @@ func TestRecover_EveryEnding(t *testing.T) {
 	}
 	// state is what people and apps can see of it.
 	state := func(w *world, h held) []string {
+		w.must(w.Follow(ctx))
 		w.t.Helper()
 		var s []string
 		for _, k := range []*oauth.TokenResponse{h.shop, h.books, h.pocket, h.bobs} {

@@ -49,9 +49,13 @@ type Server struct {
 	refresh [][]byte // makes refresh tokens; the first for new ones
 	keys    keySet
 	cache   clientCache
-	indices allotment
-	usage   usage
-	guesses guesses
+	feed    feed
+	effects effects
+
+	followers followers
+	indices   allotment
+	usage     usage
+	guesses   guesses
 }
 
 // New makes a server on a migrated database. It creates what a fresh database
@@ -94,12 +98,17 @@ func New(ctx context.Context, c Config) (*Server, error) {
 		return nil, err
 	}
 	// The feed is followed from here on, so that no key added meanwhile is missed.
-	seq, epoch, err := s.storage.Head(ctx)
+	s.feed.changed = make(chan struct{})
+	s.followers.known, s.followers.noted, s.followers.put = map[followerKey]*Follower{}, map[followerKey]Follower{}, make(chan struct{}, 1)
+	p, err := s.storage.Present(ctx)
 	if err != nil {
 		return nil, err
 	}
-	s.cache.seq.Store(seq)
-	s.cache.epoch.Store(epoch)
+	if err := s.beginFeed(ctx, p); err != nil {
+		return nil, err
+	}
+	s.feed.folded, s.feed.kept = p.Folded, p.Kept
+	s.cache.keys.Store(false)
 	if err := s.loadKeys(ctx); err != nil {
 		return nil, err
 	}

@@ -24,6 +24,7 @@ type Storage interface {
 	PeopleStorage
 	APIStorage
 	EventStorage
+	StatusStorage
 }
 
 // ErrNotFound is returned by a read that names one thing that is not there.
@@ -109,14 +110,57 @@ type FamilyStorage interface {
 	// RevokeFamily ends a family that is alive.
 	RevokeFamily(ctx context.Context, family string, e Event) (won bool, err error)
 	// AllotIndices moves the high-water mark of the current status list of an API and
-	// kind ("key", "family") by n and returns the first index, as
+	// kind ("key", "family") by n, at now, and returns the first index, as
 	// (epoch × 2^ListBits + list) × 2^IndexBits + place. No index is ever handed out
 	// twice; a list that has no room for n, or is of an older epoch, is left as it is
 	// and a new one begun.
-	AllotIndices(ctx context.Context, api, kind string, n int64) (first int64, err error)
+	AllotIndices(ctx context.Context, api, kind string, n int64, now time.Time) (first int64, err error)
 	// TouchUsed notes when grants and client secrets were last used, some at a
 	// time, so that nobody who needs their rows waits long.
 	TouchUsed(ctx context.Context, at time.Time, grants []string, secrets []Hash) error
+	// TouchSeen is TouchUsed for those of the grants that have a family for this API.
+	TouchSeen(ctx context.Context, at time.Time, api string, grants []string) error
+}
+
+// StatusStorage keeps what the feed and the status lists are made of. Every event of
+// the feed that is about keys writes, in its own transaction, the status of each:
+// computed from its grant, so valid only while the grant is at the revision whose
+// rights the key prints. Numbers of the feed have no gaps, and are in the order in
+// which their events were committed.
+type StatusStorage interface {
+	// Present reads where everything stands, in one question.
+	Present(ctx context.Context) (Present, error)
+	// Beat moves the beat, if it is at seen, as durably as a revocation.
+	Beat(ctx context.Context, seen int64) error
+	// Moved is sent to after an event of this process has moved the feed.
+	Moved() <-chan struct{}
+	// StatusChanges lists what changed after one sequence and up to another, in order.
+	StatusChanges(ctx context.Context, after, upto int64) ([]StatusChange, error)
+	// RuleChanges lists which rules were set or lifted in between, in order.
+	RuleChanges(ctx context.Context, after, upto int64) ([]Rule, error)
+	// Rules lists the rules of now.
+	Rules(ctx context.Context) ([]Rule, error)
+	// StatusList reads a list by its number (epoch × 2^ListBits + list), with the
+	// changes after folded, or ErrNotFound.
+	StatusList(ctx context.Context, number, folded int64) (*StoredList, error)
+	// CutOff ends all that a signing key has signed, and the key with it, or all keys
+	// and refresh tokens that there are (RuleAll, ""). It loses if the key is cut.
+	CutOff(ctx context.Context, kind RuleKind, subject string, e Event) (won bool, err error)
+	// Foldings lists the rules whose bits are not written yet, or which can be lifted.
+	Foldings(ctx context.Context) ([]Folding, error)
+	// FoldRule writes the bits of at most limit grants under a rule, or lifts it if it
+	// is done: a deleted app's grants end, those in a store raise their revision, and
+	// families issued before everything ended end. It loses if another was first.
+	FoldRule(ctx context.Context, f Folding, limit int, e Event) (won bool, err error)
+	// Chunk reads the bits of one chunk, or ErrNotFound if they are all valid.
+	Chunk(ctx context.Context, list, chunk int64) ([]byte, error)
+	// FoldChunks puts chunks as they are at upto in the place of those at from. It
+	// loses if another folded meanwhile.
+	FoldChunks(ctx context.Context, from, upto int64, chunks []StatusChunk) (won bool, err error)
+	// PutFollowers notes how far followers have come; none goes back.
+	PutFollowers(ctx context.Context, list []Follower) error
+	// Followers lists those that were seen since.
+	Followers(ctx context.Context, since time.Time) ([]Follower, error)
 }
 
 // ClientStorage keeps apps.
@@ -291,13 +335,18 @@ type Redemption struct {
 	Secret   Hash   // of the client, to be live still; nil asks for none
 	GrantID  string // "" for a guest's code
 	Rev      int64
-	Activate bool // the grant was pending when it was read
-	Family   Family
-	Continue bool // Family exists: a guest is continued
-	Refresh  *StoredRefresh
-	Guest    *Grant // with Guest.UserID: user and grant to create
-	Now      time.Time
-	Event    Event
+	// MembersRev is how often the memberships of the user had changed when they were
+	// read: a change beside a grant that is being made raises no revision yet.
+	MembersRev int64
+	ISeq       int64  // of the feed, as printed in the key
+	Kid        string // of what signed it
+	Activate   bool   // the grant was pending when it was read
+	Family     Family
+	Continue   bool // Family exists: a guest is continued
+	Refresh    *StoredRefresh
+	Guest      *Grant // with Guest.UserID: user and grant to create
+	Now        time.Time
+	Event      Event
 }
 
 // StoredRefresh is a chain of refresh tokens at rest: one token, or each with its
@@ -320,9 +369,11 @@ type Rotation struct {
 	Secret    Hash // of the client, to be live still; nil asks for none
 	GrantID   string
 	Rev       int64
-	Presented Hash // the token that is used
-	Successor Hash // nil: the token stays the same
-	Again     bool // Presented is the one before the newest, which is handed out again
+	ISeq      int64  // of the feed, as printed in the access token
+	Kid       string // of what signed it
+	Presented Hash   // the token that is used
+	Successor Hash   // nil: the token stays the same
+	Again     bool   // Presented is the one before the newest, which is handed out again
 	IdleUntil time.Time
 	Now       time.Time
 	Event     Event

@@ -187,6 +187,15 @@ func (s *Server) confirm(ctx context.Context, c *Client, secret Hash) error {
 	return nil
 }
 
+// again is asked when an event lost against another: it refuses who is not the client
+// any longer, and reads the feed, because the key that signed may have been cut off.
+func (s *Server) again(ctx context.Context, c *Client, secret Hash) error {
+	if err := s.confirm(ctx, c, secret); err != nil {
+		return err
+	}
+	return s.follow(ctx, time.Since(start))
+}
+
 // ProfileOf returns the profile of a client, or ErrNotFound. A dialect asks it to
 // choose its own form of answer; it decides nothing.
 func (s *Server) ProfileOf(ctx context.Context, clientID string) (ProfileName, error) {

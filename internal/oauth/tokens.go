@@ -2,15 +2,14 @@ package oauth
 
 import (
 	"bytes"
-	"crypto/ecdsa"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"io"
-	"math/big"
-	"strconv"
 	"strings"
+
+	"github.com/go-jose/go-jose/v4"
 )
 
 // The typ headers. Kinds of JWT from one issuer are mutually exclusive (RFC
@@ -30,7 +29,7 @@ type Claims struct {
 	Expires  int64       `json:"exp,omitempty"` // absent in a lasting key
 	ID       string      `json:"jti"`
 	Scope    string      `json:"scope,omitempty"`
-	Rights   []Right     `json:"rights,omitempty"` // absent when they cannot be printed
+	Rights   []Right     `json:"rights,omitzero"` // absent, and not empty, when they cannot be printed
 	GrantID  string      `json:"grant_id"`
 	ISeq     int64       `json:"iseq"` // the feed's sequence as read before signing
 	Status   StatusClaim `json:"status"`
@@ -59,20 +58,17 @@ const (
 
 // statusOf renders a family's index.
 func (s *Server) statusOf(index int64) StatusClaim {
-	list := index >> IndexBits
-	return StatusClaim{StatusRef{
-		Index: index & (1<<IndexBits - 1),
-		URI:   s.issuer + "/status/" + strconv.FormatInt(list>>ListBits, 10) + "-" + strconv.FormatInt(list&(1<<ListBits-1), 10),
-	}}
+	return StatusClaim{StatusRef{Index: index & (1<<IndexBits - 1), URI: s.statusURI(index >> IndexBits)}}
 }
 
 // mint signs an access token of a family. rights are what it may do now; st says
 // when that was read; narrowed, if not nil, limits this one token for its life.
-func (s *Server) mint(p Profile, f *Family, st *Standing, rights Rights, narrowed ScopeSet) (string, error) {
+// kid is that of the key that signed it.
+func (s *Server) mint(p Profile, f *Family, st *Standing, rights Rights, narrowed ScopeSet) (token, kid string, err error) {
 	now := s.now()
 	var jti [16]byte
 	if _, err := io.ReadFull(s.rand, jti[:]); err != nil {
-		return "", fmt.Errorf("oauth: reading randomness: %w", err)
+		return "", "", fmt.Errorf("oauth: reading randomness: %w", err)
 	}
 	c := Claims{
 		Issuer: s.issuer, Audience: s.api.URI, Subject: f.UserID, ClientID: f.ClientID, IssuedAt: at(now),
@@ -92,9 +88,11 @@ func (s *Server) mint(p Profile, f *Family, st *Standing, rights Rights, narrowe
 	}
 	payload, err := marshalClaims(&c)
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
-	return s.keys.current.Load().sign[use].sign(typ, payload, s.rand)
+	k := s.keys.current.Load().sign[use]
+	token, err = k.sign(typ, payload, s.rand)
+	return token, k.kid, err
 }
 
 // marshalClaims leaves &, < and > as they are: as \u0026 they would only be longer.
@@ -135,38 +133,43 @@ func (s *Server) verifyOwn(token string) (*verified, bool) {
 	return v, ok
 }
 
-// parseOwn asks for the very text that sign makes: the header of one of our keys,
-// byte for byte, so that nothing in it is left to be understood (RFC 8725, 3.1), and
-// no line breaks and loose bits in the base64, so that one key has one text (attack
-// D6).
 func (s *Server) parseOwn(k *keys, token string) (*verified, bool) {
-	header, rest, _ := strings.Cut(token, ".")
-	own, ok := k.verify[header]
+	if strings.Count(token, ".") != 2 {
+		return nil, false
+	}
+	// One key has one text: go-jose passes over line breaks and loose bits (attack D6).
+	for part := range strings.SplitSeq(token, ".") {
+		b, err := base64.RawURLEncoding.Strict().DecodeString(part)
+		if err != nil || base64.RawURLEncoding.EncodedLen(len(b)) != len(part) {
+			return nil, false
+		}
+	}
+	jws, err := jose.ParseSignedCompact(token, []jose.SignatureAlgorithm{jose.ES256})
+	if err != nil {
+		return nil, false
+	}
+	header := jws.Signatures[0].Protected
+	typ, _ := header.ExtraHeaders[jose.HeaderType].(string)
+	use := ForAccess
+	switch typ {
+	case TypAccess:
+	case TypLasting:
+		use = ForLasting
+	default:
+		return nil, false
+	}
+	key, ok := k.verify[use][header.KeyID]
 	if !ok {
 		return nil, false
 	}
-	body, signed, _ := strings.Cut(rest, ".")
-	sig, ok := decodeSegment(signed)
-	if !ok || len(sig) != 64 {
+	payload, err := jws.Verify(key)
+	if err != nil {
 		return nil, false
 	}
-	payload, ok := decodeSegment(body)
-	if !ok {
-		return nil, false
-	}
-	digest := sha256.Sum256([]byte(token[:len(header)+1+len(body)]))
-	if !ecdsa.Verify(own.key, digest[:], new(big.Int).SetBytes(sig[:32]), new(big.Int).SetBytes(sig[32:])) {
-		return nil, false
-	}
-	v := &verified{typ: own.typ}
-	if err := json.Unmarshal(payload, &v.Claims); err != nil || v.Issuer != s.issuer || (v.typ == TypLasting) != (v.Expires == 0) {
+	v := &verified{typ: typ}
+	if err := json.Unmarshal(payload, &v.Claims); err != nil || v.Issuer != s.issuer || (typ == TypLasting) != (v.Expires == 0) {
 		return nil, false
 	}
 	v.family, _, ok = strings.Cut(v.ID, ".")
 	return v, ok
-}
-
-func decodeSegment(text string) ([]byte, bool) {
-	b, err := base64.RawURLEncoding.Strict().DecodeString(text)
-	return b, err == nil && base64.RawURLEncoding.EncodedLen(len(b)) == len(text)
 }

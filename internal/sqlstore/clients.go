@@ -174,7 +174,15 @@ func (s *Store) lockClient(id string) []statement {
 func (s *Store) SetClientStatus(ctx context.Context, id string, to oauth.Status, e oauth.Event) (bool, error) {
 	var n int64
 	guard := counted(&n, "UPDATE clients SET status = $1, version = version + 1, op = $2 WHERE id = $3 AND status <> 'deleted' AND status <> $1", string(to), e.ID, id)
-	return s.won(ctx, &n, s.lockClient(id), one(guard), note(e, true, opOf("clients", id, e.ID)))
+	m := opOf("clients", id, e.ID)
+	r := rule{kind: oauth.RuleClient, subject: id}
+	switch to {
+	case oauth.Suspended:
+		r.value = oauth.StatusSuspended
+	case oauth.Deleted: // its grants end, too
+		r.value, r.fold = oauth.StatusInvalid, true
+	}
+	return s.won(ctx, &n, s.lockClient(id), one(guard), one(r.make(e, m.where(6), m.args()...)), note(e, true, m), r.tell(e))
 }
 
 // AddSecret implements oauth.ClientStorage.

@@ -84,21 +84,24 @@ func (s *Store) RedeemCode(ctx context.Context, r oauth.Redemption) (bool, error
 				m.args(g.ID, g.UserID, g.ClientID, g.Account.String(), r.Event.ID, micros(r.Now))...))
 	} else {
 		guard += ` AND EXISTS (SELECT 1 FROM grants g JOIN users u ON u.id = g.user_id JOIN clients c ON c.id = g.client_id
-			WHERE g.id = $5 AND g.rev = $6 AND g.status IN ('pending', 'live') AND u.status = 'active' AND c.status = 'active')`
-		args = append(args, r.GrantID, r.Rev)
+			WHERE g.id = $5 AND g.rev = $6 AND g.status IN ('pending', 'live') AND u.status = 'active' AND u.members_rev = $7 AND c.status = 'active')`
+		args = append(args, r.GrantID, r.Rev, r.MembersRev)
 	}
+	guard += uncut(len(args))
+	args = append(args, r.ISeq, r.Kid)
 	if r.Secret != nil {
 		guard += secretLive(len(args))
 		args = append(args, []byte(r.Secret), r.ClientID)
 	}
 	switch {
 	case r.Continue:
-		guard += " AND EXISTS (SELECT 1 FROM families WHERE id = $1 AND status <> 'invalid')"
+		guard += " AND EXISTS (SELECT 1 FROM families f WHERE f.id = $1 AND f.status <> 'invalid' AND NOT EXISTS (SELECT 1 FROM cutoffs WHERE kind = 'all' AND subject = '' AND before > f.iseq))"
 	default:
-		steps = append(steps, do(`INSERT INTO families (id, grant_id, client_id, user_id, api, status_index, narrowing, status, op, created, due)
+		steps = append(steps, do(`INSERT INTO families (id, grant_id, client_id, user_id, api, status_index, narrowing, status, rev, iseq, op, created, due)
 			SELECT CAST($1 AS TEXT), CAST($2 AS TEXT), CAST($3 AS TEXT), CAST($4 AS TEXT), CAST($5 AS TEXT), CAST($6 AS BIGINT), CAST($7 AS TEXT),
-			       CAST($8 AS TEXT), CAST($9 AS TEXT), CAST($10 AS BIGINT), CAST($11 AS BIGINT) WHERE `+m.where(12),
-			m.args(f.ID, f.GrantID, f.ClientID, f.UserID, f.API, f.StatusIndex, scopesOrNull(f.Narrowing), string(f.Status), r.Event.ID, micros(f.Created), orNull(f.Due))...))
+			       CAST($8 AS TEXT), CAST($9 AS BIGINT), CAST($10 AS BIGINT), CAST($11 AS TEXT), CAST($12 AS BIGINT), CAST($13 AS BIGINT) WHERE `+m.where(14),
+			m.args(f.ID, f.GrantID, f.ClientID, f.UserID, f.API, f.StatusIndex, scopesOrNull(f.Narrowing), string(f.Status), f.Rev, f.ISeq, r.Event.ID,
+				micros(f.Created), orNull(f.Due))...))
 	}
 	if r.Refresh != nil {
 		steps = append(steps, insertRefresh(r.Refresh, r.Event.ID, m))
@@ -110,7 +113,11 @@ func (s *Store) RedeemCode(ctx context.Context, r oauth.Redemption) (bool, error
 	if r.GrantID != "" {
 		lock = s.lockGrant(r.GrantID)
 	}
-	return s.won(ctx, &n, lock, one(counted(&n, guard, args...)), steps, note(r.Event, false, m))
+	noted := note(r.Event, false, m)
+	if f.Status == oauth.Ask && !r.Continue { // its index is not valid from the first
+		noted = tell(r.Event, m, "f.id = $5", f.ID)
+	}
+	return s.won(ctx, &n, lock, one(counted(&n, guard, args...)), steps, noted)
 }
 
 // secretLive asks that a client still has a secret. Arguments $n+1 and $n+2.

@@ -36,6 +36,9 @@ type engine interface {
 	archive(ctx context.Context, to string, progress func(Progress)) error
 	// migrator returns goose on this engine, and how to release what it needs.
 	migrator(migrations fs.FS) (*goose.Provider, func() error, error)
+	// deposable reports whether a server may go on answering reads after another took
+	// its place, so that only a write that became durable shows that it has not.
+	deposable() bool
 	stats() Stats
 	// session is a connection on which whole tables are copied.
 	session(ctx context.Context) (session, error)

@@ -3,6 +3,7 @@ package sqlstore
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/grantway/grantway/internal/oauth"
 )
@@ -10,7 +11,7 @@ import (
 // familyColumns reads a family. The root of the FROM may lack one, hence the
 // COALESCE.
 const familyColumns = `COALESCE(f.id, ''), COALESCE(f.grant_id, ''), COALESCE(f.client_id, ''), COALESCE(f.user_id, ''), COALESCE(f.api, ''),
-	COALESCE(f.status_index, 0), f.narrowing, COALESCE(f.status, ''), COALESCE(f.created, 0), COALESCE(f.due, 0)`
+	COALESCE(f.status_index, 0), f.narrowing, COALESCE(f.status, ''), COALESCE(f.rev, 0), COALESCE(f.iseq, 0), COALESCE(f.created, 0), COALESCE(f.due, 0)`
 
 type familyReader struct {
 	family       oauth.Family
@@ -20,7 +21,7 @@ type familyReader struct {
 
 func (r *familyReader) dest() []any {
 	f := &r.family
-	return []any{&f.ID, &f.GrantID, &f.ClientID, &f.UserID, &f.API, &f.StatusIndex, &r.narrowing, (*string)(&f.Status), &r.created, &r.due}
+	return []any{&f.ID, &f.GrantID, &f.ClientID, &f.UserID, &f.API, &f.StatusIndex, &r.narrowing, (*string)(&f.Status), &f.Rev, &f.ISeq, &r.created, &r.due}
 }
 
 func (r *familyReader) result() *oauth.Family {
@@ -80,7 +81,8 @@ func (s *Store) RotateRefreshToken(ctx context.Context, r oauth.Rotation) (bool,
 	op, now := r.Event.ID, micros(r.Now)
 	// What every use asks. Arguments $1 to $7.
 	ask := `selector = $1 AND family = $2 AND idle_until > $3 AND (absolute_until IS NULL OR absolute_until > $3)
-		AND EXISTS (SELECT 1 FROM families WHERE id = $2 AND status <> 'invalid')
+		AND EXISTS (SELECT 1 FROM families f WHERE f.id = $2 AND f.status <> 'invalid' AND NOT EXISTS
+			(SELECT 1 FROM cutoffs WHERE kind = 'all' AND subject = '' AND before > f.iseq))
 		AND EXISTS (SELECT 1 FROM grants g JOIN users u ON u.id = g.user_id JOIN clients c ON c.id = g.client_id
 			WHERE g.id = $4 AND g.rev = $5 AND g.status IN ('pending', 'live') AND u.status = 'active' AND c.status = 'active')`
 	args := []any{r.Selector, r.Family, now, r.GrantID, r.Rev, op, []byte(r.Presented)}
@@ -102,6 +104,8 @@ func (s *Store) RotateRefreshToken(ctx context.Context, r oauth.Rotation) (bool,
 		ask += secretLive(len(args))
 		args = append(args, []byte(r.Secret), r.ClientID)
 	}
+	ask += uncut(len(args))
+	args = append(args, r.ISeq, r.Kid)
 	guard := counted(&n, use+" WHERE "+ask, args...)
 	return s.won(ctx, &n, s.lockGrant(r.GrantID), one(guard), note(r.Event, false, mark{"refresh_tokens", "selector", "op", r.Selector, op}))
 }
@@ -111,7 +115,7 @@ func (s *Store) RevokeFamily(ctx context.Context, family string, e oauth.Event) 
 	var n int64
 	lock := s.engine.lock("SELECT id FROM grants WHERE id = (SELECT grant_id FROM families WHERE id = $1)", family)
 	guard := counted(&n, "UPDATE families SET status = 'invalid', op = $1, due = $3 WHERE id = $2 AND status <> 'invalid'", e.ID, family, micros(e.At))
-	return s.won(ctx, &n, lock, one(guard), note(e, true, opOf("families", family, e.ID)))
+	return s.won(ctx, &n, lock, one(guard), tell(e, opOf("families", family, e.ID), "f.id = $5", family))
 }
 
 const (
@@ -122,18 +126,18 @@ const (
 // AllotIndices implements oauth.FamilyStorage. The lease row serialises nodes, so
 // that the number of a new list is free. Lists are numbered from epoch × listsMax
 // on: those of an older epoch have smaller numbers and are never gone on with.
-func (s *Store) AllotIndices(ctx context.Context, api, kind string, n int64) (int64, error) {
+func (s *Store) AllotIndices(ctx context.Context, api, kind string, n int64, now time.Time) (int64, error) {
 	var number, next int64
 	number = -1
 	ev := []statement{
 		do("UPDATE leases SET until = until WHERE name = 'status_lists'"),
-		do(`INSERT INTO status_lists (number, api, kind, next, op)
-			SELECT h.epoch * $5 + (SELECT COUNT(*) FROM status_lists WHERE number >= h.epoch * $5), CAST($1 AS TEXT), CAST($2 AS TEXT), 0, '' FROM heads h
+		do(`INSERT INTO status_lists (number, api, kind, next, allotted)
+			SELECT h.epoch * $5 + (SELECT COUNT(*) FROM status_lists WHERE number >= h.epoch * $5), CAST($1 AS TEXT), CAST($2 AS TEXT), 0, 0 FROM heads h
 			WHERE h.name = 'feed' AND (SELECT COUNT(*) FROM status_lists WHERE number >= h.epoch * $5) < $5
 				AND NOT EXISTS (SELECT 1 FROM status_lists WHERE number >= h.epoch * $5 AND api = $1 AND kind = $2 AND next + $3 <= $4)`, api, kind, n, listSize, listsMax),
-		{sql: `UPDATE status_lists SET next = next + $3 WHERE number = (SELECT MIN(l.number) FROM status_lists l JOIN heads h ON h.name = 'feed'
+		{sql: `UPDATE status_lists SET next = next + $3, allotted = $6 WHERE number = (SELECT MIN(l.number) FROM status_lists l JOIN heads h ON h.name = 'feed'
 				WHERE l.number >= h.epoch * $5 AND l.api = $1 AND l.kind = $2 AND l.next + $3 <= $4)
-			RETURNING number, next`, args: []any{api, kind, n, listSize, listsMax}, scan: []any{&number, &next}},
+			RETURNING number, next`, args: []any{api, kind, n, listSize, listsMax, micros(now)}, scan: []any{&number, &next}},
 	}
 	if err := s.engine.write(ctx, ev); err != nil {
 		return 0, err

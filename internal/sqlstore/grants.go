@@ -140,8 +140,15 @@ func (s *Store) RecordDecision(ctx context.Context, d oauth.DecisionRecord) (boo
 			narrowing = excluded.narrowing, op = excluded.op`,
 		m.args(c.Selector, []byte(c.Hash), c.Request, c.ClientID, g.ID, string(c.Profile), c.API, scopesOrNull(c.Narrowing), c.Redirect, c.RedirectSent,
 			c.Challenge, c.Nonce, micros(c.AuthTime), micros(c.Expires), op)...))
-	return s.won(ctx, &n, s.lockGrant(g.ID), one(guard), steps, note(d.Event, !d.Create && !d.Unchanged, m))
+	noted := note(d.Event, false, m)
+	if !d.Create && !d.Unchanged {
+		noted = tell(d.Event, m, ofGrant, g.ID)
+	}
+	return s.won(ctx, &n, s.lockGrant(g.ID), one(guard), steps, noted)
 }
+
+// ofGrant selects the families of a grant for [tell].
+const ofGrant = "f.grant_id = $5"
 
 // replaceStores writes the stores of a grant anew, and what follows from them.
 func (s *Store) replaceStores(g *oauth.Grant, m mark) []statement {
@@ -159,7 +166,7 @@ func (s *Store) EditGrant(ctx context.Context, g *oauth.Grant, rev int64, e oaut
 	m := opOf("grants", g.ID, e.ID)
 	guard := counted(&n, `UPDATE grants SET scopes = $1, account_scopes = $2, all_stores = $3, rev = rev + 1, op = $4
 		WHERE id = $5 AND rev = $6 AND status <> 'revoked'`, g.Scopes.String(), g.Account.String(), g.AllStores, e.ID, g.ID, rev)
-	return s.won(ctx, &n, s.lockGrant(g.ID), one(guard), s.replaceStores(g, m), note(e, true, m))
+	return s.won(ctx, &n, s.lockGrant(g.ID), one(guard), s.replaceStores(g, m), tell(e, m, ofGrant, g.ID))
 }
 
 // RevokeGrant implements oauth.GrantStorage.
@@ -184,8 +191,8 @@ func (s *Store) setGrantStatus(ctx context.Context, grantID, to, from string, e 
 	// A revoked grant is nobody's default any more. The index asks for that alone: one
 	// that asked for the status would be written whenever a grant is taken up.
 	guard := counted(&n, `UPDATE grants SET status = $1, is_default = is_default AND $1 <> 'revoked',
-		due = CASE WHEN $1 = 'revoked' THEN CAST($4 AS BIGINT) ELSE due END, rev = rev + 1, op = $2 WHERE id = $3 AND `+from, to, e.ID, grantID, micros(e.At))
-	return s.won(ctx, &n, s.lockGrant(grantID), one(guard), then, note(e, true, opOf("grants", grantID, e.ID)))
+		due = CASE WHEN $1 = 'revoked' THEN CAST($4 AS BIGINT) ELSE due END, op = $2 WHERE id = $3 AND `+from, to, e.ID, grantID, micros(e.At))
+	return s.won(ctx, &n, s.lockGrant(grantID), one(guard), then, tell(e, opOf("grants", grantID, e.ID), ofGrant, grantID))
 }
 
 // TouchUsed implements oauth.FamilyStorage.
@@ -203,12 +210,27 @@ func (s *Store) TouchUsed(ctx context.Context, at time.Time, grants []string, se
 	for _, h := range secrets {
 		ev = append(ev, do("UPDATE client_secrets SET last_used = $1 WHERE hash = $2 AND last_used < $1", micros(at), []byte(h)))
 	}
+	return s.inBatches(ctx, ev)
+}
+
+func (s *Store) inBatches(ctx context.Context, ev []statement) error {
 	for batch := range slices.Chunk(ev, touchBatch) {
 		if err := s.engine.write(ctx, batch); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// TouchSeen implements oauth.FamilyStorage.
+func (s *Store) TouchSeen(ctx context.Context, at time.Time, api string, grants []string) error {
+	var ev []statement
+	for _, id := range slices.Compact(slices.Sorted(slices.Values(grants))) {
+		if args := []any{micros(at), id, api}; storable(args) {
+			ev = append(ev, do("UPDATE grants SET last_used = $1 WHERE id = $2 AND last_used < $1 AND EXISTS (SELECT 1 FROM families WHERE grant_id = $2 AND api = $3)", args...))
+		}
+	}
+	return s.inBatches(ctx, ev)
 }
 
 // touchBatch is how many rows one event locks that nobody waits for.

@@ -248,6 +248,8 @@ func (p *postgres) writable(ctx context.Context) error {
 	return err
 }
 
+func (p *postgres) deposable() bool { return true }
+
 func (p *postgres) tables(ctx context.Context) ([]string, error) {
 	return texts(ctx, p, `SELECT CASE WHEN table_schema = CURRENT_SCHEMA THEN '' ELSE table_schema || '.' END || table_name
 		FROM information_schema.tables WHERE table_schema NOT IN ('pg_catalog', 'information_schema')`)

@@ -1,6 +1,7 @@
 package sqlstore
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	"errors"
@@ -374,13 +375,66 @@ func (s *Store) beginEpoch(ctx context.Context, epoch int64, endAll bool, e oaut
 		do("UPDATE authorization_codes SET expires = 0 WHERE redeemed_family IS NULL"),
 		do("DELETE FROM sessions"),
 		do("DELETE FROM pending_requests"),
-		do("UPDATE heads SET epoch = $1 WHERE name = 'feed' AND epoch < $1", epoch),
+		do("UPDATE heads SET epoch = $1, seq = seq + $2 WHERE name = 'feed' AND epoch < $1", epoch, int64(lostMost)),
+		do("DELETE FROM status_changes"),
+		do("DELETE FROM rule_changes"),
+		do("UPDATE heads SET seq = (SELECT h.seq FROM heads h WHERE h.name = 'feed') WHERE name IN ('folded', 'kept')"),
+		// Whatever an app had while it was suspended, it has it no longer.
+		do("UPDATE cutoffs SET before = (SELECT h.seq FROM heads h WHERE h.name = 'feed') WHERE kind <> 'all'"),
 	}
 	if endAll {
 		ev = append(ev,
 			do("UPDATE grants SET status = 'revoked', is_default = FALSE, due = $2, rev = rev + 1, op = $1 WHERE status <> 'revoked'", e.ID, micros(e.At)),
 			do("UPDATE families SET status = 'invalid', op = $1, due = $2 WHERE status <> 'invalid'", e.ID, micros(e.At)))
 	}
+	lists, err := s.listsOfNow(ctx, endAll)
+	if err != nil {
+		return err
+	}
+	ev = append(ev, lists...)
 	ev = append(ev, note(e, true, mark{"heads", "name", "name", "feed", "feed"})...)
 	return s.engine.write(ctx, append(ev, do("DROP TABLE "+markTable)))
+}
+
+// lostMost is more events than a database can have lost. A token that was issued in
+// what was lost has seen a sequence of then; the rules of the new epoch begin behind
+// it, so that it falls under them.
+const lostMost = 1 << 32
+
+// listsOfNow writes every status list that there is anew: an index that no family
+// has which is alive was handed out in what was lost, or is of one that is over, and
+// is invalid from now on.
+func (s *Store) listsOfNow(ctx context.Context, endAll bool) ([]statement, error) {
+	ev := []statement{do("DELETE FROM status_chunks")}
+	chunks := map[int64][]byte{} // by list × chunks in a list + chunk
+	err := s.engine.query(ctx, "SELECT number FROM status_lists WHERE kind <> 'gone'", nil, func(scan func(...any) error) error {
+		var number int64
+		if err := scan(&number); err != nil {
+			return unavailable(err)
+		}
+		for c := range int64(listSize / oauth.ChunkValues) {
+			chunks[number*listSize/oauth.ChunkValues+c] = bytes.Repeat([]byte{0b01010101}, oauth.ChunkValues/4)
+		}
+		return nil
+	})
+	if err == nil && !endAll {
+		err = s.engine.query(ctx, "SELECT f.status_index, "+valueOf+" FROM families f JOIN grants g ON g.id = f.grant_id JOIN users u ON u.id = g.user_id", nil,
+			func(scan func(...any) error) error {
+				var index int64
+				var value oauth.StatusValue
+				if err := scan(&index, (*int64)(&value)); err != nil {
+					return unavailable(err)
+				}
+				if bits := chunks[index/oauth.ChunkValues]; bits != nil {
+					oauth.SetStatus(bits, index%oauth.ChunkValues, value)
+				}
+				return nil
+			})
+	}
+	const perList = listSize / oauth.ChunkValues
+	for at, bits := range chunks {
+		ev = append(ev, do("INSERT INTO status_chunks (list, chunk, bits, seq) SELECT CAST($1 AS BIGINT), CAST($2 AS BIGINT), $3, seq FROM heads WHERE name = 'feed'",
+			at/perList, at%perList, bits))
+	}
+	return ev, err
 }

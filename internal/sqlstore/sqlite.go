@@ -375,6 +375,8 @@ func (s *sqlite) query(ctx context.Context, text string, args []any, row func(fu
 // writable: a file that may not be written is refused when it is opened.
 func (s *sqlite) writable(context.Context) error { return nil }
 
+func (s *sqlite) deposable() bool { return false }
+
 func (s *sqlite) tables(ctx context.Context) ([]string, error) {
 	return texts(ctx, s, "SELECT name FROM sqlite_master WHERE type = 'table'")
 }

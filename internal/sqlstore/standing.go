@@ -13,12 +13,13 @@ import (
 const grantColumns = `COALESCE(g.id, ''), COALESCE(g.user_id, ''), COALESCE(g.client_id, ''), COALESCE(g.is_default, FALSE),
 	COALESCE(g.scopes, ''), COALESCE(g.account_scopes, ''), COALESCE(g.all_stores, FALSE), COALESCE(g.status, ''), COALESCE(g.rev, 0),
 	COALESCE(g.created, 0), COALESCE(g.last_used, 0), COALESCE(u.kind, ''), COALESCE(u.status, ''), COALESCE(c.status, ''), h.seq, h.epoch,
-	COALESCE(u.members_rev, 0), hs.seq`
+	COALESCE(u.members_rev, 0), hs.seq, COALESCE(ca.before, 0)`
 
 const grantJoins = ` LEFT JOIN users u ON u.id = g.user_id
 	LEFT JOIN clients c ON c.id = g.client_id
 	JOIN heads h ON h.name = 'feed'
-	JOIN heads hs ON hs.name = 'stores'`
+	JOIN heads hs ON hs.name = 'stores'
+	LEFT JOIN cutoffs ca ON ca.kind = 'all' AND ca.subject = ''`
 
 // storeColumns reads what the grant's user may do in its stores, one row a store.
 const storeColumns = `COALESCE(gs.store_id, ''), gs.scopes, m.scopes, COALESCE(m.may_delegate, FALSE), COALESCE(m.is_owner, FALSE),
@@ -51,7 +52,7 @@ type basis struct {
 func (r *standingReader) dest() []any {
 	g := &r.st.Grant
 	return []any{&g.ID, &g.UserID, &g.ClientID, &g.Default, &r.scopes, &r.account, &g.AllStores, (*string)(&g.Status), &r.rev, &r.created, &r.used,
-		(*string)(&r.st.UserKind), (*string)(&r.st.UserStatus), (*string)(&r.st.ClientStatus), &r.st.Seq, &r.epoch, &r.members, &r.stores}
+		(*string)(&r.st.UserKind), (*string)(&r.st.UserStatus), (*string)(&r.st.ClientStatus), &r.st.Seq, &r.epoch, &r.members, &r.stores, &r.st.Cut}
 }
 
 // grant completes the grant once its columns were read.
@@ -59,6 +60,7 @@ func (r *standingReader) grant() *oauth.Grant {
 	g := &r.st.Grant
 	g.Rev, g.Scopes, g.Account = r.rev, scopes(r.scopes), scopes(r.account)
 	g.Created, g.LastUsed = fromMicros(r.created), fromMicros(r.used)
+	r.st.Epoch, r.st.MembersRev = r.epoch, r.members
 	return g
 }
 

@@ -210,8 +210,8 @@ func TestStanding_OfManyStoresIsNotRemembered(t *testing.T) {
 	for id, stores := range map[string]int{"large": knownMax + 1, "small": knownMax} {
 		ev := []statement{do(`INSERT INTO grants (id, user_id, client_id, is_default, scopes, account_scopes, all_stores, status, rev, op, created, last_used)
 			VALUES ($1, 'u', 'c', FALSE, '', '', FALSE, 'live', 1, '', 0, 0)`, id),
-			do(`INSERT INTO families (id, grant_id, client_id, user_id, api, status_index, status, op, created)
-				VALUES ($1, $1, 'c', 'u', 'api', $2, 'valid', '', 0)`, id, stores)}
+			do(`INSERT INTO families (id, grant_id, client_id, user_id, api, status_index, status, rev, iseq, op, created)
+				VALUES ($1, $1, 'c', 'u', 'api', $2, 'valid', 1, 1, '', 0)`, id, stores)}
 		for n := range stores {
 			ev = append(ev, do("INSERT INTO grant_stores (grant_id, store_id) VALUES ($1, $2)", id, fmt.Sprint(n)))
 		}

@@ -29,6 +29,7 @@ import (
 type Store struct {
 	engine engine
 	known  oauth.Recent[string, known] // by grant
+	moved  chan struct{}               // an event of this process moved the feed
 }
 
 // Open opens the database that dsn names: a postgres:// URL, or the path of a
@@ -56,7 +57,7 @@ func open(ctx context.Context, dsn string) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Store{engine: e}, nil
+	return &Store{engine: e, moved: make(chan struct{}, 1)}, nil
 }
 
 // IsPostgres reports whether dsn names a PostgreSQL server.
@@ -88,6 +89,7 @@ type statement struct {
 	args []any
 	rows *int64 // if not nil: receives how many rows it changed
 	scan []any  // if not nil: destinations for the one row of a RETURNING
+	feed bool   // moves the feed
 }
 
 func do(sql string, args ...any) statement { return statement{sql: sql, args: args} }
@@ -131,7 +133,7 @@ func note(e oauth.Event, feed bool, m mark) []statement {
 			WHERE `+m.where(11), m.args(row...)...)}
 	}
 	return []statement{
-		do("UPDATE heads SET seq = seq + 1 WHERE name = 'feed' AND "+m.where(1), m.args()...),
+		{sql: "UPDATE heads SET seq = seq + 1 WHERE name = 'feed' AND " + m.where(1), args: m.args(), feed: true},
 		do(`INSERT INTO events (id, at, kind, actor, client_id, user_id, grant_id, store_id, request_id, payload, seq)
 			SELECT CAST($1 AS TEXT), CAST($2 AS BIGINT), CAST($3 AS TEXT), CAST($4 AS TEXT), CAST($5 AS TEXT), CAST($6 AS TEXT),
 			       CAST($7 AS TEXT), CAST($8 AS TEXT), CAST($9 AS TEXT), CAST($10 AS TEXT), h.seq
@@ -149,6 +151,15 @@ func (s *Store) won(ctx context.Context, n *int64, steps ...[]statement) (bool, 
 	}
 	if err := s.engine.write(ctx, ev); err != nil {
 		return false, err
+	}
+	for i := range ev {
+		if ev[i].feed {
+			select {
+			case s.moved <- struct{}{}:
+			default: // the last one was not noticed yet
+			}
+			break
+		}
 	}
 	return *n > 0, nil
 }

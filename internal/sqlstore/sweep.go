@@ -70,6 +70,8 @@ func sweeps(now time.Time, kept time.Duration) []ended {
 		list = append(list, ended{before: micros(now), share: 1, remove: []string{
 			"DELETE FROM " + t.name + " WHERE expires < $1 AND (" + t.key + ") IN (SELECT " + t.key + " FROM " + t.name + " WHERE expires < $1 ORDER BY expires LIMIT $2)"}})
 	}
+	list = append(list, endedChanges(now), endedLists(now), ended{before: micros(now.Add(-oauth.FollowerKept)), share: 1, remove: []string{
+		"DELETE FROM followers WHERE seen < $1 AND (api, instance) IN (SELECT api, instance FROM followers WHERE seen < $1 ORDER BY seen LIMIT $2)"}})
 	// Ids sort by time, so the oldest events lie together at the start of their key.
 	return append(list, ended{before: micros(now.Add(-kept)), share: 1, remove: []string{
 		"DELETE FROM events WHERE at < $1 AND id IN (SELECT id FROM events ORDER BY id LIMIT $2)"}})
@@ -122,5 +124,34 @@ func endedGrants(now time.Time, kept time.Duration) ended {
 		"DELETE FROM grants WHERE id IN (SELECT g.id FROM " + over + ")",
 		"UPDATE grants SET due = NULL WHERE status <> 'revoked' AND id IN (SELECT g.id FROM " + due + `)
 			AND EXISTS (SELECT 1 FROM families f WHERE f.grant_id = grants.id)`,
+	}}
+}
+
+// endedChanges removes what was folded into chunks and is older than any follower
+// that does not begin anew. What is kept is whole from a sequence on.
+func endedChanges(now time.Time) ended {
+	const upto = `(SELECT COALESCE(MAX(seq), 0) FROM (SELECT seq, at FROM (SELECT seq, at FROM status_changes UNION ALL SELECT seq, at FROM rule_changes) c
+		WHERE seq <= (SELECT seq FROM heads WHERE name = 'folded') ORDER BY seq LIMIT $2) o WHERE at < $1)`
+	const kept = "(SELECT seq FROM heads WHERE name = 'kept')"
+	return ended{before: micros(now.Add(-oauth.FeedKept)), share: 1, remove: []string{
+		"UPDATE heads SET seq = " + upto + " WHERE name = 'kept' AND seq < " + upto,
+		"DELETE FROM status_changes WHERE (seq, status_index) IN (SELECT seq, status_index FROM status_changes WHERE at < $1 AND seq <= " + kept + " ORDER BY seq, status_index LIMIT $2)",
+		"DELETE FROM rule_changes WHERE seq IN (SELECT seq FROM rule_changes WHERE at < $1 AND seq <= " + kept + " ORDER BY seq LIMIT $2)",
+	}}
+}
+
+// endedLists drops the bits of lists of refresh chains that are full, or of an older
+// epoch, once no family of theirs is left: a family goes a day after its end, when
+// the last of its tokens has long expired. The number stays, so that it is never
+// given again. A node may still hold indices of a list that it was allotted of late.
+// Lists of lasting keys stay, because a key of theirs has no end.
+func endedLists(now time.Time) ended {
+	const over = `(SELECT number FROM status_lists l WHERE l.kind = 'family' AND l.allotted < $1
+		AND (l.next >= 1048576 - 1024 OR l.number < (SELECT epoch FROM heads WHERE name = 'feed') * 2048)
+		AND NOT EXISTS (SELECT 1 FROM families f WHERE f.status_index >= l.number * 1048576 AND f.status_index < (l.number + 1) * 1048576)
+		ORDER BY l.number LIMIT $2)`
+	return ended{before: micros(now.Add(-oauth.BlockKept - day)), share: sweepShare, remove: []string{
+		"DELETE FROM status_chunks WHERE list IN " + over,
+		"UPDATE status_lists SET kind = 'gone' WHERE number IN " + over,
 	}}
 }

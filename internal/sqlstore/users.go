@@ -88,14 +88,19 @@ func (s *Store) SetUserStatus(ctx context.Context, id string, to oauth.Status, e
 	m := opOf("users", id, e.ID)
 	return s.won(ctx, &n, s.lockGrantsOf(id),
 		one(counted(&n, "UPDATE users SET status = $1, op = $2 WHERE id = $3 AND status <> $1", string(to), e.ID, id)),
-		raiseRevs(id, m), note(e, true, m))
+		tell(e, m, "g.user_id = $5", id))
 }
 
-// raiseRevs makes every issuing event under way for the user's grants read again. A
-// grant that is being made beside it is not seen here: it meets the other number.
-func raiseRevs(userID string, m mark) []statement {
+// reaches selects, for [tell], the families of a user's grants that reach a store.
+const reaches = "g.user_id = $5 AND (g.all_stores OR EXISTS (SELECT 1 FROM grant_stores x WHERE x.grant_id = g.id AND x.store_id = $6))"
+
+// raiseRevs makes what the user's grants in a store allow count as new: every issuing
+// event under way reads again, and every key is asked about. A grant that is being
+// made beside it is not seen here: it meets the other number.
+func raiseRevs(userID, storeID string, m mark) []statement {
 	return []statement{
-		do("UPDATE grants SET rev = rev + 1 WHERE user_id = $1 AND status <> 'revoked' AND "+m.where(2), m.args(userID)...),
+		do(`UPDATE grants SET rev = rev + 1 WHERE user_id = $1 AND status <> 'revoked' AND (all_stores OR EXISTS
+			(SELECT 1 FROM grant_stores x WHERE x.grant_id = grants.id AND x.store_id = $2)) AND `+m.where(3), m.args(userID, storeID)...),
 		do("UPDATE users SET members_rev = members_rev + 1 WHERE id = $1 AND "+m.where(2), m.args(userID)...),
 	}
 }
@@ -133,9 +138,14 @@ func (s *Store) PutStore(ctx context.Context, st *oauth.Store, e oauth.Event) er
 	// that put one store at once, the second must see what the first made of it.
 	lock := s.engine.lock("SELECT name FROM heads WHERE name = 'stores'")
 	state := do("UPDATE heads SET seq = seq + 1 WHERE name = 'stores' AND EXISTS (SELECT 1 FROM stores WHERE id = $1 AND status <> $2)", st.ID, string(st.Status))
-	_, err := s.won(ctx, &n, lock, one(state), one(counted(&n, `INSERT INTO stores (id, name, domain, status, created) VALUES ($1, $2, $3, $4, $5)
+	r := rule{kind: oauth.RuleStore, subject: st.ID, value: oauth.StatusAsk, fold: true}
+	if st.Status != oauth.Active {
+		r.value = oauth.StatusInvalid
+	}
+	changed := r.make(e, "EXISTS (SELECT 1 FROM stores WHERE id = $2 AND status <> $6)", string(st.Status))
+	_, err := s.won(ctx, &n, lock, []statement{state, changed}, one(counted(&n, `INSERT INTO stores (id, name, domain, status, created) VALUES ($1, $2, $3, $4, $5)
 		ON CONFLICT (id) DO UPDATE SET name = excluded.name, domain = excluded.domain, status = excluded.status`,
-		st.ID, st.Name, st.Domain, string(st.Status), micros(e.At))), note(e, true, mark{"stores", "id", "id", st.ID, st.ID}))
+		st.ID, st.Name, st.Domain, string(st.Status), micros(e.At))), note(e, true, mark{"stores", "id", "id", st.ID, st.ID}), r.tell(e))
 	return err
 }
 
@@ -165,7 +175,7 @@ func (s *Store) SetMembership(ctx context.Context, m *oauth.Membership, e oauth.
 		WHERE EXISTS (SELECT 1 FROM users WHERE id = $1) AND EXISTS (SELECT 1 FROM stores WHERE id = $2)
 		ON CONFLICT (user_id, store_id) DO UPDATE SET scopes = excluded.scopes, may_delegate = excluded.may_delegate, is_owner = excluded.is_owner, op = excluded.op`,
 		m.UserID, m.StoreID, m.Scopes.String(), m.MayDelegate, m.Owner, e.ID)
-	return s.won(ctx, &n, s.lockGrantsOf(m.UserID), one(guard), raiseRevs(m.UserID, k), note(e, true, k))
+	return s.won(ctx, &n, s.lockGrantsOf(m.UserID), one(guard), raiseRevs(m.UserID, m.StoreID, k), tell(e, k, reaches, m.UserID, m.StoreID))
 }
 
 // DropMembership implements oauth.PeopleStorage. The row is marked first and
@@ -175,7 +185,7 @@ func (s *Store) DropMembership(ctx context.Context, userID, storeID string, e oa
 	k := memberMark(userID, e.ID)
 	return s.won(ctx, &n, s.lockGrantsOf(userID),
 		one(counted(&n, "UPDATE memberships SET op = $1 WHERE user_id = $2 AND store_id = $3", e.ID, userID, storeID)),
-		raiseRevs(userID, k), note(e, true, k),
+		raiseRevs(userID, storeID, k), tell(e, k, reaches, userID, storeID),
 		one(do("DELETE FROM memberships WHERE user_id = $1 AND store_id = $2 AND op = $3", userID, storeID, e.ID)))
 }
 

@@ -31,7 +31,8 @@ func codes(w *world) {
 			if !c.refresh {
 				r.Refresh = nil
 			}
-			w.wins(issue, oauth.EventCodeRedeemed, w.redeem(r))
+			// One that is asked about from the first says so in the feed.
+			w.wins(c.status == oauth.Ask, oauth.EventCodeRedeemed, w.redeem(r))
 
 			g.Status = oauth.Live
 			f, st, err := w.s.Family(w.ctx, r.Family.ID)
@@ -107,20 +108,28 @@ func codes(w *world) {
 				return w.s.SetMembership(w.ctx, &oauth.Membership{UserID: user, StoreID: store}, e)
 			}),
 			"membership dropped": event(oauth.EventMembershipDropped, func(e oauth.Event) (bool, error) { return w.s.DropMembership(w.ctx, user, store, e) }),
-			"suspended and resumed": func() {
-				w.setUser(user, oauth.Suspended)
-				w.setUser(user, oauth.Active)
-			},
 		} {
 			user, app = w.person(), w.app()
 			w.member(user, store)
-			g, code = w.granted(user, app)
+			g, code = w.granted(user, app, store)
 			change()
 			r = w.redemption(g, code)
 			w.loses(why+", at the rev before", w.redeem(r))
 			r.Rev = w.grant(g.ID).Rev
 			w.wins(issue, oauth.EventCodeRedeemed, w.redeem(r))
 		}
+		// A membership of no store of the grant: what was read of the memberships may be
+		// of before the grant was made.
+		user, app = w.person(), w.app()
+		w.member(user, store)
+		g, code = w.granted(user, app, store)
+		r = w.redemption(g, code)
+		w.member(user, w.store("another"))
+		w.loses("memberships have changed", w.redeem(r))
+		r.MembersRev++
+		w.setUser(user, oauth.Suspended)
+		w.setUser(user, oauth.Active)
+		w.wins(issue, oauth.EventCodeRedeemed, w.redeem(r))
 	})
 	w.test("the secret that proved the client is asked for once more", func(w *world) {
 		user, c := w.person(), w.newApp()

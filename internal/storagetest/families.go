@@ -38,7 +38,7 @@ func families(w *world) {
 	w.test("AllotIndices goes on where it was, for each API and kind apart", func(w *world) {
 		allot := func(api, kind string, n int64) int64 {
 			w.t.Helper()
-			first, err := w.s.AllotIndices(w.ctx, api, kind, n)
+			first, err := w.s.AllotIndices(w.ctx, api, kind, n, w.now)
 			w.ok(err)
 			return first
 		}
@@ -55,7 +55,7 @@ func families(w *world) {
 		taken := map[int64]bool{}
 		take := func(n int64) int64 {
 			w.t.Helper()
-			first, err := w.s.AllotIndices(w.ctx, "full", "key", n)
+			first, err := w.s.AllotIndices(w.ctx, "full", "key", n, w.now)
 			w.ok(err)
 			if first/listSize != (first+n-1)/listSize {
 				w.t.Errorf("%d indices from %d lie in two lists", n, first)
@@ -82,7 +82,7 @@ func families(w *world) {
 		w.ok(err)
 		allot := func(kind string) int64 {
 			w.t.Helper()
-			first, err := w.s.AllotIndices(w.ctx, "restored", kind, 16)
+			first, err := w.s.AllotIndices(w.ctx, "restored", kind, 16, w.now)
 			w.ok(err)
 			return first
 		}
@@ -107,10 +107,10 @@ func families(w *world) {
 		_, err = w.db.ExecContext(w.ctx, "UPDATE status_lists SET next = $1 WHERE api = 'restored'", listSize)
 		w.ok(err)
 		for n := range listsMax - 2 {
-			_, err = w.db.ExecContext(w.ctx, "INSERT INTO status_lists (number, api, kind, next, op) VALUES ($1, 'x', 'key', $2, '')", (epoch+1784000000)*listsMax+int64(n)+2, listSize)
+			_, err = w.db.ExecContext(w.ctx, "INSERT INTO status_lists (number, api, kind, next, allotted) VALUES ($1, 'x', 'key', $2, 0)", (epoch+1784000000)*listsMax+int64(n)+2, listSize)
 			w.ok(err)
 		}
-		if first, err := w.s.AllotIndices(w.ctx, "restored", "key", 16); !errors.Is(err, oauth.ErrUnavailable) {
+		if first, err := w.s.AllotIndices(w.ctx, "restored", "key", 16, w.now); !errors.Is(err, oauth.ErrUnavailable) {
 			w.t.Errorf("a full epoch gave index %d, error %v", first, err)
 		}
 	})
@@ -122,7 +122,7 @@ func families(w *world) {
 		for range 64 {
 			group.Go(func() {
 				for range each {
-					first, err := w.s.AllotIndices(w.ctx, "busy", "key", block)
+					first, err := w.s.AllotIndices(w.ctx, "busy", "key", block, w.now)
 					if err != nil {
 						w.t.Error(err)
 						return

@@ -323,8 +323,15 @@ func (w *world) granted(user, client string, stores ...string) (oauth.Grant, oau
 // redemption makes the record that redeems code for a new family with a refresh
 // token.
 func (w *world) redemption(g oauth.Grant, code oauth.StoredCode) oauth.Redemption {
-	f := oauth.Family{ID: w.id("fam_"), GrantID: g.ID, ClientID: g.ClientID, UserID: g.UserID, API: "api", StatusIndex: w.ids.Add(1), Status: oauth.Valid, Created: w.now}
-	return oauth.Redemption{Selector: code.Selector, ClientID: g.ClientID, GrantID: g.ID, Rev: g.Rev, Activate: g.Status == oauth.Pending, Family: f,
+	w.t.Helper()
+	st, err := w.s.Standing(w.ctx, g.ID)
+	if errors.Is(err, oauth.ErrNotFound) { // a guest's
+		st, err = &oauth.Standing{Seq: 1}, nil
+	}
+	w.ok(err)
+	f := oauth.Family{ID: w.id("fam_"), GrantID: g.ID, ClientID: g.ClientID, UserID: g.UserID, API: "api", StatusIndex: w.ids.Add(1), Status: oauth.Valid,
+		Rev: g.Rev, ISeq: st.Seq, Created: w.now}
+	return oauth.Redemption{MembersRev: st.MembersRev, ISeq: st.Seq, Kid: "kid", Selector: code.Selector, ClientID: g.ClientID, GrantID: g.ID, Rev: g.Rev, Activate: g.Status == oauth.Pending, Family: f,
 		Refresh: w.refreshOf(f.ID), Now: w.now}
 }
 

@@ -8,7 +8,10 @@ CREATE TABLE heads (
     seq   BIGINT NOT NULL,
     epoch BIGINT NOT NULL
 );
-INSERT INTO heads (name, seq, epoch) VALUES ('feed', 1, 1), ('stores', 1, 1);
+-- feed is the newest event that followers must see; stores counts what any store's
+-- state did; all changes up to folded stand in the chunks, those up to kept are
+-- removed; beat moves while somebody follows, with the durability of a revocation.
+INSERT INTO heads (name, seq, epoch) VALUES ('feed', 1, 1), ('stores', 1, 1), ('folded', 1, 1), ('kept', 1, 1), ('beat', 1, 1);
 
 CREATE TABLE events (
     id         TEXT PRIMARY KEY,
@@ -30,15 +33,52 @@ CREATE TABLE leases (
     holder TEXT NOT NULL,
     until  BIGINT NOT NULL
 );
-INSERT INTO leases (name, holder, until) VALUES ('status_lists', '', 0), ('sweep', '', 0);
+INSERT INTO leases (name, holder, until) VALUES ('status_lists', '', 0), ('sweep', '', 0), ('fold', '', 0);
 
 -- next is the high-water mark: an index below it belongs to some node for ever.
 CREATE TABLE status_lists (
-    number BIGINT PRIMARY KEY,
-    api    TEXT NOT NULL,
-    kind   TEXT NOT NULL,
-    next   BIGINT NOT NULL,
-    op     TEXT NOT NULL
+    number   BIGINT PRIMARY KEY,
+    api      TEXT NOT NULL,
+    kind     TEXT NOT NULL,
+    next     BIGINT NOT NULL,
+    allotted BIGINT NOT NULL
+);
+
+-- What the feed is made of: an event of the feed writes the value that each index
+-- has from then on, and the rule that it set or lifted. What was folded stands in the
+-- chunks, of 4096 indices at two bits each. cutoffs are the rules of now; fold says
+-- how far the grants under one were gone through, NULL that it need not be.
+CREATE TABLE status_changes (
+    seq          BIGINT NOT NULL,
+    status_index BIGINT NOT NULL,
+    api          TEXT NOT NULL,
+    value        BIGINT NOT NULL,
+    at           BIGINT NOT NULL,
+    PRIMARY KEY (seq, status_index)
+);
+CREATE TABLE status_chunks (
+    list  BIGINT NOT NULL,
+    chunk BIGINT NOT NULL,
+    bits  BYTEA NOT NULL,
+    seq   BIGINT NOT NULL,
+    PRIMARY KEY (list, chunk)
+);
+CREATE TABLE rule_changes (
+    seq     BIGINT PRIMARY KEY,
+    kind    TEXT NOT NULL,
+    subject TEXT NOT NULL,
+    before  BIGINT NOT NULL,
+    value   BIGINT NOT NULL,
+    at      BIGINT NOT NULL
+);
+CREATE TABLE cutoffs (
+    kind    TEXT NOT NULL,
+    subject TEXT NOT NULL,
+    before  BIGINT NOT NULL,
+    value   BIGINT NOT NULL,
+    fold    TEXT,
+    op      TEXT NOT NULL,
+    PRIMARY KEY (kind, subject)
 );
 
 CREATE TABLE signing_keys (
@@ -166,6 +206,9 @@ CREATE TABLE memberships (
 );
 CREATE INDEX memberships_by_store ON memberships (store_id);
 
+-- rev counts what changed in what the keys of a grant may do; in families it is that
+-- of what the key prints. A key whose grant is at another one is to be asked about.
+--
 -- due is when the sweeper looks whether a grant, or a family, is over. It may be too
 -- early, never too late: a chain that is used does not move it, the sweeper does.
 -- NULL is never, as for a lasting key that is alive. standing is what the user might
@@ -189,7 +232,7 @@ CREATE TABLE grants (
 );
 CREATE UNIQUE INDEX grants_default ON grants (user_id, client_id) WHERE is_default;
 CREATE INDEX grants_by_user ON grants (user_id);
-CREATE INDEX grants_by_client ON grants (client_id);
+CREATE INDEX grants_by_client ON grants (client_id, id);
 CREATE INDEX grants_by_due ON grants (due, id) WHERE due IS NOT NULL;
 CREATE TABLE grant_stores (
     grant_id TEXT NOT NULL,
@@ -197,7 +240,7 @@ CREATE TABLE grant_stores (
     scopes   TEXT,
     PRIMARY KEY (grant_id, store_id)
 );
-CREATE INDEX grant_stores_by_store ON grant_stores (store_id);
+CREATE INDEX grant_stores_by_store ON grant_stores (store_id, grant_id);
 
 CREATE TABLE authorization_codes (
     selector        TEXT PRIMARY KEY,
@@ -231,6 +274,8 @@ CREATE TABLE families (
     status_index BIGINT NOT NULL UNIQUE,
     narrowing    TEXT,
     status       TEXT NOT NULL,
+    rev          BIGINT NOT NULL,
+    iseq         BIGINT NOT NULL,
     op           TEXT NOT NULL,
     created      BIGINT NOT NULL,
     due          BIGINT
@@ -252,6 +297,19 @@ CREATE TABLE refresh_tokens (
     absolute_until BIGINT
 );
 CREATE INDEX refresh_tokens_by_family ON refresh_tokens (family);
+
+-- seq is what a follower of the feed has acknowledged, by whichever node.
+CREATE TABLE followers (
+    api      TEXT NOT NULL,
+    instance TEXT NOT NULL,
+    seq      BIGINT NOT NULL,
+    epoch    BIGINT NOT NULL,
+    seen     BIGINT NOT NULL,
+    node     TEXT NOT NULL,
+    lag      BIGINT NOT NULL,
+    PRIMARY KEY (api, instance)
+);
+CREATE INDEX followers_by_seen ON followers (seen);
 
 CREATE TABLE pending_requests (
     selector TEXT PRIMARY KEY,

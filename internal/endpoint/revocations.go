@@ -1,0 +1,159 @@
+package endpoint
+
+import (
+	"encoding/json"
+	"errors"
+	"net/http"
+	"regexp"
+	"strconv"
+
+	"github.com/grantway/grantway/internal/oauth"
+)
+
+// FeedPath is where followers ask.
+const FeedPath = "/revocations"
+
+// feedPage is what a follower is told. All members are always there.
+type feedPage struct {
+	Epoch   int64        `json:"epoch"`
+	Seq     int64        `json:"seq"`
+	More    bool         `json:"more"`
+	Changes []feedChange `json:"changes"`
+	Rules   []feedRule   `json:"rules"`
+}
+
+type feedChange struct {
+	Seq   int64  `json:"seq"`
+	List  string `json:"list"`
+	Index int64  `json:"idx"`
+	Value int64  `json:"value"`
+}
+
+type feedRule struct {
+	Seq    int64  `json:"seq"`
+	Kind   string `json:"kind"`
+	ID     string `json:"id"`
+	Before int64  `json:"before"`
+	Value  int64  `json:"value"`
+}
+
+// revocations is GET /revocations, for APIs: what happened to their keys. The answer
+// is held while nothing does. 204 says that nothing has, as of now; a node that does
+// not know answers 503, so that a verifier's lease ends and not the door opens.
+func (h *handler) revocations(w http.ResponseWriter, r *http.Request) {
+	secure(w)
+	if !allow(w, r, http.MethodGet) {
+		return
+	}
+	auth, err := credentials(r, nil)
+	if err != nil {
+		h.refused(w, r, h.charge(r, "", err), http.StatusUnauthorized, "")
+		return
+	}
+	q, err := feedQuery(r)
+	if err != nil {
+		h.refused(w, r, err, http.StatusUnauthorized, "")
+		return
+	}
+	if room, ok := w.(interface{ Holding() }); ok {
+		q.Holding = room.Holding
+	}
+	page, err := h.server.Revocations(r.Context(), auth, q)
+	switch {
+	case err != nil:
+		h.refused(w, r, h.charge(r, auth.ID, err), http.StatusUnauthorized, "")
+	case page == nil:
+		w.WriteHeader(http.StatusNoContent)
+	default:
+		answer := feedPage{page.Epoch, page.Seq, page.More, make([]feedChange, len(page.Changes)), make([]feedRule, len(page.Rules))}
+		for i, c := range page.Changes {
+			answer.Changes[i] = feedChange{c.Seq, oauth.ListID(c.Index), c.Index & (1<<oauth.IndexBits - 1), int64(c.Value)}
+		}
+		for i, rule := range page.Rules {
+			answer.Rules[i] = feedRule{rule.Seq, string(rule.Kind), rule.Subject, rule.Before, int64(rule.Value)}
+		}
+		writeJSON(w, http.StatusOK, answer)
+	}
+}
+
+var instances = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
+
+// feedQuery reads the question: after and epoch, or neither, and instance, each once.
+func feedQuery(r *http.Request) (q oauth.FeedQuery, err error) {
+	query := r.URL.Query()
+	number := func(name string) int64 {
+		n, bad1 := strconv.ParseInt(query.Get(name), 10, 64)
+		if err == nil && (bad1 != nil || n < 1) {
+			err = bad(oauth.ParamMalformed, name, "The parameter "+name+" must be a number, as the last answer had it.")
+		}
+		return n
+	}
+	for name, values := range query {
+		if len(values) > 1 {
+			return q, bad(oauth.ParamRepeated, name, "A parameter may be sent only once.")
+		}
+	}
+	if query.Has("after") || query.Has("epoch") {
+		q.After, q.Epoch = number("after"), number("epoch")
+	}
+	q.Instance = query.Get("instance")
+	if err == nil && query.Has("instance") && !instances.MatchString(q.Instance) {
+		err = bad(oauth.ParamMalformed, "instance", "The parameter instance is up to 64 letters, digits, - and _.")
+	}
+	return q, err
+}
+
+// statusList is GET /status/{list}: a Token Status List, for every verifier.
+func (h *handler) statusList(w http.ResponseWriter, r *http.Request) {
+	if r.Method != http.MethodHead && r.Method != http.MethodGet {
+		secure(w)
+		allow(w, r, http.MethodGet)
+		return
+	}
+	list, err := h.server.StatusList(r.Context(), r.PathValue("list"))
+	if errors.Is(err, oauth.ErrNoList) {
+		secure(w)
+		writeJSON(w, http.StatusNotFound, oauthError{Error: string(oauth.InvalidRequest), Description: "There is no such status list."})
+		return
+	}
+	if err != nil {
+		secure(w)
+		h.refused(w, r, err, http.StatusUnauthorized, "")
+		return
+	}
+	head := w.Header()
+	head.Set("Content-Type", "application/statuslist+jwt") // Token Status List, 8.1
+	head.Set("Cache-Control", "no-store")                  // a verifier that follows the feed needs the one of now
+	head.Set("Access-Control-Allow-Origin", "*")
+	head.Set("X-Content-Type-Options", "nosniff")
+	w.WriteHeader(http.StatusOK)
+	w.Write([]byte(list)) // the client went away: nothing is left to be done
+}
+
+// seen is POST /revocations/seen, for APIs: which grants' keys they saw.
+func (h *handler) seen(w http.ResponseWriter, r *http.Request) {
+	secure(w)
+	if !allow(w, r, http.MethodPost) {
+		return
+	}
+	auth, err := credentials(r, nil)
+	if err != nil {
+		h.refused(w, r, h.charge(r, "", err), http.StatusUnauthorized, "")
+		return
+	}
+	var report struct {
+		Grants []string `json:"grants"`
+	}
+	const most = oauth.SeenMax * 64 // bytes
+	d := json.NewDecoder(http.MaxBytesReader(w, r.Body, most))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&report); err != nil {
+		h.refused(w, r, bad(oauth.ParamMalformed, "grants", `Send {"grants": ["…"]}, ids of at most 10,000 grants.`), http.StatusUnauthorized, "")
+		return
+	}
+	if err := h.server.Seen(r.Context(), auth, report.Grants); err != nil {
+		h.refused(w, r, h.charge(r, auth.ID, err), http.StatusUnauthorized, "")
+		return
+	}
+	w.WriteHeader(http.StatusNoContent)
+}

@@ -1,0 +1,315 @@
+package oauth
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+)
+
+// feed is what this node knows of the feed. One reading at a time brings it from the
+// database, every pollEvery and whenever an event of this process has moved it.
+//
+// What is told to followers must be of now. A reading counts from when it was sent.
+// Where the database may have been deposed without noticing, the answer to a read
+// proves nothing: there it counts only once a beat that was not committed when it was
+// sent has been committed, with the durability of a revocation. So what is known is
+// as of the last reading that showed the beat of before.
+type feed struct {
+	reading sync.Mutex // held by the one that reads
+
+	mu      sync.RWMutex
+	log     []entry // what happened after base, in order
+	base    int64   // the log holds everything after it
+	rules   map[about]Rule
+	lists   map[int64]*list
+	asOf    time.Duration // monotonic, since start: what is known is of then
+	beat    int64         // as last read,
+	beatAt  time.Duration // by a reading that was sent then
+	wanted  time.Duration // when somebody last asked what is known
+	beating bool
+	behind  error // the database has lost events that were told
+	folded  int64
+	kept    int64
+	changed chan struct{} // closed when the sequence has moved
+	movedTo int64         // where to,
+	movedAt time.Duration // and when
+}
+
+// entry is one thing of the feed: a change of an index, or of a rule.
+type entry struct {
+	seq    int64
+	change StatusChange
+	rule   *Rule
+}
+
+type about struct {
+	kind    RuleKind
+	subject string
+}
+
+const (
+	logMax      = 1 << 16                // entries; half of them is kept when it is full
+	knownFor    = 100 * time.Millisecond // how old what is told may be
+	readAgain   = 60 * time.Millisecond  // before "nothing", a reading older than this is repeated
+	wantedFor   = 2 * time.Second        // the beat goes on for so long after the last question
+	holdPoll    = 200 * time.Millisecond
+	knowTimeout = 300 * time.Millisecond
+)
+
+var errBehind = errors.New("the database has lost events that it had acknowledged: begin a new epoch (grantway new-epoch) once it is the right one")
+
+// FeedLag says how long ago the state that this node knows was the present one. It
+// grows while the database does not answer.
+func (s *Server) FeedLag() time.Duration {
+	s.feed.mu.RLock()
+	defer s.feed.mu.RUnlock()
+	return time.Since(start) - s.feed.asOf
+}
+
+// FeedSeq is the feed's sequence that this node has followed to.
+func (s *Server) FeedSeq() int64 { return s.cache.seq.Load() }
+
+// follow reads the feed once, unless another reading that was sent after since has
+// done it meanwhile.
+func (s *Server) follow(ctx context.Context, since time.Duration) error {
+	f := &s.feed
+	f.reading.Lock()
+	defer f.reading.Unlock()
+	c := &s.cache
+	if time.Duration(c.read.Load()) > since {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, pollPatience)
+	defer cancel()
+	sent := time.Since(start)
+	p, err := s.storage.Present(ctx)
+	if err != nil {
+		return err
+	}
+	switch seq, epoch := c.seq.Load(), c.epoch.Load(); {
+	case p.Epoch < epoch || p.Epoch == epoch && p.Seq < seq:
+		// Numbers that were told would be given again to other events.
+		f.mu.Lock()
+		f.behind = errBehind
+		f.mu.Unlock()
+		return errBehind
+	case p.Epoch > epoch:
+		if err := s.beginFeed(ctx, p); err != nil {
+			return err
+		}
+	}
+	if err := s.catchUp(ctx, p); err != nil {
+		return err
+	}
+	if c.keys.Load() { // also those whose reading failed before
+		if err := s.loadKeys(ctx); err != nil {
+			return err
+		}
+		c.keys.Store(false)
+	}
+	c.read.Store(int64(sent))
+	s.known(ctx, p, sent)
+	return nil
+}
+
+// catchUp reads what happened up to p.
+func (s *Server) catchUp(ctx context.Context, p Present) error {
+	c := &s.cache
+	for before := c.seq.Load(); before < p.Seq; before = c.seq.Load() {
+		events, err := s.storage.FeedAfter(ctx, before, 1000)
+		if err != nil {
+			return err
+		}
+		if len(events) == 0 || events[0].Seq != before+1 { // some were removed unread
+			return s.beginFeed(ctx, p)
+		}
+		upto := events[len(events)-1].Seq
+		changes, err := s.storage.StatusChanges(ctx, before, upto)
+		if err != nil {
+			return err
+		}
+		rules, err := s.storage.RuleChanges(ctx, before, upto)
+		if err != nil {
+			return err
+		}
+		s.apply(events, changes, rules)
+	}
+	return nil
+}
+
+// beginFeed drops all that was kept and begins anew at p.
+func (s *Server) beginFeed(ctx context.Context, p Present) error {
+	rules, err := s.storage.Rules(ctx)
+	if err != nil {
+		return err
+	}
+	f, c := &s.feed, &s.cache
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	clear(c.clients)
+	c.shown = new(Recent[[sha256.Size]byte, *API])
+	c.keys.Store(true)
+	c.epoch.Store(p.Epoch)
+	c.seq.Store(p.Seq)
+	f.log, f.base, f.behind = nil, p.Seq, nil
+	f.rules, f.lists = map[about]Rule{}, map[int64]*list{}
+	for _, r := range rules {
+		f.rules[about{r.Kind, r.Subject}] = r
+	}
+	f.wake()
+	return nil
+}
+
+// apply moves the mark under the locks under which entries are put, so that nothing
+// read before these events is put after them.
+func (s *Server) apply(events []Event, changes []StatusChange, rules []Rule) {
+	f, c := &s.feed, &s.cache
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, e := range events {
+		if e.ClientID != "" {
+			delete(c.clients, e.ClientID)
+		}
+		switch e.Kind {
+		case EventKeyAdded, EventKeyCut:
+			c.keys.Store(true)
+		case EventAPIPut, EventAPISecretAdded:
+			c.shown = new(Recent[[sha256.Size]byte, *API])
+		}
+	}
+	added := make([]entry, 0, len(changes)+len(rules))
+	for _, ch := range changes {
+		added = append(added, entry{seq: ch.Seq, change: ch})
+		if l := f.lists[ch.Index>>IndexBits]; l != nil {
+			l.apply(ch)
+		}
+	}
+	for i := range rules {
+		r := rules[i]
+		added = append(added, entry{seq: r.Seq, rule: &r})
+		if r.Value == StatusValid {
+			delete(f.rules, about{r.Kind, r.Subject})
+		} else {
+			f.rules[about{r.Kind, r.Subject}] = r
+		}
+	}
+	slices.SortStableFunc(added, func(a, b entry) int { return int(a.seq - b.seq) })
+	f.log = append(f.log, added...)
+	if n := len(f.log) - logMax/2; len(f.log) > logMax {
+		f.base = f.log[n-1].seq
+		f.log = slices.Clone(f.log[n:])
+		for len(f.log) > 0 && f.log[0].seq == f.base { // an event is told whole or not at all
+			f.log = f.log[1:]
+		}
+	}
+	c.seq.Store(events[len(events)-1].Seq)
+	f.movedTo, f.movedAt = c.seq.Load(), time.Since(start)
+	f.wake()
+}
+
+// wake tells whoever waits for the feed. The caller holds mu.
+func (f *feed) wake() {
+	close(f.changed)
+	f.changed = make(chan struct{})
+}
+
+// known notes what a reading has shown, and lets the beat go on while somebody asks.
+func (s *Server) known(ctx context.Context, p Present, sent time.Duration) {
+	f := &s.feed
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.behind, f.folded, f.kept = nil, p.Folded, p.Kept
+	if !p.Beats {
+		f.asOf = sent
+		return
+	}
+	if p.Beat != f.beat {
+		if f.beatAt > 0 {
+			f.asOf = max(f.asOf, f.beatAt)
+		}
+		f.beat = p.Beat
+	}
+	f.beatAt = sent
+	if f.beating || sent-f.wanted > wantedFor {
+		return
+	}
+	f.beating = true
+	go func() {
+		limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), pollPatience)
+		defer cancel()
+		err := s.storage.Beat(limited, p.Beat)
+		f.mu.Lock()
+		f.beating = false
+		f.mu.Unlock()
+		if err != nil {
+			s.log.Debug("the beat was not committed", "error", err)
+		}
+	}()
+}
+
+// age says how old what this node knows is. Asking keeps the beat going.
+func (f *feed) age() (time.Duration, error) {
+	now := time.Since(start)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.wanted = now
+	if f.behind != nil {
+		return 0, f.behind
+	}
+	if f.asOf == 0 {
+		return knownFor + 1, nil
+	}
+	return now - f.asOf, nil
+}
+
+// know makes sure that this node knows the present state of the database, or refuses:
+// it reads until it does, for a moment.
+func (s *Server) know(ctx context.Context) error { return s.knowWithin(ctx, knownFor) }
+
+func (s *Server) knowWithin(ctx context.Context, limit time.Duration) error {
+	began := time.Since(start)
+	for {
+		age, err := s.feed.age()
+		if err != nil {
+			return refuseBecause(FeedUnknown, err)
+		}
+		if age <= limit {
+			return nil
+		}
+		if time.Since(start)-began > knowTimeout {
+			return refuseBecause(FeedUnknown, fmt.Errorf("what is known is %v old", age))
+		}
+		limited, cancel := context.WithTimeout(ctx, knowTimeout)
+		err = s.follow(limited, time.Since(start))
+		cancel()
+		if err == nil {
+			err = s.feed.pause(ctx, limit)
+		}
+		if err != nil {
+			return refuseBecause(FeedUnknown, err)
+		}
+	}
+}
+
+// pause waits a moment for a beat, unless what is known is new enough.
+func (f *feed) pause(ctx context.Context, limit time.Duration) error {
+	if age, err := f.age(); err != nil || age <= limit {
+		return err
+	}
+	moment := time.NewTimer(5 * time.Millisecond)
+	defer moment.Stop()
+	select {
+	case <-moment.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

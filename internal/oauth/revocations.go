@@ -1,0 +1,216 @@
+package oauth
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"time"
+)
+
+// FeedQuery is the question of a follower.
+type FeedQuery struct {
+	After, Epoch int64  // what it has; Epoch 0: nothing, so begin
+	Instance     string // which process asks
+	Holding      func() // if not nil: called once the answer is held
+}
+
+// FeedPage is an answer to it: what happened after the question's sequence up to Seq.
+// A page that begins holds every rule and no changes, because lists are read whole.
+type FeedPage struct {
+	Epoch, Seq int64
+	More       bool // Seq is not the present yet
+	Changes    []StatusChange
+	Rules      []Rule
+}
+
+// pageMax bounds the changes of a page, but an event is told whole.
+const pageMax = 10_000
+
+// Revocations tells an API what happened to its keys. The answer is held for up to
+// 200 ms while nothing does; nil says that nothing has, as of now. An error is a
+// refusal: [FeedGone] if the follower must begin anew, [FeedUnknown] if this node
+// does not know the present, so that silence is never taken for peace.
+func (s *Server) Revocations(ctx context.Context, auth ClientAuth, q FeedQuery) (*FeedPage, error) {
+	api, err := s.apiOf(ctx, auth)
+	if err != nil {
+		return nil, err
+	}
+	s.follows(api, q)
+	if q.Epoch == 0 {
+		if err := s.know(ctx); err != nil {
+			return nil, err
+		}
+		return s.beginning(), nil
+	}
+	hold := time.NewTimer(holdPoll)
+	defer hold.Stop()
+	for held := false; ; {
+		f := &s.feed
+		f.mu.RLock()
+		seq, epoch, changed := s.cache.seq.Load(), s.cache.epoch.Load(), f.changed
+		f.mu.RUnlock()
+		switch {
+		case q.Epoch > epoch || q.Epoch == epoch && q.After > seq:
+			// The follower is ahead of this node, which may catch up.
+			if held {
+				return nil, refuse(FeedUnknown)
+			}
+		case q.Epoch < epoch:
+			return nil, refuse(FeedGone)
+		case q.After < seq:
+			return s.page(ctx, api, q.After)
+		case held:
+			// Nothing, then: as of a reading that is new enough.
+			if err := s.knowWithin(ctx, readAgain); err != nil {
+				return nil, err
+			}
+			if s.cache.seq.Load() == seq && s.cache.epoch.Load() == epoch {
+				return nil, nil
+			}
+			continue
+		}
+		if _, err := f.age(); err != nil { // also keeps the beat going
+			return nil, refuseBecause(FeedUnknown, err)
+		}
+		if q.Holding != nil {
+			q.Holding()
+			q.Holding = nil
+		}
+		select {
+		case <-changed:
+		case <-hold.C:
+			held = true
+		case <-ctx.Done():
+			return nil, refuseBecause(FeedUnknown, ctx.Err())
+		}
+	}
+}
+
+// beginning is all rules there are, as of now.
+func (s *Server) beginning() *FeedPage {
+	f := &s.feed
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	p := &FeedPage{Epoch: s.cache.epoch.Load(), Seq: s.cache.seq.Load()}
+	for _, r := range f.rules {
+		p.Rules = append(p.Rules, r)
+	}
+	return p
+}
+
+// page is what happened after a sequence: from memory or, if that is too long ago,
+// from the database.
+func (s *Server) page(ctx context.Context, api *API, after int64) (*FeedPage, error) {
+	f := &s.feed
+	f.mu.RLock()
+	p := &FeedPage{Epoch: s.cache.epoch.Load(), Seq: s.cache.seq.Load()}
+	known, kept := after >= f.base, f.kept
+	if known {
+		for _, e := range f.log {
+			if e.seq <= after {
+				continue
+			}
+			if len(p.Changes) >= pageMax && e.seq > p.Changes[len(p.Changes)-1].Seq {
+				p.More, p.Seq = true, e.seq-1
+				break
+			}
+			p.add(api, e)
+		}
+	}
+	f.mu.RUnlock()
+	if !known {
+		if after < kept {
+			return nil, refuse(FeedGone)
+		}
+		if err := s.pageFrom(ctx, api, after, p); err != nil {
+			return nil, err
+		}
+	}
+	if age, err := f.age(); err != nil {
+		return nil, refuseBecause(FeedUnknown, err)
+	} else if age > knownFor {
+		p.More = true // it did happen, but there may be more
+	}
+	return p, nil
+}
+
+func (p *FeedPage) add(api *API, e entry) {
+	switch {
+	case e.rule != nil:
+		p.Rules = append(p.Rules, *e.rule)
+	case e.change.API == api.ID:
+		p.Changes = append(p.Changes, e.change)
+	}
+}
+
+// pageFrom reads a page from the database, some hundred events of it.
+func (s *Server) pageFrom(ctx context.Context, api *API, after int64, p *FeedPage) error {
+	const events = 500
+	if p.Seq > after+events {
+		p.Seq, p.More = after+events, true
+	}
+	changes, err := s.storage.StatusChanges(ctx, after, p.Seq)
+	if err != nil {
+		return err
+	}
+	if p.Rules, err = s.storage.RuleChanges(ctx, after, p.Seq); err != nil {
+		return err
+	}
+	for _, ch := range changes {
+		p.add(api, entry{seq: ch.Seq, change: ch})
+	}
+	// Some may have been removed while this was read.
+	now, err := s.storage.Present(ctx)
+	if err == nil && (now.Kept > after || now.Epoch != p.Epoch) {
+		return refuse(FeedGone)
+	}
+	return err
+}
+
+// apiOf proves an API. Who was proved is remembered until the feed says that
+// something about an API changed, while the feed is followed.
+func (s *Server) apiOf(ctx context.Context, auth ClientAuth) (*API, error) {
+	if auth.ID == "" || auth.Secret == "" {
+		return nil, refuse(ClientAuthMissing)
+	}
+	shown := sha256.Sum256([]byte(auth.ID + "\x00" + auth.Secret.Reveal()))
+	c := &s.cache
+	c.mu.RLock()
+	known := c.shown
+	c.mu.RUnlock()
+	if c.fresh() {
+		if api, ok := known.Get(shown); ok {
+			return api, nil
+		}
+	}
+	seq := c.seq.Load()
+	api, _, _, err := s.storage.Asked(ctx, auth.ID, HashOf(auth.Secret), "")
+	if errors.Is(err, ErrNotFound) {
+		return nil, s.whyNotAPI(ctx, auth.ID)
+	}
+	if err != nil {
+		return nil, err
+	}
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	if c.seq.Load() == seq {
+		c.shown.Put(shown, api)
+	}
+	return api, nil
+}
+
+// Seen notes when the grants whose keys an API saw were last used: to the hour, as it
+// reports no more often than that. Those that have no key for this API are passed over.
+func (s *Server) Seen(ctx context.Context, auth ClientAuth, grants []string) error {
+	api, err := s.apiOf(ctx, auth)
+	if err != nil {
+		return err
+	}
+	if len(grants) > SeenMax {
+		return refuseParam(ParamTooLong, "grants")
+	}
+	return s.storage.TouchSeen(ctx, s.now(), api.ID, grants)
+}
+
+// SeenMax is how many grants one report may name.
+const SeenMax = 10_000
