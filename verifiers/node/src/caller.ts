@@ -57,11 +57,13 @@ export class Caller {
   }
 
   /** @internal */
-  allow({ scope, store }: Access): void {
+  allow(access: Access): void {
+    const { scope, store } = access
+    const named = 'store' in access // by its name, for an undefined store is one that was misspelt
     const somewhere = scope !== undefined && this.stores(scope).length > 0
     let allowed: boolean
-    if (store === undefined) allowed = scope === undefined || this.has(scope) || somewhere
-    else allowed = store !== '' && (scope === undefined ? this.stores().includes(store) : this.hasIn(store, scope))
-    if (!allowed) throw new Refusal('insufficient_scope', scope === undefined ? 'store' : store !== undefined && somewhere ? 'other_store' : 'scope')
+    if (!named) allowed = scope === undefined || this.has(scope) || somewhere
+    else allowed = !!store && (scope === undefined ? this.stores().includes(store) : this.hasIn(store, scope))
+    if (!allowed) throw new Refusal('insufficient_scope', scope === undefined ? 'store' : named && somewhere ? 'other_store' : 'scope')
   }
 }

@@ -11,7 +11,7 @@ import { exchange, sleep, type World } from './world.js'
 export const leaseMs = 700
 const clocksAgreeMs = 50
 const pauseMs = 40
-const missingMs = 1_000
+const failedMs = 250
 const maxFeed = 8 << 20
 const listBytes = listEntries / 4
 
@@ -41,7 +41,6 @@ interface List {
   seq: number
   loading?: Promise<void> | undefined
   tryAfter: number
-  missing: boolean
 }
 
 /** Told of what may have changed an answer of the issuer. */
@@ -66,6 +65,7 @@ export class Follower {
   #storeRules = 0
   #lists = new Map<string, List>()
   #trouble = ''
+  #badList = ''
   #instance = randomBytes(12).toString('base64url')
 
   constructor(
@@ -100,7 +100,6 @@ export class Follower {
     }
     if (!t.status) return 'ask'
     const list = this.#lists.get(t.status.list)
-    if (list?.missing && this.world.mono() < list.tryAfter) return 'refused'
     if (!list?.entries) return 'no list'
     const value = (list.entries[t.status.idx >> 2]! >> ((t.status.idx & 3) * 2)) & 3
     if (value === 1 || value === 2) return 'refused'
@@ -128,12 +127,16 @@ export class Follower {
     let failed = 0
     while (!this.o.signal.aborted) {
       this.counters.polls++
+      const { seq } = this
+      const began = this.world.mono()
       try {
         await this.#poll(this.o.nodes[node]!)
         failed = 0
         if (this.#trouble) this.world.log('the revocation feed is followed again')
         this.#trouble = ''
         heard()
+        // Whoever has nothing to say holds its answer; if something in between does not, it is not asked all the time.
+        if (this.seq === seq && this.world.mono() - began < pauseMs) await sleep(this.world, pauseMs, this.o.signal)
       } catch (e) {
         if (this.o.signal.aborted) return
         this.counters.pollsFailed++
@@ -153,6 +156,7 @@ export class Follower {
       headers: { Authorization: this.o.authorization },
       // An answer is held for 200 ms at most. With another node to turn to, it must be asked within the lease.
       within: this.o.nodes.length > 1 ? 280 : leaseMs,
+      bodyWithin: 2_000, // a long one moves us on even if it is worth no lease
       limit: maxFeed,
       signal: this.o.signal,
     })
@@ -204,13 +208,12 @@ export class Follower {
   /** Reads a list, once at a time and not too often. Whether it is here then, judge says. */
   async load(id: string): Promise<void> {
     let list = this.#lists.get(id)
-    if (!list) this.#lists.set(id, (list = { seq: 0, tryAfter: 0, missing: false }))
+    if (!list) this.#lists.set(id, (list = { seq: 0, tryAfter: 0 }))
     if (!list.loading && this.world.mono() < list.tryAfter) return
     await (list.loading ??= this.#read(id, list).finally(() => (list.loading = undefined)))
   }
 
   async #read(id: string, list: List): Promise<void> {
-    list.missing = false
     list.tryAfter = this.world.mono() + pauseMs
     this.counters.listsRead++
     for (const node of this.o.nodes) {
@@ -218,27 +221,19 @@ export class Follower {
         const { status, body } = await exchange(this.world, `${node}/status/${id}`, {
           headers: { Accept: 'application/statuslist+jwt' }, within: 300, limit: 1 << 20, signal: this.o.signal,
         })
-        if (status === 404) {
-          list.missing = true
-          list.tryAfter = this.world.mono() + missingMs
-          return
-        }
         if (status !== 200) throw new Error(`answered ${status}`)
         const { seq, epoch, entries } = await this.#openList(id, Buffer.from(body).toString())
         if (epoch !== this.epoch || seq < this.seq) return // behind what is known here: it is read again
         list.seq = seq
         list.entries = entries
+        this.#badList = ''
         return
       } catch (e) {
-        if (!this.o.signal.aborted) this.#logOnce(`status list ${id}: ${(e as Error).message}`)
+        list.tryAfter = this.world.mono() + failedMs
+        if (!this.#badList && !this.o.signal.aborted) this.world.log(`status list ${id} cannot be used: ${(e as Error).message}`)
+        this.#badList = id
       }
     }
-  }
-
-  #logged = new Set<string>()
-  #logOnce(message: string): void {
-    if (this.#logged.size < 100 && !this.#logged.has(message)) this.world.log(message)
-    this.#logged.add(message)
   }
 
   // Token Status List, section 8.3, and what is ours.

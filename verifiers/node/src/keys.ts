@@ -7,6 +7,8 @@ import type { World } from './world.js'
 export interface Key {
   alg: string
   public: CryptoKey | Uint8Array
+  /** What two readings of the same key have in common. */
+  jwk: string
 }
 
 /** Whether a key confirms a JWS in compact form. */
@@ -60,7 +62,7 @@ export class KeySet {
   load(): Promise<void> {
     this.#reading ??= (async () => {
       try {
-        this.#table = await parseKeys(await this.read(), this.#table)
+        this.#table = await parseKeys(await this.read())
         this.#error = undefined
       } catch (e) {
         this.#error = e
@@ -74,9 +76,8 @@ export class KeySet {
 }
 
 // parseKeys reads a JWK set (RFC 7517 section 5) and keeps the keys that a token may be verified with: public, named, meant
-// for signatures, with one algorithm. The rest is left out, as section 5 asks, and so is a name that two keys share. A key
-// that did not change stays the same object, for tokens remember which one confirmed them.
-async function parseKeys(body: Uint8Array, before?: Map<string, Key>): Promise<Map<string, Key>> {
+// for signatures, with one algorithm. The rest is left out, as section 5 asks, and so is a name that two keys share.
+async function parseKeys(body: Uint8Array): Promise<Map<string, Key>> {
   const set = JSON.parse(Buffer.from(body).toString()) as unknown
   if (!isObject(set) || !Array.isArray(set.keys)) throw new Error('the answer is not a key set')
   const table = new Map<string, Key>()
@@ -86,9 +87,8 @@ async function parseKeys(body: Uint8Array, before?: Map<string, Key>): Promise<M
     const fits = { ES256: jwk?.kty === 'EC' && jwk.crv === 'P-256', RS256: jwk?.kty === 'RSA', EdDSA: jwk?.kty === 'OKP' && jwk.crv === 'Ed25519' }
     if (!fits[alg as keyof typeof fits] || !jwk.kid || 'd' in jwk || (jwk.use ?? 'sig') !== 'sig') continue
     if (table.has(jwk.kid)) twice.add(jwk.kid)
-    const key = await importJWK(jwk, alg).then((imported) => ({ alg, public: imported, text: JSON.stringify(jwk) }), () => undefined)
-    const old = before?.get(jwk.kid) as typeof key
-    if (key) table.set(jwk.kid, old?.text === key.text ? old : key)
+    const key = await importJWK(jwk, alg).catch(() => undefined)
+    if (key) table.set(jwk.kid, { alg, public: key, jwk: JSON.stringify(jwk) })
   }
   for (const kid of twice) table.delete(kid)
   return table

@@ -95,6 +95,7 @@ export class Verifier {
 
   /** Resolves with the caller that the token stands for, if it has the access asked for; rejects with a Refusal. */
   async check(token: string, options: CheckOptions = {}): Promise<Caller> {
+    checkOptions(options)
     try {
       const caller = await this.#authenticate(token, options.onStale ?? this.config.onStale ?? 'introspect')
       caller.allow(options)
@@ -110,9 +111,10 @@ export class Verifier {
 
   /** Guards a route of node:http, Express and their like: `req.caller` is who calls. */
   middleware<R extends IncomingMessage>(route: RouteOptions<R> = {}) {
+    const { store, ...options } = route
+    checkOptions(options)
     return async (req: R, res: ServerResponse, next: (error?: unknown) => void): Promise<void> => {
       try {
-        const { store, ...options } = route
         const caller = await this.check(tokenOf(req, this.config.audience), { ...options, ...(store && { store: store(req) ?? '' }) })
         Object.assign(req, { caller })
       } catch (e) {
@@ -189,27 +191,32 @@ export class Verifier {
 
   /** @internal */
   async start(): Promise<void> {
-    let failed: unknown
-    try {
-      await this.#load()
-    } catch (e) {
-      if (e instanceof ConfigError) {
-        this.close()
-        throw e
-      }
-      failed = e
-      this.world.log('the issuer does not answer yet: ' + (e as Error).message)
+    const failed = await this.#tryLoading()
+    if (failed instanceof ConfigError) {
+      this.close()
+      throw failed
     }
     void this.#keepLoading(failed)
     void this.#keepReporting()
   }
 
-  async #keepLoading(failed: unknown): Promise<void> {
+  async #keepLoading(failed: Error | undefined): Promise<void> {
     const { signal } = this.#closed
     for (;;) {
       await sleep(this.world, failed ? retryMs : reloadMs, signal)
       if (signal.aborted) return
-      failed = await this.#load().then(() => undefined, (e: unknown) => e)
+      failed = await this.#tryLoading(failed)
+    }
+  }
+
+  async #tryLoading(before?: Error): Promise<Error | undefined> {
+    try {
+      await this.#load()
+      return undefined
+    } catch (e) {
+      const { message } = e as Error
+      if (message !== before?.message && !this.#closed.signal.aborted) this.world.log('the issuer cannot be read: ' + message)
+      return e as Error
     }
   }
 
@@ -272,6 +279,15 @@ function checkConfig(c: Config): void {
   if (c.nodes?.length === 0) throw new ConfigError('nodes is empty')
   if (!/^[!#-[\]-~]+$/.test(c.audience)) throw new ConfigError("audience must be this API's URI")
   if (!c.clientId || !c.clientSecret) throw new ConfigError('clientId and clientSecret must be set')
+  checkOptions({ ...(c.onStale !== undefined && { onStale: c.onStale }) })
+}
+
+// checkOptions refuses what would open a route by a slip of the pen, such as the name of a constant that is not there.
+function checkOptions(o: CheckOptions): void {
+  if ('scope' in o && !(typeof o.scope === 'string' && /^[!#-[\]-~]+$/.test(o.scope))) throw new ConfigError('scope must be one scope')
+  const { onStale = 'closed' } = o
+  const open = typeof onStale === 'object' && onStale !== null && onStale.open > 0
+  if (onStale !== 'introspect' && onStale !== 'closed' && !open) throw new ConfigError("onStale must be 'introspect', 'closed' or { open: milliseconds }")
 }
 
 // checkUrl holds the issuer and what its metadata names to https (RFC 8414 section 2), with http for loopback hosts.

@@ -36,14 +36,15 @@ export function sleep(world: World, ms: number, signal: AbortSignal): Promise<vo
 }
 
 /** An HTTP exchange with the issuer: it follows no redirect, which would carry credentials and tokens to a place nobody
- * configured, ends after `within` milliseconds, and reads no more than `limit` bytes. */
+ * configured, is answered within so many milliseconds, and reads no more than `limit` bytes. */
 export async function exchange(
   world: World,
   url: string,
-  o: { within: number; limit: number; signal: AbortSignal } & Pick<RequestInit, 'method' | 'headers' | 'body'>,
+  o: { within: number; bodyWithin?: number; limit: number; signal: AbortSignal } & Pick<RequestInit, 'method' | 'headers' | 'body'>,
 ): Promise<{ status: number; body: Uint8Array; cached: boolean }> {
   const stop = new AbortController()
-  const cancel = world.after(o.within, () => stop.abort(new Error(`no answer within ${o.within} ms`)))
+  const late = () => stop.abort(new Error('no answer in time'))
+  let cancel = world.after(o.within, late)
   const close = () => stop.abort(new Error('closed'))
   o.signal.addEventListener('abort', close)
   const { method = 'GET', headers = {}, body } = o
@@ -56,6 +57,10 @@ export async function exchange(
       redirect: 'manual',
       signal: stop.signal,
     })
+    if (o.bodyWithin) {
+      cancel()
+      cancel = world.after(o.bodyWithin, late)
+    }
     const chunks: Uint8Array[] = []
     let size = 0
     if (response.body) {

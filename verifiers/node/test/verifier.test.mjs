@@ -10,7 +10,7 @@ const good = { tokens: { key: {} }, lists: { '1-0': {} } }
 
 async function staged(t, scenario = good, config) {
   const stage = new Stage(scenario)
-  t.after(() => stage.verifier.close())
+  t.after(() => stage.verifier?.close())
   await stage.start(config)
   return stage
 }
@@ -135,6 +135,21 @@ test('a question that is out when the feed names its key is not shared by later 
   await assert.rejects(first, { reason: 'revoked' })
 })
 
+test('nor is what it answers kept', async (t) => {
+  const stage = await staged(t, { tokens: { key: {} }, lists: { '1-0': { values: { 5: 3 } } }, introspection: { key: { active: true } } })
+  const key = stage.texts.get('key')
+  const out = stage.pause()
+  const first = stage.verifier.check(key)
+  await out.reached
+  await stage.feed({ seq: 13, changes: [{ seq: 13, list: '1-0', idx: 5, value: 3 }] })
+  const second = stage.verifier.check(key)
+  while (stage.verifier.counters.asked < 2) await stage.settle()
+  out.resume()
+  await Promise.all([first, second])
+  await stage.verifier.check(key)
+  assert.equal(stage.asked, 3)
+})
+
 test('an unknown key id has the keys read again, twice a minute at most', async (t) => {
   const stage = await staged(t)
   const forged = tokenOf({ header: { kid: 'lasting-9' }, by: 'stranger' })
@@ -163,6 +178,33 @@ test('a configuration that is wrong is told at once', async (t) => {
   }
   await assert.rejects(staged(t, good, { clientSecret: 'wrong' }), ConfigError)
   await assert.rejects(staged(t, good, { issuer: 'https://issuer.example/' }), ConfigError)
+})
+
+test('a slip of the pen opens no route', async (t) => {
+  const stage = await staged(t)
+  const key = stage.texts.get('key')
+  await assert.rejects(stage.verifier.check(key, { scope: 'stores.view', store: undefined }), { kind: 'insufficient_scope' })
+  await assert.rejects(stage.verifier.check(key, { store: undefined }), { kind: 'insufficient_scope' })
+  for (const wrong of [{ scope: undefined }, { scope: '' }, { scope: 'stores.view user.view' }, { scope: 'a"b' }, { onStale: 'close' }, { onStale: {} }, { onStale: null }, { onStale: { open: -1 } }]) {
+    assert.throws(() => stage.verifier.middleware(wrong), ConfigError, JSON.stringify(wrong))
+    await assert.rejects(stage.verifier.check(key, wrong), ConfigError, JSON.stringify(wrong))
+    if (!('scope' in wrong)) await assert.rejects(staged(t, good, wrong), ConfigError)
+  }
+})
+
+test('an issuer that does not answer is no error, and is tried again', async (t) => {
+  const stage = new Stage(good)
+  t.after(() => stage.verifier?.close())
+  stage.silent.add('issuer.example')
+  await stage.start()
+  assert.equal(stage.verifier.ready, false)
+  await assert.rejects(stage.verifier.check(stage.texts.get('key')), { kind: 'unavailable', reason: 'no_keys' })
+  stage.silent.clear()
+  await stage.wait(3000)
+  await stage.held()
+  assert.equal(stage.verifier.ready, true)
+  await stage.verifier.check(stage.texts.get('key'))
+  assert.equal(stage.asked, 1) // the trial of the credentials
 })
 
 test('strict JSON', () => {
