@@ -121,7 +121,8 @@ func startAPI(t *testing.T, dir, program string, d conformance.Demo) string {
 	if !strings.Contains(program, listen) {
 		t.Fatalf("README.md has no %q", listen)
 	}
-	program = strings.Replace(program, listen, "server.listen(0, '127.0.0.1', () => console.log(server.address().port))", 1)
+	program = strings.Replace(program, listen, "server.listen(0, '127.0.0.1', () => console.log(server.address().port))", 1) +
+		"process.on('exit', () => console.log(JSON.stringify(verifier.counters)))\n"
 	file := filepath.Join(t.TempDir(), "api.mjs")
 	if dir, err := os.MkdirTemp(dir, "api"); err == nil { // beneath the package, which finds itself by its name
 		t.Cleanup(func() { os.RemoveAll(dir) })
@@ -142,15 +143,21 @@ func startAPI(t *testing.T, dir, program string, d conformance.Demo) string {
 		t.Fatal(err)
 	}
 	kill := time.AfterFunc(time.Minute, func() { cmd.Process.Kill() })
+	lines := bufio.NewReader(stdout)
 	t.Cleanup(func() {
 		http.DefaultClient.CloseIdleConnections()
 		cmd.Process.Signal(syscall.SIGTERM)
-		if err := cmd.Wait(); err != nil {
+		var n struct{ Accepted, Asked, Stale, ListsRead int }
+		if err := json.NewDecoder(lines).Decode(&n); err != nil || n.Accepted == 0 || n.Asked > n.Stale && n.ListsRead == 1 {
+			t.Errorf("it asked though it knew: %+v (%v)", n, err)
+		}
+		t.Logf("%+v", n)
+		if err := cmd.Wait(); err != nil || log.Len() > 0 {
 			t.Errorf("the API: %v\n%s", err, log.String())
 		}
 		kill.Stop()
 	})
-	line, err := bufio.NewReader(stdout).ReadString('\n')
+	line, err := lines.ReadString('\n')
 	if err != nil {
 		t.Fatalf("the API does not start: %v\n%s", err, log.String())
 	}
