@@ -19,6 +19,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/grantway/grantway/internal/config"
@@ -26,19 +27,20 @@ import (
 )
 
 type guardCommand struct {
-	Listen     string `default:"127.0.0.1:9091" help:"Address at which the proxy asks."`
-	Issuer     string `required:"" placeholder:"URL" help:"The issuer, byte for byte as its tokens and its metadata name it."`
-	Audience   string `required:"" placeholder:"URI" help:"This API's URI, as the issuer knows it."`
-	ID         string `required:"" name:"id" help:"This API's client id, which grantway api secret prints."`
-	SecretFile string `placeholder:"FILE" help:"File with this API's secret. Without it the secret comes from the environment, in GRANTWAY_API_SECRET."`
-	Errors     string `enum:"rfc6750,komerza" default:"rfc6750" help:"Form of refusals: rfc6750 (the default) or komerza."`
-	LogFormat  string `enum:"json,text" default:"json" help:"Form of the log: json (the default) or text."`
+	Listen     string   `default:"127.0.0.1:9091" help:"Address at which the proxy asks."`
+	Issuer     string   `required:"" placeholder:"URL" help:"The issuer, byte for byte as its tokens and its metadata name it."`
+	Audience   string   `required:"" placeholder:"URI" help:"This API's URI, as the issuer knows it."`
+	ID         string   `required:"" name:"id" help:"This API's client id, which grantway api secret prints."`
+	Node       []string `placeholder:"URL" help:"A node of the issuer, where its nodes can be reached one by one; repeat it for each. The feed of revocations is then taken from another one as soon as one fails."`
+	SecretFile string   `placeholder:"FILE" help:"File with this API's secret. Without it the secret comes from the environment, in GRANTWAY_API_SECRET."`
+	Errors     string   `enum:"rfc6750,komerza" default:"rfc6750" help:"Form of refusals: rfc6750 (the default) or komerza."`
+	LogFormat  string   `enum:"json,text" default:"json" help:"Form of the log: json (the default) or text."`
 }
 
 const (
 	// secretName is where the secret is in the environment: an argument could be read by everybody on the machine.
 	secretName = "GRANTWAY_API_SECRET"
-	// guardGrace is short: nobody waits for a check longer than two seconds.
+	// guardGrace is short: no check takes longer than a few seconds.
 	guardGrace = 10 * time.Second
 	// guardHead bounds the head of a question in bytes: two tokens of 32 KiB, and what else a client sent along.
 	guardHead = 128 << 10
@@ -49,8 +51,8 @@ const (
 
 // guard answers a reverse proxy that asks, before each request, whether it may pass. Whom it believes:
 //
-// The query, up to uri, is written by the operator in the proxy's configuration: which scope the route needs, and where its
-// path has the store's id. What the client asked for comes last in it, as it is (nginx, Envoy), or in X-Forwarded-Uri, which
+// The query, up to uri, is written by the operator in the proxy's configuration: which scope the route needs, where its
+// path has the store's id, and how long it may do without news. What the client asked for comes last in it, as it is (nginx, Envoy), or in X-Forwarded-Uri, which
 // the proxy writes itself (Caddy, Traefik); which of the two is said by the path of the question, so that the one is never
 // read where only the other is set by the proxy. Everything else in a question is the client's, and only his token is read.
 type guard struct {
@@ -78,7 +80,7 @@ func (c *guardCommand) Run(ctx context.Context, t terminal) error {
 	if err != nil {
 		return err
 	}
-	settings := resource.Config{Issuer: c.Issuer, Audience: c.Audience, ClientID: c.ID, ClientSecret: secret}
+	settings := resource.Config{Issuer: c.Issuer, Audience: c.Audience, ClientID: c.ID, ClientSecret: secret, Nodes: c.Node}
 	if c.Errors == "komerza" {
 		settings.Errors = resource.Komerza
 	}
@@ -144,6 +146,7 @@ func (g *guard) front(m *metrics) *front {
 	f := &front{machines: mux, people: mux, intake: newIntake(), busy: g.busy, needs: "issuer",
 		ready: func(context.Context) error { return g.verifier.Ready() }, seen: m.request, log: g.log}
 	m.counter("grantway_shed_total", "Questions and connections for which there was no room.", f.intake.shed.Load)
+	m.registry.MustRegister(following{g.verifier})
 	return f
 }
 
@@ -194,7 +197,7 @@ func (g *guard) answer(w http.ResponseWriter, r *http.Request, need need, target
 		g.refuse(w, http.StatusBadRequest, "invalid_request", "ValidationError", "The path of this address could be read in two ways: "+err.Error())
 		return
 	}
-	access, store := resource.Access{Scope: need.scope}, ""
+	access, store := resource.Access{Scope: need.scope, OnStale: need.stale}, ""
 	if need.path != nil {
 		store = storeIn(need.path, path)
 		access.Store = func(*http.Request) string { return store }
@@ -265,6 +268,51 @@ func (g *guard) busy(w http.ResponseWriter, r *http.Request) {
 	k.send()
 }
 
+// following collects what the verifier counts.
+type following struct{ verifier *resource.Verifier }
+
+var (
+	leaseAge       = prometheus.NewDesc("grantway_verifier_lease_age_seconds", "Time since the moment up to which everything revoked is in effect here; -1 before the first. A lease is good for 0.7 s.", nil, nil)
+	leaseLapses    = prometheus.NewDesc("grantway_verifier_lapses_total", "Leases that ended before the next one began.", nil, nil)
+	feedSeq        = prometheus.NewDesc("grantway_verifier_feed_seq", "The feed's sequence that was followed to.", nil, nil)
+	feedEvents     = prometheus.NewDesc("grantway_verifier_feed_events_total", "Changes and rules that the feed brought.", nil, nil)
+	listsHeld      = prometheus.NewDesc("grantway_verifier_lists", "Status lists held, 256 KiB each at most.", nil, nil)
+	introspections = prometheus.NewDesc("grantway_verifier_introspections_total", "Checks for which the issuer was asked, by why.", []string{"why"}, nil)
+	refusals       = prometheus.NewDesc("grantway_verifier_refusals_total", "Checks that did not admit, by reason.", []string{"reason"}, nil)
+	openAdmitted   = prometheus.NewDesc("grantway_verifier_open_total", "Requests that stale=open admitted by the last known state.", nil, nil)
+)
+
+// Describe names the series.
+func (following) Describe(c chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{leaseAge, leaseLapses, feedSeq, feedEvents, listsHeld, introspections, refusals, openAdmitted} {
+		c <- d
+	}
+}
+
+// Collect reads the verifier's counters.
+func (f following) Collect(c chan<- prometheus.Metric) {
+	n := f.verifier.Counters()
+	send := func(d *prometheus.Desc, kind prometheus.ValueType, value float64, label ...string) {
+		c <- prometheus.MustNewConstMetric(d, kind, value, label...)
+	}
+	age := -1.0
+	if n.LeaseAge >= 0 {
+		age = n.LeaseAge.Seconds()
+	}
+	send(leaseAge, prometheus.GaugeValue, age)
+	send(leaseLapses, prometheus.CounterValue, float64(n.Lapses))
+	send(feedSeq, prometheus.GaugeValue, float64(n.Seq))
+	send(feedEvents, prometheus.CounterValue, float64(n.Events))
+	send(listsHeld, prometheus.GaugeValue, float64(n.Lists))
+	send(openAdmitted, prometheus.CounterValue, float64(n.Open))
+	for why, times := range n.Introspections {
+		send(introspections, prometheus.CounterValue, float64(times), why)
+	}
+	for reason, times := range n.Refusals {
+		send(refusals, prometheus.CounterValue, float64(times), reason)
+	}
+}
+
 // kept is an answer whose body, if it refuses, is in a header as well.
 type kept struct {
 	http.ResponseWriter
@@ -292,16 +340,18 @@ func (k *kept) send() {
 	k.ResponseWriter.Write(k.body)
 }
 
-// need is what a route needs: a scope, and where its path has the store's id; nil if it is about no one store.
+// need is what a route needs: a scope, where its path has the store's id (nil if it is about no one store), and what
+// happens while it is not known what was revoked (0 if nothing was said).
 type need struct {
 	scope string
 	path  []string
+	stale resource.OnStale
 }
 
 // storeSegment stands in a pattern for the store's id. Braces or a dollar sign would mean something to one proxy or another.
 const storeSegment = ":store"
 
-// parseNeed reads `scope=…[&path=…]` and, if the question holds it, `&uri=` with the request's target. Nothing that is
+// parseNeed reads `scope=…[&path=…][&stale=…]` and, if the question holds it, `&uri=` with the request's target. Nothing that is
 // misspelt, empty or written twice may open a route.
 func parseNeed(query string, withTarget bool) (n need, target string, err error) {
 	found := false
@@ -323,8 +373,12 @@ func parseNeed(query string, withTarget bool) (n need, target string, err error)
 			if n.path, err = parsePattern(value); err != nil {
 				return need{}, "", err
 			}
+		case name == "stale" && n.stale == 0:
+			if n.stale, err = parseStale(value); err != nil {
+				return need{}, "", err
+			}
 		default:
-			return need{}, "", fmt.Errorf("%q is not understood: ask with scope=, path= and, last, uri= (or, at /forward-auth, X-Forwarded-Uri), each once", pair)
+			return need{}, "", fmt.Errorf("%q is not understood: ask with scope=, path=, stale= and, last, uri= (or, at /forward-auth, X-Forwarded-Uri), each once", pair)
 		}
 	}
 	switch {
@@ -334,6 +388,21 @@ func parseNeed(query string, withTarget bool) (n need, target string, err error)
 		return need{}, "", errors.New("uri= is missing: it comes last and holds what the client asked for, as it is")
 	}
 	return n, target, nil
+}
+
+func parseStale(s string) (resource.OnStale, error) {
+	switch s {
+	case "introspect":
+		return resource.Introspect, nil
+	case "closed":
+		return resource.Closed, nil
+	}
+	text, open := strings.CutPrefix(s, "open:")
+	d, err := time.ParseDuration(text)
+	if !open || err != nil || d < time.Millisecond {
+		return 0, fmt.Errorf("stale=%q must be introspect, closed, or open: and a time, such as open:30s", s)
+	}
+	return resource.Open(d), nil
 }
 
 // isScope is a scope-token of RFC 6749 section 3.3.

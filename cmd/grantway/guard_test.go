@@ -34,16 +34,19 @@ func TestGuard_Need(t *testing.T) {
 		withTarget bool
 		scope      string
 		path       []string
+		stale      resource.OnStale
 		target     string
 	}{
-		{"scope=a&uri=/x?scope=b&path=/:store", true, "a", nil, "/x?scope=b&path=/:store"},
-		{"scope=a&path=/s/:store/*&uri=", true, "a", []string{"s", ":store", "*"}, ""},
-		{"path=/a%20b/:store&scope=urn%3Ax&uri=/", true, "urn:x", []string{"a b", ":store"}, "/"},
-		{"scope=a&path=/:store", false, "a", []string{":store"}, ""},
-		{"scope=a", false, "a", nil, ""},
+		{"scope=a&uri=/x?scope=b&path=/:store", true, "a", nil, 0, "/x?scope=b&path=/:store"},
+		{"scope=a&path=/s/:store/*&uri=", true, "a", []string{"s", ":store", "*"}, 0, ""},
+		{"path=/a%20b/:store&scope=urn%3Ax&uri=/", true, "urn:x", []string{"a b", ":store"}, 0, "/"},
+		{"scope=a&path=/:store&stale=closed", false, "a", []string{":store"}, resource.Closed, ""},
+		{"scope=a&stale=introspect", false, "a", nil, resource.Introspect, ""},
+		{"stale=open:1m30s&scope=a&uri=/?stale=closed", true, "a", nil, resource.Open(90 * time.Second), "/?stale=closed"},
+		{"scope=a", false, "a", nil, 0, ""},
 	} {
 		n, target, err := parseNeed(c.query, c.withTarget)
-		if err != nil || n.scope != c.scope || !slices.Equal(n.path, c.path) || target != c.target {
+		if err != nil || n.scope != c.scope || !slices.Equal(n.path, c.path) || n.stale != c.stale || target != c.target {
 			t.Errorf("%s: %+v, %q, %v", c.query, n, target, err)
 		}
 	}
@@ -68,6 +71,13 @@ func TestGuard_Need(t *testing.T) {
 		"scope=a&path=/:store/a*&uri=/":       "the last may be *",
 		"scope=a&path=/s//:store&uri=/":       "two slashes",
 		"scope=a&path=/:store?a&uri=/":        "no query",
+		"scope=a&stale=&uri=/":                "stale=\"\" must be",
+		"scope=a&stale=open&uri=/":            "must be introspect, closed",
+		"scope=a&stale=open:0&uri=/":          "must be introspect, closed",
+		"scope=a&stale=open:-1s&uri=/":        "must be introspect, closed",
+		"scope=a&stale=open:30&uri=/":         "must be introspect, closed",
+		"scope=a&stale=10s&uri=/":             "must be introspect, closed",
+		"scope=a&stale=closed&stale=open:1s":  "is not understood",
 		"scope=a&path=/:store&path=/x&uri=/":  "is not understood",
 		"scope=a&path=/s/../:store/*&uri=/":   "segment of dots",
 		"scope=a;path=/s/:store&uri=/stores/": "", // ; is no &: a scope that nobody holds
@@ -260,7 +270,7 @@ func (g *guarding) get(target string, header map[string]string) answer {
 // A guard as a program: health, counters, bounds, hand-over and end.
 func TestGuard_Process(t *testing.T) {
 	d := startDemo(t, "--listen", "127.0.0.1:0")
-	g := startGuard(t, d, "--errors", "komerza")
+	g := startGuard(t, d, "--errors", "komerza", "--node", d.Issuer)
 	for target, want := range map[string]string{"/healthz": "200 ok\n", "/readyz": "200 ready\n"} {
 		if a := g.get(target, nil); fmt.Sprint(a.status, " ", a.body) != want {
 			t.Errorf("%s: %d %s", target, a.status, a.body)
@@ -277,10 +287,14 @@ func TestGuard_Process(t *testing.T) {
 	if a := g.get("/forward-auth?scope=stores.view", nil); a.status != http.StatusInternalServerError || !strings.Contains(g.logged(), "must set X-Forwarded-Uri") {
 		t.Errorf("%d %s", a.status, a.body)
 	}
-	for series, want := range map[string]float64{`grantway_request_seconds_count{route="/check",status="4xx"}`: 1, `grantway_request_seconds_count{route="/check",status="5xx"}`: 1, `grantway_shed_total`: 0} {
+	for series, want := range map[string]float64{`grantway_request_seconds_count{route="/check",status="4xx"}`: 1, `grantway_request_seconds_count{route="/check",status="5xx"}`: 1, `grantway_shed_total`: 0,
+		`grantway_verifier_refusals_total{reason="not_a_token"}`: 1, `grantway_verifier_lapses_total`: 0} {
 		if got := sample(g.get("/metrics", nil).body, series); got != want {
 			t.Errorf("%s is %v, want %v", series, got, want)
 		}
+	}
+	if age := sample(g.get("/metrics", nil).body, "grantway_verifier_lease_age_seconds"); age < 0 {
+		t.Errorf("the guard does not follow the feed: the lease is %v s old", age)
 	}
 	// A body that is announced and does not come keeps nobody waiting.
 	conn, err := net.Dial("tcp", strings.TrimPrefix(g.url, "http://"))
