@@ -46,7 +46,7 @@ export class Answers implements Changes {
     if (out && !out.stale) return out.said
     if (this.#out.size >= maxOut) {
       this.counters.shed++
-      throw unavailable('too_many_questions')
+      throw unavailable('shed')
     }
     this.counters.asked++
     const q: Question = { token: t, seq: this.follower()?.seq ?? -1, stale: false, said: undefined! }

@@ -14,7 +14,7 @@ const answers: Record<Kind, { status: number; code?: string; text: string }> = {
 /** Every error that `check` rejects with. Neither it nor its cause ever contains the token. */
 export class Refusal extends Error {
   readonly kind: Kind
-  /** A stable word for logs and metrics, such as `bad_signature`, `expired`, `revoked`, `other_store`, `no_answer`. */
+  /** A stable word for logs and metrics, such as `bad_signature`, `expired`, `not_active`, `other_store`, `no_answer`. */
   readonly reason: string
   /** The HTTP status to answer with: 503 and never 401 where nothing is known against the token. */
   readonly status: number

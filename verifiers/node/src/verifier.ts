@@ -6,7 +6,7 @@ import { isObject } from './json.js'
 import { KeySet } from './keys.js'
 import { bad, Refusal, unavailable } from './refusal.js'
 import { TokenReader, type Token } from './token.js'
-import { exchange, fetched, sleep, type World } from './world.js'
+import { exchange, sleep, type World } from './world.js'
 
 /** What happens while it is not known here whether a token still stands: `introspect` asks the issuer, for 300 ms at most,
  * `closed` answers 503, and `open` goes by what was known last for so many milliseconds: a revoked key is accepted as long. */
@@ -62,19 +62,23 @@ export class Verifier {
   #seen = new Set<string>()
   #counts = { accepted: 0, refused: 0, unavailable: 0, stale: 0, open: 0 }
   #open = false
+  readonly #world: World
+  readonly #config: Config
   readonly #base: string
   readonly #authorization: string
 
   /** @internal */
-  constructor(readonly world: World, readonly config: Config) {
+  constructor(world: World, config: Config) {
     checkConfig(config)
+    this.#world = world
+    this.#config = config
     const { issuer, audience, clientId, clientSecret } = config
     this.#base = issuer.replace(/\/$/, '')
     this.#authorization = 'Basic ' + Buffer.from(`${formEncode(clientId)}:${formEncode(clientSecret)}`).toString('base64')
     this.#access = new KeySet(world, () => this.#get(this.#jwks))
     this.#lasting = new KeySet(world, () => this.#get(this.#base + '/oauth/jwks/lasting'))
     this.#tokens = new TokenReader(world, issuer, audience, this.#access, this.#lasting)
-    this.#answers = new Answers((token) => this.#introspect(token, askMs), () => this.#follower)
+    this.#answers = new Answers((token) => this.#introspect(token), () => this.#follower)
   }
 
   /** True once metadata, keys and the feed were read and the credentials tried; it stays true from then on, because an API
@@ -97,7 +101,7 @@ export class Verifier {
   async check(token: string, options: CheckOptions = {}): Promise<Caller> {
     checkOptions(options)
     try {
-      const caller = await this.#authenticate(token, options.onStale ?? this.config.onStale ?? 'introspect')
+      const caller = await this.#authenticate(token, options.onStale ?? this.#config.onStale ?? 'introspect')
       caller.allow(options)
       this.#counts.accepted++
       if (this.#seen.size < maxReport) this.#seen.add(caller.grantId)
@@ -105,7 +109,7 @@ export class Verifier {
     } catch (e) {
       const refusal = e instanceof Refusal ? e : unavailable('failed', e)
       this.#counts[refusal.kind === 'unavailable' ? 'unavailable' : 'refused']++
-      throw refusal.challenge(this.config.audience, options.scope)
+      throw refusal.challenge(this.#config.audience, options.scope)
     }
   }
 
@@ -115,7 +119,7 @@ export class Verifier {
     checkOptions(options)
     return async (req: R, res: ServerResponse, next: (error?: unknown) => void): Promise<void> => {
       try {
-        const caller = await this.check(tokenOf(req, this.config.audience), { ...options, ...(store && { store: store(req) ?? '' }) })
+        const caller = await this.check(tokenOf(req, this.#config.audience), { ...options, ...(store && { store: store(req) ?? '' }) })
         Object.assign(req, { caller })
       } catch (e) {
         if (!(e instanceof Refusal)) return next(e)
@@ -145,7 +149,7 @@ export class Verifier {
         verdict = f.judge(t)
         if (verdict !== 'valid' && verdict !== 'refused') throw unavailable('stale')
         this.#counts.open++
-        if (!this.#open) this.world.log(`tokens are accepted by what was known last, for ${onStale.open} ms at most`)
+        if (!this.#open) this.#world.log(`tokens are accepted by what was known last, for ${onStale.open} ms at most`)
         this.#open = true
       }
     }
@@ -153,40 +157,44 @@ export class Verifier {
       case 'valid':
         return callerOf(t, t.printed!)
       case 'refused':
-        throw bad('revoked')
+        throw bad('not_active')
     }
     const kept = verdict && this.#answers.kept(t)
     if (kept) return callerOf(t, f!.narrow(t, kept.powers))
     const said = await this.#answers.ask(t, text)
     // The answer is of when it was given; what the feed said since holds.
-    if (f?.judgeNow(t) === 'refused' && !(said.epoch === f.epoch && said.iseq >= f.seq)) throw bad('revoked')
+    if (f?.judgeNow(t) === 'refused' && !(said.epoch === f.epoch && said.iseq >= f.seq)) throw bad('not_active')
     return callerOf(t, f?.narrow(t, said.powers) ?? said.powers)
   }
 
-
   // A kept connection that the issuer closed at this moment is no outage. Asking changes nothing, so it may be done again.
-  async #introspect(token: string, within: number): Promise<Uint8Array> {
+  async #introspect(token: string): Promise<Uint8Array> {
     if (!this.#introspection) throw new Error("the issuer's metadata was not read yet")
-    const o = {
-      method: 'POST',
-      headers: { Authorization: this.#authorization, 'Content-Type': 'application/x-www-form-urlencoded' },
-      body: new URLSearchParams({ token, token_type_hint: 'access_token' }).toString(),
-      within,
-      limit: maxBody,
-      signal: this.#closed.signal,
+    const end = this.#world.mono() + askMs
+    const again = (e: Error) => {
+      const left = end - this.#world.mono()
+      if (!(e.cause instanceof TypeError) || left <= 0) throw e
+      return this.#question(token, left)
     }
-    const end = this.world.mono() + within
-    try {
-      return await fetched(this.world, this.#introspection, o)
-    } catch (e) {
-      const left = end - this.world.mono()
-      if (!((e as Error).cause instanceof TypeError) || left <= 0) throw e
-      return fetched(this.world, this.#introspection, { ...o, within: left })
-    }
+    const { status, body } = await this.#question(token, askMs).catch(again)
+    if (status !== 200) throw new Error(`introspection answered ${status}`)
+    return body
   }
 
-  #get(url: string): Promise<Uint8Array> {
-    return fetched(this.world, url, { within: startMs, limit: maxBody, signal: this.#closed.signal })
+  #question(token: string, within: number) {
+    const form = new URLSearchParams({ token, token_type_hint: 'access_token' })
+    return this.#post(this.#introspection, 'application/x-www-form-urlencoded', form.toString(), within)
+  }
+
+  #post(url: string, type: string, body: string, within: number) {
+    const headers = { Authorization: this.#authorization, 'Content-Type': type }
+    return exchange(this.#world, url, { method: 'POST', headers, body, within, limit: maxBody, signal: this.#closed.signal })
+  }
+
+  async #get(url: string): Promise<Uint8Array> {
+    const { status, body } = await exchange(this.#world, url, { within: startMs, limit: maxBody, signal: this.#closed.signal })
+    if (status !== 200) throw new Error(`${new URL(url).pathname} answered ${status}`)
+    return body
   }
 
   /** @internal */
@@ -203,7 +211,7 @@ export class Verifier {
   async #keepLoading(failed: Error | undefined): Promise<void> {
     const { signal } = this.#closed
     for (;;) {
-      await sleep(this.world, failed ? retryMs : reloadMs, signal)
+      await sleep(this.#world, failed ? retryMs : reloadMs, signal)
       if (signal.aborted) return
       failed = await this.#tryLoading(failed)
     }
@@ -215,39 +223,36 @@ export class Verifier {
       return undefined
     } catch (e) {
       const { message } = e as Error
-      if (message !== before?.message && !this.#closed.signal.aborted) this.world.log('the issuer cannot be read: ' + message)
+      if (message !== before?.message && !this.#closed.signal.aborted) this.#world.log('the issuer cannot be read: ' + message)
       return e as Error
     }
   }
 
   async #load(): Promise<void> {
     const meta: unknown = JSON.parse(Buffer.from(await this.#get(this.#base + '/.well-known/oauth-authorization-server')).toString())
-    if (!isObject(meta) || meta.issuer !== this.config.issuer) throw new ConfigError(`the metadata found under ${this.config.issuer} names another issuer`)
+    if (!isObject(meta) || meta.issuer !== this.#config.issuer) throw new ConfigError(`the metadata found under ${this.#config.issuer} names another issuer`)
     const { jwks_uri: jwks, introspection_endpoint: introspection, revocation_feed_endpoint: feed } = meta
     this.#jwks = checkUrl('jwks_uri', jwks)
     this.#introspection = checkUrl('introspection_endpoint', introspection)
     await Promise.all([this.#access.load(), this.#lasting.load()])
     if (this.#ready) return
-    const { status } = await exchange(this.world, this.#introspection, {
-      method: 'POST', headers: { Authorization: this.#authorization, 'Content-Type': 'application/x-www-form-urlencoded' },
-      body: 'token=no-token', within: startMs, limit: maxBody, signal: this.#closed.signal,
-    })
+    const { status } = await this.#question('no-token', startMs)
     if (status === 401) throw new ConfigError('the issuer refuses clientId and clientSecret')
     if (status !== 200) throw new Error(`introspection answered ${status}`)
-    if (feed === undefined && !this.config.nodes) this.world.log('the issuer has no revocation feed: it is asked on every check')
+    if (feed === undefined && !this.#config.nodes) this.#world.log('the issuer has no revocation feed: it is asked on every check')
     else if (!(await this.#follow())) throw new Error('the revocation feed does not answer')
     this.#ready = true
   }
 
   // Resolves with whether the feed answered. A follower goes on trying.
   async #follow(): Promise<boolean> {
-    const { world, config } = this
     const { signal } = this.#closed
-    this.#follower ??= new Follower(world, {
-      issuer: config.issuer, authorization: this.#authorization, keys: this.#access, changes: this.#answers, signal,
-      nodes: (config.nodes ?? [this.#base]).map((node) => node.replace(/\/$/, '')),
+    const { issuer, nodes = [this.#base] } = this.#config
+    this.#follower ??= new Follower(this.#world, {
+      issuer, authorization: this.#authorization, keys: this.#access, changes: this.#answers, signal,
+      nodes: nodes.map((node) => node.replace(/\/$/, '')),
     })
-    await Promise.race([this.#follower.heard, sleep(world, startMs, signal)])
+    await Promise.race([this.#follower.heard, sleep(this.#world, startMs, signal)])
     return this.#follower.seq >= 0
   }
 
@@ -255,15 +260,12 @@ export class Verifier {
   async #keepReporting(): Promise<void> {
     const { signal } = this.#closed
     for (;;) {
-      await sleep(this.world, reportMs, signal)
+      await sleep(this.#world, reportMs, signal)
       if (signal.aborted) return
       if (this.#seen.size === 0 || !this.#follower) continue
       const grants = [...this.#seen]
       this.#seen.clear()
-      await exchange(this.world, this.#base + '/revocations/seen', {
-        method: 'POST', headers: { Authorization: this.#authorization, 'Content-Type': 'application/json' },
-        body: JSON.stringify({ grants }), within: startMs, limit: maxBody, signal,
-      }).catch(() => {})
+      await this.#post(this.#base + '/revocations/seen', 'application/json', JSON.stringify({ grants }), startMs).catch(() => {})
     }
   }
 }

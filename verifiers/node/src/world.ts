@@ -78,10 +78,3 @@ export async function exchange(
     o.signal.removeEventListener('abort', close)
   }
 }
-
-/** Like exchange, for what must be 200. */
-export async function fetched(world: World, url: string, o: Parameters<typeof exchange>[2]): Promise<Uint8Array> {
-  const { status, body } = await exchange(world, url, o)
-  if (status !== 200) throw new Error(`${new URL(url).pathname} answered ${status}`)
-  return body
-}
