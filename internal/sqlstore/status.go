@@ -221,7 +221,7 @@ func (s *Store) StatusList(ctx context.Context, number, folded int64) (*oauth.St
 		return nil, err
 	}
 	err := s.engine.query(ctx, "SELECT chunk, bits, seq FROM status_chunks WHERE list = $1 ORDER BY chunk", []any{number}, func(scan func(...any) error) error {
-		var c oauth.StatusChunk
+		c := oauth.StatusChunk{List: number}
 		if err := scan(&c.Chunk, &c.Bits, &c.Seq); err != nil {
 			return unavailable(err)
 		}

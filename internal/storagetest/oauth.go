@@ -32,6 +32,7 @@ func OAuth(t *testing.T, open func(t *testing.T) Opened) {
 		{"People", customers},
 		{"APIs", apis},
 		{"Events", events},
+		{"Status", status},
 		{"Sweep", sweep},
 		{"Lease", lease},
 		{"Ended", ended},

@@ -187,6 +187,10 @@ func ends(w *world) {
 		if n := w.count("SELECT COUNT(*) FROM families f JOIN grants g ON g.id = f.grant_id WHERE g.status = 'revoked' AND f.status <> 'invalid'"); n != 0 {
 			w.t.Errorf("%d families are alive under a revoked grant", n)
 		}
+		if n := w.count(`SELECT COUNT(*) FROM families f JOIN grants g ON g.id = f.grant_id WHERE g.status = 'revoked' AND NOT EXISTS
+			(SELECT 1 FROM status_changes c WHERE c.status_index = f.status_index AND c.value = 1)`); n != 0 {
+			w.t.Errorf("%d families under a revoked grant have a valid bit", n)
+		}
 		if n := w.count("SELECT COUNT(*) FROM grants WHERE client_id = $1 AND status <> 'revoked'", app); n != 0 {
 			w.t.Errorf("%d grants were not revoked", n)
 		}
@@ -222,7 +226,9 @@ func ends(w *world) {
 			exec("BEGIN IMMEDIATE")
 		}
 		exec("UPDATE users SET status = 'suspended' WHERE id = $1", user)
-		exec("UPDATE grants SET rev = rev + 1 WHERE user_id = $1", user)
+		if w.pg {
+			exec("SELECT id FROM grants WHERE user_id = $1 ORDER BY id FOR UPDATE", user)
+		}
 		done := make(chan bool, 1)
 		go func() {
 			won, err := w.s.RedeemCode(w.ctx, r)

@@ -1,0 +1,442 @@
+package storagetest
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/grantway/grantway/internal/oauth"
+)
+
+// told runs an event of the feed and returns what it says of keys, by family, and of
+// rules.
+func (w *world) told(kind oauth.Kind, run func(oauth.Event) (bool, error)) (map[string]oauth.StatusValue, []oauth.Rule) {
+	w.t.Helper()
+	before, _, err := w.s.Head(w.ctx)
+	w.ok(err)
+	w.wins(feed, kind, run)
+	changes, err := w.s.StatusChanges(w.ctx, before, before+1)
+	w.ok(err)
+	rules, err := w.s.RuleChanges(w.ctx, before, before+1)
+	w.ok(err)
+	by := map[string]oauth.StatusValue{}
+	for _, c := range changes {
+		ids := w.column("SELECT id FROM families WHERE status_index = $1", c.Index)
+		if len(ids) != 1 || c.API != "api" || c.Seq != before+1 {
+			w.t.Errorf("a change %+v of the families %q", c, ids)
+			continue
+		}
+		by[ids[0]] = c.Value
+	}
+	return by, rules
+}
+
+func status(w *world) {
+	type said = map[string]oauth.StatusValue
+	revoke := func(id string) func(oauth.Event) (bool, error) {
+		return func(e oauth.Event) (bool, error) { return w.s.RevokeGrant(w.ctx, id, e) }
+	}
+	suspend := func(id string) func(oauth.Event) (bool, error) {
+		return func(e oauth.Event) (bool, error) { return w.s.SuspendGrant(w.ctx, id, e) }
+	}
+	resume := func(id string) func(oauth.Event) (bool, error) {
+		return func(e oauth.Event) (bool, error) { return w.s.ResumeGrant(w.ctx, id, e) }
+	}
+	edit := func(g *oauth.Grant) func(oauth.Event) (bool, error) {
+		return func(e oauth.Event) (bool, error) {
+			won, err := w.s.EditGrant(w.ctx, g, g.Rev, e)
+			g.Rev++
+			return won, err
+		}
+	}
+	// again issues one more key of a live grant.
+	again := func(w *world, g oauth.Grant) oauth.Redemption {
+		code := w.code(&g)
+		w.must(oauth.EventCodeIssued, w.record(oauth.DecisionRecord{Grant: g, Rev: g.Rev, Unchanged: true, Code: code, Now: w.now}))
+		r := w.redemption(g, code)
+		w.must(oauth.EventCodeRedeemed, w.redeem(r))
+		return r
+	}
+	w.test("the status of a key is computed from its grant", func(w *world) {
+		user, app := w.person(), w.app()
+		a, b := w.store("a"), w.store("b")
+		w.member(user, a, b)
+		g, r := w.live(user, app, a)
+		_, elsewhere := w.live(user, app, b)
+		one, other := r.Family.ID, elsewhere.Family.ID
+		var got said
+		step := func(what string, want said) {
+			w.t.Helper()
+			w.same(what, got, want)
+		}
+		got, _ = w.told(oauth.EventGrantSuspended, suspend(g.ID))
+		step("suspended", said{one: oauth.StatusSuspended})
+		got, _ = w.told(oauth.EventGrantResumed, resume(g.ID))
+		step("resumed as it was", said{one: oauth.StatusValid})
+		got, _ = w.told(oauth.EventUserSuspended, func(e oauth.Event) (bool, error) { return w.s.SetUserStatus(w.ctx, user, oauth.Suspended, e) })
+		step("user suspended", said{one: oauth.StatusSuspended, other: oauth.StatusSuspended})
+		got, _ = w.told(oauth.EventGrantSuspended, suspend(g.ID))
+		step("both suspended", said{one: oauth.StatusSuspended})
+		got, _ = w.told(oauth.EventUserResumed, func(e oauth.Event) (bool, error) { return w.s.SetUserStatus(w.ctx, user, oauth.Active, e) })
+		step("user resumed", said{one: oauth.StatusSuspended, other: oauth.StatusValid})
+		got, _ = w.told(oauth.EventGrantEdited, edit(&g))
+		step("edited while it is suspended", said{one: oauth.StatusSuspended})
+		got, _ = w.told(oauth.EventGrantResumed, resume(g.ID))
+		step("resumed as another", said{one: oauth.StatusAsk})
+		second := again(w, g)
+		got, _ = w.told(oauth.EventGrantEdited, edit(&g))
+		step("edited, and edited again", said{one: oauth.StatusAsk, second.Family.ID: oauth.StatusAsk})
+		got, _ = w.told(oauth.EventMembershipSet, func(e oauth.Event) (bool, error) {
+			return w.s.SetMembership(w.ctx, &oauth.Membership{UserID: user, StoreID: b, Scopes: oauth.Scopes("orders.read")}, e)
+		})
+		step("a membership of the other's store", said{other: oauth.StatusAsk})
+		got, _ = w.told(oauth.EventMembershipDropped, func(e oauth.Event) (bool, error) { return w.s.DropMembership(w.ctx, user, b, e) })
+		step("that is dropped", said{other: oauth.StatusAsk})
+		got, _ = w.told(oauth.EventFamilyRevoked, func(e oauth.Event) (bool, error) { return w.s.RevokeFamily(w.ctx, one, e) })
+		step("one key revoked", said{one: oauth.StatusInvalid})
+		got, _ = w.told(oauth.EventGrantRevoked, revoke(g.ID))
+		step("the grant revoked; a key that was dead is not told again", said{second.Family.ID: oauth.StatusInvalid})
+
+		next := *w.grant(elsewhere.GrantID)
+		code := w.code(&next)
+		got, _ = w.told(oauth.EventGrantEdited, w.record(oauth.DecisionRecord{Grant: next, Rev: next.Rev, Code: code, Now: w.now}))
+		step("a repeat decision that changes the grant", said{other: oauth.StatusAsk})
+	})
+	w.test("a key that cannot print its rights is asked about from the first", func(w *world) {
+		g, code := w.granted(w.person(), w.app())
+		r := w.redemption(g, code)
+		r.Family.Status = oauth.Ask
+		got, _ := w.told(oauth.EventCodeRedeemed, w.redeem(r))
+		w.same("told", got, said{r.Family.ID: oauth.StatusAsk})
+		got, _ = w.told(oauth.EventGrantSuspended, suspend(g.ID))
+		w.same("suspended", got, said{r.Family.ID: oauth.StatusSuspended})
+		got, _ = w.told(oauth.EventGrantResumed, resume(g.ID))
+		w.same("resumed", got, said{r.Family.ID: oauth.StatusAsk})
+	})
+	w.test("an app's suspension is a rule, and so is its end, until its grants have ended", func(w *world) {
+		app := w.app()
+		g, r := w.live(w.person(), app)
+		var revs []string
+		for range 5 {
+			other, _ := w.live(w.person(), app)
+			revs = append(revs, other.ID)
+		}
+		stranger, _ := w.live(w.person(), w.app())
+		set := func(to oauth.Status) func(oauth.Event) (bool, error) {
+			return func(e oauth.Event) (bool, error) { return w.s.SetClientStatus(w.ctx, app, to, e) }
+		}
+		seq, _, err := w.s.Head(w.ctx)
+		w.ok(err)
+		_, rules := w.told(oauth.EventClientSuspended, set(oauth.Suspended))
+		w.same("suspended", rules, []oauth.Rule{{Seq: seq + 1, Kind: oauth.RuleClient, Subject: app, Before: seq + 1, Value: oauth.StatusSuspended}})
+		now, err := w.s.Rules(w.ctx)
+		w.ok(err)
+		w.same("the rules of now", now, rules)
+		w.same("what is to be written", w.foldings(), 0)
+		_, rules = w.told(oauth.EventClientResumed, set(oauth.Active))
+		w.same("resumed", rules, []oauth.Rule{{Seq: seq + 2, Kind: oauth.RuleClient, Subject: app, Before: seq + 2, Value: oauth.StatusValid}})
+		now, err = w.s.Rules(w.ctx)
+		w.ok(err)
+		w.same("the rules of now", len(now), 0)
+
+		_, rules = w.told(oauth.EventClientDeleted, set(oauth.Deleted))
+		w.same("deleted", rules, []oauth.Rule{{Seq: seq + 3, Kind: oauth.RuleClient, Subject: app, Before: seq + 3, Value: oauth.StatusInvalid}})
+		// Of 6 grants, 4 at once: two batches, then the one that finds nothing, then the
+		// rule goes.
+		ended := 0
+		for _, want := range []int{4, 2, 0, 0} {
+			list, err := w.s.Foldings(w.ctx)
+			w.ok(err)
+			if len(list) != 1 {
+				w.t.Fatalf("what is to be written: %+v", list)
+			}
+			got, lifted := w.told(oauth.EventRuleFolded, func(e oauth.Event) (bool, error) { return w.s.FoldRule(w.ctx, list[0], 4, e) })
+			w.same("keys that ended", len(got), want)
+			for id, v := range got {
+				w.same("key "+id, v, oauth.StatusInvalid)
+			}
+			w.same("lifted", len(lifted) == 1, list[0].Done)
+			ended += len(got)
+			w.loses("the same again", func(e oauth.Event) (bool, error) { return w.s.FoldRule(w.ctx, list[0], 4, e) })
+		}
+		w.same("all that ended", ended, 6)
+		w.same("left", w.foldings(), 0)
+		now, err = w.s.Rules(w.ctx)
+		w.ok(err)
+		w.same("the rules of now", len(now), 0)
+		for _, id := range append(revs, g.ID) {
+			w.same("grant "+id, w.grant(id).Status, oauth.GrantIsRevoked)
+		}
+		w.same("its key", w.family(r.Family.ID).Status, oauth.Invalid)
+		w.same("another app's", w.grant(stranger.ID).Status, oauth.Live)
+	})
+	w.test("a store's state is a rule, until every key that prints it is asked about", func(w *world) {
+		user, app, a := w.person(), w.app(), w.store("a")
+		w.member(user, a)
+		var keys []string
+		var grants []oauth.Grant
+		for range 3 {
+			g, r := w.live(user, app, a)
+			keys, grants = append(keys, r.Family.ID), append(grants, g)
+		}
+		put := func(name string, to oauth.Status) func(oauth.Event) (bool, error) {
+			return func(e oauth.Event) (bool, error) {
+				return true, w.s.PutStore(w.ctx, &oauth.Store{ID: a, Name: name, Status: to}, e)
+			}
+		}
+		for _, c := range []struct {
+			name  string
+			to    oauth.Status
+			value oauth.StatusValue
+			rule  bool
+		}{
+			{"renamed", oauth.Active, 0, false},
+			{"renamed", oauth.Suspended, oauth.StatusInvalid, true},
+			{"again", oauth.Suspended, 0, false},
+			{"again", oauth.Deleted, oauth.StatusInvalid, true},
+			{"again", oauth.Active, oauth.StatusAsk, true},
+		} {
+			got, rules := w.told(oauth.EventStorePut, put(c.name, c.to))
+			w.same("keys", len(got), 0)
+			w.same(fmt.Sprintf("a rule for %v", c), len(rules) == 1, c.rule)
+			if c.rule {
+				w.same("rule", rules[0], oauth.Rule{Seq: rules[0].Seq, Kind: oauth.RuleStore, Subject: a, Before: rules[0].Seq, Value: c.value})
+			}
+		}
+		told := said{}
+		for w.foldings() > 0 {
+			list, err := w.s.Foldings(w.ctx)
+			w.ok(err)
+			got, _ := w.told(oauth.EventRuleFolded, func(e oauth.Event) (bool, error) { return w.s.FoldRule(w.ctx, list[0], 2, e) })
+			for id, v := range got {
+				told[id] = v
+			}
+		}
+		w.same("keys that are asked about", told, said{keys[0]: oauth.StatusAsk, keys[1]: oauth.StatusAsk, keys[2]: oauth.StatusAsk})
+		for _, g := range grants {
+			w.same("rev", w.grant(g.ID).Rev, g.Rev+1)
+		}
+	})
+	w.test("cutting off a signing key", func(w *world) {
+		use := oauth.KeyUse(w.id("use"))
+		k := oauth.StoredKey{Kid: w.id("kid"), Alg: "ES256", Use: use, Sealed: []byte{1}, Public: []byte{2}, Status: oauth.Active, Created: w.now}
+		w.must(oauth.EventKeyAdded, func(e oauth.Event) (bool, error) { return w.s.AddSigningKey(w.ctx, k, e) })
+		g, code := w.granted(w.person(), w.app())
+		r := w.redemption(g, code)
+		r.Kid = k.Kid
+		cut := func(e oauth.Event) (bool, error) { return w.s.CutOff(w.ctx, oauth.RuleKey, k.Kid, e) }
+		_, rules := w.told(oauth.EventKeyCut, cut)
+		if len(rules) != 1 || rules[0].Kind != oauth.RuleKey || rules[0].Subject != k.Kid || rules[0].Value != oauth.StatusInvalid || rules[0].Before != rules[0].Seq {
+			w.t.Errorf("rules %+v", rules)
+		}
+		w.same("what is to be written", w.foldings(), 0)
+		w.loses("again", cut)
+		w.loses("unknown", func(e oauth.Event) (bool, error) { return w.s.CutOff(w.ctx, oauth.RuleKey, "unknown", e) })
+		w.loses("issuing what it signed", w.redeem(r))
+		k.Kid = w.id("kid")
+		w.must(oauth.EventKeyAdded, func(e oauth.Event) (bool, error) { return w.s.AddSigningKey(w.ctx, k, e) })
+		r.Kid = k.Kid
+		w.wins(issue, oauth.EventCodeRedeemed, w.redeem(r))
+		old := w.rotation(g, r.Refresh)
+		old.Kid, old.ISeq = rules[0].Subject, r.ISeq
+		w.loses("rotating with what it signed", func(e oauth.Event) (bool, error) { old.Event = e; return w.s.RotateRefreshToken(w.ctx, old) })
+		old.Kid = k.Kid
+		w.wins(issue, oauth.EventTokenRefreshed, func(e oauth.Event) (bool, error) { old.Event = e; return w.s.RotateRefreshToken(w.ctx, old) })
+	})
+	w.test("cutting off everything", func(w *world) {
+		app := w.app()
+		g, r := w.live(w.person(), app)
+		other, code := w.granted(w.person(), app)
+		early := w.redemption(other, code)
+		next := w.rotation(g, r.Refresh)
+		_, rules := w.told(oauth.EventEverythingCut, func(e oauth.Event) (bool, error) { return w.s.CutOff(w.ctx, oauth.RuleAll, "", e) })
+		if len(rules) != 1 || rules[0].Kind != oauth.RuleAll || rules[0].Before != rules[0].Seq {
+			w.t.Fatalf("rules %+v", rules)
+		}
+		w.loses("a key whose sequence was read before", w.redeem(early))
+		w.loses("a token of a chain of before", func(e oauth.Event) (bool, error) {
+			next.ISeq, next.Event = rules[0].Seq, e
+			return w.s.RotateRefreshToken(w.ctx, next)
+		})
+		_, st, err := w.s.Family(w.ctx, r.Family.ID)
+		w.ok(err)
+		w.same("where everything was cut", st.Cut, rules[0].Seq)
+		late := w.redemption(other, code)
+		w.wins(issue, oauth.EventCodeRedeemed, w.redeem(late))
+		told := said{}
+		for w.foldings() > 0 {
+			list, err := w.s.Foldings(w.ctx)
+			w.ok(err)
+			got, _ := w.told(oauth.EventRuleFolded, func(e oauth.Event) (bool, error) { return w.s.FoldRule(w.ctx, list[0], 3, e) })
+			for id, v := range got {
+				told[id] = v
+			}
+		}
+		w.same("a key of before", told[r.Family.ID], oauth.StatusInvalid)
+		if _, there := told[late.Family.ID]; there || w.family(late.Family.ID).Status != oauth.Valid {
+			w.t.Error("a key that was issued since has ended")
+		}
+		w.same("the grant", w.grant(g.ID).Status, oauth.Live)
+	})
+	w.test("of several that write the bits under a rule, one does each batch", func(w *world) {
+		app := w.app()
+		for range 12 {
+			w.live(w.person(), app)
+		}
+		w.setApp(app, oauth.Deleted)
+		for w.foldings() > 0 {
+			list, err := w.s.Foldings(w.ctx)
+			w.ok(err)
+			w.one("a batch", func(_ int, e oauth.Event) (bool, error) { return w.s.FoldRule(w.ctx, list[0], 5, e) })
+		}
+		w.same("grants that live", w.count("SELECT COUNT(*) FROM grants WHERE client_id = $1 AND status <> 'revoked'", app), 0)
+	})
+	w.test("lists", func(w *world) {
+		first, err := w.s.AllotIndices(w.ctx, "lists", "key", 8192, w.now)
+		w.ok(err)
+		number := first >> oauth.IndexBits
+		if _, err := w.s.StatusList(w.ctx, number+1000, 0); !errors.Is(err, oauth.ErrNotFound) {
+			w.t.Errorf("a list that is not there: %v", err)
+		}
+		g, code := w.granted(w.person(), w.app())
+		r := w.redemption(g, code)
+		r.Family.StatusIndex = first + 4097
+		w.must(oauth.EventCodeRedeemed, w.redeem(r))
+		p, err := w.s.Present(w.ctx)
+		w.ok(err)
+		head, epoch, err := w.s.Head(w.ctx)
+		w.ok(err)
+		w.same("present", [2]int64{p.Seq, p.Epoch}, [2]int64{head, epoch})
+		w.must(oauth.EventGrantRevoked, func(e oauth.Event) (bool, error) { return w.s.RevokeGrant(w.ctx, g.ID, e) })
+		l, err := w.s.StatusList(w.ctx, number, p.Folded)
+		w.ok(err)
+		w.same("list", *l, oauth.StoredList{Number: number, API: "lists", Kind: "key",
+			Changes: []oauth.StatusChange{{Seq: p.Seq + 1, Index: first + 4097, API: "api", Value: oauth.StatusInvalid}}})
+		_, err = w.s.Chunk(w.ctx, number, 1)
+		w.missing("a chunk that is all valid", err)
+		bits := bytes.Repeat([]byte{4}, oauth.ChunkValues/4)
+		chunk := oauth.StatusChunk{List: number, Chunk: 1, Bits: bits, Seq: p.Seq + 1}
+		fold := func(from, upto int64, chunks ...oauth.StatusChunk) bool {
+			w.t.Helper()
+			won, err := w.s.FoldChunks(w.ctx, from, upto, chunks)
+			w.ok(err)
+			return won
+		}
+		w.same("folding", fold(p.Folded, p.Seq+1, chunk), true)
+		other := chunk
+		other.Bits = bytes.Repeat([]byte{9}, oauth.ChunkValues/4)
+		w.same("folding what was folded", fold(p.Folded, p.Seq+1, other), false)
+		got, err := w.s.Chunk(w.ctx, number, 1)
+		w.ok(err)
+		w.same("chunk", got, bits)
+		l, err = w.s.StatusList(w.ctx, number, p.Seq+1)
+		w.ok(err)
+		w.same("list", *l, oauth.StoredList{Number: number, API: "lists", Kind: "key", Chunks: []oauth.StatusChunk{chunk}})
+		p2, err := w.s.Present(w.ctx)
+		w.ok(err)
+		w.same("folded", p2.Folded, p.Seq+1)
+	})
+	w.test("the beat moves once from where it was seen", func(w *world) {
+		p, err := w.s.Present(w.ctx)
+		w.ok(err)
+		w.ok(w.s.Beat(w.ctx, p.Beat))
+		w.ok(w.s.Beat(w.ctx, p.Beat))
+		after, err := w.s.Present(w.ctx)
+		w.ok(err)
+		w.same("beat", after.Beat, p.Beat+1)
+	})
+	w.test("no follower goes back", func(w *world) {
+		at := func(api, instance string, epoch, seq int64, seen time.Duration) oauth.Follower {
+			return oauth.Follower{API: api, Instance: instance, Epoch: epoch, Seq: seq, Seen: w.now.Add(seen), Node: "n", Lag: time.Millisecond}
+		}
+		put := func(list ...oauth.Follower) { w.t.Helper(); w.ok(w.s.PutFollowers(w.ctx, list)) }
+		put(at("a", "x", 1, 5, 0), at("a", "y", 1, 7, time.Second), at("b", "x", 1, 1, -time.Hour))
+		put(at("a", "x", 1, 4, time.Minute), at("a", "y", 1, 7, time.Minute))
+		put(at("a", "x", 2, 1, 2*time.Second))
+		put(at("a", "x", 1, 9, 3*time.Second))
+		list, err := w.s.Followers(w.ctx, w.now)
+		w.ok(err)
+		w.same("followers", list, []oauth.Follower{at("a", "x", 2, 1, 2*time.Second), at("a", "y", 1, 7, time.Minute)})
+	})
+	w.test("an API touches only the grants that it has keys of", func(w *world) {
+		g, _ := w.live(w.person(), w.app())
+		w.ok(w.s.TouchSeen(w.ctx, w.now, "another", []string{g.ID, "unknown", "\x00"}))
+		w.same("last used", w.grant(g.ID).LastUsed, time.Time{})
+		w.ok(w.s.TouchSeen(w.ctx, w.now, "api", []string{"unknown", g.ID, g.ID}))
+		w.same("last used", w.grant(g.ID).LastUsed, w.now)
+		w.ok(w.s.TouchSeen(w.ctx, w.now.Add(-time.Hour), "api", []string{g.ID}))
+		w.same("last used", w.grant(g.ID).LastUsed, w.now)
+	})
+	w.test("changes are kept until they are folded, and then for an hour", func(w *world) {
+		g, _ := w.live(w.person(), w.app())
+		before, _, err := w.s.Head(w.ctx)
+		w.ok(err)
+		w.must(oauth.EventGrantRevoked, revoke(g.ID))
+		p, err := w.s.Present(w.ctx)
+		w.ok(err)
+		kept := func(now time.Time) (int, int64) {
+			w.t.Helper()
+			for range 100 {
+				_, err := w.s.Sweep(w.ctx, now, oauth.EventsKept, 1000)
+				w.ok(err)
+			}
+			list, err := w.s.StatusChanges(w.ctx, before, p.Seq)
+			w.ok(err)
+			after, err := w.s.Present(w.ctx)
+			w.ok(err)
+			return len(list), after.Kept
+		}
+		n, _ := kept(w.now.Add(2 * oauth.FeedKept))
+		w.same("before they are folded", n, 1)
+		won, err := w.s.FoldChunks(w.ctx, p.Folded, p.Seq, nil)
+		w.ok(err)
+		w.same("folded", won, true)
+		n, _ = kept(w.now.Add(oauth.FeedKept))
+		w.same("within the hour", n, 1)
+		n, mark := kept(w.now.Add(oauth.FeedKept + time.Microsecond))
+		w.same("after it", n, 0)
+		w.same("what is kept begins after", mark, p.Seq)
+	})
+	w.test("a list of refresh chains goes when all of them are over, and no node may go on with it", func(w *world) {
+		const list = 1 << oauth.IndexBits
+		first, err := w.s.AllotIndices(w.ctx, "over", "family", list, w.now)
+		w.ok(err)
+		lasting, err := w.s.AllotIndices(w.ctx, "over", "key", list, w.now)
+		w.ok(err)
+		g, code := w.granted(w.person(), w.app())
+		r := w.redemption(g, code)
+		r.Family.StatusIndex, r.Family.Due, r.Refresh.IdleUntil = first+5, w.now, w.now
+		w.must(oauth.EventCodeRedeemed, w.redeem(r))
+		gone := func(now time.Time) bool {
+			w.t.Helper()
+			for range 3 {
+				_, err := w.s.Sweep(w.ctx, now, oauth.EventsKept, 1000)
+				w.ok(err)
+			}
+			_, err := w.s.StatusList(w.ctx, first>>oauth.IndexBits, 0)
+			if err != nil && !errors.Is(err, oauth.ErrNotFound) {
+				w.t.Fatal(err)
+			}
+			return err != nil
+		}
+		end := w.now.Add(24 * time.Hour)
+		w.same("while the family is there", gone(end), false)
+		w.same("while a node may hold a block of it", gone(end.Add(time.Microsecond)), false)
+		w.same("then", gone(w.now.Add(oauth.BlockKept+24*time.Hour+time.Microsecond)), true)
+		_, err = w.s.StatusList(w.ctx, lasting>>oauth.IndexBits, 0)
+		w.ok(err)
+		next, err := w.s.AllotIndices(w.ctx, "over", "family", 1, w.now)
+		w.ok(err)
+		if next>>oauth.IndexBits <= lasting>>oauth.IndexBits {
+			w.t.Errorf("list %d was given again", next>>oauth.IndexBits)
+		}
+	})
+}
+
+func (w *world) foldings() int {
+	w.t.Helper()
+	list, err := w.s.Foldings(w.ctx)
+	w.ok(err)
+	return len(list)
+}
