@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -87,6 +88,14 @@ func (s *Server) SetMembership(ctx context.Context, actor Actor, m Membership) e
 	if len(missing) > 0 {
 		return FieldErrors{"scopes": notInCatalogue(missing)}
 	}
+	// Platforms say again and again what is so already; keys would be asked about for it.
+	is, err := s.storage.Memberships(ctx, m.UserID)
+	if err != nil {
+		return err
+	}
+	if slices.ContainsFunc(is, m.same) {
+		return nil
+	}
 	e, err := s.NewEvent(ctx, EventMembershipSet, actor, ofMembership{m.Scopes, m.Owner, m.MayDelegate})
 	if err != nil {
 		return err
@@ -97,6 +106,11 @@ func (s *Server) SetMembership(ctx context.Context, actor Actor, m Membership) e
 		return refuse(NoSuch)
 	}
 	return err
+}
+
+// same reports whether two memberships allow the same in the same store.
+func (m Membership) same(o Membership) bool {
+	return m.StoreID == o.StoreID && m.Owner == o.Owner && m.MayDelegate == o.MayDelegate && m.Scopes.Equal(o.Scopes)
 }
 
 // DropMembership ends what a user may do in a store. Keys follow at once.

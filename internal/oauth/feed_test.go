@@ -1,0 +1,482 @@
+package oauth_test
+
+import (
+	"bytes"
+	"compress/zlib"
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+
+	"github.com/grantway/grantway/internal/oauth"
+)
+
+// poll asks as the API of the world.
+func (w *world) poll(s *oauth.Server, epoch, after int64) (*oauth.FeedPage, error) {
+	return s.Revocations(context.Background(), w.api, oauth.FeedQuery{After: after, Epoch: epoch})
+}
+
+// begin is where a follower of a node begins.
+func (w *world) begin(s *oauth.Server) *oauth.FeedPage {
+	w.t.Helper()
+	p, err := w.poll(s, 0, 0)
+	w.must(err)
+	if p.Epoch < 1 || p.Seq < 1 || p.More || len(p.Changes) > 0 {
+		w.t.Fatalf("the beginning is %+v", p)
+	}
+	return p
+}
+
+// place is where a key stands in the lists, as it prints.
+func (w *world) place(key oauth.Secret) oauth.StatusRef {
+	w.t.Helper()
+	var c oauth.Claims
+	decodeSegment(w.t, strings.Split(key.Reveal(), ".")[1], &c)
+	return c.Status.List
+}
+
+// bit reads a key's value from the list that it names, as any verifier would.
+func (w *world) bit(s *oauth.Server, key oauth.Secret) (value byte, seq int64) {
+	w.t.Helper()
+	ref := w.place(key)
+	token, err := s.StatusList(context.Background(), ref.URI[strings.LastIndex(ref.URI, "/")+1:])
+	w.must(err)
+	jws, err := jose.ParseSignedCompact(token, []jose.SignatureAlgorithm{jose.ES256})
+	w.must(err)
+	set := s.PublicKeys(oauth.ForAccess)
+	keys := set.Key(jws.Signatures[0].Protected.KeyID)
+	if len(keys) != 1 || jws.Signatures[0].Protected.ExtraHeaders[jose.HeaderType] != "statuslist+jwt" {
+		w.t.Fatalf("header %+v", jws.Signatures[0].Protected)
+	}
+	payload, err := jws.Verify(keys[0])
+	w.must(err)
+	var c struct {
+		Iss, Sub      string
+		Iat, Exp, TTL int64
+		StatusList    struct {
+			Bits int
+			Lst  string
+		} `json:"status_list"`
+		Epoch, Seq int64
+	}
+	w.must(json.Unmarshal(payload, &c))
+	if c.Iss != issuer || c.Sub != ref.URI || c.Iat != s.Now().Unix() || c.Exp != c.Iat+3600 || c.TTL != 60 || c.StatusList.Bits != 2 {
+		w.t.Fatalf("claims %s", payload)
+	}
+	packed, err := base64.RawURLEncoding.DecodeString(c.StatusList.Lst)
+	w.must(err)
+	r, err := zlib.NewReader(bytes.NewReader(packed))
+	w.must(err)
+	list, err := io.ReadAll(r)
+	w.must(err)
+	if len(list) != 1<<18 {
+		w.t.Fatalf("a list of %d bytes", len(list))
+	}
+	return list[ref.Index/4] >> (ref.Index % 4 * 2) & 3, c.Seq
+}
+
+func reason(err error) oauth.Reason {
+	if err == nil {
+		return ""
+	}
+	return oauth.AsError(err).Reason
+}
+
+func TestFeed_TellsAnAPIAboutItsKeys(t *testing.T) {
+	w := newWorld(t)
+	ctx := context.Background()
+	key := w.connect(w.exchange, "alice", "s1")
+	ref := w.place(key.AccessToken)
+	at := w.begin(w.Server)
+	step := func(what string, act error, value oauth.StatusValue) {
+		t.Helper()
+		w.must(act)
+		w.must(w.Follow(ctx))
+		p, err := w.poll(w.Server, at.Epoch, at.Seq)
+		w.must(err)
+		if p == nil || p.Seq != at.Seq+1 || p.More || len(p.Rules) > 0 || len(p.Changes) != 1 || p.Changes[0].Value != value ||
+			issuer+"/status/"+oauth.ListID(p.Changes[0].Index) != ref.URI || p.Changes[0].Index&(1<<20-1) != ref.Index {
+			t.Fatalf("%s: %+v", what, p)
+		}
+		at = p
+		if v, seq := w.bit(w.Server, key.AccessToken); v != byte(value) || seq != p.Seq {
+			t.Errorf("%s: the list says %d as of %d", what, v, seq)
+		}
+	}
+	step("suspended", w.SuspendGrant(ctx, command, key.GrantID), oauth.StatusSuspended)
+	step("resumed", w.ResumeGrant(ctx, command, key.GrantID), oauth.StatusValid)
+	step("narrowed by a membership", w.SetMembership(ctx, command, oauth.Membership{UserID: "alice", StoreID: "s1", Scopes: oauth.Scopes("stores.view"), MayDelegate: true}), oauth.StatusAsk)
+	same := w.SetMembership(ctx, command, oauth.Membership{UserID: "alice", StoreID: "s1", Scopes: oauth.Scopes("stores.view"), MayDelegate: true})
+	w.must(same)
+	w.must(w.Follow(ctx))
+	if w.FeedSeq() != at.Seq {
+		t.Error("a membership that is as it was moves the feed")
+	}
+	step("revoked", w.RevokeGrant(ctx, command, key.GrantID), oauth.StatusInvalid)
+
+	w.must(w.SuspendClient(ctx, command, w.other.id))
+	w.must(w.Follow(ctx))
+	p, err := w.poll(w.Server, at.Epoch, at.Seq)
+	w.must(err)
+	if len(p.Changes) != 0 || len(p.Rules) != 1 || p.Rules[0] != (oauth.Rule{Seq: at.Seq + 1, Kind: oauth.RuleClient, Subject: w.other.id, Before: at.Seq + 1, Value: oauth.StatusSuspended}) {
+		t.Errorf("an app is suspended: %+v", p)
+	}
+	if b := w.begin(w.Server); len(b.Rules) != 1 || b.Rules[0] != p.Rules[0] {
+		t.Errorf("who begins now is told %+v", b)
+	}
+
+	// From the beginning again, the node being another one: what it did not see itself
+	// it reads.
+	later, _ := w.beside()
+	w.must(later.Follow(ctx))
+	p, err = w.poll(later.Server, at.Epoch, at.Seq-2)
+	w.must(err)
+	if p.Seq != at.Seq+1 || len(p.Changes) != 2 || len(p.Rules) != 1 {
+		t.Errorf("a node that started since tells %+v", p)
+	}
+	if v, _ := w.bit(later.Server, key.AccessToken); v != 1 {
+		t.Errorf("its list says %d", v)
+	}
+}
+
+// An answer is held while nothing happens, and given at once when something does.
+func TestFeed_HoldsThePoll(t *testing.T) {
+	w := newWorld(t)
+	key := w.connect(w.exchange, "alice", "s1")
+	ctx, stop := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() { defer close(done); w.Run(ctx) }()
+	defer func() { stop(); <-done }()
+	at := w.begin(w.Server)
+	sent := time.Now()
+	p, err := w.poll(w.Server, at.Epoch, at.Seq)
+	w.must(err)
+	if took := time.Since(sent); p != nil || took < 190*time.Millisecond {
+		t.Errorf("nothing happened, and after %v the answer is %+v", took, p)
+	}
+	held := make(chan struct{})
+	answers := make(chan *oauth.FeedPage, 1)
+	go func() {
+		p, err := w.Revocations(context.Background(), w.api, oauth.FeedQuery{After: at.Seq, Epoch: at.Epoch, Holding: func() { close(held) }})
+		if err != nil {
+			t.Error(err)
+		}
+		answers <- p
+	}()
+	<-held
+	w.must(w.RevokeGrant(ctx, command, key.GrantID))
+	sent = time.Now()
+	if p := <-answers; p == nil || len(p.Changes) != 1 {
+		t.Errorf("the answer is %+v", p)
+	}
+	t.Logf("%v from the commit to the answer", time.Since(sent))
+}
+
+// Silence is never taken for peace: a node that does not know says so.
+func TestFeed_WhoDoesNotKnowSaysSo(t *testing.T) {
+	ctx := context.Background()
+	w := newWorld(t)
+	at := w.begin(w.Server)
+	for what, c := range map[string]struct {
+		epoch, after int64
+		want         oauth.Reason
+	}{
+		"a sequence that is not here yet": {at.Epoch, at.Seq + 1, oauth.FeedUnknown},
+		"an epoch that is not here yet":   {at.Epoch + 1, 1, oauth.FeedUnknown},
+		"an older epoch":                  {at.Epoch - 1, at.Seq, oauth.FeedGone},
+	} {
+		if at.Epoch == 1 && c.epoch == 0 {
+			c.epoch, c.want = -1, oauth.FeedGone
+		}
+		if p, err := w.poll(w.Server, c.epoch, c.after); reason(err) != c.want {
+			t.Errorf("%s: %+v, %v", what, p, err)
+		}
+	}
+	for what, auth := range map[string]oauth.ClientAuth{
+		"no credentials":  {},
+		"a wrong secret":  {ID: w.api.ID, Secret: "wrong"},
+		"an app's secret": w.exchange.auth(),
+	} {
+		if p, err := w.Revocations(ctx, auth, oauth.FeedQuery{}); err == nil || oauth.AsError(err).Code != oauth.InvalidClient {
+			t.Errorf("%s: %+v, %v", what, p, err)
+		}
+	}
+	t.Run("removed", func(t *testing.T) {
+		node, _ := w.beside()
+		exec(t, w.raw(), "UPDATE heads SET seq = ? WHERE name = 'kept'", at.Seq-1)
+		w.must(node.Follow(ctx))
+		if _, err := w.poll(node.Server, at.Epoch, at.Seq-2); reason(err) != oauth.FeedGone {
+			t.Errorf("what was removed is asked for: %v", err)
+		}
+		if p, err := w.poll(node.Server, at.Epoch, at.Seq-1); err != nil || p == nil || p.Seq != at.Seq {
+			t.Errorf("the last that is kept: %+v, %v", p, err)
+		}
+	})
+	t.Run("the database does not answer", func(t *testing.T) {
+		node, storage := w.slowNode(ctx)
+		sent := time.Now()
+		storage.hold = func(ctx context.Context) { <-ctx.Done() }
+		p, err := w.poll(node, at.Epoch, at.Seq)
+		if reason(err) != oauth.FeedUnknown {
+			t.Errorf("%+v, %v", p, err)
+		}
+		if took := time.Since(sent); took > 2*time.Second {
+			t.Errorf("that took %v", took)
+		}
+		if _, err := w.poll(node, 0, 0); reason(err) != oauth.FeedUnknown {
+			t.Errorf("beginning: %v", err)
+		}
+		if _, err := node.Introspect(ctx, w.api, "x"); reason(err) != oauth.FeedUnknown {
+			t.Errorf("introspection: %v", err)
+		}
+		if _, err := node.StatusList(ctx, "1-0"); reason(err) != oauth.FeedUnknown {
+			t.Errorf("a list: %v", err)
+		}
+	})
+	t.Run("the database has lost events", func(t *testing.T) {
+		node, _ := w.beside()
+		raw := w.raw()
+		exec(t, raw, "UPDATE heads SET seq = seq - 1 WHERE name = 'feed'")
+		if err := node.Follow(ctx); err == nil {
+			t.Error("they are not missed")
+		}
+		for what, err := range map[string]error{
+			"poll":          errOf(w.poll(node.Server, at.Epoch, at.Seq-1)),
+			"introspection": errOf(node.Introspect(ctx, w.api, "x")),
+			"list":          errOf(node.StatusList(ctx, "1-0")),
+		} {
+			if reason(err) != oauth.FeedUnknown {
+				t.Errorf("%s: %v", what, err)
+			}
+		}
+		exec(t, raw, "UPDATE heads SET seq = seq + 5, epoch = epoch + 1 WHERE name = 'feed'")
+		w.must(node.Follow(ctx))
+		if _, err := w.poll(node.Server, at.Epoch, at.Seq); reason(err) != oauth.FeedGone {
+			t.Errorf("in a new epoch: %v", err)
+		}
+	})
+}
+
+// deposed is a database that may answer reads after another took its place: its
+// beats are committed only while it is the one.
+type deposed struct {
+	oauth.Storage
+	mu   sync.Mutex
+	beat int64
+	deaf bool // beats are not committed any longer
+}
+
+func (d *deposed) set(deaf bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.deaf = deaf
+}
+
+func (d *deposed) Present(ctx context.Context) (oauth.Present, error) {
+	p, err := d.Storage.Present(ctx)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	p.Beats, p.Beat = true, d.beat
+	return p, err
+}
+
+func (d *deposed) Beat(ctx context.Context, seen int64) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.deaf {
+		return errors.New("no standby has acknowledged it")
+	}
+	if d.beat == seen {
+		d.beat++
+	}
+	return nil
+}
+
+// Where a database may have been deposed, a read proves nothing by itself.
+func TestFeed_ADeposedDatabaseFallsSilent(t *testing.T) {
+	ctx := context.Background()
+	w := newWorld(t)
+	ring, err := oauth.ParseKeyRing(w.ring)
+	w.must(err)
+	d := &deposed{Storage: w.db}
+	node, err := oauth.New(ctx, oauth.Config{Issuer: issuer, Audience: audience, Catalogue: catalogue(), Storage: d, Ring: ring, Now: w.clock.now, Rand: newRand("deposed")})
+	w.must(err)
+	at := w.begin(node)
+	if p, err := w.poll(node, at.Epoch, at.Seq); p != nil || err != nil {
+		t.Fatalf("while it is the one: %+v, %v", p, err)
+	}
+	key := w.connect(w.exchange, "alice", "s1")
+	if in, err := node.Introspect(ctx, w.api, key.AccessToken.Reveal()); err != nil || in == nil || in.Epoch != at.Epoch {
+		t.Fatalf("introspection while it is the one: %+v, %v", in, err)
+	}
+	d.set(true)
+	if p, err := w.poll(node, at.Epoch, at.Seq); reason(err) != oauth.FeedUnknown {
+		t.Errorf("deposed: %+v, %v", p, err)
+	}
+	if in, err := node.Introspect(ctx, w.api, key.AccessToken.Reveal()); reason(err) != oauth.FeedUnknown {
+		t.Errorf("introspection: %+v, %v", in, err)
+	}
+	// What did happen may be told, but not that it is all.
+	w.must(w.RevokeGrant(ctx, command, key.GrantID))
+	w.must(node.Follow(ctx))
+	if p, err := w.poll(node, at.Epoch, at.Seq); err != nil || len(p.Changes) != 1 || !p.More {
+		t.Errorf("an event of a deposed database: %+v, %v", p, err)
+	}
+	d.set(false)
+	if p, err := w.poll(node, at.Epoch, at.Seq+1); p != nil || err != nil {
+		t.Errorf("once beats are committed again: %+v, %v", p, err)
+	}
+}
+
+// A page ends between events and says that there is more.
+func TestFeed_PagesOfMany(t *testing.T) {
+	ctx := context.Background()
+	w := newWorld(t)
+	at := w.begin(w.Server)
+	raw := w.raw()
+	const events, each = 7, 3000
+	for e := range events {
+		seq := at.Seq + int64(e) + 1
+		_, err := raw.Exec(`WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?)
+			INSERT INTO status_changes (seq, status_index, api, value, at) SELECT ?, ? + i, ?, 1, ? FROM n`, each, seq, 2048<<20+e*each, w.api.ID, start.UnixMicro())
+		w.must(err)
+		exec(t, raw, "INSERT INTO events (id, seq, at, kind, actor, client_id, user_id, grant_id, store_id, request_id, payload) VALUES (?, ?, ?, 'user.suspended', '', '', '', '', '', '', '')",
+			fmt.Sprint("many", e), seq, start.UnixMicro())
+	}
+	exec(t, raw, "UPDATE heads SET seq = ? WHERE name = 'feed'", at.Seq+events)
+	for name, node := range map[string]func() *oauth.Server{
+		"from memory":       func() *oauth.Server { w.must(w.Follow(ctx)); return w.Server },
+		"from the database": func() *oauth.Server { n, _ := w.beside(); w.must(n.Follow(ctx)); return n.Server },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := node()
+			after, got := at.Seq, 0
+			for pages := 1; ; pages++ {
+				p, err := w.poll(s, at.Epoch, after)
+				w.must(err)
+				if len(p.Changes)%each != 0 {
+					t.Fatalf("a page of %d changes splits an event", len(p.Changes))
+				}
+				got += len(p.Changes)
+				after = p.Seq
+				if !p.More {
+					break
+				}
+				if pages > events {
+					t.Fatal("no end")
+				}
+			}
+			if got != events*each || after != at.Seq+events {
+				t.Errorf("%d changes up to %d", got, after)
+			}
+		})
+	}
+}
+
+// A list that nobody has is not one, whatever it is called.
+func TestFeed_ListsByName(t *testing.T) {
+	w := newWorld(t)
+	w.connect(w.exchange, "alice", "s1")
+	for _, id := range []string{"", "1", "1-", "-0", "1-0-0", "01-0", "1-00", "+1-0", "1-2047", "1-2048", "2-0", "9223372036854775807-0", "4398046511104-0", "1-0 ", "a-b"} {
+		if _, err := w.StatusList(context.Background(), id); !errors.Is(err, oauth.ErrNoList) {
+			t.Errorf("%q: %v", id, err)
+		}
+	}
+}
+
+// After a restore nothing of what was lost lives: neither a key that was issued after
+// the backup, nor an access token of a chain that the backup has, once a rule of the
+// new epoch is about it.
+func TestFeed_ARestoredDatabase(t *testing.T) {
+	ctx := context.Background()
+	w := newWorld(t)
+	kept, dead := w.connect(w.exchange, "alice", "s1"), w.connect(w.other, "alice", "s2")
+	w.must(w.RevokeGrant(ctx, command, dead.GrantID))
+	chain := w.connect(w.standard, "alice", "s1")
+	file := w.backup()
+	log := w.export()
+	for range 3 { // the feed goes on
+		w.must(w.SuspendClient(ctx, command, w.nopkce.id))
+		w.must(w.ResumeClient(ctx, command, w.nopkce.id))
+	}
+	lost := w.connect(w.exchange, "bob", "b1")
+	token, err := w.Token(ctx, refresh(w.standard, chain.RefreshToken.Reveal()))
+	w.must(err)
+	lastSeq := w.begin(w.Server).Seq
+
+	back, _ := w.restore(file, log)
+	for what, c := range map[string]struct {
+		key  oauth.Secret
+		want byte
+	}{
+		"a key that the backup has":              {kept.AccessToken, 0},
+		"a key that was revoked before it":       {dead.AccessToken, 1},
+		"a key that was issued after it":         {lost.AccessToken, 1},
+		"a token of a chain that the backup has": {token.AccessToken, 0},
+	} {
+		if v, _ := back.bit(back.Server, c.key); v != c.want {
+			t.Errorf("%s: %d, want %d", what, v, c.want)
+		}
+	}
+	if seq := back.begin(back.Server).Seq; seq <= lastSeq {
+		t.Errorf("the new epoch begins at %d; %d was told before", seq, lastSeq)
+	}
+	w.clock.advance(time.Second) // the randomness of a world is the same each time
+	again := back.connect(w.exchange, "bob", "b1")
+	if a, b := w.place(lost.AccessToken), w.place(again.AccessToken); a == b || a.URI == b.URI {
+		t.Errorf("the place %+v is handed out twice", a)
+	}
+}
+
+// Effective waits for every follower, on whichever node it asks, and for the bound if
+// one does not come.
+func TestFeed_Effective(t *testing.T) {
+	ctx := context.Background()
+	w := newWorld(t)
+	e, err := w.Effective(ctx)
+	if err != nil || !e.Everywhere || e.Followers != 0 {
+		t.Errorf("nobody follows: %+v, %v", e, err)
+	}
+	at := w.begin(w.Server)
+	follower := func(instance string, seq int64) oauth.Follower {
+		return oauth.Follower{API: w.api.ID, Instance: instance, Epoch: at.Epoch, Seq: seq, Seen: w.Now(), Node: "another"}
+	}
+	w.must(w.db.PutFollowers(ctx, []oauth.Follower{follower("a", at.Seq), follower("b", at.Seq)}))
+	if e, err := w.Effective(ctx); err != nil || !e.Everywhere || e.Followers != 2 {
+		t.Errorf("all have it: %+v, %v", e, err)
+	}
+	w.must(w.SuspendClient(ctx, command, w.other.id))
+	w.must(w.db.PutFollowers(ctx, []oauth.Follower{follower("a", at.Seq+1)}))
+	e, err = w.Effective(ctx)
+	if err != nil || e.Everywhere || e.Followers != 2 || e.After < 850*time.Millisecond {
+		t.Errorf("one has not: %+v, %v", e, err)
+	}
+	done := make(chan oauth.Effect, 1)
+	go func() {
+		e, err := w.Effective(ctx)
+		if err != nil {
+			t.Error(err)
+		}
+		done <- e
+	}()
+	w.must(w.db.PutFollowers(ctx, []oauth.Follower{follower("b", at.Seq+1)}))
+	if e := <-done; !e.Everywhere {
+		t.Errorf("then it has: %+v", e)
+	}
+	if last, when := w.LastEffect(); !last.Everywhere || when.IsZero() {
+		t.Errorf("the last effect: %+v at %v", last, when)
+	}
+	w.must(w.ResumeClient(ctx, command, w.other.id))
+	w.clock.advance(time.Minute)
+	if e, err := w.Effective(ctx); err != nil || !e.Everywhere || e.Followers != 0 {
+		t.Errorf("those that are gone: %+v, %v", e, err)
+	}
+}
