@@ -28,11 +28,18 @@ type Admin struct {
 	JSON bool `name:"json" help:"Print one JSON document."`
 }
 
+// Ending is shared by the commands that end, suspend or resume something.
+type Ending struct {
+	Admin
+	Wait bool `help:"Return when every API server goes by it: as soon as all have acknowledged it, at the latest after 850 ms."`
+}
+
 // office is the database with the use-cases on it, and how to print.
 type office struct {
 	server *oauth.Server
 	people *people.Service
 	json   bool
+	wait   bool // what was done is to be in effect
 	out    io.Writer
 }
 
@@ -59,6 +66,44 @@ func (a *Admin) run(ctx context.Context, t terminal, act func(*office) error) (e
 	}
 	o.json, o.out = a.JSON, t.out
 	return act(o)
+}
+
+func (c *Ending) run(ctx context.Context, t terminal, act func(*office) error) error {
+	return c.Admin.run(ctx, t, func(o *office) error {
+		o.wait = c.Wait
+		return act(o)
+	})
+}
+
+// effectDoc says in JSON how what was done came into effect: everywhere, as each of so
+// many followers acknowledged it, or else because the time is over within which any
+// goes by what was before.
+type effectDoc struct {
+	Everywhere bool  `json:"everywhere"`
+	Followers  int   `json:"followers"`
+	MS         int64 `json:"ms"`
+}
+
+// effect waits, if that was asked for, until what was done is in effect, and says so
+// in a line of its own. What was done is done, whatever becomes of the waiting.
+func (o *office) effect(ctx context.Context) (*effectDoc, string) {
+	if !o.wait {
+		return nil, ""
+	}
+	e, err := o.server.Effective(ctx)
+	if err != nil {
+		return nil, "\nWhether every API server goes by it already was not waited for."
+	}
+	doc := &effectDoc{e.Everywhere, e.Followers, e.After.Milliseconds()}
+	switch {
+	case !e.Everywhere:
+		return doc, fmt.Sprintf("\nIn effect now: not every API server has acknowledged it, and none goes by what it knew %d ms ago.", doc.MS)
+	case e.Followers == 0:
+		return doc, "\nIn effect now: no API server follows revocations."
+	case e.Followers == 1:
+		return doc, fmt.Sprintf("\nIn effect now: the API server that follows acknowledged it within %d ms.", doc.MS)
+	}
+	return doc, fmt.Sprintf("\nIn effect now: all %d API servers that follow acknowledged it within %d ms.", e.Followers, doc.MS)
 }
 
 func newOffice(ctx context.Context, c config.Config, ring *oauth.KeyRing, store *sqlstore.Store) (*office, error) {

@@ -33,6 +33,7 @@ type clientDoc struct {
 	Scopes       []scopeDoc        `json:"scopes"`
 	Secrets      []secretDoc       `json:"secrets"`
 	Created      *time.Time        `json:"created"`
+	Effective    *effectDoc        `json:"effective,omitempty"`
 }
 
 type scopeDoc struct {
@@ -153,7 +154,7 @@ func (c *clientList) Run(ctx context.Context, t terminal) error {
 }
 
 type clientSuspend struct {
-	Admin
+	Ending
 	ID string `arg:"" help:"Client id of the app."`
 }
 
@@ -165,7 +166,7 @@ func (c *clientSuspend) Run(ctx context.Context, t terminal) error {
 }
 
 type clientResume struct {
-	Admin
+	Ending
 	ID string `arg:"" help:"Client id of the app."`
 }
 
@@ -186,8 +187,9 @@ func (o *office) setClient(ctx context.Context, id string, to oauth.Status, set 
 		return about{"app " + cell(id), err}
 	}
 	d := docOfClient(client, "")
-	d.Status = to
-	return o.show(d, "The app %s is %s.", id, to)
+	effect, say := o.effect(ctx)
+	d.Status, d.Effective = to, effect
+	return o.show(d, "The app %s is %s.%s", id, to, say)
 }
 
 type clientVerify struct {

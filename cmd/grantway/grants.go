@@ -81,7 +81,7 @@ func (c *grantList) Run(ctx context.Context, t terminal) error {
 }
 
 type grantRevoke struct {
-	Admin
+	Ending
 	ID string `arg:"" help:"Id of the grant."`
 }
 
@@ -93,7 +93,7 @@ func (c *grantRevoke) Run(ctx context.Context, t terminal) error {
 }
 
 type grantSuspend struct {
-	Admin
+	Ending
 	ID string `arg:"" help:"Id of the grant."`
 }
 
@@ -105,7 +105,7 @@ func (c *grantSuspend) Run(ctx context.Context, t terminal) error {
 }
 
 type grantResume struct {
-	Admin
+	Ending
 	ID string `arg:"" help:"Id of the grant."`
 }
 
@@ -123,10 +123,12 @@ func (o *office) setGrant(ctx context.Context, id string, to oauth.GrantStatus, 
 		}
 		return about{"grant " + cell(id), err}
 	}
+	effect, say := o.effect(ctx)
 	return o.show(struct {
-		ID     string            `json:"id"`
-		Status oauth.GrantStatus `json:"status"`
-	}{id, to}, "The grant %s is %s.", id, to)
+		ID        string            `json:"id"`
+		Status    oauth.GrantStatus `json:"status"`
+		Effective *effectDoc        `json:"effective,omitempty"`
+	}{id, to, effect}, "The grant %s is %s.%s", id, to, say)
 }
 
 type refusal string

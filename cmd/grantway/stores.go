@@ -128,7 +128,7 @@ func (o *office) whatIsMissing(ctx context.Context, user, store string) error {
 }
 
 type memberRemove struct {
-	Admin
+	Ending
 	User  string `arg:"" help:"Id of the user."`
 	Store string `arg:"" help:"Id of the store."`
 }
@@ -139,11 +139,13 @@ func (c *memberRemove) Run(ctx context.Context, t terminal) error {
 		if err := o.server.DropMembership(ctx, command, c.User, c.Store); err != nil {
 			return about{"user " + cell(c.User) + " in store " + cell(c.Store), err}
 		}
+		effect, say := o.effect(ctx)
 		return o.show(struct {
-			UserID  string `json:"user_id"`
-			StoreID string `json:"store_id"`
-			Removed bool   `json:"removed"`
-		}{c.User, c.Store, true}, "The user %s is no longer a member of %s.", c.User, c.Store)
+			UserID    string     `json:"user_id"`
+			StoreID   string     `json:"store_id"`
+			Removed   bool       `json:"removed"`
+			Effective *effectDoc `json:"effective,omitempty"`
+		}{c.User, c.Store, true, effect}, "The user %s is no longer a member of %s.%s", c.User, c.Store, say)
 	})
 }
 

@@ -23,10 +23,12 @@ type userDoc struct {
 	Operator bool         `json:"operator"`
 	Status   oauth.Status `json:"status"`
 	Created  *time.Time   `json:"created"`
+
+	Effective *effectDoc `json:"effective,omitempty"`
 }
 
 func docOfUser(u *oauth.User) userDoc {
-	return userDoc{u.ID, u.Name, u.Email, u.Operator, u.Status, moment(u.Created)}
+	return userDoc{ID: u.ID, Name: u.Name, Email: u.Email, Operator: u.Operator, Status: u.Status, Created: moment(u.Created)}
 }
 
 type userAdd struct {
@@ -80,7 +82,7 @@ func (c *userList) Run(ctx context.Context, t terminal) error {
 }
 
 type userSuspend struct {
-	Admin
+	Ending
 	ID string `arg:"" help:"Id of the user."`
 }
 
@@ -92,7 +94,7 @@ func (c *userSuspend) Run(ctx context.Context, t terminal) error {
 }
 
 type userResume struct {
-	Admin
+	Ending
 	ID string `arg:"" help:"Id of the user."`
 }
 
@@ -113,5 +115,8 @@ func (o *office) setUser(ctx context.Context, id string, to oauth.Status, set fu
 		return about{"user " + cell(id), err}
 	}
 	u.Status = to
-	return o.show(docOfUser(u), "The user %s is %s.", id, to)
+	d := docOfUser(u)
+	effect, say := o.effect(ctx)
+	d.Effective = effect
+	return o.show(d, "The user %s is %s.%s", id, to, say)
 }

@@ -7,6 +7,7 @@ import (
 	"mime"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/grantway/grantway/internal/oauth"
@@ -101,8 +102,9 @@ func flatJSON(raw []byte) (url.Values, error) {
 // gather reads the parameters of a token, revocation or introspection request.
 // Query and JSON are first searched for client_id alone. If it names a direct
 // client, each parameter may come from query, form or JSON, from one place only;
-// for everybody else parameters come in a form (DESIGN, decision 3).
-func (h *handler) gather(w http.ResponseWriter, r *http.Request) (url.Values, error) {
+// for everybody else parameters come in a form (DESIGN, decision 3). own are those
+// that this endpoint has beside the ones of all.
+func (h *handler) gather(w http.ResponseWriter, r *http.Request, own ...string) (url.Values, error) {
 	query, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
 		return nil, bad(oauth.ParamMalformed, "", "The query cannot be read: check its percent-encoding.")
@@ -124,7 +126,7 @@ func (h *handler) gather(w http.ResponseWriter, r *http.Request) (url.Values, er
 	}
 	loose := profile == oauth.Direct || profile == "" && id != ""
 	out := url.Values{}
-	for _, name := range oauthParams {
+	for _, name := range slices.Concat(oauthParams, own) {
 		if !loose && (query.Has(name) || fromJSON && sent.Has(name)) {
 			return nil, bad(oauth.ParamPlace, name, "The parameter "+name+" belongs in a form-encoded body.")
 		}

@@ -41,14 +41,14 @@ func (h *handler) token(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, http.StatusOK, answer)
 }
 
-// asked reads the parameters and credentials of a client's POST; on false the
-// answer has been given.
-func (h *handler) asked(w http.ResponseWriter, r *http.Request) (url.Values, oauth.ClientAuth, bool) {
+// asked reads the parameters, and those that are this endpoint's own, and the
+// credentials of a client's POST; on false the answer has been given.
+func (h *handler) asked(w http.ResponseWriter, r *http.Request, own ...string) (url.Values, oauth.ClientAuth, bool) {
 	secure(w)
 	if !allow(w, r, http.MethodPost) {
 		return nil, oauth.ClientAuth{}, false
 	}
-	p, err := h.gather(w, r)
+	p, err := h.gather(w, r, own...)
 	if err != nil {
 		h.refused(w, r, h.charge(r, "", err), http.StatusBadRequest, "")
 		return nil, oauth.ClientAuth{}, false
@@ -101,18 +101,46 @@ func (h *handler) allowOrigin(w http.ResponseWriter, r *http.Request, clientID s
 	}
 }
 
+// effective says how a revocation came into effect: everywhere, as every follower has
+// acknowledged it, or else because the time is over within which any accepts.
+type effective struct {
+	Everywhere bool  `json:"everywhere"`
+	Followers  int   `json:"followers"` // that were counted
+	MS         int64 `json:"ms"`
+}
+
 // revoke is POST /oauth/revoke (RFC 7009). It takes keys and refresh tokens of
-// every profile.
+// every profile. With wait=effective, which is ours, it answers when no API server
+// accepts the key any longer.
 func (h *handler) revoke(w http.ResponseWriter, r *http.Request) {
-	p, auth, ok := h.asked(w, r)
+	p, auth, ok := h.asked(w, r, "wait")
 	if !ok {
+		return
+	}
+	waits := p.Get("wait")
+	if waits != "" && waits != "effective" {
+		h.clientRefused(w, r, bad(oauth.ParamMalformed, "wait", "The parameter wait can be effective, or be left out."), auth.ID)
 		return
 	}
 	if err := h.server.Revoke(r.Context(), auth, p.Get("token")); err != nil {
 		h.clientRefused(w, r, err, auth.ID)
 		return
 	}
-	writeJSON(w, http.StatusOK, struct{}{})
+	if waits == "" {
+		writeJSON(w, http.StatusOK, struct{}{})
+		return
+	}
+	if room, ok := w.(interface{ Holding() }); ok {
+		room.Holding()
+	}
+	e, err := h.server.Effective(r.Context())
+	if err != nil { // the client went away, or this process ends: revoked is revoked
+		writeJSON(w, http.StatusOK, struct{}{})
+		return
+	}
+	writeJSON(w, http.StatusOK, struct {
+		Effective effective `json:"effective"`
+	}{effective{e.Everywhere, e.Followers, e.After.Milliseconds()}})
 }
 
 // introspection is RFC 7662, 2.2, with what a key may do now.

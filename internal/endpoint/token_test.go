@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/grantway/grantway/internal/oauth"
 )
@@ -383,5 +384,43 @@ func TestAuthorize_WhoAnswers(t *testing.T) {
 		if got := w.get("/oauth/authorize?"+q.Encode(), header...); got.status != 400 || strings.Contains(got.body, `"code"`) {
 			t.Errorf("%v: %d %s", header, got.status, got.body)
 		}
+	}
+}
+
+// wait=effective, ours, answers when no API server accepts the key any longer, and says
+// which way it came: acknowledged by all, or by the time that bounds it.
+func TestRevoke_WaitsForEffect(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	header := []string{"Authorization", basic(w.standard.id, w.standard.secret.Reveal())}
+	access, _ := w.key(w.standard)
+	if got := w.post("/oauth/revoke", url.Values{"token": {access}, "wait": {"forever"}}, header...); got.status != 400 || got.refusal() != "invalid_request" || !w.active(access) {
+		t.Errorf("wait=forever: %d %s", got.status, got.body)
+	}
+	if got := w.post("/oauth/revoke?wait=effective", url.Values{"token": {access}}, header...); got.status != 400 || !w.active(access) {
+		t.Errorf("wait in the query: %d %s", got.status, got.body)
+	}
+	type effect struct {
+		Effective struct {
+			Everywhere bool
+			Followers  int
+			MS         int64
+		}
+	}
+	var e effect
+	got := w.post("/oauth/revoke", url.Values{"token": {access}, "wait": {"effective"}}, header...)
+	got.json(t, &e)
+	if got.status != http.StatusOK || !e.Effective.Everywhere || e.Effective.Followers != 0 || w.active(access) {
+		t.Errorf("nobody follows: %d %s", got.status, got.body)
+	}
+	if got := w.get("/revocations?instance=one", "Authorization", basic(w.api.ID, w.api.Secret.Reveal())); got.status != http.StatusOK {
+		t.Fatalf("%d %s", got.status, got.body)
+	}
+	access, _ = w.key(w.standard)
+	began := time.Now()
+	got = w.post("/oauth/revoke", url.Values{"token": {access}, "wait": {"effective"}}, header...)
+	got.json(t, &e)
+	if took := time.Since(began); got.status != http.StatusOK || e.Effective.Everywhere || e.Effective.Followers != 1 || e.Effective.MS < 850 || took < 850*time.Millisecond || w.active(access) {
+		t.Errorf("one follower, and it does not ask on: %d %s, after %v", got.status, got.body, took)
 	}
 }

@@ -44,33 +44,64 @@ const (
 )
 
 // follows notes that a follower has asked, and so has all up to what it asks after.
-func (s *Server) follows(api *API, q FeedQuery) {
-	if q.Instance == "" || q.Epoch == 0 {
-		return
+// One that the database may not count yet, or not any longer, is noted there before
+// it is told anything: whoever waits for an event has then counted all that could
+// still accept what it ended.
+func (s *Server) follows(ctx context.Context, api *API, q FeedQuery) error {
+	if q.Instance == "" {
+		return nil
 	}
 	fs := &s.followers
 	k := followerKey{api.ID, q.Instance}
 	now := s.now()
 	fs.mu.Lock()
-	defer fs.mu.Unlock()
 	f := fs.known[k]
 	if f == nil {
 		if len(fs.known) >= followersMax {
-			return
+			fs.mu.Unlock()
+			return refuse(FeedUnknown)
 		}
 		f = &Follower{API: api.ID, Instance: q.Instance, Node: s.node}
 		fs.known[k] = f
 	}
-	moved := q.Epoch != f.Epoch || q.After > f.Seq
+	moved := q.Epoch != 0 && (q.Epoch != f.Epoch || q.After > f.Seq)
 	if moved && f.Epoch == q.Epoch {
 		f.Lag = s.feed.since(q.After)
 	}
-	f.Epoch, f.Seq, f.Seen = q.Epoch, q.After, now
+	if q.Epoch != 0 {
+		f.Epoch, f.Seq = q.Epoch, q.After
+	}
+	f.Seen = now
+	uncounted := now.Sub(fs.noted[k].Seen) > 2*presenceEvery
+	news := *f
+	if uncounted {
+		fs.noted[k] = news
+	}
+	fs.mu.Unlock()
+	if uncounted {
+		limited, cancel := context.WithTimeout(ctx, knowTimeout)
+		defer cancel()
+		if err := s.storage.PutFollowers(limited, []Follower{news}); err != nil {
+			fs.forget(news)
+			return refuseBecause(FeedUnknown, err)
+		}
+		return nil
+	}
 	if moved {
 		select {
 		case fs.put <- struct{}{}:
 		default:
 		}
+	}
+	return nil
+}
+
+// forget makes sure that these are noted again.
+func (fs *followers) forget(list ...Follower) {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	for _, f := range list {
+		delete(fs.noted, followerKey{f.API, f.Instance})
 	}
 }
 
@@ -129,11 +160,7 @@ func (s *Server) putFollowers(ctx context.Context) error {
 	})
 	for batch := range slices.Chunk(news, 100) {
 		if err := s.storage.PutFollowers(ctx, batch); err != nil {
-			fs.mu.Lock()
-			for _, f := range batch { // to be tried again
-				delete(fs.noted, followerKey{f.API, f.Instance})
-			}
-			fs.mu.Unlock()
+			fs.forget(batch...)
 			return err
 		}
 	}
@@ -150,51 +177,52 @@ func (s *Server) Followers(ctx context.Context, actor Actor) ([]Follower, error)
 
 // Effect says how an event came into effect.
 type Effect struct {
-	Everywhere bool          // every follower has acknowledged it
-	Followers  int           // how many there were
-	After      time.Duration // how long that took, or was waited for
+	Everywhere bool          // every follower has acknowledged it; if not, the time has passed after which none accepts
+	Followers  int           // how many were counted
+	After      time.Duration // how long that took
 }
 
 // Effective waits until every follower has acknowledged all that has happened until
-// now, as it shows by asking for what comes after. Where one does not, it waits for
-// as long as a follower that hears nothing may go on accepting, 850 ms: after that
-// nothing is accepted that was revoked before, so either way it is in effect when
-// Effective returns without an error.
+// now, as it shows by asking for what comes after. Where one does not, or where the
+// database does not say so, it waits for as long as a follower that hears nothing may
+// go on accepting, 850 ms: after that nothing is accepted that was revoked before. So
+// either way it is in effect when Effective returns without an error, which is only
+// ctx's. A follower that its API has set to stay open without a lease is none of this.
+// It needs no chores: the followers are those that the nodes noted in the database.
 func (s *Server) Effective(ctx context.Context) (Effect, error) {
 	began := time.Now()
-	seq, epoch, err := s.storage.Head(ctx)
-	if err != nil {
-		return Effect{}, err
-	}
-	limit := time.NewTimer(effectWithin)
-	defer limit.Stop()
+	limited, cancel := context.WithTimeout(ctx, effectWithin)
+	defer cancel()
 	poll := time.NewTicker(effectPoll)
 	defer poll.Stop()
-	for {
-		list, err := s.storage.Followers(ctx, s.now().Add(-followerGone))
-		if err != nil {
-			return Effect{}, err
+	var e Effect
+	var seq, epoch int64
+	for limited.Err() == nil && !e.Everywhere {
+		var err error
+		if epoch == 0 {
+			seq, epoch, err = s.storage.Head(limited)
 		}
-		e := Effect{Everywhere: true, Followers: len(list), After: time.Since(began)}
-		for _, f := range list {
-			if f.Epoch < epoch || f.Epoch == epoch && f.Seq < seq {
-				e.Everywhere = false
+		var list []Follower
+		if err == nil {
+			list, err = s.storage.Followers(limited, s.now().Add(-followerGone))
+		}
+		if err == nil {
+			e.Followers = len(list)
+			e.Everywhere = !slices.ContainsFunc(list, func(f Follower) bool { return f.Epoch < epoch || f.Epoch == epoch && f.Seq < seq })
+		}
+		if !e.Everywhere {
+			select {
+			case <-poll.C:
+			case <-limited.Done():
 			}
 		}
-		if e.Everywhere {
-			s.effects.note(e)
-			return e, nil
-		}
-		select {
-		case <-poll.C:
-		case <-limit.C:
-			e.After = time.Since(began)
-			s.effects.note(e)
-			return e, nil
-		case <-ctx.Done():
-			return e, ctx.Err()
-		}
 	}
+	if err := ctx.Err(); err != nil && !e.Everywhere {
+		return e, err
+	}
+	e.After = time.Since(began)
+	s.effects.note(e)
+	return e, nil
 }
 
 // effects remembers the last event that was waited for.

@@ -35,7 +35,9 @@ func (s *Server) Revocations(ctx context.Context, auth ClientAuth, q FeedQuery) 
 	if err != nil {
 		return nil, err
 	}
-	s.follows(api, q)
+	if err := s.follows(ctx, api, q); err != nil {
+		return nil, err
+	}
 	if q.Epoch == 0 {
 		if err := s.know(ctx); err != nil {
 			return nil, err

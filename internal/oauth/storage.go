@@ -157,7 +157,8 @@ type StatusStorage interface {
 	// FoldChunks puts chunks as they are at upto in the place of those at from. It
 	// loses if another folded meanwhile.
 	FoldChunks(ctx context.Context, from, upto int64, chunks []StatusChunk) (won bool, err error)
-	// PutFollowers notes how far followers have come; none goes back.
+	// PutFollowers notes how far followers have come; none goes back. One of epoch 0 has
+	// begun: where it is known already, only that it was seen is noted.
 	PutFollowers(ctx context.Context, list []Follower) error
 	// Followers lists those that were seen since.
 	Followers(ctx context.Context, since time.Time) ([]Follower, error)

@@ -261,13 +261,14 @@ func (s *Store) Chunk(ctx context.Context, list, chunk int64) ([]byte, error) {
 func (s *Store) Moved() <-chan struct{} { return s.moved }
 
 // PutFollowers implements oauth.StatusStorage. A follower that asked two nodes may be
-// noted by both, in any order.
+// noted by both, in any order. One of epoch 0 stays where it is.
 func (s *Store) PutFollowers(ctx context.Context, list []oauth.Follower) error {
 	var ev []statement
 	for _, f := range list {
 		ev = append(ev, do(`INSERT INTO followers (api, instance, seq, epoch, seen, node, lag) VALUES ($1, $2, $3, $4, $5, $6, $7)
-			ON CONFLICT (api, instance) DO UPDATE SET seq = excluded.seq, epoch = excluded.epoch, seen = excluded.seen, node = excluded.node, lag = excluded.lag
-			WHERE followers.epoch < excluded.epoch OR followers.epoch = excluded.epoch AND followers.seq <= excluded.seq`,
+			ON CONFLICT (api, instance) DO UPDATE SET seq = CASE WHEN excluded.epoch = 0 THEN followers.seq ELSE excluded.seq END,
+				epoch = CASE WHEN excluded.epoch = 0 THEN followers.epoch ELSE excluded.epoch END, seen = excluded.seen, node = excluded.node, lag = excluded.lag
+			WHERE excluded.epoch = 0 OR followers.epoch < excluded.epoch OR followers.epoch = excluded.epoch AND followers.seq <= excluded.seq`,
 			f.API, f.Instance, f.Seq, f.Epoch, micros(f.Seen), f.Node, f.Lag.Microseconds()))
 	}
 	return s.engine.write(ctx, ev)

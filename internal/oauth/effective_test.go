@@ -1,0 +1,140 @@
+package oauth_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/grantway/grantway/internal/oauth"
+)
+
+// begins makes a follower that has all there is, and returns how it asks on.
+func (w *world) begins(node *oauth.Server, instance string) func() {
+	w.t.Helper()
+	ctx := context.Background()
+	p, err := node.Revocations(ctx, w.api, oauth.FeedQuery{Instance: instance})
+	w.must(err)
+	seq, epoch := p.Seq, p.Epoch
+	return func() {
+		w.t.Helper()
+		p, err := node.Revocations(ctx, w.api, oauth.FeedQuery{Instance: instance, After: seq, Epoch: epoch})
+		w.must(err)
+		if p != nil {
+			seq = p.Seq
+		}
+	}
+}
+
+// runs does the chores of a node until the test ends.
+func (w *world) runs(node *oauth.Server) {
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	go func() { defer close(ended); node.Run(ctx) }()
+	w.t.Cleanup(func() { cancel(); <-ended })
+}
+
+// office is another process on the same database, which runs no chores: a command.
+func (w *world) office(storage oauth.Storage) *oauth.Server {
+	w.t.Helper()
+	ring, err := oauth.ParseKeyRing(w.ring)
+	w.must(err)
+	s, err := oauth.New(context.Background(), oauth.Config{Issuer: issuer, Audience: audience, Catalogue: catalogue(), Storage: storage, Ring: ring,
+		Now: w.clock.now, Rand: newRand("office " + w.t.Name())})
+	w.must(err)
+	return s
+}
+
+const bound = 850 * time.Millisecond
+
+// What happened is in effect when every follower has asked for what comes after it, on
+// whichever node; a process without chores sees that, too.
+func TestEffective_Acknowledged(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	w := newWorld(t)
+	command := w.office(w.db)
+	if e, err := command.Effective(ctx); err != nil || !e.Everywhere || e.Followers != 0 {
+		t.Errorf("without followers: %+v, %v", e, err)
+	}
+	w.runs(w.Server)
+	polls := []func(){w.begins(w.Server, "one"), w.begins(w.Server, "two")}
+	key := w.connect(w.exchange, "alice", "s1")
+	w.must(command.RevokeGrant(ctx, oauth.Actor{Kind: oauth.AsCommand}, claims(t, key.AccessToken).GrantID))
+	waited := make(chan oauth.Effect, 1)
+	go func() {
+		e, err := command.Effective(ctx)
+		if err != nil {
+			t.Error(err)
+		}
+		waited <- e
+	}()
+	for _, poll := range polls {
+		poll() // hears of it,
+	}
+	select {
+	case e := <-waited:
+		t.Fatalf("%+v, and nobody has acknowledged it", e)
+	case <-time.After(50 * time.Millisecond):
+	}
+	go polls[0]() // asks on, and is held
+	polls[1]()
+	if e := <-waited; !e.Everywhere || e.Followers != 2 || e.After < 50*time.Millisecond || e.After >= bound {
+		t.Errorf("%+v", e)
+	}
+	if e, at := command.LastEffect(); !e.Everywhere || e.Followers != 2 || at.IsZero() {
+		t.Errorf("the last one: %+v, %v", e, at)
+	}
+}
+
+// A follower counts from before it is told anything, and again when it comes back:
+// else something could be said to be in effect that it has not heard of.
+func TestEffective_CountsWhoHasJustBegun(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	w := newWorld(t)
+	poll := w.begins(w.Server, "one") // no chore has noted it
+	began := time.Now()
+	if e, err := w.Effective(ctx); err != nil || e.Everywhere || e.Followers != 1 || time.Since(began) < bound {
+		t.Errorf("before its first poll: %+v, %v, after %v", e, err, time.Since(began))
+	}
+	w.clock.advance(time.Minute)
+	if e, err := w.Effective(ctx); err != nil || !e.Everywhere || e.Followers != 0 {
+		t.Errorf("when it was away for a minute: %+v, %v", e, err)
+	}
+	poll()
+	w.must(w.SuspendClient(ctx, command, w.standard.id))
+	if e, err := w.Effective(ctx); err != nil || e.Everywhere || e.Followers != 1 {
+		t.Errorf("back, and behind: %+v, %v", e, err)
+	}
+}
+
+// silent is a storage that takes events, and then does not say who follows.
+type silent struct {
+	oauth.Storage
+	down bool
+}
+
+func (s *silent) Head(ctx context.Context) (int64, int64, error) {
+	if s.down {
+		return 0, 0, oauth.ErrUnavailable
+	}
+	return s.Storage.Head(ctx)
+}
+
+// What was revoked stays revoked though the database is away when it is asked who has
+// acknowledged it: the bound holds without it.
+func TestEffective_DatabaseAway(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	s := w.office(&silent{w.db, true})
+	began := time.Now()
+	if e, err := s.Effective(context.Background()); err != nil || e.Everywhere || time.Since(began) < bound {
+		t.Errorf("%+v, %v, after %v", e, err, time.Since(began))
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if e, err := s.Effective(ctx); !errors.Is(err, context.Canceled) || e.Everywhere {
+		t.Errorf("nobody waits any longer: %+v, %v", e, err)
+	}
+}
