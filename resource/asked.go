@@ -64,10 +64,10 @@ func (a *asked) older(p place, seq int64) bool {
 	return one != nil && seq < one.changed
 }
 
-// keep keeps an answer if it is as new as all that is known of the place.
+// keep keeps an answer that is not older, if it is as new as what was known of the place when the question began.
 func (a *asked) keep(p place, seq int64, token digest, may powers) {
 	one := a.find(p)
-	if one == nil || seq < one.since || seq < one.changed {
+	if one == nil || seq < one.since {
 		return
 	}
 	for n := range one.answers {

@@ -22,6 +22,9 @@ type conversation struct {
 	vars variables
 	web  *browser
 	last *answer
+	// again sends the last request once more, until which the answer may be another than the expected one.
+	again       func() error
+	sent, until time.Time
 }
 
 // run holds the conversation and returns the first thing that was not as expected.
@@ -69,7 +72,7 @@ func (c *conversation) step(ctx context.Context, st step) error {
 	case "request":
 		return c.request(ctx, args, text)
 	case "response":
-		return c.response(text)
+		return c.eventually(ctx, text)
 	case "jwt":
 		return c.jwt(ctx, words, args, text)
 	case "consent":
@@ -119,6 +122,7 @@ func wait(ctx context.Context, seconds string) error {
 
 // look makes the page on screen the last answer.
 func (c *conversation) look(err error) error {
+	c.again = nil
 	if p, none := c.web.page(); none == nil {
 		c.last = p.answer
 	}
@@ -162,8 +166,38 @@ func (c *conversation) request(ctx context.Context, args map[string]string, text
 	if err != nil {
 		return err
 	}
-	c.last, err = r.send(ctx, base)
-	return err
+	var within time.Duration
+	if args["within"] != "" {
+		if within, err = time.ParseDuration(args["within"]); err != nil || within > 10*time.Second {
+			return fmt.Errorf("within=%q: a time like 850ms, 10 s at most", args["within"])
+		}
+	}
+	c.until = time.Now().Add(within)
+	c.again = func() (err error) {
+		c.sent = time.Now()
+		c.last, err = r.send(ctx, base)
+		return err
+	}
+	return c.again()
+}
+
+// eventually holds the last answer against what it must be. A request that says within= is sent again as long as it is
+// not, every 10 ms: the last of them begins when the time is over.
+func (c *conversation) eventually(ctx context.Context, text string) error {
+	for {
+		err := c.response(text)
+		if err == nil || c.again == nil || !c.sent.Before(c.until) {
+			return err
+		}
+		select {
+		case <-time.After(min(10*time.Millisecond, max(0, time.Until(c.until)))):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		if err := c.again(); err != nil {
+			return err
+		}
+	}
 }
 
 func (c *conversation) response(text string) error {

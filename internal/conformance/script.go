@@ -26,7 +26,7 @@ type step struct {
 
 // verbs lists what a section may be called and which key=value arguments it takes.
 var verbs = map[string][]string{
-	"request":  {"base"},
+	"request":  {"base", "within"},
 	"response": {},
 	"open":     {},
 	"sign in":  {"password"},
