@@ -96,9 +96,9 @@ func feedQuery(r *http.Request) (q oauth.FeedQuery, err error) {
 	if query.Has("after") || query.Has("epoch") {
 		q.After, q.Epoch = number("after"), number("epoch")
 	}
-	q.Instance = query.Get("instance")
-	if err == nil && query.Has("instance") && !instances.MatchString(q.Instance) {
-		err = bad(oauth.ParamMalformed, "instance", "The parameter instance is up to 64 letters, digits, - and _.")
+	// Whoever waits for an event to be in effect counts followers by it.
+	if q.Instance = query.Get("instance"); err == nil && !instances.MatchString(q.Instance) {
+		err = bad(oauth.ParamMalformed, "instance", "The parameter instance names the process that asks: up to 64 letters, digits, - and _.")
 	}
 	return q, err
 }

@@ -1,6 +1,7 @@
 package oauth
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -201,7 +202,7 @@ func (s *Server) apply(events []Event, changes []StatusChange, rules []Rule) {
 			f.rules[about{r.Kind, r.Subject}] = r
 		}
 	}
-	slices.SortStableFunc(added, func(a, b entry) int { return int(a.seq - b.seq) })
+	slices.SortStableFunc(added, func(a, b entry) int { return cmp.Compare(a.seq, b.seq) })
 	f.log = append(f.log, added...)
 	if n := len(f.log) - logMax/2; len(f.log) > logMax {
 		f.base = f.log[n-1].seq
@@ -272,26 +273,21 @@ func (f *feed) age() (time.Duration, error) {
 
 // know makes sure that this node knows the present state of the database, or refuses:
 // it reads until it does, for a moment.
-func (s *Server) know(ctx context.Context) error { return s.knowWithin(ctx, knownFor) }
-
-func (s *Server) knowWithin(ctx context.Context, limit time.Duration) error {
+func (s *Server) know(ctx context.Context) error {
 	began := time.Since(start)
 	for {
 		age, err := s.feed.age()
 		if err != nil {
 			return refuseBecause(FeedUnknown, err)
 		}
-		if age <= limit {
+		if age <= knownFor {
 			return nil
 		}
 		if time.Since(start)-began > knowTimeout {
 			return refuseBecause(FeedUnknown, fmt.Errorf("what is known is %v old", age))
 		}
-		limited, cancel := context.WithTimeout(ctx, knowTimeout)
-		err = s.follow(limited, time.Since(start))
-		cancel()
-		if err == nil {
-			err = s.feed.pause(ctx, limit)
+		if err = s.followSoon(ctx, time.Since(start)); err == nil {
+			err = s.feed.pause(ctx)
 		}
 		if err != nil {
 			return refuseBecause(FeedUnknown, err)
@@ -299,9 +295,16 @@ func (s *Server) knowWithin(ctx context.Context, limit time.Duration) error {
 	}
 }
 
+// followSoon is follow for somebody who waits.
+func (s *Server) followSoon(ctx context.Context, since time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, knowTimeout)
+	defer cancel()
+	return s.follow(ctx, since)
+}
+
 // pause waits a moment for a beat, unless what is known is new enough.
-func (f *feed) pause(ctx context.Context, limit time.Duration) error {
-	if age, err := f.age(); err != nil || age <= limit {
+func (f *feed) pause(ctx context.Context) error {
+	if age, err := f.age(); err != nil || age <= knownFor {
 		return err
 	}
 	moment := time.NewTimer(5 * time.Millisecond)

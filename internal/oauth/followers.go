@@ -37,7 +37,7 @@ type followerKey struct{ api, instance string }
 const (
 	followersMax  = 100_000
 	presenceEvery = 5 * time.Second        // how often a follower's presence is noted
-	followerGone  = 3 * presenceEvery      // not seen for so long, it does not follow
+	followerGone  = time.Minute            // not seen for so long, it does not follow, even where the clocks of nodes differ by most of that
 	gather        = 10 * time.Millisecond  // acknowledgements are noted together
 	effectWithin  = 850 * time.Millisecond // no follower accepts after this, whatever happens
 	effectPoll    = 10 * time.Millisecond
@@ -45,12 +45,9 @@ const (
 
 // follows notes that a follower has asked, and so has all up to what it asks after.
 // One that the database may not count yet, or not any longer, is noted there before
-// it is told anything: whoever waits for an event has then counted all that could
-// still accept what it ended.
+// it is told anything, and what it is told is read after that: whoever waits for an
+// event has then counted all that could still accept what it ended.
 func (s *Server) follows(ctx context.Context, api *API, q FeedQuery) error {
-	if q.Instance == "" {
-		return nil
-	}
 	fs := &s.followers
 	k := followerKey{api.ID, q.Instance}
 	now := s.now()
@@ -83,6 +80,9 @@ func (s *Server) follows(ctx context.Context, api *API, q FeedQuery) error {
 		defer cancel()
 		if err := s.storage.PutFollowers(limited, []Follower{news}); err != nil {
 			fs.forget(news)
+			return refuseBecause(FeedUnknown, err)
+		}
+		if err := s.followSoon(ctx, time.Since(start)); err != nil {
 			return refuseBecause(FeedUnknown, err)
 		}
 		return nil

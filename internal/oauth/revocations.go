@@ -1,9 +1,11 @@
 package oauth
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
+	"slices"
 	"time"
 )
 
@@ -63,7 +65,10 @@ func (s *Server) Revocations(ctx context.Context, auth ClientAuth, q FeedQuery) 
 			return s.page(ctx, api, q.After)
 		case held:
 			// Nothing, then: as of a reading that is new enough.
-			if err := s.knowWithin(ctx, readAgain); err != nil {
+			if err := s.followSoon(ctx, time.Since(start)-readAgain); err != nil {
+				return nil, refuseBecause(FeedUnknown, err)
+			}
+			if err := s.know(ctx); err != nil {
 				return nil, err
 			}
 			if s.cache.seq.Load() == seq && s.cache.epoch.Load() == epoch {
@@ -108,10 +113,8 @@ func (s *Server) page(ctx context.Context, api *API, after int64) (*FeedPage, er
 	p := &FeedPage{Epoch: s.cache.epoch.Load(), Seq: s.cache.seq.Load()}
 	known, kept := after >= f.base, f.kept
 	if known {
-		for _, e := range f.log {
-			if e.seq <= after {
-				continue
-			}
+		first, _ := slices.BinarySearchFunc(f.log, after+1, func(e entry, seq int64) int { return cmp.Compare(e.seq, seq) })
+		for _, e := range f.log[first:] {
 			if len(p.Changes) >= pageMax && e.seq > p.Changes[len(p.Changes)-1].Seq {
 				p.More, p.Seq = true, e.seq-1
 				break
