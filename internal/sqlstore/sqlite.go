@@ -9,7 +9,6 @@ import (
 	"net/url"
 	"os"
 	"regexp"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -24,8 +23,8 @@ import (
 	"github.com/grantway/grantway/internal/oauth"
 )
 
-// sqlite has one writer goroutine. It runs all waiting events in one transaction
-// and syncs once for all of them: group commit.
+// sqlite has one writer goroutine. It runs all waiting events in one transaction,
+// a savepoint each, and syncs once for all of them: group commit.
 type sqlite struct {
 	counters
 	path    string
@@ -242,26 +241,9 @@ func (c *writeConn) commit(group []*job) {
 	c.failed.Add(uint64(failed))
 }
 
-// transaction returns the errors of single events, which came to nothing alone, and
-// the error that ended them all; broken says that an event caused that one.
-//
-// What it takes to undo one event of a group is paid only when one fails: then the
-// group is rolled back and run again, with a savepoint for each. A group with an
-// event that scans has them at once, since what was scanned would not be undone.
+// transaction returns the errors of single events, which were rolled back alone,
+// and the error that ended them all; broken says that an event caused that one.
 func (c *writeConn) transaction(group []*job) (each []error, broken bool, all error) {
-	if !slices.ContainsFunc(group, func(j *job) bool {
-		return slices.ContainsFunc(j.event, func(st statement) bool { return st.scan != nil })
-	}) {
-		each, broken, all = c.attempt(group, c.event)
-		if !broken {
-			return each, false, all
-		}
-	}
-	return c.attempt(group, c.savepoint)
-}
-
-// attempt runs the events of a group by run, in one transaction.
-func (c *writeConn) attempt(group []*job, run func(context.Context, []statement, *error) error) (each []error, broken bool, all error) {
 	ctx := context.Background()
 	if err := c.exec(ctx, "BEGIN IMMEDIATE"); err != nil {
 		// Were a transaction left open, no later one could begin.
@@ -273,7 +255,7 @@ func (c *writeConn) attempt(group []*job, run func(context.Context, []statement,
 		if !j.begin() {
 			continue
 		}
-		if err := run(ctx, j.event, &each[i]); err != nil {
+		if err := c.savepoint(ctx, j.event, &each[i]); err != nil {
 			c.exec(ctx, "ROLLBACK")
 			return nil, true, unavailable(err)
 		}
@@ -300,25 +282,17 @@ func uncommitted(err error) error {
 	return fmt.Errorf("%w: %w", oauth.ErrUnknown, err)
 }
 
-// event runs the statements of an event, whose failure ends the transaction.
-func (c *writeConn) event(ctx context.Context, event []statement, _ *error) error {
-	for i := range event {
-		if err := c.step(ctx, &event[i]); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// savepoint runs an event so that it can fail alone.
 func (c *writeConn) savepoint(ctx context.Context, event []statement, failed *error) error {
 	if err := c.exec(ctx, "SAVEPOINT event"); err != nil {
 		return err
 	}
-	if err := c.event(ctx, event, nil); err != nil {
-		*failed = unavailable(err)
-		if err := c.exec(ctx, "ROLLBACK TO event"); err != nil {
-			return err
+	for i := range event {
+		if err := c.step(ctx, &event[i]); err != nil {
+			*failed = unavailable(err)
+			if err := c.exec(ctx, "ROLLBACK TO event"); err != nil {
+				return err
+			}
+			break
 		}
 	}
 	return c.exec(ctx, "RELEASE event")

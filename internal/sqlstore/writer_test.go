@@ -28,7 +28,7 @@ func TestSQLite_HoweverAnEventFailsItFailsAlone(t *testing.T) {
 		"no statement":         do("SELECT FROM nothing WHERE"),
 		"too few arguments":    do("INSERT INTO used_once (kind, hash, op, expires) VALUES ($1, $2, 'op', 0)", "k"),
 		"full disk":            do("INSERT INTO used_once (kind, hash, op, expires) VALUES ('k', zeroblob(3000000), 'op', 0)"),
-		"ends the transaction": do("INSERT OR ROLLBACK INTO used_once (kind, hash, op, expires) VALUES ('k', NULL, 'op', 0)"),
+		"ends the transaction": do("ROLLBACK"),
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := openAt(t, filepath.Join(t.TempDir(), "g.db"))
