@@ -19,6 +19,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -117,7 +118,7 @@ func opOf(table, id, op string) mark { return mark{table, "id", "op", id, op} }
 
 // where renders the mark as a condition whose arguments are $n and $n+1.
 func (m mark) where(n int) string {
-	return fmt.Sprintf("EXISTS (SELECT 1 FROM %s WHERE %s = $%d AND %s = $%d)", m.table, m.key, n, m.op, n+1)
+	return "EXISTS (SELECT 1 FROM " + m.table + " WHERE " + m.key + " = $" + strconv.Itoa(n) + " AND " + m.op + " = $" + strconv.Itoa(n+1) + ")"
 }
 
 func (m mark) args(before ...any) []any { return append(before, m.id, m.value) }
