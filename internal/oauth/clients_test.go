@@ -127,12 +127,15 @@ func TestActor_OthersThingsAreMissing(t *testing.T) {
 		"SuspendGrant":  func(a oauth.Actor, id string) error { return w.SuspendGrant(ctx, a, id) },
 		"ResumeGrant":   func(a oauth.Actor, id string) error { return w.ResumeGrant(ctx, a, id) },
 		"RemoveStore":   func(a oauth.Actor, id string) error { _, err := w.RemoveStore(ctx, a, id, "b1"); return err },
+		"EditGrant":     func(a oauth.Actor, id string) error { _, err := w.EditGrant(ctx, a, id, oauth.GrantEdit{}); return err },
+		"Editable":      func(a oauth.Actor, id string) error { _, err := w.Editable(ctx, a, id); return err },
+		"EditStore":     func(a oauth.Actor, id string) error { _, err := w.EditStore(ctx, a, id, "b1", 1, nil); return err },
 		"User":          func(a oauth.Actor, id string) error { _, err := w.User(ctx, a, id); return err },
 	} {
 		t.Run(name, func(t *testing.T) {
 			id := theirs.ID
 			switch {
-			case strings.HasSuffix(name, "Grant") || name == "RemoveStore":
+			case strings.HasSuffix(name, "Grant") || strings.HasPrefix(name, "Edit") || name == "RemoveStore":
 				id = grant
 			case name == "User":
 				id = "bob"

@@ -34,7 +34,8 @@ type StoreChoice struct {
 type ScopeChoice struct {
 	Scope
 	Required bool
-	Held     bool // granted before
+	Held     bool // granted before: on the account, or in every store that it has
+	Partly   bool // granted before in some of the stores
 }
 
 // Delegable returns the stores that may be ticked.
@@ -89,7 +90,7 @@ func (s *Server) Ask(ctx context.Context, r *AuthorizationRequest, userID string
 			continue
 		}
 		choice := StoreChoice{Membership: m, May: m.MayDelegate}
-		choice.Ticked = choice.May && held != nil && held.has(m.StoreID)
+		choice.Ticked = choice.May && held != nil && held.Grant.has(m.StoreID)
 		q.Stores = append(q.Stores, choice)
 	}
 	if held == nil && q.Delegable() == 1 { // one store: shown and chosen
@@ -100,7 +101,12 @@ func (s *Server) Ask(ctx context.Context, r *AuthorizationRequest, userID string
 	required := c.required()
 	for _, sc := range s.catalogue.Scopes {
 		if asked.Has(sc.Name) {
-			q.Scopes = append(q.Scopes, ScopeChoice{Scope: sc, Required: required.Has(sc.Name), Held: held != nil && held.holds(sc.Name)})
+			choice := ScopeChoice{Scope: sc, Required: required.Has(sc.Name)}
+			if held != nil {
+				choice.Held = held.Grant.holds(sc.Name)
+				choice.Partly = !choice.Held && slices.ContainsFunc(held.Grant.Stores, func(x GrantStore) bool { return held.Grant.ScopesIn(x.StoreID).Has(sc.Name) })
+			}
+			q.Scopes = append(q.Scopes, choice)
 		}
 	}
 	return q, Redirect{}, nil
@@ -137,22 +143,11 @@ func (s *Server) held(ctx context.Context, c *Client, userID string) (*Standing,
 	return st, nil
 }
 
-func (s *Standing) has(storeID string) bool {
-	return s.Grant.AllStores || slices.ContainsFunc(s.Grant.Stores, func(g GrantStore) bool { return g.StoreID == storeID })
-}
-
-func (s *Standing) holds(scope string) bool {
-	if s.Grant.Account.Has(scope) || s.Grant.Scopes.Has(scope) {
-		return true
-	}
-	return slices.ContainsFunc(s.Grant.Stores, func(g GrantStore) bool { return g.Scopes.Has(scope) })
-}
-
 // covers reports whether every asked scope holds now, store scopes in every store
 // of the grant.
 func (s *Standing) covers(asked ScopeSet) bool {
 	rights := s.rights()
-	if rights.empty() || len(rights.Stores) < len(s.Grant.Stores) {
+	if rights.empty() || slices.ContainsFunc(s.Grant.Stores, func(x GrantStore) bool { return s.Grant.has(x.StoreID) && rights.Stores[x.StoreID] == nil }) {
 		return false
 	}
 	return rights.Flat().Contains(asked)
@@ -201,31 +196,14 @@ func (s *Server) Decide(ctx context.Context, userID string, r *AuthorizationRequ
 	if !d.Allow {
 		return s.deny(ctx, r, c, redirect, user)
 	}
-	asked := s.asked(c, r)
-	required := c.required()
-	approved := asked.filter(func(name string) bool { return required.Has(name) || slices.Contains(d.Scopes, name) })
-	choice := decided{approved: approved, stores: Scopes(d.Stores...), all: d.AllStores, authTime: d.AuthTime}
-	storeScopes, _ := s.catalogue.split(approved)
-	askedStores, _ := s.catalogue.split(asked)
-	choice.aboutStores = len(askedStores) > 0
-	if len(approved) == 0 {
-		return Redirect{}, refuse(NothingToGrant)
-	}
-	if !choice.aboutStores {
-		choice.stores, choice.all = nil, false
-	}
-	// Who declines all that is about stores may untick them all, or leave those ticked
-	// that have something already.
-	picks := len(storeScopes) > 0 || len(choice.stores) > 0 || choice.all
-	if picks {
-		if err := s.checkStores(ctx, userID, &choice); err != nil {
-			return Redirect{}, err
-		}
-	}
 	// Somebody else's edit between our read and our write is seen as a lost guard:
 	// read again, decide again.
 	for range 5 {
 		held, err := s.held(ctx, c, userID)
+		if err != nil {
+			return Redirect{}, err
+		}
+		choice, err := s.choice(ctx, r, c, userID, held, d)
 		if err != nil {
 			return Redirect{}, err
 		}
@@ -239,13 +217,37 @@ func (s *Server) Decide(ctx context.Context, userID string, r *AuthorizationRequ
 		if !errors.Is(err, &Error{Reason: Changed}) {
 			return back, err
 		}
-		if picks {
-			if err := s.checkStores(ctx, userID, &choice); err != nil {
-				return Redirect{}, err
-			}
-		}
 	}
 	return Redirect{}, refuse(Changed)
+}
+
+// choice checks a decision against the app, the grant that it changes, if there is
+// one, and the user's stores. What the app has already it has not to be given again.
+func (s *Server) choice(ctx context.Context, r *AuthorizationRequest, c *Client, userID string, held *Standing, d Decision) (decided, error) {
+	asked, required := s.asked(c, r), c.required()
+	choice := decided{stores: Scopes(d.Stores...), all: d.AllStores, authTime: d.AuthTime}
+	if held != nil && held.Grant.Status != Pending {
+		choice.held = asked.filter(held.Grant.holds)
+	}
+	given := asked.filter(func(name string) bool { return required.Has(name) || slices.Contains(d.Scopes, name) })
+	choice.approved = given.Or(choice.held)
+	storeScopes, _ := s.catalogue.split(given)
+	askedStores, _ := s.catalogue.split(asked)
+	choice.aboutStores = len(askedStores) > 0
+	if len(choice.approved) == 0 {
+		return decided{}, refuse(NothingToGrant)
+	}
+	if !choice.aboutStores {
+		choice.stores, choice.all = nil, false
+	}
+	// Who declines all that is about stores may untick them all, or leave those ticked
+	// that have something already.
+	if len(storeScopes) > 0 || len(choice.stores) > 0 || choice.all {
+		if err := s.checkStores(ctx, userID, &choice); err != nil {
+			return decided{}, err
+		}
+	}
+	return choice, nil
 }
 
 // checkStores compares posted ids with the user's memberships of this moment.
@@ -283,6 +285,7 @@ func (s *Server) checkStores(ctx context.Context, userID string, d *decided) err
 type decided struct {
 	unchanged bool // nobody was asked: the grant covers the request already
 	approved  ScopeSet
+	held      ScopeSet // those of approved that the app had already, so that nobody was asked
 	stores    []string
 	all       bool
 	authTime  time.Time
@@ -337,7 +340,7 @@ func (s *Server) decide(ctx context.Context, r *AuthorizationRequest, c *Client,
 		s.merge(&rec.Grant, d)
 	}
 	for _, id := range d.stores {
-		if held == nil || !held.has(id) {
+		if held == nil || !held.Grant.has(id) {
 			rec.Connecting = append(rec.Connecting, id)
 		}
 	}
@@ -351,7 +354,7 @@ func (s *Server) decide(ctx context.Context, r *AuthorizationRequest, c *Client,
 	// What was shown stands in the event, so that a dispute can be settled.
 	shown := map[string]any{
 		"request": r.ID, "app": c.Name, "host": redirect.Host(), "asked": s.asked(c, r), "offered": d.offered,
-		"approved": d.approved, "stores": d.stores, "all_stores": d.all,
+		"held": d.held, "approved": d.approved, "stores": d.stores, "all_stores": d.all,
 	}
 	if kind == EventGrantEdited {
 		shown["after"] = afterOf(&rec.Grant)
@@ -399,7 +402,7 @@ func (s *Server) merge(g *Grant, d decided) {
 	before := *g
 	g.Scopes, g.Stores, g.AllStores = stores, nil, d.all && (before.AllStores || len(stores) > 0)
 	keep := func(id string) {
-		if set := before.scopesIn(id).Or(stores); len(set) > 0 {
+		if set := before.ScopesIn(id).Or(stores); len(set) > 0 {
 			g.Stores = append(g.Stores, GrantStore{StoreID: id, Scopes: set})
 		}
 	}
@@ -408,6 +411,10 @@ func (s *Server) merge(g *Grant, d decided) {
 			g.Scopes = before.Scopes.Or(stores)
 		}
 		for _, st := range before.Stores {
+			if before.AllStores && !before.has(st.StoreID) && !slices.Contains(d.stores, st.StoreID) {
+				g.Stores = append(g.Stores, st)
+				continue
+			}
 			keep(st.StoreID)
 		}
 		return

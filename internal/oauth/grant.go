@@ -35,9 +35,9 @@ type Grant struct {
 	LastUsed  time.Time // zero: never; written at most once an hour
 }
 
-// scopesIn returns the store scopes granted for a store, nil if it is not in the
+// ScopesIn returns the store scopes granted for a store, nil if it is not in the
 // grant.
-func (g *Grant) scopesIn(storeID string) ScopeSet {
+func (g *Grant) ScopesIn(storeID string) ScopeSet {
 	i := slices.IndexFunc(g.Stores, func(s GrantStore) bool { return s.StoreID == storeID })
 	switch {
 	case i >= 0 && g.Stores[i].Scopes != nil:
@@ -46,6 +46,31 @@ func (g *Grant) scopesIn(storeID string) ScopeSet {
 		return g.Scopes
 	}
 	return nil
+}
+
+// has reports whether a store is in the grant. One that stands in it without a scope
+// was taken out of "all".
+func (g *Grant) has(storeID string) bool { return len(g.ScopesIn(storeID)) > 0 }
+
+// holds reports whether a scope holds on the account, or in every store of the grant.
+func (g *Grant) holds(scope string) bool {
+	if g.Account.Has(scope) {
+		return true
+	}
+	if g.AllStores && !g.Scopes.Has(scope) {
+		return false
+	}
+	in := g.AllStores
+	for _, x := range g.Stores {
+		if !g.has(x.StoreID) {
+			continue
+		}
+		if !g.ScopesIn(x.StoreID).Has(scope) {
+			return false
+		}
+		in = true
+	}
+	return in
 }
 
 // normalise lets stores that all have the same scopes share the grant's.
@@ -66,7 +91,7 @@ func (g *Grant) normalise() {
 // GrantStore is one store of a grant.
 type GrantStore struct {
 	StoreID string
-	Scopes  ScopeSet // nil: the grant's
+	Scopes  ScopeSet // nil: the grant's; empty: this one is not among all stores
 }
 
 // Membership is what a user may do in a store, as the platform last said.
@@ -106,7 +131,7 @@ func effective(g *Grant, members []Membership) Rights {
 		if g.AllStores && !m.MayDelegate {
 			continue // "all" is all that he may open to apps
 		}
-		if s := m.may(g.scopesIn(m.StoreID)); len(s) > 0 {
+		if s := m.may(g.ScopesIn(m.StoreID)); len(s) > 0 {
 			r.Stores[m.StoreID] = s
 		}
 	}

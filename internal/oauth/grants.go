@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"time"
 )
 
 // ConnectedApps lists what a user has connected, newest first.
@@ -88,34 +89,40 @@ func (s *Server) grantEvent(ctx context.Context, kind Kind, actor Actor, g *Gran
 	return e, err
 }
 
-// RemoveStore takes one store out of a grant; keys that are out follow. Taking
-// the last one ends the grant, unless something on the account remains. revoked
-// says which it was.
+// RemoveStore takes one store out of a grant; keys that are out follow. Besides the
+// grant's user, who owns the store may do it, and touches nothing else of the grant.
+// Taking the last one ends the grant, unless something on the account remains.
+// revoked says which it was.
 func (s *Server) RemoveStore(ctx context.Context, actor Actor, id, storeID string) (revoked bool, err error) {
 	for range maxTries {
-		st, err := s.myGrant(ctx, actor, id)
+		st, err := s.grantIn(ctx, actor, id, storeID)
 		if err != nil {
 			return false, err
 		}
 		g := st.Grant
-		if !st.has(storeID) || g.Status == GrantIsRevoked {
-			return false, refuse(NoSuch)
-		}
-		if g.AllStores { // all but this one: from now on a list
-			g.AllStores, g.Stores = false, nil
-			for _, m := range st.Members {
-				if m.MayDelegate {
-					g.Stores = append(g.Stores, GrantStore{m.StoreID, st.Grant.scopesIn(m.StoreID)})
-				}
+		rest := 0
+		for _, m := range st.Members {
+			if m.StoreID != storeID && g.has(m.StoreID) && (m.MayDelegate || !g.AllStores) {
+				rest++
 			}
 		}
-		before := len(g.Stores)
 		g.Stores = slices.DeleteFunc(slices.Clone(g.Stores), func(x GrantStore) bool { return x.StoreID == storeID })
-		if len(g.Stores) == before {
-			return false, refuse(NoSuch)
+		if g.AllStores {
+			g.Stores = append(g.Stores, GrantStore{storeID, ScopeSet{}})
+		} else {
+			rest = len(g.Stores)
 		}
-		if len(g.Stores) == 0 && len(g.Account) == 0 {
-			return true, s.RevokeGrant(ctx, actor, id)
+		if rest == 0 && len(g.Account) == 0 {
+			e, err := s.grantEvent(ctx, EventGrantRevoked, actor, &g, map[string]string{"before": string(g.Status)})
+			if err != nil {
+				return false, err
+			}
+			e.StoreID = storeID
+			won, err := s.storage.RevokeGrant(ctx, id, e)
+			if err == nil && !won {
+				return false, refuse(NoSuch)
+			}
+			return won, err
 		}
 		e, err := s.grantEvent(ctx, EventGrantEdited, actor, &g, map[string]any{"removed_store": storeID, "after": afterOf(&g)})
 		if err != nil {
@@ -128,4 +135,84 @@ func (s *Server) RemoveStore(ctx context.Context, actor Actor, id, storeID strin
 		}
 	}
 	return false, refuse(Changed)
+}
+
+// grantIn reads a grant out of which the actor may take a store that it reaches: his
+// own, any for who runs the platform, and anybody's for who owns the store.
+func (s *Server) grantIn(ctx context.Context, actor Actor, id, storeID string) (*Standing, error) {
+	st, err := s.storage.Standing(ctx, id)
+	switch {
+	case errors.Is(err, ErrNotFound):
+		return nil, refuse(NoSuch)
+	case err != nil:
+		return nil, err
+	}
+	mine := actor.runs() || actor.Kind == AsUser && actor.ID == st.Grant.UserID
+	if !mine {
+		owns, err := s.owns(ctx, actor, storeID)
+		switch {
+		case err != nil:
+			return nil, err
+		case !owns || st.Grant.Status == Pending:
+			return nil, refuse(NotPermitted)
+		}
+	}
+	if !st.Grant.has(storeID) || st.Grant.Status == GrantIsRevoked {
+		return nil, refuse(NoSuch)
+	}
+	// All stores are those that the user may open to apps.
+	if st.Grant.AllStores && !slices.ContainsFunc(st.Members, func(m Membership) bool { return m.StoreID == storeID && m.MayDelegate }) {
+		return nil, refuse(NoSuch)
+	}
+	return st, nil
+}
+
+// owns reports whether the actor is a user who owns a store.
+func (s *Server) owns(ctx context.Context, actor Actor, storeID string) (bool, error) {
+	if actor.Kind != AsUser || actor.ID == "" {
+		return false, nil
+	}
+	members, err := s.storage.Memberships(ctx, actor.ID)
+	return slices.ContainsFunc(members, func(m Membership) bool { return m.StoreID == storeID && m.Owner }), err
+}
+
+// AppInStore is what one app may do in one store because somebody connected it, and
+// nothing of what else he connected.
+type AppInStore struct {
+	GrantID string
+	Store   Store
+	Client  Client // without redirects, scopes and secrets
+	Person  string // who connected it; "" if no name is known
+	Since   time.Time
+	Scopes  ScopeSet // what it may do there now
+	Paused  bool
+}
+
+// AppsOfOthers lists, for the owner of stores, the apps that other people connected to
+// them, by store; storeID "" is all of his stores. A store that is not his is missing.
+func (s *Server) AppsOfOthers(ctx context.Context, actor Actor, storeID string, p Page) ([]AppInStore, error) {
+	if actor.Kind != AsUser || actor.ID == "" {
+		return nil, refuse(NotSignedIn)
+	}
+	if storeID != "" {
+		switch owns, err := s.owns(ctx, actor, storeID); {
+		case err != nil:
+			return nil, err
+		case !owns:
+			return nil, refuse(NotPermitted)
+		}
+	}
+	rows, err := s.storage.GrantsOfOthers(ctx, actor.ID, storeID, p)
+	if err != nil {
+		return nil, err
+	}
+	list := make([]AppInStore, 0, len(rows))
+	for _, r := range rows {
+		m := r.Stores[0]
+		list = append(list, AppInStore{
+			GrantID: r.ID, Store: Store{ID: m.StoreID, Name: m.StoreName, Domain: m.StoreDomain, Status: m.StoreStatus}, Client: r.Client, Person: r.Person,
+			Since: r.Created, Scopes: effective(&r.Grant, r.Stores).Stores[m.StoreID], Paused: r.Status == GrantOnHold || r.Client.Status == Suspended,
+		})
+	}
+	return list, nil
 }

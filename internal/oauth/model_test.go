@@ -3,6 +3,7 @@ package oauth_test
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -210,21 +211,24 @@ func (m *model) consent(t *rapid.T) {
 	}
 	back, err := m.w.Decide(context.Background(), m.user, m.w.ask(a, "scope", scope), d)
 
-	approved, storeOnes, aboutStores := set{}, set{}, false
+	approved, storeOnes, needsStore, aboutStores := set{}, set{}, set{}, false
+	was := m.held(i)
 	asked := allScopes
 	if scope != "" {
 		asked = strings.Fields(scope)
 	}
 	for _, s := range asked {
 		aboutStores = aboutStores || s != "user.view"
-		if s != "stores.orders.deliver" || deliver {
+		given := s != "stores.orders.deliver" || deliver
+		if given || was != nil && was.holds(s) { // what it has it is not asked for again
 			approved[s] = true
 			if s != "user.view" {
 				storeOnes[s] = true
+				needsStore[s] = given
 			}
 		}
 	}
-	if want := m.refusal(approved, storeOnes, aboutStores, ticked, all); want != "" || err != nil {
+	if want := m.refusal(approved, needsStore, aboutStores, ticked, all); want != "" || err != nil {
 		if got := oauth.ReasonOf(err); got != want {
 			t.Fatalf("consent: %v, the model says %q", err, want)
 		}
@@ -251,7 +255,22 @@ func (m *model) consent(t *rapid.T) {
 	m.codes = append(m.codes, c)
 }
 
-func (m *model) refusal(approved, storeOnes set, aboutStores bool, ticked []string, all bool) oauth.Reason {
+// holds: an optional scope that holds in every store of a grant that is taken up.
+func (g *modelGrant) holds(scope string) bool {
+	if g.status == oauth.Pending || g.all && !g.later[scope] {
+		return false
+	}
+	in := g.all
+	for _, s := range g.stores {
+		if len(s) > 0 && !s[scope] {
+			return false
+		}
+		in = in || len(s) > 0
+	}
+	return in
+}
+
+func (m *model) refusal(approved, needsStore set, aboutStores bool, ticked []string, all bool) oauth.Reason {
 	may := 0
 	for store, x := range m.members {
 		if x.delegate && !m.closed[store] {
@@ -263,7 +282,7 @@ func (m *model) refusal(approved, storeOnes set, aboutStores bool, ticked []stri
 		return oauth.UserSuspended
 	case len(approved) == 0:
 		return oauth.NothingToGrant
-	case len(storeOnes) == 0 && (!aboutStores || len(ticked) == 0 && !all):
+	case !slices.Contains(slices.Collect(maps.Values(needsStore)), true) && (!aboutStores || len(ticked) == 0 && !all):
 		return ""
 	case may == 0:
 		return oauth.NothingToGrant
@@ -299,13 +318,18 @@ func (m *model) merge(g *modelGrant, approved set, ticked []string, all bool) {
 		}
 		return nil
 	}
+	next := map[string]set{}
 	if all {
+		again := ticked
 		ticked = nil
-		for store := range g.stores {
+		for store, s := range g.stores {
+			if g.all && len(s) == 0 && !slices.Contains(again, store) {
+				next[store] = s // taken out of all
+				continue
+			}
 			ticked = append(ticked, store)
 		}
 	}
-	next := map[string]set{}
 	for _, store := range ticked {
 		if s := of(append(names(had(store)), names(approved)...)...); len(s) > 0 {
 			next[store] = s
@@ -375,26 +399,32 @@ func (m *model) pick(t *rapid.T) *modelGrant {
 func (m *model) removeStore(t *rapid.T) {
 	g, store := m.pick(t), rapid.SampledFrom(m.stores).Draw(t, "store")
 	revoked, err := m.w.RemoveStore(context.Background(), oauth.Actor{Kind: oauth.AsUser, ID: m.user}, g.id, store)
-	if g.all { // from now on a list of what he may open
-		list := map[string]set{}
-		for s, x := range m.members {
-			if x.delegate {
-				list[s] = g.later
-				if own, ok := g.stores[s]; ok {
-					list[s] = own
-				}
-			}
-		}
-		if _, in := list[store]; in && g.status != oauth.GrantIsRevoked {
-			g.stores, g.all, g.later = list, false, nil
+	in, rest := len(g.stores[store]) > 0, 0
+	for s := range g.stores {
+		if s != store {
+			rest++
 		}
 	}
-	if _, in := g.stores[store]; !in || g.all || g.status == oauth.GrantIsRevoked {
+	if g.all {
+		rest = 0
+		for s, x := range m.members {
+			own, listed := g.stores[s]
+			if reached := x.delegate && (!listed || len(own) > 0); s == store {
+				in = reached
+			} else if reached {
+				rest++
+			}
+		}
+		if !m.members[store].delegate {
+			in = false
+		}
+	}
+	if !in || g.status == oauth.GrantIsRevoked {
 		wantReason(t, err, oauth.NoSuch)
 		return
 	}
 	noErr(t, err)
-	last := len(g.stores) == 1 && len(g.account) == 0
+	last := rest == 0 && len(g.account) == 0
 	if revoked != last {
 		t.Fatalf("revoked %v, the model %v", revoked, last)
 	}
@@ -402,7 +432,9 @@ func (m *model) removeStore(t *rapid.T) {
 		g.status = oauth.GrantIsRevoked
 		return
 	}
-	delete(g.stores, store)
+	if delete(g.stores, store); g.all {
+		g.stores[store] = set{}
+	}
 }
 
 func (m *model) membership(t *rapid.T) {

@@ -41,6 +41,7 @@ const (
 	StoreNone            Reason = "store_none"
 	StoreForeign         Reason = "store_foreign"
 	NothingToGrant       Reason = "nothing_to_grant"
+	NothingLeft          Reason = "nothing_left"
 	GrantSuspended       Reason = "grant_suspended"
 
 	GrantTypeUnknown    Reason = "grant_type_unknown"
@@ -144,6 +145,7 @@ var reasons = map[Reason]struct {
 	UserSuspended:        {AccessDenied, "This account is suspended.", ""},
 	StoreNone:            {Incorrect, "Choose at least one store.", "store"},
 	StoreForeign:         {Incorrect, "One of the stores is not yours to connect. Choose again.", "store"},
+	NothingLeft:          {Incorrect, "Nothing would be left. Leave one permission, or take the store out.", "scope"},
 	NothingToGrant:       {AccessDenied, "Your account has no store that this app could be connected to.", ""},
 	GrantSuspended:       {InvalidGrant, "This connection is suspended.", ""},
 

@@ -124,10 +124,19 @@ func TestRights_AllStores(t *testing.T) {
 	}
 	want("s1,s5: orders view | orders view me")
 	w.membership(oauth.Membership{UserID: "alice", StoreID: "s4", Owner: true, MayDelegate: true})
-	want("s1,s5: orders view | orders view me") // a list from now on
-	if _, err := w.RemoveStore(ctx, alice, resp.GrantID, "s4"); oauth.ReasonOf(err) != oauth.NoSuch {
-		t.Errorf("removing a store that is not in the list: %v", err)
+	want("s1,s4,s5: orders view | orders view me") // all but that one
+	for _, store := range []string{"s2", "s3", "b1"} {
+		if _, err := w.RemoveStore(ctx, alice, resp.GrantID, store); oauth.ReasonOf(err) != oauth.NoSuch {
+			t.Errorf("removing %s, which it does not reach: %v", store, err)
+		}
 	}
+	// Asked again, with all ticked as the page shows it, what was taken out stays out.
+	_, err = w.Decide(ctx, "alice", w.ask(w.exchange), oauth.Decision{Allow: true, AllStores: true})
+	w.must(err)
+	want("s1,s4,s5: orders view | orders view me")
+	_, err = w.Decide(ctx, "alice", w.ask(w.exchange), oauth.Decision{Allow: true, AllStores: true, Stores: []string{"s2"}})
+	w.must(err)
+	want("s1,s2,s4,s5: orders view | orders view me")
 }
 
 // A request for fewer scopes limits the one key that is issued (decision 1).

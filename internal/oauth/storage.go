@@ -46,6 +46,11 @@ type GrantStorage interface {
 	DefaultGrant(ctx context.Context, userID, clientID string) (string, error)
 	// GrantsOf lists the grants of a user that are live or suspended, newest first.
 	GrantsOf(ctx context.Context, userID string) ([]Connection, error)
+	// GrantsOfOthers lists, for the owner of stores, the live and suspended grants by
+	// which other users gave apps access to them: one for each grant and store, with
+	// nothing of it but that store, by store name, then newest first. storeID "" means
+	// all of his stores. Where a grant leaves a store out of all, it has none there.
+	GrantsOfOthers(ctx context.Context, ownerID, storeID string, p Page) ([]Connection, error)
 	// Grants lists grants in any state for operators, newest first.
 	Grants(ctx context.Context, f GrantFilter) ([]Connection, error)
 
@@ -293,7 +298,8 @@ type Connection struct {
 	Grant
 	Client Client // without redirects, scopes and secrets
 	Stores []Membership
-	Keys   int // families that are alive: how many keys are out
+	Keys   int    // families that are alive: how many keys are out
+	Person string // GrantsOfOthers: the name of its user
 }
 
 // DecisionRecord is the argument of RecordDecision.

@@ -44,7 +44,7 @@ func (s *Store) GrantsOf(ctx context.Context, userID string) ([]oauth.Connection
 // Grants implements oauth.GrantStorage.
 func (s *Store) Grants(ctx context.Context, f oauth.GrantFilter) ([]oauth.Connection, error) {
 	return s.connections(ctx, `($1 = '' OR g.user_id = $1) AND ($2 = '' OR g.client_id = $2)
-		AND ($3 = '' OR EXISTS (SELECT 1 FROM grant_stores x WHERE x.grant_id = g.id AND x.store_id = $3))
+		AND ($3 = '' OR EXISTS (SELECT 1 FROM grant_stores x WHERE x.grant_id = g.id AND x.store_id = $3 AND COALESCE(x.scopes, '*') <> ''))
 		AND (NOT $4 OR g.status IN ('live', 'suspended')) AND ($5 = '' OR g.id = $5)`, []any{f.UserID, f.ClientID, f.StoreID, f.OnlyLive, f.ID}, f.Page)
 }
 
@@ -256,4 +256,45 @@ func padded(ids []string) []string {
 		out = append(out, ids[len(ids)-1])
 	}
 	return out
+}
+
+// GrantsOfOthers implements oauth.GrantStorage.
+func (s *Store) GrantsOfOthers(ctx context.Context, ownerID, storeID string, p oauth.Page) ([]oauth.Connection, error) {
+	var list []oauth.Connection
+	err := s.engine.query(ctx, `SELECT g.id, g.user_id, g.client_id, g.scopes, g.all_stores, g.status, g.created, gs.scopes, u.name,
+			c.name, c.settings, c.status, st.id, st.name, st.domain, st.status, m.scopes, m.is_owner, m.may_delegate
+		FROM memberships o
+		JOIN stores st ON st.id = o.store_id AND st.status = 'active'
+		JOIN memberships m ON m.store_id = o.store_id AND m.user_id <> o.user_id
+		JOIN users u ON u.id = m.user_id AND u.status = 'active'
+		JOIN grants g ON g.user_id = m.user_id AND g.status IN ('live', 'suspended')
+		JOIN clients c ON c.id = g.client_id AND c.status <> 'deleted'
+		LEFT JOIN grant_stores gs ON gs.grant_id = g.id AND gs.store_id = m.store_id
+		WHERE o.user_id = $1 AND o.is_owner AND ($2 = '' OR o.store_id = $2)
+			AND (gs.grant_id IS NOT NULL AND COALESCE(gs.scopes, '*') <> '' OR gs.grant_id IS NULL AND g.all_stores)
+			AND (m.may_delegate OR NOT g.all_stores)
+		ORDER BY st.name, st.id, g.created DESC, g.id DESC LIMIT $3 OFFSET $4`,
+		[]any{ownerID, storeID, p.Limit, p.Offset}, func(scan func(...any) error) error {
+			var c oauth.Connection
+			var m oauth.Membership
+			var grantScopes, settings, memberScopes string
+			var own *string
+			var created int64
+			if err := scan(&c.ID, &c.UserID, &c.ClientID, &grantScopes, &c.AllStores, (*string)(&c.Status), &created, &own, &c.Person,
+				&c.Client.Name, &settings, (*string)(&c.Client.Status), &m.StoreID, &m.StoreName, &m.StoreDomain, (*string)(&m.StoreStatus),
+				&memberScopes, &m.Owner, &m.MayDelegate); err != nil {
+				return unavailable(err)
+			}
+			m.UserID, m.Scopes, c.Client.ID, c.Created = c.UserID, scopes(memberScopes), c.ClientID, fromMicros(created)
+			set := scopesFrom(own)
+			if set == nil {
+				set = scopes(grantScopes)
+			}
+			c.Grant.Stores, c.Stores = []oauth.GrantStore{{StoreID: m.StoreID, Scopes: set}}, []oauth.Membership{m}
+			var err error
+			c.Client.Settings, err = parseSettings(settings)
+			list = append(list, c)
+			return err
+		})
+	return list, err
 }

@@ -408,6 +408,70 @@ func grants(w *world) {
 		w.ok(err)
 		w.same("grants and users of the other app", [2]int{grants, users}, [2]int{2, 2})
 	})
+	w.test("what others connected to a store is its owner's to see, and nothing else of theirs", func(w *world) {
+		owner, member, app := w.person(), w.person(), w.app()
+		a, b, theirs := w.store("a"), w.store("b"), w.store("c")
+		w.member(owner, a, b)
+		join := func(store string, delegate bool) {
+			w.t.Helper()
+			w.must(oauth.EventMembershipSet, func(e oauth.Event) (bool, error) {
+				return w.s.SetMembership(w.ctx, &oauth.Membership{UserID: member, StoreID: store, Scopes: oauth.Scopes("x"), MayDelegate: delegate}, e)
+			})
+		}
+		join(a, true)
+		join(b, true)
+		w.member(member, theirs)
+		at := func(n int, edit func(*oauth.Grant)) oauth.Grant {
+			d := w.decision(member, app)
+			d.Grant.Created, d.Grant.Default = w.now.Add(time.Duration(n)*time.Microsecond), false
+			edit(&d.Grant)
+			w.must(oauth.EventGrantMade, w.record(d))
+			w.must(oauth.EventCodeRedeemed, w.redeem(w.redemption(d.Grant, d.Code)))
+			return d.Grant
+		}
+		in := func(stores ...oauth.GrantStore) func(*oauth.Grant) {
+			return func(g *oauth.Grant) { g.Stores = stores }
+		}
+		own := oauth.GrantStore{StoreID: b, Scopes: oauth.Scopes("x", "y")}
+		list := at(1, in(oauth.GrantStore{StoreID: a}, own, oauth.GrantStore{StoreID: theirs}))
+		at(2, in(oauth.GrantStore{StoreID: theirs}))
+		w.must(oauth.EventGrantRevoked, func(e oauth.Event) (bool, error) {
+			return w.s.RevokeGrant(w.ctx, at(3, in(oauth.GrantStore{StoreID: a})).ID, e)
+		})
+		all := at(4, func(g *oauth.Grant) {
+			g.AllStores, g.Stores = true, []oauth.GrantStore{{StoreID: b, Scopes: oauth.ScopeSet{}}}
+		}) // all but b
+		w.must(oauth.EventGrantMade, w.record(w.decision(member, w.app(), a))) // not taken up
+		owns := w.decision(owner, app, a)
+		w.must(oauth.EventGrantMade, w.record(owns))
+		w.must(oauth.EventCodeRedeemed, w.redeem(w.redemption(owns.Grant, owns.Code)))
+
+		see := func(user, store string, p oauth.Page) (out []string) {
+			w.t.Helper()
+			rows, err := w.s.GrantsOfOthers(w.ctx, user, store, p)
+			w.ok(err)
+			for _, c := range rows {
+				if len(c.Stores) != 1 || len(c.Grant.Stores) != 1 || c.Account != nil || c.Scopes != nil || c.Person == "" || c.Client.Name == "" || c.Client.ID != app || c.UserID != member {
+					w.t.Errorf("row %+v", c)
+				}
+				out = append(out, c.ID+" "+c.Stores[0].StoreName+" "+c.Grant.Stores[0].Scopes.String())
+			}
+			return out
+		}
+		whole := oauth.Page{Limit: 10}
+		rows := []string{all.ID + " a " + all.Scopes.String(), list.ID + " a " + list.Scopes.String(), list.ID + " b x y"}
+		w.same("by store, newest first", see(owner, "", whole), rows)
+		w.same("one store", see(owner, b, whole), rows[2:])
+		w.same("a page", see(owner, "", oauth.Page{Offset: 1, Limit: 1}), rows[1:2])
+		w.same("a store that is not the owner's", see(owner, theirs, whole), []string(nil))
+		w.same("a member who owns neither", see(member, "", whole), []string(nil))
+		join(a, false) // all stores are those that he may open to apps
+		w.same("no more among all", see(owner, a, whole), rows[1:2])
+		w.must(oauth.EventMembershipDropped, func(e oauth.Event) (bool, error) { return w.s.DropMembership(w.ctx, member, a, e) })
+		w.same("not a member any more", see(owner, "", whole), rows[2:])
+		w.setStore(b, oauth.Suspended)
+		w.same("a store that is closed", see(owner, "", whole), []string(nil))
+	})
 	w.test("reads of what is not there", func(w *world) {
 		_, err := w.s.Standing(w.ctx, "nothing")
 		w.missing("Standing", err)
