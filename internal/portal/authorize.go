@@ -199,6 +199,9 @@ func (p *Portal) ask(w http.ResponseWriter, r *http.Request, status int, v *visi
 		if !s.May {
 			row.Reason = "reason.not_yours"
 		}
+		if s.Ticked && c.Repeat {
+			row.Note = "stores.has"
+		}
 		if s.Ticked && !q.posted {
 			q.pick.Ticked = append(q.pick.Ticked, s.StoreID)
 		}
@@ -221,6 +224,9 @@ func (p *Portal) ask(w http.ResponseWriter, r *http.Request, status int, v *visi
 	if c.NeedsStore && c.Delegable() > 0 {
 		view.Picker = newPicker(rows, q.pick)
 		view.Picker.Every = q.every || c.AllStores && !q.posted
+		if c.AllStores && slices.ContainsFunc(c.Stores, func(s oauth.StoreChoice) bool { return s.May && !s.Ticked }) {
+			view.Picker.Later = "stores.every_but"
+		}
 	}
 	p.pages.render(w, r, status, page{Name: "consent", TitleOf: []any{"App", app.Name}, Frame: framePlain, Body: view})
 }
@@ -231,24 +237,25 @@ func needsStore(c *oauth.Consent) bool {
 		slices.ContainsFunc(c.Scopes, func(s oauth.ScopeChoice) bool { return s.Kind == oauth.StoreScope && s.Required })
 }
 
-// describeAsked fills in what the app may do: required, optional, and on a repeat visit what it has already.
+// describeAsked fills in what the app may do: required, optional, and on a repeat visit only what is new, beside what it
+// has already.
 func (p *Portal) describeAsked(view *consentView, c *oauth.Consent, r *http.Request, q question) {
-	var required, optional, held []string
+	var required, optional, held, partly []string
 	for _, s := range c.Scopes {
 		switch {
-		case s.Kind == oauth.StoreScope && c.Delegable() == 0: // optional, and there is nothing to hold it for
-		case !s.Required:
-			optional = append(optional, s.Name)
-			if s.Held && !q.posted {
-				q.scopes = append(q.scopes, s.Name)
-			}
 		case s.Held:
 			held = append(held, s.Name)
-		default:
+		case s.Required:
 			required = append(required, s.Name)
+		case s.Kind == oauth.StoreScope && c.Delegable() == 0: // there is nothing to hold it for
+		default:
+			optional = append(optional, s.Name)
+			if s.Partly {
+				partly = append(partly, s.Name)
+			}
 		}
 	}
-	if len(required) == 0 { // nothing is new: show all of it again
+	if len(required)+len(optional) == 0 { // nothing is new: all of it is shown again
 		required, held = held, nil
 	}
 	language := p.pages.language(r)
@@ -257,7 +264,7 @@ func (p *Portal) describeAsked(view *consentView, c *oauth.Consent, r *http.Requ
 	}
 	view.Sections, view.Held, view.HeldCount = sections(say(required)), sections(say(held)), len(held)
 	for _, s := range say(optional) {
-		s.Ticked = slices.Contains(q.scopes, s.Name)
+		s.Ticked, s.Partly = slices.Contains(q.scopes, s.Name), slices.Contains(partly, s.Name)
 		view.Optional = append(view.Optional, s.scopeView)
 	}
 }

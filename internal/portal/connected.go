@@ -29,6 +29,12 @@ func (p *Portal) connectedApps(w http.ResponseWriter, r *http.Request, v *visito
 	for i := range connections {
 		view.Apps = append(view.Apps, p.connectedApp(&connections[i], language))
 	}
+	others, err := p.server.AppsOfOthers(r.Context(), v.actor(), "", oauth.Page{Limit: 1})
+	if err != nil {
+		p.fail(w, r, err)
+		return
+	}
+	view.Others = len(others) > 0
 	p.pages.render(w, r, http.StatusOK, page{Name: "connected", Section: "connected", Account: v.account(), Body: view})
 }
 
@@ -52,6 +58,7 @@ func (p *Portal) connectedApp(c *oauth.Connection, language string) connectedApp
 		app.Stores = append(app.Stores, storeChip{s.StoreID, s.StoreName})
 	}
 	sortByName(app.Stores, language, func(s storeChip) string { return s.Name })
+	app.But = slices.ContainsFunc(c.Grant.Stores, func(s oauth.GrantStore) bool { return s.Scopes != nil && len(s.Scopes) == 0 })
 	app.Alone = len(app.Stores) == 1 && len(c.Account) == 0
 	app.fold()
 	return app
@@ -81,7 +88,7 @@ func (p *Portal) revokeApp(w http.ResponseWriter, r *http.Request, v *visitor) {
 	if err == nil && c != nil {
 		err = p.server.RevokeGrant(r.Context(), v.actor(), c.ID)
 	}
-	p.done(w, r, c, "", doneRevoked, err)
+	p.done(w, r, c, doneRevoked, url.Values{}, err)
 }
 
 // removeStore takes one store from a connection.
@@ -98,26 +105,27 @@ func (p *Portal) removeStore(w http.ResponseWriter, r *http.Request, v *visitor)
 			message = doneRevoked
 		}
 	}
-	p.done(w, r, c, f.Get("store"), message, err)
+	q := url.Values{}
+	if message == doneRemoved {
+		q.Set("store", f.Get("store"))
+	}
+	p.done(w, r, c, message, q, err)
 }
 
-// done leads from a press back to the list. The address carries ids alone: the list looks up whether it happened, and
-// the names.
-func (p *Portal) done(w http.ResponseWriter, r *http.Request, c *oauth.Connection, store, message string, err error) {
+// done leads from a press back to the list, whatever was pressed: every change of a connection by its user comes through
+// here. The address carries ids alone: the list looks up whether it happened, and the names.
+func (p *Portal) done(w http.ResponseWriter, r *http.Request, c *oauth.Connection, message string, q url.Values, err error) {
 	gone := c == nil || errors.Is(err, &oauth.Error{Reason: oauth.NoSuch}) || errors.Is(err, &oauth.Error{Reason: oauth.Changed})
-	q := url.Values{"done": {message}}
 	switch {
 	case err != nil && !gone:
 		p.fail(w, r, err)
 		return
 	case gone:
-		q.Set("done", doneGone)
+		q = url.Values{"done": {doneGone}}
 	default:
+		q.Set("done", message)
 		q.Set("app", c.ClientID)
 		q.Set("grant", c.ID)
-		if message == doneRemoved {
-			q.Set("store", store)
-		}
 	}
 	p.goTo(w, "/connected-apps?"+q.Encode())
 }
@@ -126,6 +134,8 @@ func (p *Portal) done(w http.ResponseWriter, r *http.Request, c *oauth.Connectio
 const (
 	doneRevoked = "revoked"
 	doneRemoved = "removed"
+	doneChanged = "changed"
+	doneSame    = "same"
 	doneGone    = "gone"
 )
 
@@ -137,6 +147,10 @@ func (p *Portal) whatWasDone(r *http.Request, v *visitor, connections []oauth.Co
 	switch q.Get("done") {
 	case doneGone:
 		return &doneView{ID: "done.gone"}, nil
+	case doneSame:
+		return &doneView{ID: "done.same"}, nil
+	case doneChanged:
+		return p.changesDone(r, v, q.Get("grant"))
 	case doneRevoked:
 		// A grant that has ended is on no list of the visitor's; the filter keeps to what is theirs.
 		ended, err := p.server.Grants(r.Context(), oauth.Actor{Kind: oauth.AsSystem},

@@ -3,6 +3,7 @@ package portal
 import (
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -122,16 +123,22 @@ func TestSite_EveryFormIsRefusedFromAnotherOrigin(t *testing.T) {
 	b := s.browser()
 	b.connect(s, "mara", "Shelfmate", "mara-1", "mara-2")
 	g := s.grants("mara")[0]
+	s.user("otto", 1)
+	s.member("otto", "mara-1", true)
+	s.browser().connect(s, "otto", "Otter", "otto-1", "mara-1")
+	theirs := s.grants("otto")[0]
 	b.open(ask(s.app("Ledger", "stores.view")))
 	_, consent := b.form("Allow")
 	consent.Add("store", "mara-1")
 	for path, form := range map[string]url.Values{
-		"/consent":                     consent,
-		"/connected-apps/revoke":       {"grant": {g.ID}},
-		"/connected-apps/remove-store": {"grant": {g.ID}, "store": {"mara-1"}},
-		"/sign-in":                     {"email": {"mara@nordlicht.example"}, "password": {password}},
-		"/sign-up":                     {"email": {"new@nordlicht.example"}, "password": {password}},
-		"/sign-out":                    {},
+		"/consent":                      consent,
+		"/connected-apps/revoke":        {"grant": {g.ID}},
+		"/connected-apps/remove-store":  {"grant": {g.ID}, "store": {"mara-1"}},
+		"/connected-apps/change":        {"grant": {g.ID}, "rev": {strconv.FormatInt(g.Rev, 10)}, "store": {"mara-1"}, "save": {"1"}},
+		"/connected-apps/others/remove": {"grant": {theirs.ID}, "store": {"mara-1"}},
+		"/sign-in":                      {"email": {"mara@nordlicht.example"}, "password": {password}},
+		"/sign-up":                      {"email": {"new@nordlicht.example"}, "password": {password}},
+		"/sign-out":                     {},
 	} {
 		for _, origin := range []string{"https://evil.example", "null", "http://127.0.0.1:9"} {
 			b.post(path, form, origin)
@@ -142,6 +149,9 @@ func TestSite_EveryFormIsRefusedFromAnotherOrigin(t *testing.T) {
 		}
 	}
 	if left := s.grants("mara"); len(left) != 1 || left[0].Status != "live" || len(left[0].Grant.Stores) != 2 {
+		t.Errorf("changed: %+v", left)
+	}
+	if left := s.grants("otto"); len(left[0].Grant.Stores) != 2 {
 		t.Errorf("changed: %+v", left)
 	}
 	b.open("/connected-apps")

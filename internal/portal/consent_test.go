@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/net/html"
+
 	"github.com/grantway/grantway/internal/oauth"
 )
 
@@ -391,20 +393,60 @@ func TestAuthorize_POST_OnlyLeadsToOurOwnGET_OIDC_3_1_2_1(t *testing.T) {
 	}
 }
 
-// Where nothing required is new, all of it is shown again, so that no right seems to end.
-func TestConsent_Repeat_NothingNewButAnOffer(t *testing.T) {
+// A repeat consent shows what is new and no more: what the app has is one line, and no tick. Where nothing is new, all of
+// it is shown again.
+func TestConsent_Repeat_AnOfferIsNew(t *testing.T) {
 	s := newSite(t)
 	s.user("mara", 1)
-	c := s.app("Shelfmate", "stores.view", "user.view?")
+	c := s.app("Shelfmate", "stores.view", "stores.orders.view?", "user.view?")
 	b := s.browser()
+	allow := func(scopes ...string) {
+		t.Helper()
+		action, values := b.form("Allow")
+		values["scope"] = scopes
+		b.post(action, values, s.url)
+		s.redeem(c, b.returned().Get("code"))
+	}
+	offered := func() (names []string) {
+		each(b.doc, func(n *html.Node) {
+			if name, _ := attr(n, "name"); name == "scope" {
+				value, _ := attr(n, "value")
+				names = append(names, value)
+			}
+		})
+		return names
+	}
 	b.open(ask(c))
 	b.signIn("mara")
+	allow("stores.orders.view")
+	b.open(ask(c))
+	b.sees(200, "What is new", "Only if you tick it Sentence of user.view.", "2 permissions that you gave before and that stay")
+	if got := offered(); !slices.Equal(got, []string{"user.view"}) {
+		t.Errorf("ticks for %v", got)
+	}
+	allow("user.view")
+	if g := s.grants("mara"); len(g) != 1 || !g[0].Scopes.Has("stores.orders.view") || !g[0].Account.Has("user.view") {
+		t.Errorf("the grant has %+v", g)
+	}
+	b.open(ask(c))
+	b.sees(200, "What Shelfmate may do", "Sentence of stores.view.", "Sentence of user.view.")
+	if page := textOf(b.doc); strings.Contains(page, "What is new") || strings.Contains(page, "gave before") || len(offered()) > 0 {
+		t.Errorf("something looks new:\n%s", page)
+	}
 	b.press("Allow")
 	s.redeem(c, b.returned().Get("code"))
+	// What the user took away since is a question again, and is not ticked.
+	g := s.grants("mara")[0]
+	if _, err := s.server.EditGrant(context.Background(), oauth.Actor{Kind: oauth.AsUser, ID: "mara"}, g.ID,
+		oauth.GrantEdit{Rev: g.Rev, Stores: []string{"mara-1"}, Scopes: []string{"user.view"}}); err != nil {
+		t.Fatal(err)
+	}
 	b.open(ask(c))
-	b.sees(200, "What Shelfmate may do", "Sentence of stores.view.", "Only if you tick it Sentence of user.view.")
-	if page := textOf(b.doc); strings.Contains(page, "What is new") || strings.Contains(page, "gave before") {
-		t.Errorf("something looks new:\n%s", page)
+	b.sees(200, "What is new", "Only if you tick it Sentence of stores.orders.view.")
+	b.press("Allow")
+	b.returned()
+	if s.grants("mara")[0].Scopes.Has("stores.orders.view") {
+		t.Error("it came back without a tick")
 	}
 }
 

@@ -33,11 +33,12 @@ const (
 	storesPerPage = 50
 )
 
-// storeRow is a store on the consent page. Reason says why it cannot be given; it is a message id.
+// storeRow is a store to tick. Reason says why it cannot be given; it is a message id.
 type storeRow struct {
 	ID, Name, Domain string
 	Reason           string
 	Ticked           bool
+	Note             string // what the app has of it now: a message id
 }
 
 // pick is what a customer has done with the list so far: a form value, or the start.
@@ -58,16 +59,17 @@ type picker struct {
 	Open           int // stores that can be given
 	Found          int // stores that match the search
 	Page, Pages    int
-	Previous, Next int  // 0 for none
-	Filter         bool // there is a search
-	Whole          bool // every store is in Rows
-	Single         bool // nothing to choose from
-	Every          bool // also stores that come later
+	Previous, Next int    // 0 for none
+	Filter         bool   // there is a search
+	Whole          bool   // every store is in Rows
+	Single         bool   // nothing to choose from
+	Every          bool   // also stores that come later
+	Later          string // what ticking Every means: a message id
 }
 
 // newPicker lays out stores, which come sorted. All and None tick what the search finds.
 func newPicker(stores []storeRow, p pick) *picker {
-	out := &picker{Query: clean(p.Query), Filter: len(stores) >= filterFrom}
+	out := &picker{Later: "stores.every", Query: clean(p.Query), Filter: len(stores) >= filterFrom}
 	ticked := make(map[string]bool, len(p.Ticked))
 	for _, id := range p.Ticked {
 		ticked[id] = true

@@ -78,22 +78,28 @@ func (p *Portal) ServeHTTP(w http.ResponseWriter, r *http.Request) { p.handler.S
 func (p *Portal) routes(mux *http.ServeMux) {
 	mux.Handle("GET /assets/", p.pages.assets)
 	for pattern, handler := range map[string]http.HandlerFunc{
-		"GET /{$}":                          func(w http.ResponseWriter, r *http.Request) { p.goTo(w, "/connected-apps") },
-		"GET /sign-in":                      p.showSignIn,
-		"POST /sign-in":                     p.signIn,
-		"GET /sign-up":                      p.showSignUp,
-		"POST /sign-up":                     p.signUp,
-		"POST /sign-out":                    p.signOut,
-		"GET /consent":                      p.expired,
-		"POST /consent":                     p.decide,
-		"GET /connected-apps":               p.signedIn(p.connectedApps),
-		"POST /connected-apps/revoke":       p.signedIn(p.revokeApp),
-		"POST /connected-apps/remove-store": p.signedIn(p.removeStore),
-		"/":                                 p.lost,
+		"GET /{$}":                           func(w http.ResponseWriter, r *http.Request) { p.goTo(w, "/connected-apps") },
+		"GET /sign-in":                       p.showSignIn,
+		"POST /sign-in":                      p.signIn,
+		"GET /sign-up":                       p.showSignUp,
+		"POST /sign-up":                      p.signUp,
+		"POST /sign-out":                     p.signOut,
+		"GET /consent":                       p.expired,
+		"POST /consent":                      p.decide,
+		"GET /connected-apps":                p.signedIn(p.connectedApps),
+		"POST /connected-apps/revoke":        p.signedIn(p.revokeApp),
+		"POST /connected-apps/remove-store":  p.signedIn(p.removeStore),
+		"GET /connected-apps/change":         p.signedIn(p.showChange),
+		"POST /connected-apps/change":        p.change,
+		"GET /connected-apps/others":         p.signedIn(p.others),
+		"GET /connected-apps/others/remove":  p.signedIn(p.askRemoveOthers),
+		"POST /connected-apps/others/remove": p.signedIn(p.removeOthers),
+		"/":                                  p.lost,
 	} {
 		mux.HandleFunc(pattern, handler)
 	}
-	for _, known := range []string{"/sign-in", "/sign-up", "/sign-out", "/consent", "/connected-apps", "/connected-apps/revoke", "/connected-apps/remove-store"} {
+	for _, known := range []string{"/sign-in", "/sign-up", "/sign-out", "/consent", "/connected-apps", "/connected-apps/revoke", "/connected-apps/remove-store",
+		"/connected-apps/change", "/connected-apps/others", "/connected-apps/others/remove"} {
 		mux.HandleFunc(known, p.wrongMethod)
 	}
 	p.developerRoutes(mux)

@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -115,6 +116,8 @@ func previews(language string) []preview {
 	again := sampleConsent(language, 3, pick{Ticked: []string{"s1"}})
 	again.Sections, again.Held, again.HeldCount = sections(sampleScopes(language)[3:]), sections(sampleScopes(language)[:3]), 3
 	again.Days = 180
+	again.Optional = []scopeView{{Name: "o1", Sentence: sampleScopes(language)[2].Sentence, Risks: []string{"customers"}, Partly: true}}
+	again.Picker.Rows[0].Note = "stores.has"
 	one := sampleConsent(language, 1, pick{Ticked: []string{"s1"}})
 
 	shelfmate := newAppView("7d0c6a8e", "Shelfmate", "shelfmate.example", "verified")
@@ -133,7 +136,42 @@ func previews(language string) []preview {
 	for i := range apps {
 		apps[i].fold()
 	}
+	all := connectedApp{Grant: "g5", App: newAppView("21", "Tidy Taxes", "tidy.example", "verified"), AllStores: true, But: true, Stores: chips(2), Sections: sections(sampleScopes(language)[:2]), Since: noon, Keys: 1}
+	edited := &doneView{ID: "done.changed", App: "Shelfmate", Lines: []doneLine{{"done.added", "Atelier am Hafen", ""}, {"done.left", longName, ""}, {"done.dropped", "", sampleScopes(language)[4].Sentence}, {"done.more", "", ""}}}
+
+	change := changeView{App: shelfmate, Grant: "g1", Rev: "7", Picker: newPicker(sampleStores(3), pick{Ticked: []string{"s1", "s2"}}), Fixed: sections(sampleScopes(language)[:2]), Each: chips(2)}
+	change.Picker.Later = "stores.later"
+	for _, s := range sampleScopes(language)[2:4] {
+		s.Ticked = true
+		change.Optional = append(change.Optional, s.scopeView)
+	}
+	change.Mixed = []mixedScope{{scopeView: sampleScopes(language)[4].scopeView, Field: mixed("stores.orders.refund"), In: 1, Of: 2, Choice: "stay"}}
+	conflict := change
+	conflict.App, conflict.Problem, conflict.Picker = newAppView("4", longName, "warenwirtschaft.example", "unverified"), "change.conflict", newPicker(append(sampleStores(14),
+		storeRow{ID: "x", Name: longName, Domain: "sehr-langer-name.warenwirtschaft-anbindung.example"}, storeRow{ID: "y", Name: "Atelier Süd", Reason: "reason.not_yours"}), pick{Ticked: []string{"s1", "x"}})
+	conflict.Picker.Later, conflict.Picker.Rows[0].Note, conflict.Picker.Rows[1].Note = "stores.later", "stores.has_not", "stores.has"
+	conflict.Each, conflict.More = chips(40)[:8], chips(40)[8:]
+	least := changeView{App: shelfmate, Grant: "g4", Rev: "1", Picker: newPicker(sampleStores(1), pick{Ticked: []string{"s1"}}), Fixed: sections(sampleScopes(language)[:1])}
+	least.Picker.Later = "stores.later"
+	inStore := changeView{App: shelfmate, Grant: "g1", Rev: "7", Only: "s1", Store: longName, Optional: change.Optional, Fixed: change.Fixed}
+
+	foreign := othersApp{Grant: "g9", Store: "s1", App: shelfmate, Person: "Otto Brandt", Since: noon.AddDate(0, -1, -3), Sections: sections(sampleScopes(language)[:3])}
+	foreign2 := othersApp{Grant: "g10", Store: "s1", App: newAppView("4", longName, "warenwirtschaft.example", "unverified"), Since: noon, Paused: true}
+	foreign3 := othersApp{Grant: "g9", Store: "s2", App: newAppView("9", "<b>", "", ""), Person: "<b>" + longName, Since: noon, Sections: sections(manyScopes())}
+	others := othersView{Done: &doneView{ID: "done.others", App: "Shelfmate", Store: "Atelier am Hafen"}, Pager: pagerView{Older: "/connected-apps/others?page=2"}, Stores: []othersStore{
+		{Name: "Nordlicht Keramik", Domain: "keramik.nordlicht.example", Apps: []othersApp{foreign, foreign2}}, {Name: longName, Apps: []othersApp{foreign3}}}}
+	column := func(name, of string, body any) preview {
+		return preview{name, page{Name: of, TitleOf: []any{"App", "Shelfmate", "Store", "Nordlicht Keramik"}, Section: "connected", Account: account, Body: body}}
+	}
 	return append(consolePreviews(language), []preview{
+		column("change", "change", change),
+		column("change-conflict", "change", conflict),
+		column("change-least", "change", least),
+		column("change-store", "change_store", inStore),
+		column("others", "others", others),
+		column("others-empty", "others", othersView{}),
+		column("others-remove", "others_remove", othersRemoveView{foreign, "Nordlicht Keramik"}),
+		column("connected-changed", "connected", connectedView{Apps: []connectedApp{all}, Done: edited, Others: true}),
 		{"sign-in", page{Name: "sign_in", Frame: framePlain, Body: signView{Next: "/auth/authorize?client_id=7d0c6a8e", App: "Shelfmate", Other: "/sign-up"}}},
 		{"sign-in-ended", page{Name: "sign_in", Frame: framePlain, Body: signView{Next: "/connected-apps", Ended: true, Other: "/sign-up"}}},
 		{"sign-in-wrong", page{Name: "sign_in", Frame: framePlain, Body: signView{Email: "mara@nordlicht.example", Problem: "problem.sign_in", Other: "/sign-up"}}},
@@ -190,7 +228,7 @@ func TestShots(t *testing.T) {
 	}
 	for _, language := range []string{"de", "ar"} {
 		for _, p := range previews(language) {
-			if p.name == "consent-3" || p.name == "connected" || p.name == "consent-long" {
+			if p.name == "consent-3" || p.name == "connected" || p.name == "consent-long" || p.name == "change" {
 				pages[language+"/"+p.name] = p.page
 			}
 		}
@@ -221,7 +259,7 @@ func TestShots(t *testing.T) {
 	}))
 	defer server.Close()
 
-	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.Flag("no-sandbox", true), chromedp.Flag("disable-gpu", true))
+	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath("chromium"), chromedp.Flag("no-sandbox", true), chromedp.Flag("disable-gpu", true))
 	parent, stop := chromedp.NewExecAllocator(context.Background(), options...)
 	defer stop()
 	ctx, cancel := chromedp.NewContext(parent)
@@ -254,7 +292,7 @@ func TestShots(t *testing.T) {
 		}
 	}
 	for name := range pages {
-		if strings.HasPrefix(name, "en/developer-") || strings.HasPrefix(name, "en/operator-") { // long: whole pages
+		if slices.ContainsFunc([]string{"developer-", "operator-", "change", "others", "connected-changed"}, func(long string) bool { return strings.HasPrefix(name, "en/"+long) }) { // whole pages
 			for _, width := range []int64{360, 768, 1440} {
 				shot(name, "light", width, 900, true)
 				shot(name, "dark", width, 900, true)

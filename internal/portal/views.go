@@ -44,6 +44,7 @@ type scopeView struct {
 	Sentence string
 	Risks    []string // money, customers, deletion; anything else is marked "sensitive"
 	Ticked   bool     // optional ones
+	Partly   bool     // optional ones: the app has it in some stores
 }
 
 // scopeGroup is a resource with many permissions, folded.
@@ -169,12 +170,69 @@ var failedView = noticeBody{Heading: "failed.heading", What: "failed.what"}
 
 // connectedView is the list of apps that hold access.
 type connectedView struct {
-	Done *doneView // what the last press did
-	Apps []connectedApp
+	Done   *doneView // what the last press did
+	Apps   []connectedApp
+	Others bool // other people connected apps to stores of the visitor
 }
 
 // doneView says what was done; ID is the message.
-type doneView struct{ ID, App, Store string }
+type doneView struct {
+	ID, App, Store string
+	Lines          []doneLine
+}
+
+type doneLine struct{ ID, Store, What string }
+
+// changeView is a connection that its user changes: all of it, or what the app may do in one store.
+type changeView struct {
+	App         appView
+	Grant, Rev  string
+	Only, Store string // the one store, by id and name
+	Problem     string
+	Picker      *picker
+	Optional    []scopeView    // what can be taken away
+	Mixed       []mixedScope   // what holds in some stores
+	Fixed       []scopeSection // what the app always needs
+	Each, More  []storeChip    // stores that have a page of their own
+}
+
+// mixedScope is a scope that the app has in some of its stores. Choice is "every", "stay" or "none".
+type mixedScope struct {
+	scopeView
+	Field    string
+	In, Of   int
+	Required bool // it cannot be taken away
+	Gone     bool // it cannot be given
+	Choice   string
+}
+
+// othersView lists what other people connected to the stores of their owner.
+type othersView struct {
+	Done   *doneView
+	Stores []othersStore
+	Pager  pagerView
+}
+
+type othersStore struct {
+	Name, Domain string
+	Apps         []othersApp
+}
+
+// othersApp is an app in one store, as somebody else connected it.
+type othersApp struct {
+	Grant, Store string // ids
+	App          appView
+	Person       string // "" when no name is known
+	Since        time.Time
+	Sections     []scopeSection
+	Paused       bool
+}
+
+// othersRemoveView asks before an owner takes a store from somebody else's app.
+type othersRemoveView struct {
+	othersApp
+	StoreName string
+}
 
 type connectedApp struct {
 	Grant     string
@@ -183,6 +241,7 @@ type connectedApp struct {
 	More      []storeChip // those beyond the first few, folded
 	Alone     bool        // the only store, and nothing beside it: removing it would be revoking
 	AllStores bool        // also those that come later
+	But       bool        // some of them were taken out
 	Sections  []scopeSection
 	Since     time.Time
 	LastUsed  time.Time // zero when never
