@@ -51,6 +51,7 @@ func New(c Config) http.Handler {
 	mux.HandleFunc(FeedPath, h.revocations)
 	mux.HandleFunc("/revocations/seen", h.seen)
 	mux.HandleFunc("/status/{list}", h.statusList)
+	mux.HandleFunc("/oauth/grants/{grant}", h.grant)
 	mux.HandleFunc("/oauth/jwks", h.keys(oauth.ForAccess))
 	mux.HandleFunc("/oauth/jwks/lasting", h.keys(oauth.ForLasting))
 	h.serveMetadata(mux)
@@ -135,6 +136,8 @@ func status(e *oauth.Error, unauthorized int) int {
 	switch {
 	case e.Code == oauth.InvalidClient:
 		return unauthorized
+	case e.Code == oauth.InvalidGrantID:
+		return http.StatusNotFound
 	case e.Code == oauth.ServerError:
 		return http.StatusInternalServerError
 	case e.Reason == oauth.RateLimited:

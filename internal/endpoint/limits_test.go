@@ -110,6 +110,9 @@ func TestLimits_WhatIsAnonymous(t *testing.T) {
 		"introspect": func(w *world) answer {
 			return w.post("/oauth/introspect", form, "Authorization", basic(w.api.ID, "wrong"))
 		},
+		"grant": func(w *world) answer {
+			return w.get("/oauth/grants/gr_x", "Authorization", basic(w.standard.id, "wrong"))
+		},
 		"introspect, none": func(w *world) answer { return w.post("/oauth/introspect", form) },
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -20,7 +20,9 @@ type metadata struct {
 	RevocationAuth       []string `json:"revocation_endpoint_auth_methods_supported"`
 	Introspection        string   `json:"introspection_endpoint"`
 	IntrospectionAuth    []string `json:"introspection_endpoint_auth_methods_supported"`
-	Feed                 string   `json:"revocation_feed_endpoint"` // ours: see docs/revocation.md
+	Feed                 string   `json:"revocation_feed_endpoint"`  // ours: see docs/revocation.md
+	Grants               string   `json:"grant_management_endpoint"` // a draft's: Grant Management for OAuth 2.0
+	GrantActions         []string `json:"grant_management_actions_supported"`
 	ResponseTypes        []string `json:"response_types_supported"`
 	ResponseModes        []string `json:"response_modes_supported"`
 	GrantTypes           []string `json:"grant_types_supported"` // explicit: the default includes implicit
@@ -38,7 +40,8 @@ func (h *handler) serveMetadata(mux *http.ServeMux) {
 		Issuer: issuer, Authorization: h.server.PagesURL() + "/oauth/authorize", Token: issuer + "/oauth/token", TokenAuth: withNone,
 		JWKS: issuer + "/oauth/jwks", Revocation: issuer + "/oauth/revoke", RevocationAuth: withNone,
 		Introspection: issuer + "/oauth/introspect", IntrospectionAuth: secret,
-		Feed:          issuer + FeedPath,
+		Feed:   issuer + FeedPath,
+		Grants: issuer + "/oauth/grants", GrantActions: []string{"query", "revoke"},
 		ResponseTypes: []string{"code"}, ResponseModes: []string{"query"},
 		GrantTypes:           []string{string(oauth.GrantAuthorizationCode), string(oauth.GrantRefreshToken)},
 		CodeChallengeMethods: []string{"S256"}, IssuerInResponse: true,

@@ -45,7 +45,7 @@ func TestMetadata_RFC8414(t *testing.T) {
 	}
 
 	// Every endpoint answers.
-	for name, address := range map[string]string{"authorization": m.Authorization, "token": m.Token, "jwks": m.JWKS, "revocation": m.Revocation, "introspection": m.Introspection} {
+	for name, address := range map[string]string{"authorization": m.Authorization, "token": m.Token, "jwks": m.JWKS, "revocation": m.Revocation, "introspection": m.Introspection, "grants": m.Grants + "/gr_x"} {
 		path, ok := strings.CutPrefix(address, issuer+"/")
 		if !ok || strings.ContainsAny(path, "?#") {
 			t.Errorf("%s: %s", name, address)

@@ -33,6 +33,7 @@ func TestRefusal_EveryReason(t *testing.T) {
 		oauth.UnsupportedGrantType:    {400, "unsupported_grant_type", 400, "ValidationError"},
 		oauth.UnsupportedResponseType: {400, "unsupported_response_type", 400, "ValidationError"},
 		oauth.InvalidScope:            {400, "invalid_scope", 400, "ValidationError"},
+		oauth.InvalidGrantID:          {404, "invalid_grant_id", 400, "ValidationError"},
 		oauth.AccessDenied:            {400, "access_denied", 403, "AccessDenied"},
 		oauth.ServerError:             {500, "server_error", 500, "InternalServerError"},
 		oauth.TemporarilyUnavailable:  {503, "temporarily_unavailable", 503, "InternalServerError"},
@@ -137,6 +138,7 @@ func (w *world) requests() map[string]*http.Request {
 			nil),
 		"refresh":          post("/oauth/token", url.Values{"grant_type": {"refresh_token"}, "refresh_token": {refresh}}, "Authorization", authorization),
 		"revoke":           post("/oauth/revoke", url.Values{"token": {ended}}, "Authorization", authorization),
+		"grant":            get("/oauth/grants/"+w.grantOf("alice", w.standard), "Authorization", authorization),
 		"introspect":       post("/oauth/introspect", url.Values{"token": {key}}, "Authorization", basic(w.api.ID, w.api.Secret.Reveal())),
 		"direct authorize": get("/api/oauth/authorize?" + direct.Encode()),
 		"direct authorize, an app that nobody knows": get("/api/oauth/authorize?" + and(direct, "client_id", "nobody").Encode()),
@@ -231,7 +233,7 @@ func TestNoStore_RFC6749_5_1(t *testing.T) {
 		}
 		see(name, got)
 	}
-	paths := append([]string{"/oauth/token", "/api/oauth/token", "/oauth/revoke", "/oauth/introspect", "/oauth/token/x", "/oauth/", "/oauth2/", "/api/oauth/x",
+	paths := append([]string{"/oauth/token", "/api/oauth/token", "/oauth/revoke", "/oauth/introspect", "/oauth/grants/gr_x", "/oauth/grants/", "/oauth/token/x", "/oauth/", "/oauth2/", "/api/oauth/x",
 		"/.well-known/x", "/oauth2/" + w.exchange.id + "/exchange/x", "/oauth2/" + w.exchange.id + "/exchange", "/oauth2/" + w.exchange.id + "/nothing/x",
 		"/%6fauth2/" + w.exchange.id + "/exchange/x", "/%6fauth2/" + w.exchange.id + "/exchange/../x",
 		"/api/oauth/authorize?client_id=" + w.direct.id}, public...)

@@ -216,25 +216,28 @@ func (ed *editing) apply(e GrantEdit) (*Grant, *Error) {
 		later = ed.scopes(was.Scopes, true, e)
 	}
 	g.AllStores, g.Stores = e.AllStores, nil
-	ticked := map[string]bool{}
+	shown, ticked := map[string]bool{}, map[string]bool{}
+	for _, m := range ed.members {
+		if ed.shown(m) {
+			shown[m.StoreID] = true
+		}
+	}
 	for _, id := range e.Stores {
+		if !shown[id] {
+			return nil, refuse(StoreForeign)
+		}
 		ticked[id] = true
 	}
-	reached := 0
-	shown := map[string]bool{}
 	for _, m := range ed.members {
-		if !ed.shown(m) {
+		if !shown[m.StoreID] {
 			continue
 		}
-		shown[m.StoreID] = true
 		if !ticked[m.StoreID] {
 			if g.AllStores {
 				g.Stores = append(g.Stores, GrantStore{m.StoreID, ScopeSet{}})
 			}
 			continue
 		}
-		delete(ticked, m.StoreID)
-		reached++
 		set := later
 		if ed.has(m) {
 			set = ed.scopes(was.ScopesIn(m.StoreID), true, e)
@@ -245,9 +248,6 @@ func (ed *editing) apply(e GrantEdit) (*Grant, *Error) {
 		if !g.AllStores || !set.Equal(later) {
 			g.Stores = append(g.Stores, GrantStore{m.StoreID, set})
 		}
-	}
-	if len(ticked) > 0 {
-		return nil, refuse(StoreForeign)
 	}
 	for _, x := range was.Stores {
 		if shown[x.StoreID] {
@@ -264,9 +264,9 @@ func (ed *editing) apply(e GrantEdit) (*Grant, *Error) {
 	switch {
 	case g.AllStores && len(later) == 0:
 		return nil, refuse(NothingLeft)
-	case reached == 0 && !g.AllStores && len(g.Account) == 0 && len(ed.held) > 0:
+	case len(ticked) == 0 && !g.AllStores && len(g.Account) == 0 && len(ed.held) > 0:
 		return nil, refuse(StoreNone)
-	case reached == 0 && !g.AllStores && len(g.Account) == 0:
+	case len(ticked) == 0 && !g.AllStores && len(g.Account) == 0:
 		return nil, refuse(NothingLeft)
 	}
 	g.Scopes = later

@@ -20,6 +20,7 @@ const (
 	UnsupportedGrantType    Code = "unsupported_grant_type"
 	UnsupportedResponseType Code = "unsupported_response_type"
 	InvalidScope            Code = "invalid_scope"
+	InvalidGrantID          Code = "invalid_grant_id" // Grant Management for OAuth 2.0
 	AccessDenied            Code = "access_denied"
 	ServerError             Code = "server_error"
 	TemporarilyUnavailable  Code = "temporarily_unavailable"

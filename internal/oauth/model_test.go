@@ -27,6 +27,8 @@ func TestModel(t *testing.T) {
 			"consent":      m.consent,
 			"redeem":       m.redeem,
 			"removeStore":  m.removeStore,
+			"edit":         m.edit,
+			"editStore":    m.editStore,
 			"membership":   m.membership,
 			"drop":         m.drop,
 			"suspend":      m.suspend,
@@ -434,6 +436,133 @@ func (m *model) removeStore(t *rapid.T) {
 	}
 	if delete(g.stores, store); g.all {
 		g.stores[store] = set{}
+	}
+}
+
+// reaches: the store is in the grant, and shown: its user decides about it.
+func (m *model) reaches(g *modelGrant, store string) bool {
+	own, listed := g.stores[store]
+	if g.all && !listed {
+		return m.members[store].delegate
+	}
+	return len(own) > 0 && (!g.all || m.members[store].delegate)
+}
+
+func (m *model) shown(g *modelGrant, store string) bool {
+	x, is := m.members[store]
+	return is && !m.closed[store] && (x.delegate || m.reaches(g, store))
+}
+
+func (g *modelGrant) in(store string) set {
+	if own, listed := g.stores[store]; listed {
+		return own
+	}
+	return g.later
+}
+
+// kept is what a store shall have; how says what becomes of the optional scope.
+func (g *modelGrant) kept(before set, connected bool, how string) set {
+	out, held := set{}, of(names(g.later)...)
+	for _, s := range g.stores {
+		for scope := range s {
+			held[scope] = true
+		}
+	}
+	for scope := range held {
+		if scope != deliver && (before[scope] || !connected) || scope == deliver && (how == "every" || how == "stay" && before[scope]) {
+			out[scope] = true
+		}
+	}
+	return out
+}
+
+// edit saves the page on which a connection is changed.
+func (m *model) edit(t *rapid.T) {
+	g := m.pick(t)
+	if !g.all && len(g.stores) == 0 {
+		t.Skip("what it would give to a store is not written down here")
+	}
+	how := rapid.SampledFrom([]string{"every", "stay", "none"}).Draw(t, "how")
+	all := rapid.IntRange(0, 3).Draw(t, "all") == 0
+	ticked := rapid.SliceOfDistinct(rapid.SampledFrom(m.stores), rapid.ID[string]).Draw(t, "stores")
+	e := oauth.GrantEdit{Rev: m.w.grant(g.id).Rev, Stores: ticked, AllStores: all}
+	switch how {
+	case "every":
+		e.Scopes = []string{deliver}
+	case "stay":
+		e.Stay = []string{deliver}
+	}
+	_, err := m.w.EditGrant(context.Background(), oauth.Actor{Kind: oauth.AsUser, ID: m.user}, g.id, e)
+
+	later := g.kept(g.later, g.all, how)
+	next, want := map[string]set{}, oauth.Reason("")
+	for _, store := range m.stores {
+		on := slices.Contains(ticked, store)
+		_, listed := g.stores[store]
+		switch {
+		case on && !m.shown(g, store):
+			want = oauth.StoreForeign
+		case on && m.reaches(g, store):
+			next[store] = g.kept(g.in(store), true, how)
+		case on:
+			next[store] = later
+		case m.shown(g, store) && all:
+			next[store] = set{}
+		case !m.shown(g, store) && listed:
+			if s := g.kept(g.stores[store], true, how); len(g.stores[store]) == 0 && all {
+				next[store] = set{}
+			} else if len(g.stores[store]) > 0 && (all || len(s) > 0) {
+				next[store] = s
+			}
+		}
+		if on && want == "" && len(next[store]) == 0 {
+			want = oauth.NothingLeft
+		}
+		if on && all && maps.Equal(next[store], later) { // one of all
+			delete(next, store)
+		}
+	}
+	switch {
+	case g.status == oauth.GrantIsRevoked:
+		want = oauth.NoSuch
+	case want == oauth.StoreForeign:
+	case want == "" && all && len(later) == 0:
+		want = oauth.NothingLeft
+	case want == "" && len(ticked) == 0 && !all && len(g.account) == 0:
+		want = oauth.StoreNone
+	}
+	if got := oauth.ReasonOf(err); got != want || err != nil && want == "" {
+		t.Fatalf("edit: %v, the model says %q", err, want)
+	}
+	if want != "" {
+		return
+	}
+	if !all {
+		later = nil
+	}
+	g.stores, g.all, g.later = next, all, later
+}
+
+// editStore saves the page of one store.
+func (m *model) editStore(t *rapid.T) {
+	g, store := m.pick(t), rapid.SampledFrom(m.stores).Draw(t, "store")
+	how, ticked := "none", []string(nil)
+	if rapid.Bool().Draw(t, "deliver") {
+		how, ticked = "every", []string{deliver}
+	}
+	_, err := m.w.EditStore(context.Background(), oauth.Actor{Kind: oauth.AsUser, ID: m.user}, g.id, store, m.w.grant(g.id).Rev, ticked)
+	if g.status == oauth.GrantIsRevoked || !m.shown(g, store) || !m.reaches(g, store) {
+		wantReason(t, err, oauth.NoSuch)
+		return
+	}
+	s := g.kept(g.in(store), true, how)
+	if len(s) == 0 {
+		wantReason(t, err, oauth.NothingLeft)
+		return
+	}
+	noErr(t, err)
+	if g.stores[store] = s; g.all && maps.Equal(s, g.later) { // one of all
+		delete(g.stores, store)
 	}
 }
 

@@ -41,6 +41,7 @@ const (
 	StoreNone            Reason = "store_none"
 	StoreForeign         Reason = "store_foreign"
 	NothingToGrant       Reason = "nothing_to_grant"
+	GrantUnknown         Reason = "grant_unknown"
 	NothingLeft          Reason = "nothing_left"
 	GrantSuspended       Reason = "grant_suspended"
 
@@ -148,6 +149,8 @@ var reasons = map[Reason]struct {
 	NothingLeft:          {Incorrect, "Nothing would be left. Leave one permission, or take the store out.", "scope"},
 	NothingToGrant:       {AccessDenied, "Your account has no store that this app could be connected to.", ""},
 	GrantSuspended:       {InvalidGrant, "This connection is suspended.", ""},
+
+	GrantUnknown: {InvalidGrantID, "No grant of this app has this id.", "grant_id"},
 
 	GrantTypeUnknown:    {UnsupportedGrantType, "grant_type must be authorization_code or refresh_token.", "grant_type"},
 	GrantTypeNotAllowed: {UnauthorizedClient, "This app may not use this grant_type.", "grant_type"},
