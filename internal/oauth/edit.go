@@ -129,7 +129,13 @@ func (s *Server) replaceGrant(ctx context.Context, actor Actor, was, is *Grant, 
 		return false, err
 	}
 	e.StoreID = storeID
-	won, err := s.storage.EditGrant(ctx, is, was.Rev, e)
+	var connecting []string
+	for _, x := range is.Stores {
+		if is.has(x.StoreID) && !was.has(x.StoreID) {
+			connecting = append(connecting, x.StoreID)
+		}
+	}
+	won, err := s.storage.EditGrant(ctx, is, was.Rev, connecting, e)
 	if err == nil && !won {
 		return false, refuse(Changed)
 	}
@@ -155,7 +161,7 @@ func (s *Server) editing(ctx context.Context, actor Actor, id string) (*editing,
 	if st.Grant.Status != Live && st.Grant.Status != GrantOnHold {
 		return nil, refuse(NoSuch)
 	}
-	c, err := s.Client(ctx, st.Grant.ClientID)
+	c, err := s.storage.Client(ctx, st.Grant.ClientID) // as it is now
 	if errors.Is(err, ErrNotFound) {
 		return nil, refuse(NoSuch)
 	}

@@ -143,7 +143,7 @@ func TestEdit_Conflict(t *testing.T) {
 	if got := w.rights(key.AccessToken); got != "s2: deliver orders view | deliver orders view me" {
 		t.Errorf("rights %s", got)
 	}
-	w.membership(oauth.Membership{UserID: "alice", StoreID: "s4", Owner: true, MayDelegate: true}) // what may be ticked is other now
+	w.membership(oauth.Membership{UserID: "alice", StoreID: "s2", Scopes: oauth.Scopes("stores.view"), MayDelegate: true}) // what keys print is other now
 	_, err = w.EditGrant(ctx, alice, key.GrantID, oauth.GrantEdit{Rev: seen + 1, Stores: []string{"s2"}})
 	wantReason(t, err, oauth.Changed)
 	w.must(w.RevokeGrant(ctx, alice, key.GrantID))

@@ -129,7 +129,7 @@ func (s *Server) RemoveStore(ctx context.Context, actor Actor, id, storeID strin
 			return false, err
 		}
 		e.StoreID = storeID
-		won, err := s.storage.EditGrant(ctx, &g, st.Grant.Rev, e)
+		won, err := s.storage.EditGrant(ctx, &g, st.Grant.Rev, nil, e)
 		if err != nil || won {
 			return false, err
 		}

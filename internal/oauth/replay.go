@@ -162,7 +162,7 @@ func (r *replay) editGrant() (bool, error) {
 	for _, x := range p.After.Stores {
 		g.Stores = append(g.Stores, GrantStore{x.ID, x.Scopes})
 	}
-	return r.s.EditGrant(r.ctx, &g, g.Rev, r.e)
+	return r.s.EditGrant(r.ctx, &g, g.Rev, nil, r.e)
 }
 
 // clientView is in the payload of client.updated, before and after. What is kept

@@ -63,8 +63,8 @@ type GrantStorage interface {
 	// is then replaced by this one and keeps its deadline.
 	RecordDecision(ctx context.Context, d DecisionRecord) (won bool, err error)
 	// EditGrant replaces the scopes and stores of a grant that is not revoked, if it
-	// is at rev, and raises its rev.
-	EditGrant(ctx context.Context, g *Grant, rev int64, e Event) (won bool, err error)
+	// is at rev and its user may still connect each of connecting, and raises its rev.
+	EditGrant(ctx context.Context, g *Grant, rev int64, connecting []string, e Event) (won bool, err error)
 	// RevokeGrant ends a grant that is not revoked, and every family under it. It is
 	// the user's default grant no longer.
 	RevokeGrant(ctx context.Context, grantID string, e Event) (won bool, err error)

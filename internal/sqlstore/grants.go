@@ -97,15 +97,7 @@ func (s *Store) RecordDecision(ctx context.Context, d oauth.DecisionRecord) (boo
 		AND EXISTS (SELECT 1 FROM users WHERE id = $2 AND status = 'active')
 		AND NOT EXISTS (SELECT 1 FROM authorization_codes WHERE request = $3 AND (redeemed_family IS NOT NULL OR expires <= $4))`
 	args := []any{g.ClientID, g.UserID, d.Code.Request, micros(d.Now)}
-	if len(d.Connecting) > 0 {
-		ids := padded(d.Connecting)
-		ask += fmt.Sprintf(` AND (SELECT COUNT(*) FROM memberships m JOIN stores st ON st.id = m.store_id
-			WHERE m.user_id = $2 AND m.may_delegate AND st.status = 'active' AND m.store_id IN (%s)) = $5`, places(6, len(ids)))
-		args = append(args, len(d.Connecting))
-		for _, id := range ids {
-			args = append(args, id)
-		}
-	}
+	ask, args = connectable(ask, args, "$2", d.Connecting)
 	more := func(values ...any) ([]any, int) { return append(args, values...), len(args) }
 
 	var guard statement
@@ -150,6 +142,21 @@ func (s *Store) RecordDecision(ctx context.Context, d oauth.DecisionRecord) (boo
 // ofGrant selects the families of a grant for [tell].
 const ofGrant = "f.grant_id = $5"
 
+// connectable adds to a guard that the user may open each of these stores to apps.
+func connectable(ask string, args []any, user string, stores []string) (string, []any) {
+	if len(stores) == 0 {
+		return ask, args
+	}
+	ids := padded(stores)
+	ask += fmt.Sprintf(` AND (SELECT COUNT(*) FROM memberships m JOIN stores st ON st.id = m.store_id
+		WHERE m.user_id = %s AND m.may_delegate AND st.status = 'active' AND m.store_id IN (%s)) = $%d`, user, places(len(args)+2, len(ids)), len(args)+1)
+	args = append(args, len(stores))
+	for _, id := range ids {
+		args = append(args, id)
+	}
+	return ask, args
+}
+
 // replaceStores writes the stores of a grant anew, and what follows from them.
 func (s *Store) replaceStores(g *oauth.Grant, m mark) []statement {
 	steps := []statement{do("DELETE FROM grant_stores WHERE grant_id = $1 AND "+m.where(2), m.args(g.ID)...)}
@@ -161,11 +168,11 @@ func (s *Store) replaceStores(g *oauth.Grant, m mark) []statement {
 }
 
 // EditGrant implements oauth.GrantStorage.
-func (s *Store) EditGrant(ctx context.Context, g *oauth.Grant, rev int64, e oauth.Event) (bool, error) {
+func (s *Store) EditGrant(ctx context.Context, g *oauth.Grant, rev int64, connecting []string, e oauth.Event) (bool, error) {
 	var n int64
 	m := opOf("grants", g.ID, e.ID)
-	guard := counted(&n, `UPDATE grants SET scopes = $1, account_scopes = $2, all_stores = $3, rev = rev + 1, op = $4
-		WHERE id = $5 AND rev = $6 AND status <> 'revoked'`, g.Scopes.String(), g.Account.String(), g.AllStores, e.ID, g.ID, rev)
+	ask, args := connectable("status <> 'revoked'", []any{g.Scopes.String(), g.Account.String(), g.AllStores, e.ID, g.ID, rev}, "grants.user_id", connecting)
+	guard := counted(&n, "UPDATE grants SET scopes = $1, account_scopes = $2, all_stores = $3, rev = rev + 1, op = $4 WHERE id = $5 AND rev = $6 AND "+ask, args...)
 	return s.won(ctx, &n, s.lockGrant(g.ID), one(guard), s.replaceStores(g, m), tell(e, m, ofGrant, g.ID))
 }
 

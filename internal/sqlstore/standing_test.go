@@ -156,7 +156,7 @@ func TestStanding_IsNotedInTheGrant(t *testing.T) {
 			read("with a store suspended", 2)
 			g := d.Grant
 			g.Stores, g.Account = g.Stores[1:3], oauth.Scopes("account.view")
-			if won, err := s.EditGrant(t.Context(), &g, 2, w.event(oauth.EventGrantEdited)); !won || err != nil {
+			if won, err := s.EditGrant(t.Context(), &g, 2, nil, w.event(oauth.EventGrantEdited)); !won || err != nil {
 				t.Fatal(won, err)
 			}
 			read("edited", 1)

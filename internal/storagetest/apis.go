@@ -105,7 +105,7 @@ func apis(w *world) {
 			{"the grant edited", func() {
 				g = *w.grant(g.ID)
 				g.Stores, g.Account = g.Stores[:1], oauth.Scopes("user.view")
-				w.must(oauth.EventGrantEdited, func(e oauth.Event) (bool, error) { return w.s.EditGrant(w.ctx, &g, g.Rev, e) })
+				w.must(oauth.EventGrantEdited, func(e oauth.Event) (bool, error) { return w.s.EditGrant(w.ctx, &g, g.Rev, nil, e) })
 			}},
 			{"the grant suspended", event(oauth.EventGrantSuspended, func(e oauth.Event) (bool, error) { return w.s.SuspendGrant(w.ctx, g.ID, e) })},
 			{"the grant resumed", event(oauth.EventGrantResumed, func(e oauth.Event) (bool, error) { return w.s.ResumeGrant(w.ctx, g.ID, e) })},

@@ -103,7 +103,7 @@ func codes(w *world) {
 			w.loses(why+", taken to be live", w.redeem(r))
 		}
 		for why, change := range map[string]func(){
-			"grant edited": event(oauth.EventGrantEdited, func(e oauth.Event) (bool, error) { return w.s.EditGrant(w.ctx, &g, 1, e) }),
+			"grant edited": event(oauth.EventGrantEdited, func(e oauth.Event) (bool, error) { return w.s.EditGrant(w.ctx, &g, 1, nil, e) }),
 			"membership set": event(oauth.EventMembershipSet, func(e oauth.Event) (bool, error) {
 				return w.s.SetMembership(w.ctx, &oauth.Membership{UserID: user, StoreID: store}, e)
 			}),

@@ -322,7 +322,7 @@ func refresh(w *world) {
 			w.loses(why+", not rotating", w.rotate(r))
 		}
 		g, first := w.live(w.person(), w.app())
-		w.must(oauth.EventGrantEdited, func(e oauth.Event) (bool, error) { return w.s.EditGrant(w.ctx, &g, 1, e) })
+		w.must(oauth.EventGrantEdited, func(e oauth.Event) (bool, error) { return w.s.EditGrant(w.ctx, &g, 1, nil, e) })
 		r := w.rotation(g, first.Refresh)
 		w.loses("rev", w.rotate(r))
 		r.Rev = 2

@@ -259,7 +259,7 @@ func grants(w *world) {
 		edited.Scopes, edited.Account, edited.AllStores = oauth.Scopes("x"), nil, false
 		edited.Stores = []oauth.GrantStore{{StoreID: a, Scopes: oauth.Scopes("y")}, {StoreID: b}}
 		edit := func(g oauth.Grant, rev int64) func(oauth.Event) (bool, error) {
-			return func(e oauth.Event) (bool, error) { return w.s.EditGrant(w.ctx, &g, rev, e) }
+			return func(e oauth.Event) (bool, error) { return w.s.EditGrant(w.ctx, &g, rev, nil, e) }
 		}
 		w.loses("rev too low", edit(edited, 0))
 		w.loses("rev too high", edit(edited, 2))
@@ -274,6 +274,30 @@ func grants(w *world) {
 		w.same("the key that is out", w.family(r.Family.ID).Status, oauth.Valid)
 		w.must(oauth.EventGrantRevoked, func(e oauth.Event) (bool, error) { return w.s.RevokeGrant(w.ctx, g.ID, e) })
 		w.loses("revoked", edit(edited, 4))
+	})
+	w.test("EditGrant adds a store only while the user may connect it", func(w *world) {
+		user, other, app := w.person(), w.person(), w.app()
+		a, b, c := w.store("a"), w.store("b"), w.store("c")
+		w.member(user, a, b)
+		w.member(other, c)
+		g, _ := w.live(user, app, a)
+		g.Stores = append(g.Stores, oauth.GrantStore{StoreID: b})
+		edit := func(stores ...string) func(oauth.Event) (bool, error) {
+			return func(e oauth.Event) (bool, error) { return w.s.EditGrant(w.ctx, &g, w.grant(g.ID).Rev, stores, e) }
+		}
+		w.loses("somebody else's", edit(b, c))
+		w.loses("one that there is not", edit("nothing"))
+		w.setStore(b, oauth.Suspended)
+		w.loses("a store that is closed", edit(b))
+		w.setStore(b, oauth.Active)
+		w.must(oauth.EventMembershipSet, func(e oauth.Event) (bool, error) {
+			return w.s.SetMembership(w.ctx, &oauth.Membership{UserID: user, StoreID: b, Owner: true}, e)
+		})
+		w.loses("one that he may not open to apps", edit(b))
+		w.must(oauth.EventMembershipDropped, func(e oauth.Event) (bool, error) { return w.s.DropMembership(w.ctx, user, b, e) })
+		w.loses("one that he has no more", edit(b))
+		w.member(user, b)
+		w.wins(feed, oauth.EventGrantEdited, edit(b))
 	})
 	w.test("a grant of all stores stands in every store of the user", func(w *world) {
 		user, app := w.person(), w.app()

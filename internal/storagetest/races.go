@@ -108,7 +108,7 @@ func races(w *world) {
 		user, app := w.person(), w.app()
 		for range rounds(50) {
 			g, _ := w.live(user, app)
-			w.one("an edit", func(_ int, e oauth.Event) (bool, error) { return w.s.EditGrant(w.ctx, &g, g.Rev, e) })
+			w.one("an edit", func(_ int, e oauth.Event) (bool, error) { return w.s.EditGrant(w.ctx, &g, g.Rev, nil, e) })
 		}
 	})
 	w.test("one second secret, one app of an id, one key of a use", func(w *world) {

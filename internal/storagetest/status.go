@@ -45,7 +45,7 @@ func status(w *world) {
 	}
 	edit := func(g *oauth.Grant) func(oauth.Event) (bool, error) {
 		return func(e oauth.Event) (bool, error) {
-			won, err := w.s.EditGrant(w.ctx, g, g.Rev, e)
+			won, err := w.s.EditGrant(w.ctx, g, g.Rev, nil, e)
 			g.Rev++
 			return won, err
 		}
