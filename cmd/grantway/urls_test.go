@@ -62,7 +62,7 @@ func TestAssemble_MetadataNamesTheHosts(t *testing.T) {
 		want := map[string]any{
 			"issuer": id, "authorization_endpoint": dashboard + "/oauth/authorize", "token_endpoint": id + "/oauth/token", "jwks_uri": id + "/oauth/jwks",
 			"revocation_endpoint": id + "/oauth/revoke", "introspection_endpoint": id + "/oauth/introspect",
-			"grant_management_endpoint": id + "/oauth/grants",
+			"grant_management_endpoint": id + "/oauth/grants", "revocation_feed_endpoint": id + "/revocations",
 		}
 		if d := cmp.Diff(want, got); d != "" {
 			t.Errorf("%s (-want +got):\n%s", name, d)
