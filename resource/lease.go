@@ -12,7 +12,8 @@ const (
 	// poll was sent, so a slow answer only shortens what is left of it.
 	leaseLife = 700 * time.Millisecond
 	// maxJump is how far the two clocks may come apart during one lease. The monotonic clock of Linux stands still while
-	// the machine is suspended and the wall clock does not; a slewed clock comes apart by less than a millisecond.
+	// the machine is suspended and the wall clock does not; a slewed clock comes apart by less than a millisecond. A
+	// suspension that is too short to show is in the age, which is that of the clock that says more.
 	maxJump = 100 * time.Millisecond
 )
 
@@ -41,9 +42,8 @@ func (l *lease) live(now instant) bool {
 	if l == nil {
 		return false
 	}
-	age := now.mono - l.sent.mono
-	jump := now.wall - l.sent.wall - age
-	return age <= leaseLife && jump <= maxJump && jump >= -maxJump
+	mono, wall := now.mono-l.sent.mono, now.wall-l.sent.wall
+	return max(mono, wall) <= leaseLife && wall-mono <= maxJump && mono-wall <= maxJump
 }
 
 // lapsed returns how long ago a lease ended, by the clock that says longer.

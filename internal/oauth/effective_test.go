@@ -98,9 +98,9 @@ func TestEffective_CountsWhoHasJustBegun(t *testing.T) {
 	if e, err := w.Effective(ctx); err != nil || e.Everywhere || e.Followers != 1 || time.Since(began) < bound {
 		t.Errorf("before its first poll: %+v, %v, after %v", e, err, time.Since(began))
 	}
-	w.clock.advance(time.Minute)
+	w.clock.advance(2 * time.Minute)
 	if e, err := w.Effective(ctx); err != nil || !e.Everywhere || e.Followers != 0 {
-		t.Errorf("when it was away for a minute: %+v, %v", e, err)
+		t.Errorf("when it was away for minutes: %+v, %v", e, err)
 	}
 	poll()
 	w.must(w.SuspendClient(ctx, command, w.standard.id))
