@@ -13,11 +13,7 @@ func (n nowhere) Write(b []byte) (int, error) { return len(b), nil }
 func (n nowhere) WriteHeader(int)             {}
 
 // guarded returns a request with a key that is checked without asking, and the guarded handler.
-func guarded(t testing.TB) (http.Handler, *http.Request) {
-	i := newIssuer(t)
-	v := i.verifier(t)
-	token := i.held(t, 9, nil)
-	i.loaded(t, v, token)
+func guarded(t testing.TB, v *Verifier, token string) (http.Handler, *http.Request) {
 	h := v.Require(Access{Scope: "stores.products.update", Store: func(*http.Request) string { return "shop-1" }})(
 		http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 	r, err := http.NewRequest("GET", "https://api.example/stores/shop-1", nil)
@@ -30,19 +26,25 @@ func guarded(t testing.TB) (http.Handler, *http.Request) {
 
 // A check of a key seen before costs two pieces of memory: the copy of the request and the context in it.
 func TestRequire_allocations(t *testing.T) {
-	h, r := guarded(t)
-	w := nowhere{http.Header{}}
-	if n := testing.AllocsPerRun(1000, func() { h.ServeHTTP(w, r) }); n > 2 {
-		t.Errorf("%v allocations a request", n)
-	}
-	if len(w.header) > 0 {
-		t.Errorf("refused: %v", w.header)
-	}
+	in(t, func(t *testing.T, _ *issuer, v *Verifier, token string) {
+		h, r := guarded(t, v, token)
+		w := nowhere{http.Header{}}
+		if n := testing.AllocsPerRun(1000, func() { h.ServeHTTP(w, r) }); n > 2 {
+			t.Errorf("%v allocations a request", n)
+		}
+		if len(w.header) > 0 {
+			t.Errorf("refused: %v", w.header)
+		}
+	})
 }
 
 // What a request costs whose key was seen before: everything, up to the handler.
 func BenchmarkRequireCached(b *testing.B) {
-	h, r := guarded(b)
+	i := newIssuer(b)
+	v := i.verifier(b)
+	token := i.held(b, 9, nil)
+	i.loaded(b, v, token)
+	h, r := guarded(b, v, token)
 	w := nowhere{http.Header{}}
 	b.ReportAllocs()
 	for b.Loop() {

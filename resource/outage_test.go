@@ -32,7 +32,6 @@ func TestRequire_outageIs503Never401(t *testing.T) {
 	i := newIssuer(t)
 	verifiers := map[string]*Verifier{
 		"RFC6750": i.verifier(t), "Komerza": i.verifier(t, func(c *Config) { c.Errors = Komerza }),
-		"Closed": i.verifier(t, func(c *Config) { c.OnStale = Closed }),
 	}
 	token := i.lasting(t, nil)
 	redirected := false
