@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -155,14 +156,39 @@ func Start(t *testing.T) Demo {
 	return startDemo(t, build(t))
 }
 
-// build builds the binary for this test.
+// built is the binary that all tests of one process run, and its folder.
+var built struct {
+	once    sync.Once
+	dir     string
+	failure error
+}
+
+// build builds the binary, once: linking it takes seconds.
 func build(t *testing.T) string {
 	t.Helper()
-	binary := filepath.Join(t.TempDir(), "grantway")
-	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", binary, "github.com/grantway/grantway/cmd/grantway").CombinedOutput(); err != nil {
-		t.Fatalf("go build: %v\n%s", err, out)
+	b := &built
+	b.once.Do(func() {
+		if b.dir, b.failure = os.MkdirTemp("", "grantway"); b.failure != nil {
+			return
+		}
+		out, err := exec.Command("go", "build", "-o", filepath.Join(b.dir, "grantway"), "github.com/grantway/grantway/cmd/grantway").CombinedOutput()
+		if err != nil {
+			b.failure = fmt.Errorf("go build: %w\n%s", err, out)
+		}
+	})
+	if b.failure != nil {
+		t.Fatal(b.failure)
 	}
-	return binary
+	return filepath.Join(b.dir, "grantway")
+}
+
+// Main runs the tests of a package that starts demos, and removes the binary.
+func Main(m *testing.M) {
+	code := m.Run()
+	if built.dir != "" {
+		os.RemoveAll(built.dir)
+	}
+	os.Exit(code)
 }
 
 func startDemo(t *testing.T, binary string, flags ...string) Demo {

@@ -15,6 +15,8 @@ import (
 	"github.com/grantway/grantway/internal/storagetest"
 )
 
+func TestMain(m *testing.M) { Main(m) }
+
 // conversations reads testdata/wire; the names are paths without their ending.
 func conversations(t *testing.T) (scripts map[string]script, texts map[string]string) {
 	t.Helper()

@@ -24,6 +24,8 @@ import (
 // bound is how long after a revocation was answered a key may still be accepted.
 const bound = 850 * time.Millisecond
 
+func TestMain(m *testing.M) { conformance.Main(m) }
+
 func TestNode(t *testing.T) {
 	dir := conformance.Node(t, ".", "*.json", ".npmrc", "README.md", "src/*.ts", "test/*.mjs")
 	vectors, err := filepath.Abs("../../resource/testdata/vectors")
