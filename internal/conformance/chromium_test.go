@@ -207,6 +207,36 @@ func TestPages_RemoveOneStore(t *testing.T) {
 	p.quiet()
 }
 
+// A user gives an app another store and takes one from it, and the key that the app has follows.
+func TestPages_ChangeStores(t *testing.T) {
+	d := Start(t)
+	p := chromium(t)
+	p.open(d.ExampleApp)
+	p.press("Connect with Harbour")
+	p.signIn(d.User)
+	p.tick(d.Stores[0].ID)
+	p.press("Allow")
+	p.heading("Connected to Harbour")
+	p.open(d.Issuer + "/connected-apps")
+	p.do(chromedp.Click(chromedp.CSS(`.app-foot a[href*="/connected-apps/change"]`)))
+	p.tick(d.Stores[0].ID) // off
+	p.tick(d.Stores[1].ID)
+	p.press("Save changes")
+	p.do(chromedp.WaitVisible(chromedp.CSS("[role=status] .did")))
+	said := strings.Join(p.text("[role=status]"), " ")
+	for _, want := range []string{"It can now use " + d.Stores[1].Name, "It can no longer use " + d.Stores[0].Name} {
+		if !strings.Contains(said, want) {
+			t.Errorf("%q is not said: %s", want, said)
+		}
+	}
+	p.openUntil(d.ExampleApp, func() bool { return slices.Equal(p.text(".stores strong"), []string{d.Stores[1].Name}) })
+	p.heading("Connected to Harbour")
+	if got := p.text(".stores strong"); !slices.Equal(got, []string{d.Stores[1].Name}) {
+		t.Errorf("the app shows %q", got)
+	}
+	p.quiet()
+}
+
 // A developer signs up, makes an app, sees id and secret once.
 func TestPages_DeveloperMakesAnApp(t *testing.T) {
 	d := Start(t)

@@ -26,7 +26,8 @@ type grantScopes struct {
 }
 
 // grant is GET and DELETE /oauth/grants/{grant_id}, for the app whose grant it is.
-// It proves itself by Basic alone: neither method has parameters.
+// It proves itself by Basic alone. The one parameter is wait=effective of DELETE,
+// as at /oauth/revoke.
 func (h *handler) grant(w http.ResponseWriter, r *http.Request) {
 	secure(w)
 	if r.Method != http.MethodGet && r.Method != http.MethodDelete {
@@ -34,8 +35,9 @@ func (h *handler) grant(w http.ResponseWriter, r *http.Request) {
 		writeJSON(w, http.StatusMethodNotAllowed, oauthError{Error: string(oauth.InvalidRequest), Description: "Use GET or DELETE."})
 		return
 	}
-	if r.URL.RawQuery != "" {
-		h.refused(w, r, h.charge(r, "", bad(oauth.ParamPlace, "", "This address takes no parameters. Authenticate by Basic.")), http.StatusUnauthorized, "")
+	waits := r.Method == http.MethodDelete && r.URL.RawQuery == "wait=effective"
+	if r.URL.RawQuery != "" && !waits {
+		h.refused(w, r, h.charge(r, "", bad(oauth.ParamPlace, "", "This address takes no parameter but wait=effective, with DELETE. Authenticate by Basic.")), http.StatusUnauthorized, "")
 		return
 	}
 	auth, err := credentials(r, url.Values{})
@@ -47,6 +49,10 @@ func (h *handler) grant(w http.ResponseWriter, r *http.Request) {
 	if r.Method == http.MethodDelete {
 		if err := h.server.EndGrant(r.Context(), auth, id); err != nil {
 			h.clientRefused(w, r, err, auth.ID)
+			return
+		}
+		if waits {
+			h.inEffect(w, r)
 			return
 		}
 		w.WriteHeader(http.StatusNoContent)

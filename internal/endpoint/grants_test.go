@@ -95,6 +95,18 @@ func TestGrants(t *testing.T) {
 			t.Errorf("events %+v %v", events, err)
 		}
 	}
+	// wait=effective as at /oauth/revoke; anywhere else it is no parameter.
+	access, _ := w.key(w.standard)
+	path := "/oauth/grants/" + w.grantOf("alice", w.standard)
+	mine := []string{"Authorization", basic(w.standard.id, w.standard.secret.Reveal())}
+	for method, query := range map[string]string{"GET": "wait=effective", "DELETE": "wait=forever"} {
+		if got := w.do(with(httptest.NewRequest(method, path+"?"+query, nil), mine...)); got.status != http.StatusBadRequest || !w.active(access) {
+			t.Errorf("%s with %s: %d %s", method, query, got.status, got.body)
+		}
+	}
+	if got := w.do(with(httptest.NewRequest("DELETE", path+"?wait=effective", nil), mine...)); got.status != http.StatusOK || !strings.Contains(got.body, `"everywhere":true`) || w.active(access) {
+		t.Errorf("wait=effective: %d %s", got.status, got.body)
+	}
 	if err := w.db.Close(); err != nil {
 		t.Fatal(err)
 	}

@@ -130,6 +130,11 @@ func (h *handler) revoke(w http.ResponseWriter, r *http.Request) {
 		writeJSON(w, http.StatusOK, struct{}{})
 		return
 	}
+	h.inEffect(w, r)
+}
+
+// inEffect answers what has revoked something once no API server accepts it any longer.
+func (h *handler) inEffect(w http.ResponseWriter, r *http.Request) {
 	if room, ok := w.(interface{ Holding() }); ok {
 		room.Holding()
 	}
