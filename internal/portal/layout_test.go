@@ -157,3 +157,23 @@ func TestLayout_NamesInTablesStayReadable(t *testing.T) {
 		}
 	}
 }
+
+// TestLayout_ChangePagesFit: the pages on which connections are changed are never wider than the window, what can be
+// pressed on them can be hit, and Save is in sight.
+func TestLayout_ChangePagesFit(t *testing.T) {
+	p := openTab(t)
+	for _, preview := range []string{"change", "change-conflict", "change-store", "others", "others-remove", "connected-changed", "change?language=de", "change?language=ar"} {
+		for _, width := range []int64{360, 768} {
+			p.open(preview, "light", width)
+			if over := read[float64](p, `document.documentElement.scrollWidth - document.documentElement.clientWidth`); over > 0 {
+				t.Errorf("%s at %d px is %.0f px too wide", preview, width, over)
+			}
+			if small := read[[]string](p, `[...document.querySelectorAll("main .chip a, main a.button, main button:not(.hidden):not(.plain-link)")].filter(e => e.checkVisibility() && e.getBoundingClientRect().height < 44).map(e => e.textContent)`); len(small) > 0 {
+				t.Errorf("%s at %d px: too low to hit: %q", preview, width, small)
+			}
+			if seen := read[bool](p, `[...document.querySelectorAll("[name=save]")].every(e => e.getBoundingClientRect().bottom <= innerHeight)`); !seen {
+				t.Errorf("%s at %d px: Save is out of sight", preview, width)
+			}
+		}
+	}
+}
