@@ -520,3 +520,63 @@ func TestOperating_UpgradeAndBackup(t *testing.T) {
 		t.Errorf("%d commands found", ran)
 	}
 }
+
+// The sections about lost events and stolen secrets, line by line, while a node runs.
+func TestOperating_CutOff(t *testing.T) {
+	t.Parallel()
+	k := newKeyed(t)
+	p := k.start()
+	text, err := os.ReadFile("../../docs/operating.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var keys []keyDoc
+	k.run("", &keys, "key", "list")
+	i := slices.IndexFunc(keys, func(d keyDoc) bool { return d.Use == oauth.ForAccess })
+	if len(keys) != 2 || i < 0 {
+		t.Fatalf("keys: %+v", keys)
+	}
+	old := k.issue(p)
+	ran := 0
+	for _, head := range []string{"## When a secret may be in other hands\n", "## A database that has lost events\n"} {
+		_, section, _ := strings.Cut(string(text), head)
+		section, _, _ = strings.Cut(section, "\n## ")
+		for line := range strings.Lines(section) {
+			command, found := strings.CutPrefix(line, "    grantway ")
+			if !found {
+				continue
+			}
+			args := strings.Fields(strings.Replace(command, "KID", keys[i].Kid, 1))
+			var out, asked bytes.Buffer
+			try := func(answer string) error {
+				cmd := exec.Command("grantway", args...)
+				cmd.Dir, cmd.Stdin, cmd.Stdout, cmd.Stderr = k.dir, strings.NewReader(answer), &out, &asked
+				return cmd.Run()
+			}
+			if !slices.Contains(args, "list") {
+				if err := try("y\n"); err == nil || !strings.Contains(asked.String(), "cannot be taken back") || !strings.Contains(asked.String(), "nothing was done") {
+					t.Errorf("%s: not asked: %v, %s%s", line, err, &out, &asked)
+				}
+				k.alive(p, "before "+line, old, true)
+			}
+			if err := try("yes\n"); err != nil {
+				t.Errorf("%s: %v\n%s%s", line, err, &out, &asked)
+			}
+			if slices.Contains(args, "--wait") && !strings.Contains(out.String(), "In effect now: no API server follows") {
+				t.Errorf("%s: %s", line, &out)
+			}
+			if len(args) > 2 && args[1] == "cut" || args[0] == "revoke-everything" {
+				k.alive(p, line, old, false)
+				old = k.issue(p)
+			}
+			k.alive(p, "after "+line, old, true)
+			ran++
+		}
+	}
+	if ran != 4 {
+		t.Errorf("%d commands found", ran)
+	}
+	k.alive(p, "by a new code", k.issue(p), true)
+	k.fails([]string{"no signing key", "not cut off yet"}, "key", "cut", keys[i].Kid, "--yes")
+	k.stop(p)
+}

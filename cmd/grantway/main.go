@@ -30,10 +30,15 @@ type commands struct {
 	Client clientCommands `cmd:"" help:"Add, list, suspend, resume and verify apps, and change their secrets."`
 	Grant  grantCommands  `cmd:"" help:"List, revoke, suspend and resume what users allowed."`
 	API    apiCommands    `cmd:"" name:"api" help:"Credentials with which an API server asks about keys."`
+	Key    keyCommands    `cmd:"" help:"List the keys that the server signs with, and cut one off that may be in other hands."`
+
+	RevokeEverything revokeEverythingCommand `cmd:"" help:"End every key and every refresh token of every app."`
 
 	Migrate migrateCommands `cmd:"" help:"Bring the database up to date, or show how it stands."`
 	Backup  backupCommand   `cmd:"" help:"Copy the database into a file, while the server runs."`
 	Restore restoreCommand  `cmd:"" help:"Put a backup in the database's place."`
+
+	NewEpoch newEpochCommand `cmd:"" help:"Go on with a database that has lost events: recovered to an earlier moment, or failed over."`
 
 	Events       eventsCommands      `cmd:"" help:"Show what happened lately, newest first, or export it."`
 	OperatorLink operatorLinkCommand `cmd:"" help:"Print a link whose sign-up becomes an operator, once."`

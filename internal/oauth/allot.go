@@ -40,7 +40,7 @@ func (s *Server) nextIndex(ctx context.Context, p Profile) (int64, error) {
 	s.indices.mu.Lock()
 	defer s.indices.mu.Unlock()
 	b := s.indices.blocks[kind]
-	if now := s.now(); len(b.unused) == 0 || now.After(b.until) {
+	if now := s.now(); len(b.unused) == 0 || now.After(b.until) || epochOf(b.unused[0]) < s.cache.epoch.Load() {
 		first, err := s.storage.AllotIndices(ctx, s.api.ID, kind, blockSize, now)
 		if err != nil {
 			return 0, err
@@ -58,6 +58,10 @@ func (s *Server) nextIndex(ctx context.Context, p Profile) (int64, error) {
 	s.indices.blocks[kind] = b
 	return index, nil
 }
+
+// epochOf says in which epoch the list of an index was begun. When another begins,
+// every index that no key has then is invalid for ever.
+func epochOf(index int64) int64 { return index >> (IndexBits + ListBits) }
 
 func (s *Server) shuffled(first int64) ([]int64, error) {
 	block := make([]int64, blockSize)

@@ -87,8 +87,8 @@ type CodeStorage interface {
 	// RedeemCode marks a code as redeemed by r.Family and issues that family, its
 	// refresh token if any and, for a guest, user and grant. At most one call wins a
 	// code. It loses if the code is redeemed or expired, if client or user is not
-	// active, if r.Secret is not one of the client's, or if the grant is not at r.Rev
-	// or neither pending nor live.
+	// active, if r.Secret is not one of the client's, if the grant is not at r.Rev
+	// or neither pending nor live, or if the index of a new family is of an older epoch.
 	RedeemCode(ctx context.Context, r Redemption) (won bool, err error)
 	// RevokeReplayed notes a replayed code and, if family is not "", revokes that
 	// family. won reports whether the family was alive until now.

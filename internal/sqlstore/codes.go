@@ -97,6 +97,8 @@ func (s *Store) RedeemCode(ctx context.Context, r oauth.Redemption) (bool, error
 	case r.Continue:
 		guard += " AND EXISTS (SELECT 1 FROM families f WHERE f.id = $1 AND f.status <> 'invalid' AND NOT EXISTS (SELECT 1 FROM cutoffs WHERE kind = 'all' AND subject = '' AND before > f.iseq))"
 	default:
+		guard += fmt.Sprintf(" AND NOT EXISTS (SELECT 1 FROM heads WHERE name = 'feed' AND epoch * $%d > $%d)", len(args)+1, len(args)+2)
+		args = append(args, int64(listsMax*listSize), f.StatusIndex)
 		steps = append(steps, do(`INSERT INTO families (id, grant_id, client_id, user_id, api, status_index, narrowing, status, rev, iseq, op, created, due)
 			SELECT CAST($1 AS TEXT), CAST($2 AS TEXT), CAST($3 AS TEXT), CAST($4 AS TEXT), CAST($5 AS TEXT), CAST($6 AS BIGINT), CAST($7 AS TEXT),
 			       CAST($8 AS TEXT), CAST($9 AS BIGINT), CAST($10 AS BIGINT), CAST($11 AS TEXT), CAST($12 AS BIGINT), CAST($13 AS BIGINT) WHERE `+m.where(14),

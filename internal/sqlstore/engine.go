@@ -40,6 +40,8 @@ type engine interface {
 	// its place, so that only a write that became durable shows that it has not.
 	deposable() bool
 	stats() Stats
+	// begin is how a transaction that writes is begun in a session.
+	begin() string
 	// session is a connection on which whole tables are copied.
 	session(ctx context.Context) (session, error)
 	close() error

@@ -371,23 +371,13 @@ func fold(ctx context.Context, path string) (err error) {
 // what hangs off nothing else. Status lists of older epochs are not gone on with
 // ([Store.AllotIndices]).
 func (s *Store) beginEpoch(ctx context.Context, epoch int64, endAll bool, e oauth.Event) error {
-	ev := []statement{
-		do("UPDATE authorization_codes SET expires = 0 WHERE redeemed_family IS NULL"),
-		do("DELETE FROM sessions"),
-		do("DELETE FROM pending_requests"),
-		do("UPDATE heads SET epoch = $1, seq = seq + $2 WHERE name = 'feed' AND epoch < $1", epoch, int64(lostMost)),
-		do("DELETE FROM status_changes"),
-		do("DELETE FROM rule_changes"),
-		do("UPDATE heads SET seq = (SELECT h.seq FROM heads h WHERE h.name = 'feed') WHERE name IN ('folded', 'kept')"),
-		// Whatever an app had while it was suspended, it has it no longer.
-		do("UPDATE cutoffs SET before = (SELECT h.seq FROM heads h WHERE h.name = 'feed') WHERE kind <> 'all'"),
-	}
+	ev := moveEpoch(epoch)
 	if endAll {
 		ev = append(ev,
 			do("UPDATE grants SET status = 'revoked', is_default = FALSE, due = $2, rev = rev + 1, op = $1 WHERE status <> 'revoked'", e.ID, micros(e.At)),
 			do("UPDATE families SET status = 'invalid', op = $1, due = $2 WHERE status <> 'invalid'", e.ID, micros(e.At)))
 	}
-	lists, err := s.listsOfNow(ctx, endAll)
+	lists, err := listsOfNow(ctx, s.engine.query, endAll)
 	if err != nil {
 		return err
 	}
@@ -395,6 +385,93 @@ func (s *Store) beginEpoch(ctx context.Context, epoch int64, endAll bool, e oaut
 	ev = append(ev, note(e, true, mark{"heads", "name", "name", "feed", "feed"})...)
 	return s.engine.write(ctx, append(ev, do("DROP TABLE "+markTable)))
 }
+
+// moveEpoch begins the epoch, after all that ends with the one before: in the lock
+// order, the row of the feed last.
+func moveEpoch(epoch int64) []statement {
+	return []statement{
+		do("UPDATE authorization_codes SET expires = 0 WHERE redeemed_family IS NULL"),
+		do("DELETE FROM sessions"),
+		do("DELETE FROM pending_requests"),
+		do("UPDATE cutoffs SET before = before"), // its lock comes before that of the feed
+		do("UPDATE heads SET epoch = $1, seq = seq + $2 WHERE name = 'feed' AND epoch < $1", epoch, int64(lostMost)),
+		do("DELETE FROM status_changes"),
+		do("DELETE FROM rule_changes"),
+		do("UPDATE heads SET seq = (SELECT h.seq FROM heads h WHERE h.name = 'feed') WHERE name IN ('folded', 'kept')"),
+		// Whatever an app had while it was suspended, it has it no longer.
+		do("UPDATE cutoffs SET before = (SELECT h.seq FROM heads h WHERE h.name = 'feed') WHERE kind <> 'all'"),
+	}
+}
+
+// NewEpoch begins an epoch on the database as it is, which may be at work: after it
+// was recovered to an earlier moment, or failed over to a standby that lacked the last
+// events, so that what nodes and followers know goes beyond it. event makes the event,
+// of where the feed stood.
+//
+// What moves the feed has committed before the lists are read, or comes after them.
+// Whoever issues does not wait for that: a key that is on its way in the moment of the
+// commit (PostgreSQL alone) is refused for ever. Later ones have a place in new lists.
+func (s *Store) NewEpoch(ctx context.Context, epoch int64, event func(fromEpoch, fromSeq int64) (oauth.Event, error)) (err error) {
+	own, err := s.engine.session(ctx)
+	if err != nil {
+		return unavailable(err)
+	}
+	defer func() { err = errors.Join(err, own.close()) }()
+	if _, err := own.exec(ctx, s.engine.begin()); err != nil {
+		return unavailable(err)
+	}
+	if err = newEpoch(ctx, own, epoch, event); err != nil {
+		_, undone := own.exec(context.WithoutCancel(ctx), "ROLLBACK")
+		return errors.Join(err, undone)
+	}
+	if _, err = own.exec(ctx, "COMMIT"); err != nil {
+		return fmt.Errorf("%w: %w", oauth.ErrUnknown, err)
+	}
+	return nil
+}
+
+func newEpoch(ctx context.Context, own session, epoch int64, event func(int64, int64) (oauth.Event, error)) error {
+	run := func(ev []statement) error {
+		for _, st := range ev {
+			if _, err := own.exec(ctx, st.sql, st.args...); err != nil {
+				return unavailable(err)
+			}
+		}
+		return nil
+	}
+	var from, seq int64
+	read := func(to ...any) error {
+		return own.query(ctx, "SELECT epoch, seq FROM heads WHERE name = 'feed'", nil, func(scan func(...any) error) error { return scan(to...) })
+	}
+	if err := read(&from, &seq); err != nil {
+		return unavailable(err)
+	}
+	if epoch <= from {
+		return fmt.Errorf("the epoch %d is not after that of the database, %d: the clock of this machine is behind; set it right first", epoch, from)
+	}
+	if err := run(moveEpoch(epoch)); err != nil {
+		return err
+	}
+	var now int64
+	if err := read(&now, &seq); err != nil {
+		return unavailable(err)
+	}
+	if now != epoch {
+		return fmt.Errorf("another epoch, %d, was begun at the same time", now)
+	}
+	e, err := event(from, seq-lostMost)
+	if err != nil {
+		return err
+	}
+	lists, err := listsOfNow(ctx, own.query, false)
+	if err != nil {
+		return err
+	}
+	return run(append(lists, note(e, true, mark{"heads", "name", "name", "feed", "feed"})...))
+}
+
+// asks is how rows are read: by the engine, or in a transaction of a session.
+type asks func(ctx context.Context, sql string, args []any, row func(scan func(...any) error) error) error
 
 // lostMost is more events than a database can have lost. A token that was issued in
 // what was lost has seen a sequence of then; the rules of the new epoch begin behind
@@ -404,10 +481,10 @@ const lostMost = 1 << 32
 // listsOfNow writes every status list that there is anew: an index that no family
 // has which is alive was handed out in what was lost, or is of one that is over, and
 // is invalid from now on.
-func (s *Store) listsOfNow(ctx context.Context, endAll bool) ([]statement, error) {
+func listsOfNow(ctx context.Context, query asks, endAll bool) ([]statement, error) {
 	ev := []statement{do("DELETE FROM status_chunks")}
 	chunks := map[int64][]byte{} // by list × chunks in a list + chunk
-	err := s.engine.query(ctx, "SELECT number FROM status_lists WHERE kind <> 'gone'", nil, func(scan func(...any) error) error {
+	err := query(ctx, "SELECT number FROM status_lists WHERE kind <> 'gone'", nil, func(scan func(...any) error) error {
 		var number int64
 		if err := scan(&number); err != nil {
 			return unavailable(err)
@@ -418,7 +495,7 @@ func (s *Store) listsOfNow(ctx context.Context, endAll bool) ([]statement, error
 		return nil
 	})
 	if err == nil && !endAll {
-		err = s.engine.query(ctx, "SELECT f.status_index, "+valueOf+" FROM families f JOIN grants g ON g.id = f.grant_id JOIN users u ON u.id = g.user_id", nil,
+		err = query(ctx, "SELECT f.status_index, "+valueOf+" FROM families f JOIN grants g ON g.id = f.grant_id JOIN users u ON u.id = g.user_id", nil,
 			func(scan func(...any) error) error {
 				var index int64
 				var value oauth.StatusValue

@@ -168,6 +168,8 @@ func (s *sqlite) session(ctx context.Context) (session, error) {
 	return &sqliteSession{db, conn}, nil
 }
 
+func (*sqlite) begin() string { return "BEGIN IMMEDIATE" }
+
 // view reads once, because SQLite takes its view of the file at the first read.
 func (s *sqliteSession) view(ctx context.Context) error {
 	if _, err := s.exec(ctx, "BEGIN"); err != nil {
@@ -242,6 +244,8 @@ func (p *postgres) session(ctx context.Context) (session, error) {
 	}
 	return &postgresSession{conn}, nil
 }
+
+func (*postgres) begin() string { return "BEGIN" }
 
 func (s *postgresSession) view(ctx context.Context) error {
 	_, err := s.exec(ctx, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
