@@ -485,3 +485,35 @@ func TestFeed_Effective(t *testing.T) {
 		t.Errorf("those that are gone: %+v, %v", e, err)
 	}
 }
+
+// An API is told of its own keys only, though the sequence is that of all.
+func TestFeed_NothingOfAnotherAudience(t *testing.T) {
+	ctx := context.Background()
+	w := newWorld(t)
+	key := w.connect(w.exchange, "alice", "s1")
+	e, err := w.NewEvent(ctx, oauth.EventAPIPut, command, nil)
+	w.must(err)
+	won, err := w.db.CreateAPI(ctx, &oauth.API{ID: "api_second", URI: "https://second.example", Name: "Second",
+		Secrets: []oauth.ClientSecret{{Hash: oauth.HashOf("second"), Last4: "cond", Created: w.Now()}}}, e)
+	if err != nil || !won {
+		t.Fatal(won, err)
+	}
+	w.must(w.Follow(ctx))
+	second := oauth.ClientAuth{ID: "api_second", Secret: "second"}
+	at, err := w.Revocations(ctx, second, oauth.FeedQuery{Instance: "second"})
+	w.must(err)
+	w.must(w.RevokeGrant(ctx, command, key.GrantID))
+	w.must(w.Follow(ctx))
+	p, err := w.Revocations(ctx, second, oauth.FeedQuery{Instance: "second", Epoch: at.Epoch, After: at.Seq})
+	w.must(err)
+	if p == nil || p.Seq != at.Seq+1 || len(p.Changes) > 0 {
+		t.Errorf("another audience is told %+v", p)
+	}
+	if in, err := w.Introspect(ctx, second, w.connect(w.other, "alice", "s1").AccessToken.Reveal()); in != nil || err != nil {
+		t.Errorf("and that a key of the first is %+v, %v", in, err)
+	}
+	w.must(w.Seen(ctx, second, []string{key.GrantID}))
+	if g := w.grant(key.GrantID); !g.LastUsed.IsZero() {
+		t.Errorf("it has used a grant of the first at %v", g.LastUsed)
+	}
+}

@@ -106,6 +106,13 @@ type folding struct {
 	which string // for [tell]; $5 is the subject, $6 what the batch is behind
 }
 
+// reaching selects the grants behind one that reach a store: those that name it, and
+// those on all stores of its members, whose keys print none.
+func reaching(store, after string) string {
+	return "SELECT x.grant_id AS id FROM grant_stores x WHERE x.store_id = " + store + " AND x.grant_id > " + after +
+		" UNION SELECT o.id FROM memberships m JOIN grants o ON o.user_id = m.user_id WHERE m.store_id = " + store + " AND o.all_stores AND o.id > " + after
+}
+
 // folded is how far the batch of the event $2 goes, as the guard left it.
 const folded = "(SELECT fold FROM cutoffs WHERE op = $2)"
 
@@ -124,13 +131,12 @@ var folds = map[oauth.RuleKind]folding{
 		which: "f.op = $2 AND g.client_id = $5 AND g.id > $6 AND g.id <= " + folded,
 	},
 	oauth.RuleStore: {
-		batch: "SELECT grant_id AS id FROM grant_stores WHERE store_id = $1 AND grant_id > $2 ORDER BY grant_id LIMIT $3",
-		lock:  "SELECT id FROM grants WHERE id IN (SELECT grant_id FROM grant_stores WHERE store_id = $1 AND grant_id > $2 ORDER BY grant_id LIMIT $3) ORDER BY id",
+		batch: reaching("$1", "$2") + " ORDER BY id LIMIT $3",
+		lock:  "SELECT id FROM grants WHERE id IN (" + reaching("$1", "$2") + " ORDER BY id LIMIT $3) ORDER BY id",
 		end: func(f oauth.Folding, e oauth.Event) []statement {
-			return []statement{do(`UPDATE grants SET rev = rev + 1, op = $2 WHERE status <> 'revoked' AND id IN
-				(SELECT grant_id FROM grant_stores WHERE store_id = $1 AND grant_id > $3 AND grant_id <= `+folded+")", f.Subject, e.ID, f.After)}
+			return []statement{do("UPDATE grants SET rev = rev + 1, op = $2 WHERE status <> 'revoked' AND id <= "+folded+" AND id IN ("+reaching("$1", "$3")+")", f.Subject, e.ID, f.After)}
 		},
-		which: "g.id IN (SELECT grant_id FROM grant_stores WHERE store_id = $5 AND grant_id > $6 AND grant_id <= " + folded + ")",
+		which: "g.id <= " + folded + " AND g.id IN (" + reaching("$5", "$6") + ")",
 	},
 	oauth.RuleAll: {
 		batch: "SELECT id FROM families WHERE id > $2 AND $1 = '' ORDER BY id LIMIT $3",

@@ -180,6 +180,17 @@ func status(w *world) {
 			g, r := w.live(user, app, a)
 			keys, grants = append(keys, r.Family.ID), append(grants, g)
 		}
+		// One on all stores prints none, and what was answered about it is of before.
+		d := w.decision(user, app)
+		d.Grant.AllStores = true
+		w.must(oauth.EventGrantMade, w.record(d))
+		all := w.redemption(d.Grant, d.Code)
+		all.Family.Status = oauth.Ask
+		w.must(oauth.EventCodeRedeemed, w.redeem(all))
+		grants = append(grants, d.Grant)
+		stranger, b := w.person(), w.store("b")
+		w.member(stranger, b)
+		w.live(stranger, app, b)
 		put := func(name string, to oauth.Status) func(oauth.Event) (bool, error) {
 			return func(e oauth.Event) (bool, error) {
 				return true, w.s.PutStore(w.ctx, &oauth.Store{ID: a, Name: name, Status: to}, e)
@@ -213,7 +224,7 @@ func status(w *world) {
 				told[id] = v
 			}
 		}
-		w.same("keys that are asked about", told, said{keys[0]: oauth.StatusAsk, keys[1]: oauth.StatusAsk, keys[2]: oauth.StatusAsk})
+		w.same("keys that are asked about", told, said{keys[0]: oauth.StatusAsk, keys[1]: oauth.StatusAsk, keys[2]: oauth.StatusAsk, all.Family.ID: oauth.StatusAsk})
 		for _, g := range grants {
 			w.same("rev", w.grant(g.ID).Rev, g.Rev+1)
 		}
