@@ -134,7 +134,7 @@ func (f *follower) kept(id digest, t *token) (powers, bool) {
 	defer f.mu.RUnlock()
 	k, ok := f.answers.get(t.place, id)
 	r := f.view.Load().rules
-	if !ok || r.asks(t, k.seq) {
+	if !ok || r.asks(t, k.seq) || r.outdates(t, k.seq) {
 		return powers{}, false
 	}
 	return r.without(t, k.powers), true

@@ -182,6 +182,41 @@ func TestAsked_onceUntilAnEventNamesTheKey(t *testing.T) {
 	})
 }
 
+// A key that prints no stores may have any: what was answered about it holds no longer once a store is suspended or
+// resumed, though no event names the key, and not again when the rule is lifted.
+func TestAsked_aStoreOfAKeyThatPrintsNone(t *testing.T) {
+	in(t, func(t *testing.T, i *issuer, v *Verifier, _ string) {
+		token := i.held(t, 10, object{"rights": nil})
+		answer := func(stores ...string) {
+			i.stand(token, i.claims(), object{"jti": "key-10", "scope": "", "rights": []object{{"stores": stores, "scope": "stores.view"}}})
+		}
+		want := func(what string, asked int64, stores ...string) {
+			t.Helper()
+			synctest.Wait()
+			i.asked.Store(0)
+			if c, err := v.Check(t.Context(), token, Access{}); err != nil || !slices.Equal(c.Stores(""), stores) {
+				t.Errorf("%s: %v, %v, want %v", what, c.Stores(""), err, stores)
+			}
+			if n := i.asked.Load(); n != asked {
+				t.Errorf("%s: asked %d times, want %d", what, n, asked)
+			}
+		}
+		answer("shop-1", "shop-9")
+		want("at first", 1, "shop-1", "shop-9")
+		want("again", 0, "shop-1", "shop-9")
+		answer("shop-1")
+		i.feed.rule(ruleStore, "shop-9", invalid)
+		i.feed.rule(ruleStore, "shop-9", valid) // the bits of those that print it were written
+		want("suspended, and nobody looked meanwhile", 1, "shop-1")
+		want("and again", 0, "shop-1")
+		answer("shop-1", "shop-9")
+		i.feed.rule(ruleStore, "shop-9", ask)
+		want("resumed", 1, "shop-1", "shop-9")
+		i.feed.rule(ruleStore, "shop-9", valid)
+		want("the rule is lifted", 0, "shop-1", "shop-9")
+	})
+}
+
 // An event that is applied while the question is out: the answer may be from before it.
 func TestAsked_eventWhileTheQuestionIsOut(t *testing.T) {
 	for name, c := range map[string]struct {

@@ -56,11 +56,14 @@ func (k ruleKind) known(v value) bool {
 type rules struct {
 	one    map[subject]rule
 	stores int // rules about stores, of which most issuers have none
+	// storeSet is when the last of them was set. It stays when the rule is lifted, because that says only that the bits
+	// were written of those keys that print the store.
+	storeSet int64
 }
 
 // with returns the set after changes; a later rule replaces an earlier one about the same subject.
 func (r *rules) with(changes []ruleChange) *rules {
-	after := &rules{one: maps.Clone(r.one)}
+	after := &rules{one: maps.Clone(r.one), storeSet: r.storeSet}
 	if after.one == nil {
 		after.one = map[subject]rule{}
 	}
@@ -70,6 +73,8 @@ func (r *rules) with(changes []ruleChange) *rules {
 		}
 		if after.one[c.subject] = c.rule; c.value == valid {
 			delete(after.one, c.subject)
+		} else if c.kind == ruleStore {
+			after.storeSet = max(after.storeSet, c.seq)
 		}
 	}
 	for s := range after.one {
@@ -91,6 +96,12 @@ func (r *rules) refuses(t *token) bool {
 		}
 	}
 	return false
+}
+
+// outdates says whether a rule about a store was set after since, of which a key that prints no stores may have had any:
+// no event need have named it.
+func (r *rules) outdates(t *token, since int64) bool {
+	return t.has&hasRights == 0 && since < r.storeSet
 }
 
 // asks says whether a rule later than since makes the issuer the one to say what the key may do: one about a store that

@@ -21,7 +21,7 @@ func TestModel(t *testing.T) {
 	n := 0
 	rapid.Check(t, func(t *rapid.T) {
 		n++
-		m := newModel(t, w, fmt.Sprintf("u%d", n))
+		m := newModel(t, w, fmt.Sprintf("u%d", n), w.exchange, w.public)
 		t.Repeat(map[string]func(*rapid.T){
 			"":             m.check,
 			"consent":      m.consent,
@@ -56,10 +56,21 @@ type modelGrant struct {
 }
 
 type modelKey struct {
-	token  oauth.Secret
-	grant  *modelGrant
-	narrow set // nil: everything
-	dead   bool
+	token oauth.Secret
+	grant *modelGrant
+	cut   bool // with the key that signed it
+	lost  bool // it was issued after the backup that was put back
+	*modelFamily
+}
+
+// modelFamily is a key, or what is refreshed together.
+type modelFamily struct {
+	narrow  set // nil: everything
+	dead    bool
+	byRule  bool         // whose bits may not be written yet
+	born    int          // how often anything had changed by then, see model.changes
+	refresh oauth.Secret // the token of now, "" if there is none
+	spent   []oauth.Secret
 }
 
 type modelCode struct {
@@ -84,6 +95,9 @@ type model struct {
 	keys    []*modelKey
 	codes   []modelCode
 	onHold  bool
+	stopped map[string]bool // apps that are suspended
+	resumed []string        // stores, since rules were folded
+	changes int             // that grants could notice
 }
 
 var (
@@ -91,9 +105,9 @@ var (
 	allScopes   = append([]string{"user.view"}, storeScopes...)
 )
 
-func newModel(t *rapid.T, w *world, user string) *model {
+func newModel(t *rapid.T, w *world, user string, apps ...app) *model {
 	ctx := context.Background()
-	m := &model{w: w, user: user, apps: []app{w.exchange, w.public}, members: map[string]modelMember{}, closed: set{}}
+	m := &model{w: w, user: user, apps: apps, members: map[string]modelMember{}, closed: set{}}
 	noErr(t, w.PutUser(ctx, command, oauth.User{ID: user}))
 	for i := range 3 {
 		id := fmt.Sprintf("%s-%d", user, i)
@@ -114,6 +128,7 @@ func noErr(t *rapid.T, err error) {
 func (m *model) set(t *rapid.T, store string, x modelMember) {
 	noErr(t, m.w.SetMembership(context.Background(), command, oauth.Membership{UserID: m.user, StoreID: store, Owner: x.owner, MayDelegate: x.delegate, Scopes: oauth.Scopes(names(x.scopes)...)}))
 	m.members[store] = x
+	m.changes++
 }
 
 func names(s set) (out []string) {
@@ -135,7 +150,7 @@ func of(list ...string) set {
 // expect is the rights of a key as the rules read.
 func (m *model) expect(k *modelKey) string {
 	g := k.grant
-	if k.dead || m.onHold || g.status != oauth.Live {
+	if k.dead || m.onHold || g.status != oauth.Live || m.stopped[m.apps[g.app].id] {
 		return "inactive"
 	}
 	wanted := func(scope string) bool { return k.narrow == nil || k.narrow[scope] }
@@ -201,12 +216,14 @@ func (m *model) check(t *rapid.T) {
 // consent presses Allow on a request of one of the apps.
 func (m *model) consent(t *rapid.T) {
 	i := rapid.IntRange(0, len(m.apps)-1).Draw(t, "app")
-	a := m.apps[i]
 	scope := rapid.SampledFrom([]string{"", "stores.view", "user.view", "stores.orders.deliver user.view", "stores.orders.view stores.orders.deliver", "stores.view user.view"}).Draw(t, "scope")
 	deliver := rapid.Bool().Draw(t, "deliver")
 	all := rapid.IntRange(0, 4).Draw(t, "all") == 0
-	ticked := rapid.SliceOfDistinct(rapid.SampledFrom(m.stores), rapid.ID[string]).Draw(t, "stores")
+	m.decide(t, i, scope, deliver, all, rapid.SliceOfDistinct(rapid.SampledFrom(m.stores), rapid.ID[string]).Draw(t, "stores"))
+}
 
+func (m *model) decide(t *rapid.T, i int, scope string, deliver, all bool, ticked []string) {
+	a := m.apps[i]
 	d := oauth.Decision{Allow: true, Stores: ticked, AllStores: all}
 	if deliver {
 		d.Scopes = []string{"stores.orders.deliver"}
@@ -250,6 +267,7 @@ func (m *model) consent(t *rapid.T) {
 	if aboutStores {
 		m.merge(g, storeOnes, ticked, all)
 	}
+	m.changes++
 	c := modelCode{code: param(t, back, "code"), grant: g}
 	if scope != "" {
 		c.narrow = approved
@@ -357,7 +375,7 @@ func (m *model) redeem(t *rapid.T) {
 	i := rapid.IntRange(0, len(m.codes)-1).Draw(t, "code")
 	c := m.codes[i]
 	resp, err := m.w.redeem(m.apps[c.grant.app], c.code)
-	k := &modelKey{grant: c.grant, narrow: c.narrow}
+	k := &modelKey{grant: c.grant, modelFamily: &modelFamily{narrow: c.narrow, born: m.changes}}
 	was := c.grant.status
 	c.grant.status = oauth.Live
 	rights := m.expect(k)
@@ -374,14 +392,27 @@ func (m *model) redeem(t *rapid.T) {
 		return
 	}
 	noErr(t, err)
-	k.token, c.grant.id, c.grant.status = resp.AccessToken, resp.GrantID, oauth.Live
+	k.token, k.refresh, c.grant.id, c.grant.status = resp.AccessToken, resp.RefreshToken, resp.GrantID, oauth.Live
 	m.keys = append(m.keys, k)
 	m.codes = slices.Delete(m.codes, i, i+1)
-	if got, in := claims(m.w.t, k.token), c.grant; in.all != (got.Rights == nil) && strings.HasPrefix(rights, m.user) {
-		t.Fatalf("printed %v for a grant of all stores: %v", got.Rights, in.all)
-	} else if !in.all && line(got.Rights, got.Scope) != rights {
+	m.printed(t, k, rights)
+}
+
+// printed holds what a new key prints against the rights that it was issued with.
+func (m *model) printed(t *rapid.T, k *modelKey, rights string) {
+	got, tooMuch := claims(m.w.t, k.token), k.grant.all || reached(rights) > oauth.MaxPrinted
+	if tooMuch != (got.Rights == nil) {
+		t.Fatalf("printed %v of %s; for a grant of all stores: %v", got.Rights, rights, k.grant.all)
+	}
+	if !tooMuch && line(got.Rights, got.Scope) != rights {
 		t.Fatalf("printed %s, the model %s", line(got.Rights, got.Scope), rights)
 	}
+}
+
+// reached counts the stores in a line of rights.
+func reached(rights string) int {
+	stores, _, _ := strings.Cut(rights, "|")
+	return strings.Count(stores, ",") + strings.Count(stores, ":")
 }
 
 // pick draws one of the grants that have an id, or skips.
@@ -400,6 +431,7 @@ func (m *model) pick(t *rapid.T) *modelGrant {
 
 func (m *model) removeStore(t *rapid.T) {
 	g, store := m.pick(t), rapid.SampledFrom(m.stores).Draw(t, "store")
+	m.changes++
 	revoked, err := m.w.RemoveStore(context.Background(), oauth.Actor{Kind: oauth.AsUser, ID: m.user}, g.id, store)
 	in, rest := len(g.stores[store]) > 0, 0
 	for s := range g.stores {
@@ -581,6 +613,7 @@ func (m *model) drop(t *rapid.T) {
 	}
 	noErr(t, err)
 	delete(m.members, store)
+	m.changes++
 }
 
 func (m *model) suspendStore(t *rapid.T) {
@@ -591,6 +624,7 @@ func (m *model) suspendStore(t *rapid.T) {
 	}
 	noErr(t, m.w.PutStore(context.Background(), command, oauth.Store{ID: store, Name: store, Status: status}))
 	m.closed[store] = !m.closed[store]
+	m.changes++
 }
 
 func (m *model) change(t *rapid.T, do func(context.Context, oauth.Actor, string) error, to oauth.GrantStatus, from ...oauth.GrantStatus) {

@@ -1,0 +1,336 @@
+package oauth_test
+
+import (
+	"bytes"
+	"compress/zlib"
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/grantway/grantway/internal/endpoint"
+	"github.com/grantway/grantway/internal/oauth"
+	"github.com/grantway/grantway/internal/sqlstore"
+	"github.com/grantway/grantway/internal/storagetest"
+	"github.com/grantway/grantway/resource"
+)
+
+// followed is a world of two nodes on one database, and a verifier that follows them
+// over HTTP as an API server does. The clock stands still until a test moves it, and
+// begins at the present, by which the verifier judges what expires.
+type followed struct {
+	world
+	dsn      func() string // of an empty place for a database
+	at       string        // where the database is
+	epoch    int64
+	nodes    [2]*node
+	verifier *resource.Verifier
+	fresh    bool // the verifier has not looked for a key that it did not know
+
+	mu    sync.Mutex
+	acked oauth.FeedQuery // how far the verifier has come
+	moved chan struct{}   // closed when it has
+}
+
+// node is one of the nodes. Its address stays when it starts again.
+type node struct {
+	server *oauth.Server
+	db     *sqlstore.Store
+	stop   func()
+	serves atomic.Pointer[http.Handler]
+	down   atomic.Bool
+	http   *httptest.Server
+}
+
+func (n *node) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	serves := n.serves.Load()
+	if serves == nil || n.down.Load() && !strings.HasPrefix(r.URL.Path, "/.well-known/") && !strings.HasPrefix(r.URL.Path, "/oauth/jwks") {
+		w.WriteHeader(http.StatusServiceUnavailable)
+		return
+	}
+	(*serves).ServeHTTP(w, r)
+}
+
+var engines = map[string]func(*testing.T) string{
+	"SQLite":     func(t *testing.T) string { return filepath.Join(t.TempDir(), "grantway.db") },
+	"PostgreSQL": func(t *testing.T) string { return storagetest.Postgres(t) },
+}
+
+func newFollowed(t *testing.T, dsn func(*testing.T) string) *followed {
+	t.Helper()
+	x := &followed{world: *newWorld(t), epoch: 1, moved: make(chan struct{}), dsn: func() string { return dsn(t) }}
+	x.clock.at = time.Now().Truncate(time.Microsecond)
+	file := x.backup()
+	for i := range x.nodes {
+		n := &node{}
+		n.http = httptest.NewServer(x.watch(n))
+		t.Cleanup(n.http.Close)
+		x.nodes[i] = n
+	}
+	t.Cleanup(x.down)
+	x.restore(file)
+	x.follow()
+	return x
+}
+
+// watch notes what the verifier acknowledges.
+func (x *followed) watch(n *node) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == endpoint.FeedPath && !n.down.Load() {
+			q := r.URL.Query()
+			epoch, _ := strconv.ParseInt(q.Get("epoch"), 10, 64)
+			after, _ := strconv.ParseInt(q.Get("after"), 10, 64)
+			x.mu.Lock()
+			if x.acked.Epoch < epoch || x.acked.Epoch == epoch && x.acked.After < after {
+				x.acked = oauth.FeedQuery{Epoch: epoch, After: after}
+				close(x.moved)
+				x.moved = make(chan struct{})
+			}
+			x.mu.Unlock()
+		}
+		n.ServeHTTP(w, r)
+	})
+}
+
+// up starts a node.
+func (x *followed) up(n *node) {
+	x.t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	db, err := sqlstore.Open(ctx, x.at)
+	x.must(err)
+	ring, err := oauth.ParseKeyRing(x.ring)
+	x.must(err)
+	s, err := oauth.New(ctx, oauth.Config{Issuer: x.nodes[0].http.URL, Audience: audience, Catalogue: catalogue(), Storage: db, Ring: ring, Now: x.clock.now})
+	x.must(err)
+	var running sync.WaitGroup
+	running.Go(func() { s.Run(ctx) })
+	h := endpoint.New(endpoint.Config{Server: s, Authorize: http.NotFoundHandler()})
+	n.server, n.db = s, db
+	n.stop = func() {
+		n.serves.Store(nil)
+		cancel()
+		running.Wait()
+		db.Close()
+	}
+	n.serves.Store(&h)
+	x.Server, x.db = s, db
+}
+
+func (x *followed) down() {
+	if x.verifier != nil {
+		x.verifier.Close()
+	}
+	for _, n := range x.nodes {
+		if n.stop != nil {
+			n.stop()
+		}
+	}
+}
+
+// restore puts a backup in the place of the database, while nodes and verifier are
+// as they are, and lets the nodes start with it.
+func (x *followed) restore(file string) {
+	x.t.Helper()
+	ctx := context.Background()
+	x.at = x.dsn()
+	r, err := sqlstore.Restore(ctx, file, x.at, false)
+	x.must(err)
+	x.epoch++
+	e, err := oauth.NewRestored(x.Now(), newRand(fmt.Sprint("restored", x.epoch)), oauth.Restored{Epoch: x.epoch, FromEpoch: r.Epoch, FromSeq: r.Seq, Made: r.Made})
+	x.must(err)
+	_, err = r.Finish(ctx, x.epoch, false, e, nil)
+	x.must(err)
+	for _, n := range x.nodes {
+		if n.stop != nil {
+			n.stop()
+		}
+		x.up(n)
+	}
+}
+
+// follow begins with a new verifier.
+func (x *followed) follow() {
+	x.t.Helper()
+	if x.verifier != nil {
+		x.verifier.Close()
+	}
+	x.mu.Lock()
+	x.acked = oauth.FeedQuery{}
+	x.mu.Unlock()
+	var err error
+	x.verifier, err = resource.New(context.Background(), resource.Config{Issuer: x.nodes[0].http.URL, Audience: audience,
+		ClientID: x.api.ID, ClientSecret: x.api.Secret.Reveal(), Nodes: []string{x.nodes[0].http.URL, x.nodes[1].http.URL}})
+	x.must(err)
+	x.fresh = true
+}
+
+// settle waits until all that has happened is in effect at the verifier.
+func (x *followed) settle() {
+	x.t.Helper()
+	ctx := context.Background()
+	x.settleNodes()
+	seq, epoch, err := x.nodes[0].db.Head(ctx)
+	x.must(err)
+	late := time.NewTimer(10 * time.Second)
+	defer late.Stop()
+	for {
+		x.mu.Lock()
+		acked, moved := x.acked, x.moved
+		x.mu.Unlock()
+		if acked.Epoch == epoch && acked.After >= seq {
+			return
+		}
+		select {
+		case <-moved:
+		case <-late.C:
+			x.t.Fatalf("the verifier has come to %d of epoch %d, the feed is at %d of %d", acked.After, acked.Epoch, seq, epoch)
+		}
+	}
+}
+
+// settleNodes lets the nodes follow.
+func (x *followed) settleNodes() {
+	x.t.Helper()
+	for _, n := range x.nodes {
+		x.must(n.server.Follow(context.Background()))
+	}
+}
+
+// check is what the verifier makes of a key now: its rights in one line, "refused"
+// with the reason, or "resource" with it if it does not know though it had its time.
+func (x *followed) check(key oauth.Secret, stores []string) string {
+	x.t.Helper()
+	var c resource.Caller
+	var err error
+	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); {
+		c, err = x.verifier.Check(context.Background(), key.Reveal(), resource.Access{})
+		if e, ok := err.(*resource.Error); !ok || e.Kind != resource.Unavailable {
+			break
+		}
+	}
+	switch e, _ := err.(*resource.Error); {
+	case err == nil:
+		return rightsOf(c, stores)
+	case e.Kind == resource.BadToken:
+		return "refused: " + e.Reason
+	default:
+		return err.Error()
+	}
+}
+
+// rightsOf prints what a caller may do in stores as [line] does.
+func rightsOf(c resource.Caller, stores []string) string {
+	rows := map[string]int{}
+	var rights []oauth.Right
+	for _, store := range stores {
+		var may []string
+		for _, scope := range storeScopes {
+			if c.HasIn(store, scope) {
+				may = append(may, scope)
+			}
+		}
+		if len(may) == 0 {
+			continue
+		}
+		text := strings.Join(names(of(may...)), " ")
+		if i, there := rows[text]; there {
+			rights[i].Stores = append(rights[i].Stores, store)
+			continue
+		}
+		rows[text] = len(rights)
+		rights = append(rights, oauth.Right{Stores: []string{store}, Scope: text})
+	}
+	if got := c.Stores(""); len(got) > 0 && len(got) != reached(line(rights, "")) {
+		return fmt.Sprintf("in stores that nobody knows: %v", got)
+	}
+	return line(rights, strings.Join(names(of(c.Scopes...)), " "))
+}
+
+// lists fetches the lists that keys name, as a verifier does that knows of them
+// alone, each once; nil is one that is not there.
+type lists map[string][]byte
+
+func (x *followed) bit(from lists, key oauth.Secret) oauth.StatusValue {
+	x.t.Helper()
+	ref := claims(x.t, key).Status.List
+	bits, known := from[ref.URI]
+	if !known {
+		bits = x.list(ref.URI)
+		from[ref.URI] = bits
+	}
+	if bits == nil {
+		return oauth.StatusInvalid
+	}
+	return oauth.StatusValue(bits[ref.Index/4] >> (ref.Index % 4 * 2) & 3)
+}
+
+func (x *followed) list(uri string) []byte {
+	x.t.Helper()
+	n := x.nodes[0]
+	if n.down.Load() {
+		n = x.nodes[1]
+	}
+	resp, err := http.Get(n.http.URL + strings.TrimPrefix(uri, x.nodes[0].http.URL))
+	x.must(err)
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	x.must(err)
+	if resp.StatusCode == http.StatusNotFound {
+		return nil
+	}
+	if resp.StatusCode != http.StatusOK {
+		x.t.Fatalf("%s: %d %s", uri, resp.StatusCode, body)
+	}
+	var c struct {
+		List struct{ Lst string } `json:"status_list"`
+	}
+	payload, err := rawURL(strings.Split(string(body), ".")[1])
+	x.must(err)
+	x.must(json.Unmarshal(payload, &c))
+	packed, err := base64.RawURLEncoding.DecodeString(c.List.Lst)
+	x.must(err)
+	r, err := zlib.NewReader(bytes.NewReader(packed))
+	x.must(err)
+	bits, err := io.ReadAll(r)
+	x.must(err)
+	return bits
+}
+
+// cutOff ends everything, or all that a key has signed.
+func (x *followed) cutOff(kind oauth.RuleKind, subject string) {
+	x.t.Helper()
+	event := oauth.EventEverythingCut
+	if kind == oauth.RuleKey {
+		event = oauth.EventKeyCut
+	}
+	e, err := x.NewEvent(context.Background(), event, command, map[string]string{"kid": subject})
+	x.must(err)
+	won, err := x.db.CutOff(context.Background(), kind, subject, e)
+	x.must(err)
+	if !won {
+		x.t.Fatalf("%s %s was cut off before", kind, subject)
+	}
+}
+
+func kidOf(t testing.TB, key oauth.Secret) string {
+	t.Helper()
+	head, err := rawURL(strings.Split(key.Reveal(), ".")[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	var h struct{ Kid string }
+	if err := json.Unmarshal(head, &h); err != nil {
+		t.Fatal(err)
+	}
+	return h.Kid
+}
