@@ -176,6 +176,8 @@ func (c *crowd) actions() map[string]func(*rapid.T) {
 		"replayToken":  anyone(c.replayToken),
 		"replayCode":   all(c.replayCode),
 		"removeStore":  anyone(member((*model).removeStore)),
+		"edit":         anyone(member((*model).edit)),
+		"editStore":    anyone(member((*model).editStore)),
 		"membership":   anyone(member((*model).membership)),
 		"asItWas":      anyone(member(asItWas)),
 		"drop":         anyone(member((*model).drop)),
@@ -411,7 +413,7 @@ func (c *crowd) cutKey(t *rapid.T) {
 	m := c.people[rapid.IntRange(0, len(c.people)-1).Draw(t, "who")]
 	k := m.pickKey(t, func(k *modelKey) bool { return !k.cut && c.signs(kidOf(c.t, k.token)) })
 	kid := kidOf(c.t, k.token)
-	c.cutOff(oauth.RuleKey, kid)
+	noErr(t, c.CutKey(context.Background(), command, kid))
 	for _, m := range c.people {
 		for _, k := range m.keys {
 			k.cut = k.cut || kidOf(c.t, k.token) == kid
@@ -426,7 +428,7 @@ func (c *crowd) cutKey(t *rapid.T) {
 
 func (c *crowd) cutAll(t *rapid.T) {
 	seldom(t, 2)
-	c.cutOff(oauth.RuleAll, "")
+	noErr(t, c.CutEverything(context.Background(), command))
 	for _, m := range c.people {
 		for _, k := range m.keys {
 			if !k.dead {
@@ -559,8 +561,7 @@ func copied(people []*model, used []usedCode) (to map[*modelFamily]*modelFamily,
 		grant := func(g *modelGrant) *modelGrant {
 			if grants[g] == nil {
 				own := *g
-				own.stores = maps.Clone(g.stores)
-				own.account = maps.Clone(g.account)
+				own.stores, own.later, own.account = maps.Clone(g.stores), maps.Clone(g.later), maps.Clone(g.account)
 				grants[g] = &own
 			}
 			return grants[g]

@@ -305,32 +305,3 @@ func (x *followed) list(uri string) []byte {
 	x.must(err)
 	return bits
 }
-
-// cutOff ends everything, or all that a key has signed.
-func (x *followed) cutOff(kind oauth.RuleKind, subject string) {
-	x.t.Helper()
-	event := oauth.EventEverythingCut
-	if kind == oauth.RuleKey {
-		event = oauth.EventKeyCut
-	}
-	e, err := x.NewEvent(context.Background(), event, command, map[string]string{"kid": subject})
-	x.must(err)
-	won, err := x.db.CutOff(context.Background(), kind, subject, e)
-	x.must(err)
-	if !won {
-		x.t.Fatalf("%s %s was cut off before", kind, subject)
-	}
-}
-
-func kidOf(t testing.TB, key oauth.Secret) string {
-	t.Helper()
-	head, err := rawURL(strings.Split(key.Reveal(), ".")[0])
-	if err != nil {
-		t.Fatal(err)
-	}
-	var h struct{ Kid string }
-	if err := json.Unmarshal(head, &h); err != nil {
-		t.Fatal(err)
-	}
-	return h.Kid
-}

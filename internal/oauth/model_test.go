@@ -573,6 +573,7 @@ func (m *model) edit(t *rapid.T) {
 		later = nil
 	}
 	g.stores, g.all, g.later = next, all, later
+	m.changes++
 }
 
 // editStore saves the page of one store.
@@ -593,6 +594,7 @@ func (m *model) editStore(t *rapid.T) {
 		return
 	}
 	noErr(t, err)
+	m.changes++
 	if g.stores[store] = s; g.all && maps.Equal(s, g.later) { // one of all
 		delete(g.stores, store)
 	}

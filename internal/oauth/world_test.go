@@ -454,7 +454,7 @@ func (w *world) kinds(f oauth.EventFilter) []oauth.Kind {
 
 func (w *world) grant(id string) oauth.Connection {
 	w.t.Helper()
-	list, err := w.Grants(context.Background(), command, oauth.GrantFilter{Page: oauth.Page{Limit: 1000}})
+	list, err := w.Grants(context.Background(), command, oauth.GrantFilter{ID: id, Page: oauth.Page{Limit: 1}})
 	if err != nil {
 		w.t.Fatal(err)
 	}
