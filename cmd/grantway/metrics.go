@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"log/slog"
 	"net"
 	"net/http"
@@ -69,11 +70,52 @@ func (m *metrics) watch(store *sqlstore.Store, server *oauth.Server, accounts *p
 	gauge("grantway_password_hashes", "Password hashes being made or waited for.", func() float64 { return float64(accounts.Hashing()) })
 	gauge("grantway_feed_lag_seconds", "How long ago this node last read the feed's sequence.", func() float64 { return server.FeedLag().Seconds() })
 	gauge("grantway_feed_seq", "The feed's sequence that this node has followed to.", func() float64 { return float64(server.FeedSeq()) })
-	m.registry.MustRegister(groups{store})
+	m.registry.MustRegister(groups{store}, followers{server})
 }
 
 func (m *metrics) counter(name, help string, value func() uint64) {
 	m.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help}, func() float64 { return float64(value()) }))
+}
+
+// followers collects how far the API servers have come. There is no label: instances
+// are as many as there are processes.
+type followers struct{ server *oauth.Server }
+
+var (
+	followerCount  = prometheus.NewDesc("grantway_followers", "API servers that follow revocations, on whichever node.", nil, nil)
+	followerBehind = prometheus.NewDesc("grantway_followers_behind_events", "Events that the one furthest behind has not acknowledged.", nil, nil)
+	followerLag    = prometheus.NewDesc("grantway_followers_lag_seconds", "How long the slowest took from when an event was known here until it was acknowledged, of late.", nil, nil)
+	effectSeconds  = prometheus.NewDesc("grantway_effect_seconds", "How long the last change that somebody waited for on this node took to be in effect everywhere.", nil, nil)
+)
+
+func (followers) Describe(c chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{followerCount, followerBehind, followerLag, effectSeconds} {
+		c <- d
+	}
+}
+
+func (f followers) Collect(c chan<- prometheus.Metric) {
+	gauge := func(d *prometheus.Desc, v float64) { c <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v) }
+	if e, at := f.server.LastEffect(); !at.IsZero() {
+		gauge(effectSeconds, e.After.Seconds())
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	list, err := f.server.Followers(ctx, oauth.Actor{Kind: oauth.AsSystem})
+	if err != nil { // the database is away, which other series say
+		return
+	}
+	var behind int64
+	var lag time.Duration
+	for _, one := range list {
+		if one.Epoch != 0 {
+			behind = max(behind, f.server.FeedSeq()-one.Seq)
+		}
+		lag = max(lag, one.Lag)
+	}
+	gauge(followerCount, float64(len(list)))
+	gauge(followerBehind, float64(behind))
+	gauge(followerLag, lag.Seconds())
 }
 
 // groups collects the sizes of commits as a histogram.

@@ -65,6 +65,9 @@ func TestServe_Metrics(t *testing.T) {
 		`grantway_events_retried_total`:                                          0,
 		`grantway_events_waiting`:                                                0,
 		`grantway_password_hashes`:                                               0,
+		`grantway_followers`:                                                     0,
+		`grantway_followers_behind_events`:                                       0,
+		`grantway_followers_lag_seconds`:                                         0,
 		`grantway_build_info{version="` + version().Version + `"}`:               1,
 	} {
 		if got := sample(after, series); got != want {

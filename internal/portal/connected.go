@@ -123,11 +123,21 @@ func (p *Portal) done(w http.ResponseWriter, r *http.Request, c *oauth.Connectio
 	case gone:
 		q = url.Values{"done": {doneGone}}
 	default:
+		p.settle(w, r)
 		q.Set("done", message)
 		q.Set("app", c.ClientID)
 		q.Set("grant", c.ID)
 	}
 	p.goTo(w, "/connected-apps?"+q.Encode())
+}
+
+// settle waits until every API server goes by what was just done, because the page that comes says "from this moment on".
+// What was done is done if it cannot: then nobody is left to read that page.
+func (p *Portal) settle(w http.ResponseWriter, r *http.Request) {
+	if room, ok := w.(interface{ Holding() }); ok {
+		room.Holding()
+	}
+	_, _ = p.server.Effective(r.Context())
 }
 
 // What a press on connected apps did, as the address of the list says it.

@@ -21,6 +21,7 @@ func (p *Portal) operatorRoutes(mux *http.ServeMux) {
 		"GET /operator/users":      p.operatorUsers,
 		"GET /operator/stores":     p.operatorStores,
 		"GET /operator/grants":     p.operatorGrants,
+		"GET /operator/followers":  p.operatorFollowers,
 		"GET /operator/do/{what}":  p.operatorAsk,
 		"POST /operator/do/{what}": p.operatorDo,
 		"GET /operator/{$}":        func(w http.ResponseWriter, r *http.Request, _ *operator) { p.goTo(w, "/operator") },
@@ -29,6 +30,7 @@ func (p *Portal) operatorRoutes(mux *http.ServeMux) {
 		"POST /operator/users":     p.operatorWrongMethod,
 		"POST /operator/stores":    p.operatorWrongMethod,
 		"POST /operator/grants":    p.operatorWrongMethod,
+		"POST /operator/followers": p.operatorWrongMethod,
 	} {
 		mux.HandleFunc(pattern, p.operates(handler))
 	}
@@ -70,7 +72,7 @@ func (p *Portal) operatorPage(w http.ResponseWriter, r *http.Request, o *operato
 func operatorRail(current string) railView {
 	v := railView{Label: "rail.operator", Items: []railItem{
 		{"/operator", "rail.events", false}, {"/operator/apps", "rail.all_apps", false}, {"/operator/users", "rail.users", false},
-		{"/operator/stores", "rail.stores", false}, {"/operator/grants", "rail.grants", false},
+		{"/operator/stores", "rail.stores", false}, {"/operator/grants", "rail.grants", false}, {"/operator/followers", "rail.followers", false},
 	}}
 	for i := range v.Items {
 		v.Items[i].Current = v.Items[i].Href == current
@@ -228,6 +230,9 @@ func (p *Portal) operatorDo(w http.ResponseWriter, r *http.Request, o *operator)
 			p.fail(w, r, err)
 			return
 		}
+	}
+	if done != "nothing" {
+		p.settle(w, r)
 	}
 	p.goTo(w, d.section+"?"+url.Values{"done": {done}, "of": {id}}.Encode())
 }

@@ -47,7 +47,7 @@ func (p *Portal) eventRow(e *oauth.Event, names *names) (operatorEvent, error) {
 	if !p.pages.says(row.Words) {
 		row.Words = "event.other"
 	}
-	for _, end := range []string{".revoked", ".suspended", ".deleted", ".replayed", ".refused", ".denied", ".dropped", ".removed"} {
+	for _, end := range []string{".revoked", ".suspended", ".deleted", ".replayed", ".refused", ".denied", ".dropped", ".removed", ".cut"} {
 		row.Bad = row.Bad || strings.HasSuffix(row.Kind, end)
 	}
 	kind, id, _ := strings.Cut(e.Actor, ":")

@@ -29,7 +29,7 @@ func (s *site) operator() *browser {
 	return b
 }
 
-var operatorPages = []string{"/operator", "/operator/apps", "/operator/users", "/operator/stores", "/operator/grants", "/operator/do/suspend-app?id=x", "/operator/do/suspend-user?id=jonas", "/operator/do/revoke-grant?id=x"}
+var operatorPages = []string{"/operator", "/operator/apps", "/operator/users", "/operator/stores", "/operator/grants", "/operator/followers", "/operator/do/suspend-app?id=x", "/operator/do/suspend-user?id=jonas", "/operator/do/revoke-grant?id=x"}
 
 // TestOperator_PagesAreNotThereForOthers_B4: to users the answer is that of any unknown address; strangers may be an
 // operator whose session has ended, so they are asked to sign in, and learn nothing.
@@ -362,4 +362,31 @@ func TestOperator_DeedsAreInWords(t *testing.T) {
 			t.Errorf("%s asks without words", what)
 		}
 	}
+}
+
+// TestOperator_Followers: the page lists the API servers that follow, and a press that ends something has waited for them.
+func TestOperator_Followers(t *testing.T) {
+	s := newSite(t)
+	b := s.operator()
+	b.open("/operator/followers")
+	b.sees(http.StatusOK, "No API server is connected")
+	ctx := context.Background()
+	if _, err := s.portal.people.CreateAccount(ctx, system, people.NewAccount{ID: "nils", Name: "Nils"}); err != nil {
+		t.Fatal(err)
+	}
+	id, secret, err := s.server.AddAPISecret(ctx, system)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.server.Revocations(ctx, oauth.ClientAuth{ID: id, Secret: secret}, oauth.FeedQuery{Instance: "process-of-the-api"}); err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	b.post("/operator/do/suspend-user", url.Values{"id": {"nils"}}, s.url)
+	b.sees(http.StatusOK, "is suspended, from this moment on")
+	if took := time.Since(began); took < 850*time.Millisecond {
+		t.Errorf("in effect after %v, and nobody has acknowledged it", took)
+	}
+	b.open("/operator/followers")
+	b.sees(http.StatusOK, id, "…-the-api", "not every API server had acknowledged it")
 }
