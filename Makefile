@@ -2,12 +2,13 @@
 # make test    everything: installs what a fresh Debian machine with Go lacks, then the whole suite
 # make bench   benchmarks beside the code, then ours against the floor: writes docs/performance.md (SIZE=1000000: also with so many live grants)
 # make chaos   every fault 20 times, about an hour, as root; goes on where it was stopped: writes docs/faults.md
+# make revocation-report   how soon revoked keys are refused, whatever fails, 8 minutes, as root: writes docs/revocation-report.md (QUICK=1: 3 minutes)
 # make lint    gofmt, go vet, staticcheck
 
 GO ?= go
 export TEST_GRANTWAY_ALL = 1
 
-.PHONY: demo test tools lint bench chaos
+.PHONY: demo test tools lint bench chaos revocation-report
 
 demo:
 	@$(GO) version >/dev/null 2>&1 || { echo "The demo needs Go 1.26: see https://go.dev/dl/"; exit 1; }
@@ -34,3 +35,6 @@ bench: tools
 chaos: tools
 	@mkdir -p .cache
 	$(GO) run ./internal/chaos -state .cache/chaos.jsonl -o docs/faults.md
+
+revocation-report: tools
+	$(GO) run ./internal/chaos -revocations -o docs/revocation-report.md $(if $(QUICK),-quick -rounds 3)

@@ -68,7 +68,7 @@ var rules = map[string]struct{ ours, others, banned []string }{
 	"internal/demo":        {ours: []string{"internal/oauth", "internal/people", "resource"}},
 	"internal/storagetest": {ours: []string{"internal/oauth", "internal/people"}, others: []string{"*"}},
 	"internal/conformance": {others: []string{"*"}},
-	"internal/chaos":       {ours: []string{"internal/storagetest"}, others: []string{"github.com/jackc/pgx/v5", "modernc.org/sqlite"}},
+	"internal/chaos":       {ours: []string{"internal/storagetest", "resource"}, others: []string{"github.com/jackc/pgx/v5", "modernc.org/sqlite"}},
 	"internal/bench":       {ours: []string{"internal/config", "internal/oauth", "internal/sqlstore", "internal/storagetest"}, others: []string{"*"}},
 	"verifiers/node":       {},
 	"internal/bench/floor": {others: []string{"github.com/jackc/pgx/v5", "modernc.org/sqlite"}},

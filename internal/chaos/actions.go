@@ -352,20 +352,24 @@ func basic(a *app) map[string]string {
 	return map[string]string{"Authorization": "Basic " + base64.StdEncoding.EncodeToString([]byte(a.id+":"+a.secret))}
 }
 
-// claim reads a claim of a key without checking it.
+// claim reads a claim that is text, of a key, without checking it.
 func claim(token, name string) string {
+	s, _ := claimOf(token, name).(string)
+	return s
+}
+
+func claimOf(token, name string) any {
 	parts := strings.Split(token, ".")
 	if len(parts) != 3 {
-		return ""
+		return nil
 	}
 	payload, err := base64.RawURLEncoding.DecodeString(parts[1])
 	if err != nil {
-		return ""
+		return nil
 	}
 	var claims map[string]any
 	if json.Unmarshal(payload, &claims) != nil {
-		return ""
+		return nil
 	}
-	s, _ := claims[name].(string)
-	return s
+	return claims[name]
 }

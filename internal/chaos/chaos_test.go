@@ -3,6 +3,7 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -37,6 +38,63 @@ func TestChaos_OneOfEach(t *testing.T) {
 				t.Error(v)
 			}
 		})
+	}
+}
+
+// What make revocation-report plays, a few times each: no revoked key is admitted past the bound, and no key that stands is
+// called bad, or refused at all while a server is replaced.
+func TestRevocations_WithinASecond(t *testing.T) {
+	if !storagetest.All() {
+		t.Skip("LEFT OUT: revocations under the eyes of followers keep the machine busy for 20 s and need PostgreSQL (make test)")
+	}
+	binary := filepath.Join(folder(t), "grantway")
+	if _, err := buildServer(t.Context(), binary); err != nil {
+		t.Fatal(err)
+	}
+	play := func(alone bool, names ...string) {
+		for _, o := range situations() {
+			i := slices.Index(names, o.engine+"/"+o.name)
+			if i < 0 {
+				continue
+			}
+			names = slices.Delete(names, i, i+1)
+			t.Run(o.engine+"/"+o.name, func(t *testing.T) {
+				if !alone {
+					t.Parallel() // they wait, for the most part
+				}
+				r, err := o.run(t.Context(), &stage{binary: binary, dir: folder(t), rounds: 2, share: 10})
+				if err != nil {
+					t.Fatal(err)
+				}
+				t.Log(r.row())
+				for _, what := range r.broken() {
+					t.Error(what)
+				}
+				if r.Revocations == 0 || len(r.First) == 0 {
+					t.Error("no key was revoked and seen refused")
+				}
+			})
+		}
+		if len(names) > 0 {
+			t.Errorf("there is no %v", names)
+		}
+	}
+	play(true, sqlite+"/100 followers", sqlite+"/hand-over of a single node under load")
+	play(false, sqlite+"/1 follower", sqlite+"/packets dropped: one-way loss", postgres+"/server frozen (SIGSTOP)", postgres+"/a deposed primary", sqlite+"/follower's clock ±1 h")
+}
+
+// The report judges: a late check, a refused key that stands and a slow crowd are told.
+func TestReachReport(t *testing.T) {
+	good := &reached{Name: "100 followers", Engine: sqlite, Title: isHealthy, Followers: crowdFor, Revocations: 1, Checks: 10, Policies: []string{"Introspect"},
+		Least: []time.Duration{2 * time.Millisecond}, Most: []time.Duration{5 * time.Millisecond}, First: []time.Duration{6 * time.Millisecond},
+		Trip: []time.Duration{3 * time.Millisecond}, Good: []int64{5}, Refused: []int64{0}, Without: []float64{0}, Stretch: []time.Duration{0}}
+	if text := reachReport([]*reached{good}, time.Now(), 20); strings.Contains(text, "not met") || !strings.Contains(text, "| 100 followers | SQLite | 1 | 3.0 ms | 6.0 / 6.0 / 6.0 ms | 2.0–5.0 ms | 0 | 0 of 5 |") {
+		t.Error(text)
+	}
+	bad := *good
+	bad.Late, bad.First, bad.Violations = 1, []time.Duration{30 * time.Millisecond}, []string{"a key that stands was refused as if it were bad"}
+	if text := reachReport([]*reached{&bad}, time.Now(), 20); strings.Count(text, "**not met**") != 2 || !strings.Contains(text, "as if it were bad") || len(bad.broken()) != 2 {
+		t.Error(text)
 	}
 }
 

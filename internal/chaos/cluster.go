@@ -330,7 +330,9 @@ func (c *cluster) close() (err error) {
 	var left []chan struct{}
 	for _, m := range c.members { // first these, or they would start their servers again
 		if m.ended != nil {
-			err = errors.Join(err, m.patroni.Process.Kill())
+			if e := m.patroni.Process.Kill(); e != nil && !errors.Is(e, os.ErrProcessDone) {
+				err = errors.Join(err, e)
+			}
 			left = append(left, m.ended)
 		}
 	}

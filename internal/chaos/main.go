@@ -3,6 +3,7 @@
 //
 //	make chaos                               20 rounds of every fault, about an hour; goes on where it was stopped; writes docs/faults.md
 //	go run ./internal/chaos -only leader     the faults with this in their names
+//	make revocation-report                   how soon a revoked key is refused, whatever happens; writes docs/revocation-report.md
 //
 // A round sets up an installation, drives it over HTTP as apps, customers and an
 // operator would, breaks something under that load, mends it, and then asks for
@@ -36,13 +37,21 @@ import (
 )
 
 func main() {
-	rounds := flag.Int("rounds", 20, "rounds of every fault")
-	only := flag.String("only", "", "play only faults whose names hold this `text`")
+	rounds := flag.Int("rounds", 20, "rounds of every fault; with -revocations, of every restart")
+	only := flag.String("only", "", "play only what has this `text` in its name")
+	revocations := flag.Bool("revocations", false, "report how soon revoked keys are refused")
+	quick := flag.Bool("quick", false, "with -revocations: a quarter of the repetitions")
 	state := flag.String("state", "", "`file` that remembers the rounds that were played")
 	out := flag.String("o", "", "`file` to write the report to, as Markdown")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	broken, err := campaign(ctx, *rounds, *only, *state, *out)
+	var broken bool
+	var err error
+	if *revocations {
+		broken, err = reach(ctx, *rounds, *quick, *only, *out)
+	} else {
+		broken, err = campaign(ctx, *rounds, *only, *state, *out)
+	}
 	stop()
 	switch {
 	case err != nil:

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,8 +11,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -20,15 +24,19 @@ import (
 type node struct {
 	site    *site
 	number  int
-	address string
+	address string             // where it listens
+	door    string             // where it is reached, if not there
 	flags   []string           // more of them for serve
+	network *network           // nil: ours
 	stop    context.CancelFunc // ends the supervisor; nil: the site's does
 	wire    *http.Transport    // to this node, whatever host a URL names
 
+	handing sync.Mutex // held while a successor is started
+
 	mu      sync.Mutex
-	process *os.Process
+	pid     int // of the process that serves
 	started int
-	ended   chan struct{} // closed when the running process is gone
+	ended   chan struct{} // closed when that is gone
 	done    chan struct{} // closed when the supervisor is
 }
 
@@ -42,7 +50,7 @@ func newNode(s *site, number int) (*node, error) {
 	var dialer net.Dialer
 	n := &node{site: s, number: number, address: address, done: make(chan struct{})}
 	n.wire = &http.Transport{MaxIdleConnsPerHost: 64, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return dialer.DialContext(ctx, "tcp", address)
+		return dialer.DialContext(ctx, "tcp", cmp.Or(n.door, n.address))
 	}}
 	return n, nil
 }
@@ -79,8 +87,12 @@ func (n *node) once(ctx context.Context) error {
 		return err
 	}
 	defer log.Close()
-	cmd := exec.CommandContext(ctx, n.site.binary, append([]string{"serve", "--config", "config.yaml", "--listen", n.address,
-		"--limits-anonymous", "off", "--limits-client", "off"}, n.flags...)...)
+	args := append([]string{n.site.binary, "serve", "--config", "config.yaml", "--listen", n.address,
+		"--limits-anonymous", "off", "--limits-client", "off"}, n.flags...)
+	if n.network != nil {
+		args = append(n.network.nsenter(), args...)
+	}
+	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
 	cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = n.site.dir, n.site.environ(), log, log
 	ended := make(chan struct{})
 	n.mu.Lock()
@@ -88,24 +100,89 @@ func (n *node) once(ctx context.Context) error {
 		n.mu.Unlock()
 		return err
 	}
-	n.process, n.ended = cmd.Process, ended
+	n.pid, n.ended = cmd.Process.Pid, ended
 	n.started++
 	n.mu.Unlock()
 	cmd.Wait() // how it ended is in its log
+	for last := cmd.Process.Pid; ; {
+		n.handing.Lock()
+		pid := n.running()
+		n.handing.Unlock()
+		if pid == last {
+			break
+		}
+		outlive(ctx, pid)
+		last = pid
+	}
 	n.wire.CloseIdleConnections()
 	close(ended)
 	return nil
 }
 
-// kill ends the running process as a crash would, and waits until it is gone.
-func (n *node) kill() error {
+// outlive waits until a process that is not our child is gone, and kills it when ctx
+// ends.
+func outlive(ctx context.Context, pid int) {
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for ; isThere(pid); <-tick.C {
+		if ctx.Err() != nil {
+			syscall.Kill(pid, syscall.SIGKILL) // it may be gone already
+		}
+	}
+}
+
+func (n *node) running() int {
 	n.mu.Lock()
-	process, ended := n.process, n.ended
+	defer n.mu.Unlock()
+	return n.pid
+}
+
+func (n *node) signal(sig syscall.Signal) error {
+	if err := syscall.Kill(n.running(), sig); err != nil && !errors.Is(err, syscall.ESRCH) {
+		return err
+	}
+	return nil
+}
+
+// kill ends the running process as a crash would, and waits until it is gone.
+func (n *node) kill() error { return n.end(syscall.SIGKILL) }
+
+func (n *node) end(sig syscall.Signal) error {
+	n.mu.Lock()
+	pid, ended := n.pid, n.ended
 	n.mu.Unlock()
-	if err := process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
+	if err := syscall.Kill(pid, sig); err != nil && !errors.Is(err, syscall.ESRCH) {
 		return err
 	}
 	<-ended
+	return nil
+}
+
+var successor = regexp.MustCompile(`"msg":"handed over","successor":(\d+)`)
+
+// handOver has the running process hand its socket to a successor, and waits until
+// that serves.
+func (n *node) handOver(ctx context.Context) error {
+	n.handing.Lock()
+	defer n.handing.Unlock()
+	said := func() [][]string {
+		log, _ := os.ReadFile(n.log())
+		return successor.FindAllStringSubmatch(string(log), -1)
+	}
+	before := len(said())
+	if err := n.signal(syscall.SIGUSR2); err != nil {
+		return err
+	}
+	if err := until(ctx, startWithin, func() bool { return len(said()) > before }); err != nil {
+		return fmt.Errorf("handing over: %w", err)
+	}
+	pid, err := strconv.Atoi(said()[before][1])
+	if err != nil {
+		return err
+	}
+	n.mu.Lock()
+	n.pid = pid
+	n.mu.Unlock()
 	return nil
 }
 

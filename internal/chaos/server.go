@@ -34,6 +34,11 @@ type server struct {
 
 // startServer makes a server in dir and starts it. It listens on host only.
 func startServer(ctx context.Context, dir, host string, n *network) (*server, error) {
+	return makeServer(ctx, dir, host, n, nil)
+}
+
+// makeServer makes an empty server, or a standby that follows another one.
+func makeServer(ctx context.Context, dir, host string, n *network, from *server) (*server, error) {
 	bin, err := storagetest.PostgresBin()
 	if err != nil {
 		return nil, err
@@ -46,6 +51,17 @@ func startServer(ctx context.Context, dir, host string, n *network) (*server, er
 	if err := giveToPostgres(dir); err != nil {
 		return nil, err
 	}
+	if from != nil {
+		copied, err := asPostgres(ctx, filepath.Join(bin, "pg_basebackup"), "-h", from.host, "-p", from.port, "-U", "postgres", "-D", s.data(),
+			"-R", "-X", "stream", "-c", "fast", "--no-sync")
+		if err != nil {
+			return nil, err
+		}
+		if out, err := copied.CombinedOutput(); err != nil {
+			return nil, fmt.Errorf("pg_basebackup: %w\n%s", err, out)
+		}
+		return s, s.launch(ctx, s.stands)
+	}
 	init, err := asPostgres(ctx, filepath.Join(bin, "initdb"), "-D", s.data(), "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync",
 		"--wal-segsize=1", "--locale=C", "--locale-provider=icu", "--icu-locale=en-US")
 	if err != nil {
@@ -57,24 +73,57 @@ func startServer(ctx context.Context, dir, host string, n *network) (*server, er
 	if err := s.trust(); err != nil {
 		return nil, err
 	}
+	return s, s.launch(ctx, func(ctx context.Context) bool { return writes(ctx, s.url()) })
+}
+
+// launch starts the server and waits until it is so.
+func (s *server) launch(ctx context.Context, so func(context.Context) bool) error {
 	running, stop := context.WithCancel(context.WithoutCancel(ctx))
 	s.stop = stop
 	if err := s.begin(running); err != nil {
 		stop()
-		return nil, err
+		return err
 	}
 	go s.supervise(running)
-	if err := s.answers(ctx, startWithin); err != nil {
+	if err := until(ctx, startWithin, func() bool { return so(ctx) }); err != nil {
 		said, _ := os.ReadFile(s.log())
-		return nil, errors.Join(fmt.Errorf("PostgreSQL did not start: %w\n%s", err, said), s.close())
+		return errors.Join(fmt.Errorf("PostgreSQL did not start: %w\n%s", err, said), s.close())
 	}
-	return s, nil
+	return nil
+}
+
+// stands reports whether the server answers as a standby.
+func (s *server) stands(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	conn, err := pgx.Connect(ctx, s.url())
+	if err != nil {
+		return false
+	}
+	defer conn.Close(ctx)
+	var standby bool
+	return conn.QueryRow(ctx, "SELECT pg_is_in_recovery()").Scan(&standby) == nil && standby
+}
+
+// do runs statements, each by itself.
+func (s *server) do(ctx context.Context, statements ...string) error {
+	conn, err := pgx.Connect(ctx, s.url())
+	if err != nil {
+		return err
+	}
+	defer conn.Close(ctx)
+	for _, q := range statements {
+		if _, err := conn.Exec(ctx, q); err != nil {
+			return fmt.Errorf("%s: %w", q, err)
+		}
+	}
+	return nil
 }
 
 // trust lets everybody in who reaches the server: it listens on loopback, or in a
 // network of its own.
 func (s *server) trust() error {
-	return os.WriteFile(filepath.Join(s.data(), "pg_hba.conf"), []byte("host all all all trust\n"), 0o600)
+	return os.WriteFile(filepath.Join(s.data(), "pg_hba.conf"), []byte("host all all all trust\nhost replication all all trust\n"), 0o600)
 }
 
 func (s *server) data() string { return filepath.Join(s.dir, "data") }
@@ -235,4 +284,11 @@ func childrenOf(parent int) (pids []int, err error) {
 		}
 	}
 	return pids, nil
+}
+
+// isThere says whether a process runs: one that ended and that nobody has asked about
+// does not.
+func isThere(pid int) bool {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	return err == nil && !bytes.HasPrefix(stat[bytes.LastIndexByte(stat, 0x29)+1:], []byte(" Z"))
 }

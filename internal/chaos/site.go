@@ -47,8 +47,8 @@ const (
 )
 
 // newSite sets up an installation on a database that is there and empty, and
-// starts its nodes. Closing it kills them.
-func newSite(ctx context.Context, binary, dir, database string, nodes int) (*site, error) {
+// starts its nodes, once they were prepared. Closing it kills them.
+func newSite(ctx context.Context, binary, dir, database string, nodes int, prepare ...func(*site)) (*site, error) {
 	s := &site{dir: dir, binary: binary, database: database}
 	address, err := freeAddress()
 	if err != nil {
@@ -70,6 +70,9 @@ func newSite(ctx context.Context, binary, dir, database string, nodes int) (*sit
 			return nil, err
 		}
 		s.nodes = append(s.nodes, n)
+	}
+	for _, p := range prepare {
+		p(s)
 	}
 	running, stop := context.WithCancel(context.WithoutCancel(ctx))
 	s.stop = stop

@@ -124,10 +124,10 @@ func operatorsConf(t *testing.T, listen string, nodes []string) string {
 	t.Helper()
 	servers := ""
 	for _, node := range nodes {
-		servers += fmt.Sprintf("    server %s;\n", node)
+		servers += fmt.Sprintf("    server %s fail_timeout=1s;\n", node)
 	}
 	return block(t, "docs/operating.md", "nginx",
-		`( +server 10\.[0-9.:]+;\n)+`, servers, `listen 443 ssl;`, "listen "+listen+";", ` +ssl_.*\n`, "")
+		`( +server 10\.[0-9.:]+ fail_timeout=1s;\n)+`, servers, `listen 443 ssl;`, "listen "+listen+";", ` +ssl_.*\n`, "")
 }
 
 // block is the first block of a language in a paper, in which each pattern was

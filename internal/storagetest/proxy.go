@@ -5,15 +5,17 @@ import (
 	"net"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
-// Proxy stands between a server and its clients and can lose what goes one way. A
+// Proxy stands between a server and its clients and can lose or delay what goes one way. A
 // connection that has lost a byte stays silent in that direction for ever, for
 // nothing behind the gap could be understood.
 type Proxy struct {
 	listener net.Listener
 	to       string
 	loses    [2]atomic.Bool
+	delay    [2]atomic.Int64 // nanoseconds
 	conns    sync.WaitGroup
 	ctx      context.Context
 	stop     context.CancelFunc
@@ -46,6 +48,9 @@ func (p *Proxy) Addr() string { return p.listener.Addr().String() }
 // Lose says whether what goes this way is lost from now on.
 func (p *Proxy) Lose(way Way, lost bool) { p.loses[way].Store(lost) }
 
+// Delay holds back all that goes this way from now on, for so long or somewhat longer.
+func (p *Proxy) Delay(way Way, d time.Duration) { p.delay[way].Store(int64(d)) }
+
 func (p *Proxy) accept() {
 	for {
 		near, err := p.listener.Accept()
@@ -72,6 +77,13 @@ func (p *Proxy) carry(to, from net.Conn, way Way) {
 	silent := false
 	for buffer := make([]byte, 64<<10); ; {
 		n, err := from.Read(buffer)
+		if d := p.delay[way].Load(); d > 0 && n > 0 {
+			late := time.NewTimer(time.Duration(d))
+			select {
+			case <-late.C:
+			case <-p.ctx.Done():
+			}
+		}
 		if silent = silent || p.loses[way].Load(); !silent {
 			if _, err := to.Write(buffer[:n]); err != nil {
 				return

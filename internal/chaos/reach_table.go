@@ -1,0 +1,211 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+)
+
+// bars that the report judges by.
+const (
+	crowdBar = 20 * time.Millisecond // 99 of 100 of a hundred followers refuse within it
+	crowdFor = 100
+)
+
+// broken says what a situation showed that must not be.
+func (r *reached) broken() (all []string) {
+	if r.Late > 0 {
+		all = append(all, fmt.Sprintf("%d checks admitted a revoked key past the bound", r.Late))
+	}
+	if len(r.Violations) > 0 {
+		all = append(all, r.Violations[:min(3, len(r.Violations))]...)
+	}
+	return all
+}
+
+func percentile(all []time.Duration, p float64) time.Duration {
+	if len(all) == 0 {
+		return 0
+	}
+	sorted := slices.Sorted(slices.Values(all))
+	return sorted[min(len(sorted)-1, int(p*float64(len(sorted))))]
+}
+
+func ms(d time.Duration) string {
+	v := float64(d.Microseconds()) / 1000
+	if v < 10 && v > -10 {
+		return fmt.Sprintf("%.1f", v)
+	}
+	return fmt.Sprintf("%.0f", v)
+}
+
+// row is what a situation showed as a line, for whoever waits.
+func (r *reached) row() string {
+	var last, good []string
+	for p, name := range r.Policies {
+		if r.Least != nil {
+			last = append(last, fmt.Sprintf("%s %s–%s", name, ms(r.Least[p]), ms(r.Most[p])))
+		}
+		good = append(good, name+" "+r.refusals(p))
+	}
+	return fmt.Sprintf("%s, %s: %d revocations, %d followers; first refusal p50 %s p99 %s max %s ms; last acceptance %s ms; good keys refused: %s; %d of %d checks introspected, %d shed; %d late",
+		r.Name, r.Engine, r.Revocations, r.Followers, ms(percentile(r.First, .5)), ms(percentile(r.First, .99)), ms(percentile(r.First, 1)),
+		strings.Join(last, ", "), strings.Join(good, ", "), r.Questions, r.Checks, r.Shed, r.Late)
+}
+
+// last is the last check that admitted a revoked key, from the latest moment at which it
+// can have been committed to the earliest.
+func (r *reached) last(p int) string {
+	switch {
+	case p >= len(r.Policies) || r.Least == nil || r.Most[p] <= 0:
+		return "–"
+	case r.Least[p] <= 0:
+		return "≤ " + ms(r.Most[p])
+	}
+	return ms(r.Least[p]) + "–" + ms(r.Most[p])
+}
+
+func (r *reached) refusals(p int) string {
+	switch {
+	case p >= len(r.Policies):
+		return "–"
+	case r.Refused[p] == 0:
+		return "0"
+	}
+	return fmt.Sprintf("%.1f %%, %.1f s (%d of %d)", 100*r.Without[p], r.Stretch[p].Seconds(), r.Refused[p], r.Good[p])
+}
+
+func reachReport(all []*reached, began time.Time, rounds int) string {
+	var b strings.Builder
+	say := func(format string, args ...any) { fmt.Fprintf(&b, format, args...) }
+	say("# Revocation within a second\n\n")
+	say("`make revocation-report` wrote this on %s, in %v, at commit %s.\n\n", began.Format("2 January 2006, 15:04"), time.Since(began).Round(time.Second), commit())
+	say("Machine: %s. Servers, databases, proxies, followers and callers share it; load at the end %s.\n", machine(), loadAverage())
+	b.WriteString(`
+Real ` + "`grantway serve`" + ` processes, on SQLite or PostgreSQL with every commit synced; followers are ` + "`resource.Verifier`" + `s of one process, each with
+its own connections. To each of them callers show, all the time and under each policy beside each other, a key that stands and the key that is
+revoked next, every 10 ms (1,000 followers: 100 ms), and the latter from when its revocation is sent every millisecond (100 followers: 2 ms,
+1,000: 20 ms) until it is refused. *Admitted* is the instant of the check.
+
+The commit lies between the moment at which the revoking call was sent and its acknowledgement. So a figure "a–b" is at least a and at most
+b; "late" counts checks that **began** more than 850 ms after the acknowledgement and admitted the key (under Open(1s), which gives that
+second away: 1,850 ms): those were late however short the commit was. First refusals count from when the call was sent, so that the call and its commit
+are in them: they are at most what is printed. A refusal of a key that stands is 503; one that says the key is bad fails the report.
+
+`)
+	verdict(&b, all)
+	say("## %s\n\n", isHealthy)
+	b.WriteString("| | engine | revocations | revoking call, p50 | first refusal, p50 / p99 / max | last acceptance | late | good keys refused, of checks | checks by introspection | shed |\n|---|---|---|---|---|---|---|---|---|---|\n")
+	for _, r := range all {
+		if r.Title == isHealthy {
+			refused, good := int64(0), int64(0)
+			for p := range r.Policies {
+				refused, good = refused+r.Refused[p], good+r.Good[p]
+			}
+			say("| %s | %s | %d | %s ms | %s / %s / %s ms | %s ms | %d | %d of %d | %.2f %% | %d |\n", r.Name, r.Engine, r.Revocations, ms(percentile(r.Trip, .5)),
+				ms(percentile(r.First, .5)), ms(percentile(r.First, .99)), ms(percentile(r.First, 1)), r.last(0), r.Late, refused, good,
+				100*float64(r.Questions)/float64(max(1, r.Checks)), r.Shed)
+		}
+	}
+	for _, title := range []string{isBroken, isReplaced} {
+		say("\n## %s\n\n", title)
+		if title == isBroken {
+			b.WriteString("By turns the key is revoked up to 60 ms after the fault began, or the fault comes at once behind the acknowledgement; it lasts two seconds. Where nothing\n" +
+				"else is said the followers know only the node that suffers, and keys are revoked at another one.\n\n")
+		} else {
+			say("%d times each; a key is revoked at some moment of each.\n\n", rounds)
+		}
+		b.WriteString("| | engine | revocations | first refusal, p50 / max | last acceptance: Introspect | Closed | Open(1s) | late | good keys refused, share of the time and longest (checks): Introspect | Closed | Open(1s) | checks by introspection |\n|---|---|---|---|---|---|---|---|---|---|---|---|\n")
+		for _, r := range all {
+			if r.Title == title {
+				say("| %s | %s | %d | %s / %s ms | %s ms | %s ms | %s ms | %d | %s | %s | %s | %d of %d |\n", r.Name, r.Engine, r.Revocations,
+					ms(percentile(r.First, .5)), ms(percentile(r.First, 1)), r.last(0), r.last(1), r.last(2), r.Late,
+					r.refusals(0), r.refusals(1), r.refusals(2), r.Questions, r.Checks)
+			}
+		}
+	}
+	b.WriteString("\n## Notes\n\n")
+	for _, r := range all {
+		for _, n := range r.Notes {
+			say("- %s\n", n)
+		}
+	}
+	for _, r := range all {
+		for _, v := range r.broken() {
+			say("- **%s, %s: %s**\n", r.Name, r.Engine, v)
+		}
+	}
+	return b.String()
+}
+
+// verdict says what must be so.
+func verdict(b *strings.Builder, all []*reached) {
+	met := func(ok bool) string {
+		if ok {
+			return "met"
+		}
+		return "**not met**"
+	}
+	var late int64
+	worst, p99, seen := time.Duration(0), time.Duration(0), false
+	var restarts, away int64
+	for _, r := range all {
+		late += r.Late
+		for p, name := range r.Policies {
+			if r.Least != nil && name != policies[2].name {
+				worst = max(worst, r.Most[p])
+			}
+		}
+		if r.Title == isHealthy && r.Followers == crowdFor {
+			p99, seen = max(p99, percentile(r.First, .99)), true
+		}
+		if r.Title == isReplaced {
+			restarts += int64(r.Revocations)
+			if len(r.Refused) > 0 {
+				away += r.Refused[0]
+			}
+		}
+	}
+	b.WriteString("| must be | measured | |\n|---|---|---|\n")
+	fmt.Fprintf(b, "| no check admits a revoked key later than 850 ms after the commit | %d late; the last one at most %s ms after | %s |\n", late, ms(worst), met(late == 0))
+	if seen {
+		fmt.Fprintf(b, "| 99 of 100 of 100 followers refuse within %s ms | %s ms, the revoking call included | %s |\n", ms(crowdBar), ms(p99), met(p99 <= crowdBar))
+	}
+	if restarts > 0 {
+		fmt.Fprintf(b, "| hand-over and rolling restart: no good request refused | %d in %d rounds | %s |\n", away, restarts, met(away == 0))
+	}
+	b.WriteString("\n")
+}
+
+// machine says what this ran on.
+func machine() string {
+	cpu := "unknown processor"
+	if raw, err := os.ReadFile("/proc/cpuinfo"); err == nil {
+		for line := range strings.Lines(string(raw)) {
+			if name, ok := strings.CutPrefix(line, "model name"); ok {
+				cpu = strings.TrimSpace(strings.TrimLeft(name, "\t :"))
+				break
+			}
+		}
+	}
+	kernel, _ := os.ReadFile("/proc/sys/kernel/osrelease")
+	return fmt.Sprintf("%s, %d cores, Linux %s, %s", cpu, runtime.NumCPU(), strings.TrimSpace(string(kernel)), runtime.Version())
+}
+
+func loadAverage() string {
+	text, _ := os.ReadFile("/proc/loadavg")
+	first, _, _ := strings.Cut(string(text), " ")
+	return first
+}
+
+func commit() string {
+	out, err := exec.Command("git", "describe", "--always", "--dirty").Output()
+	if err != nil {
+		return "unknown"
+	}
+	return "`" + strings.TrimSpace(string(out)) + "`"
+}
