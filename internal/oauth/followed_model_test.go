@@ -28,7 +28,7 @@ import (
 func TestModel_Followed(t *testing.T) {
 	budget := time.Second
 	if storagetest.All() {
-		budget = 4 * time.Second
+		budget = 3 * time.Second
 	}
 	if text := os.Getenv("TEST_GRANTWAY_MODEL"); text != "" {
 		var err error
@@ -528,7 +528,7 @@ func (c *crowd) putBack(t *rapid.T) {
 			at.keys = append(at.keys, lost)
 		}
 	}
-	c.restore(b.file)
+	c.restore(b.file, nil)
 	copy(c.apps, b.apps)
 	clear(c.stopped)
 	maps.Copy(c.stopped, b.stopped)

@@ -78,7 +78,7 @@ func newFollowed(t *testing.T, dsn func(*testing.T) string) *followed {
 		x.nodes[i] = n
 	}
 	t.Cleanup(x.down)
-	x.restore(file)
+	x.restore(file, nil)
 	x.follow()
 	return x
 }
@@ -138,17 +138,24 @@ func (x *followed) down() {
 }
 
 // restore puts a backup in the place of the database, while nodes and verifier are
-// as they are, and lets the nodes start with it.
-func (x *followed) restore(file string) {
+// as they are, and lets the nodes start with it. log, if not nil, says what ended since
+// the backup.
+func (x *followed) restore(file string, log []byte) {
 	x.t.Helper()
 	ctx := context.Background()
 	x.at = x.dsn()
 	r, err := sqlstore.Restore(ctx, file, x.at, false)
 	x.must(err)
+	endAll := false
+	if log != nil {
+		rec, err := oauth.Recover(ctx, r.Store, x.Now(), newRand(fmt.Sprint("recover", x.epoch)), r.Made, bytes.NewReader(log))
+		x.must(err)
+		endAll = rec.EndedAll
+	}
 	x.epoch++
 	e, err := oauth.NewRestored(x.Now(), newRand(fmt.Sprint("restored", x.epoch)), oauth.Restored{Epoch: x.epoch, FromEpoch: r.Epoch, FromSeq: r.Seq, Made: r.Made})
 	x.must(err)
-	_, err = r.Finish(ctx, x.epoch, false, e, nil)
+	_, err = r.Finish(ctx, x.epoch, endAll, e, nil)
 	x.must(err)
 	for _, n := range x.nodes {
 		if n.stop != nil {
