@@ -500,6 +500,7 @@ func TestList_olderThanTheFeed(t *testing.T) {
 		token := i.held(t, 9, nil)
 		old, seq := i.feed.now()
 		i.feed.mark(10, invalid)
+		settled(300 * time.Millisecond) // or the first list would not be older yet
 		for name, edit := range map[string]object{"older": {"seq": seq}, "another epoch": {"epoch": old + 1}, "an earlier epoch": {"epoch": old - 1}} {
 			i.feed.set(func() { i.feed.editList = edit })
 			i.asked.Store(0)
