@@ -147,7 +147,7 @@ func consolePreviews(language string) []preview {
 		op("grants-none", "operator_grants", operatorGrantsView{Rail: operatorRail("/operator/grants"), Search: searchView{Action: "/operator/grants"}}),
 		op("events", "operator_events", events),
 		op("followers", "operator_followers", operatorFollowersView{Rail: operatorRail("/operator/followers"), Effect: effectOf(oauth.Effect{Everywhere: true, Followers: 2, After: 12 * time.Millisecond}, noon), Rows: []operatorFollower{
-			{"api_06d8q1jvm5x7e2k9", "…Q9z_x-3a", "…k2mv8c1d", 0, 9, noon}, {"api_06d8q1jvm5x7e2k9", "b", "…k2mv8c1d", 12_345, 410, noon.Add(-14 * time.Second)}}}),
+			{"api_06d8q1jvm5x7e2k9", "…Q9z_x-3a", "…k2mv8c1d", 0, 9, noon, 0}, {"api_06d8q1jvm5x7e2k9", "b", "…k2mv8c1d", 12_345, 410, noon.Add(-14 * time.Second), 14}}}),
 		op("followers-none", "operator_followers", operatorFollowersView{Rail: operatorRail("/operator/followers"), Effect: effectOf(oauth.Effect{After: 850 * time.Millisecond}, noon)}),
 		op("confirm", "operator_confirm", ask),
 	}

@@ -26,6 +26,7 @@ type operatorFollower struct {
 	Behind              int //  events that it has not acknowledged
 	MS                  int //  between that an event was known here and that it was acknowledged, of late
 	Seen                time.Time
+	Ago                 int // seconds
 }
 
 // operatorFollowers lists the API servers that follow the feed, and how far they have come.
@@ -41,7 +42,7 @@ func (p *Portal) operatorFollowers(w http.ResponseWriter, r *http.Request, o *op
 	}
 	now := p.server.FeedSeq()
 	for _, f := range list {
-		row := operatorFollower{API: f.API, Instance: short(f.Instance), Node: short(f.Node), MS: int(f.Lag.Milliseconds()), Seen: f.Seen}
+		row := operatorFollower{API: f.API, Instance: short(f.Instance), Node: short(f.Node), MS: int(f.Lag.Milliseconds()), Seen: f.Seen, Ago: max(0, int(p.server.Now().Sub(f.Seen).Seconds()))}
 		if f.Epoch != 0 {
 			row.Behind = int(max(0, now-f.Seq))
 		}

@@ -100,6 +100,9 @@ func (p *Portal) removeOthers(w http.ResponseWriter, r *http.Request, v *visitor
 	case a != nil:
 		q = url.Values{"done": {doneRemoved}, "app": {a.Client.ID}, "grant": {grant}, "at": {store}}
 	}
+	if err == nil {
+		p.settle(w, r)
+	}
 	p.goTo(w, "/connected-apps/others?"+q.Encode())
 }
 
