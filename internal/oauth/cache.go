@@ -87,6 +87,7 @@ func (s *Server) followUntil(ctx context.Context) {
 			return
 		case <-poll.C:
 		case <-s.storage.Moved():
+		case <-s.feed.beaten:
 		}
 		err := s.follow(ctx, time.Since(start))
 		if err != nil && ctx.Err() == nil && !failing {

@@ -32,7 +32,9 @@ type feed struct {
 	beatAt  time.Duration // by a reading that was sent then
 	wanted  time.Duration // when somebody last asked what is known
 	beating bool
-	behind  error // the database has lost events that were told
+	began   time.Duration // when the last beat was asked for
+	beaten  chan struct{} // sent to when it was committed: the next reading counts
+	behind  error         // the database has lost events that were told
 	folded  int64
 	kept    int64
 	changed chan struct{} // closed when the sequence has moved
@@ -239,10 +241,10 @@ func (s *Server) known(ctx context.Context, p Present, sent time.Duration) {
 		f.beat = p.Beat
 	}
 	f.beatAt = sent
-	if f.beating || sent-f.wanted > wantedFor {
+	if now := time.Since(start); f.beating || now-f.wanted > wantedFor || now-f.began < pollEvery*3/4 {
 		return
 	}
-	f.beating = true
+	f.beating, f.began = true, time.Since(start)
 	go func() {
 		limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), pollPatience)
 		defer cancel()
@@ -252,6 +254,11 @@ func (s *Server) known(ctx context.Context, p Present, sent time.Duration) {
 		f.mu.Unlock()
 		if err != nil {
 			s.log.Debug("the beat was not committed", "error", err)
+			return
+		}
+		select {
+		case f.beaten <- struct{}{}:
+		default:
 		}
 	}()
 }

@@ -98,7 +98,7 @@ func New(ctx context.Context, c Config) (*Server, error) {
 		return nil, err
 	}
 	// The feed is followed from here on, so that no key added meanwhile is missed.
-	s.feed.changed = make(chan struct{})
+	s.feed.changed, s.feed.beaten = make(chan struct{}), make(chan struct{}, 1)
 	s.followers.known, s.followers.noted, s.followers.put = map[followerKey]*Follower{}, map[followerKey]Follower{}, make(chan struct{}, 1)
 	p, err := s.storage.Present(ctx)
 	if err != nil {
