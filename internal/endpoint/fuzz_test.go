@@ -226,3 +226,28 @@ func model(query, body, contentType, id, token string) bool {
 	return one("client_id") == id && one("grant_type") == "refresh_token" && one("refresh_token") == token && one("client_secret") == "" &&
 		one("scope") == "" && (one("redirect_uri") == "" || one("redirect_uri") == oauth.OutOfBand)
 }
+
+// FuzzFeedQuery: a follower's question is read as it stands, or refused as one.
+func FuzzFeedQuery(f *testing.F) {
+	for _, s := range []string{"", "after=1&epoch=2", "after=1&epoch=2&instance=a_B-9", "after=1", "epoch=1", "after=0&epoch=1", "after=-1&epoch=1", "after=1&after=1&epoch=1",
+		"after=9223372036854775807&epoch=9223372036854775808", "after=+1&epoch=1", "after=%2b1&epoch=1", "after=01&epoch=1", "instance=", "instance=a%20b", "after=1;epoch=2", "%zz", "x=1&after=1&epoch=1"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, query string) {
+		r := &http.Request{URL: &url.URL{Path: FeedPath, RawQuery: query}}
+		q, err := feedQuery(r)
+		if err != nil {
+			if e := oauth.AsError(err); e.Code != oauth.InvalidRequest {
+				t.Fatalf("%q is refused as %v", query, err)
+			}
+			return
+		}
+		asked := r.URL.Query()
+		if (q.Epoch > 0) != asked.Has("epoch") || (q.After > 0) != asked.Has("after") || (q.Epoch > 0) != (q.After > 0) || q.Epoch < 0 || q.After < 0 {
+			t.Fatalf("%q is read as %+v", query, q)
+		}
+		if q.Instance != asked.Get("instance") || len(q.Instance) > 64 || strings.ContainsAny(q.Instance, " \n\"'<&=") {
+			t.Fatalf("%q: instance %q", query, q.Instance)
+		}
+	})
+}

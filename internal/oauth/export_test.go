@@ -9,6 +9,9 @@ import (
 // Effective says what a grant allows now.
 var Effective = effective
 
+// ParseListID reads the last part of a list's URI.
+var ParseListID = parseListID
+
 // Mint signs an access token of a key that is out, as an exchange would.
 func (s *Server) Mint(ctx context.Context, family string) (string, error) {
 	f, st, err := s.storage.Family(ctx, family)

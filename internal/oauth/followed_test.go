@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -110,8 +111,13 @@ func (x *followed) up(n *node) {
 	x.must(err)
 	ring, err := oauth.ParseKeyRing(x.ring)
 	x.must(err)
-	s, err := oauth.New(ctx, oauth.Config{Issuer: x.nodes[0].http.URL, Audience: audience, Catalogue: catalogue(), Storage: db, Ring: ring, Now: x.clock.now})
-	x.must(err)
+	var s *oauth.Server
+	for deadline := time.Now().Add(30 * time.Second); s == nil; { // a busy machine may be too slow for one attempt
+		s, err = oauth.New(ctx, oauth.Config{Issuer: x.nodes[0].http.URL, Audience: audience, Catalogue: catalogue(), Storage: db, Ring: ring, Now: x.clock.now})
+		if time.Now().After(deadline) {
+			x.must(err)
+		}
+	}
 	var running sync.WaitGroup
 	running.Go(func() { s.Run(ctx) })
 	h := endpoint.New(endpoint.Config{Server: s, Authorize: http.NotFoundHandler()})
@@ -287,11 +293,15 @@ func (x *followed) list(uri string) []byte {
 	if n.down.Load() {
 		n = x.nodes[1]
 	}
-	resp, err := http.Get(n.http.URL + strings.TrimPrefix(uri, x.nodes[0].http.URL))
-	x.must(err)
-	defer resp.Body.Close()
-	body, err := io.ReadAll(resp.Body)
-	x.must(err)
+	var resp *http.Response
+	var body []byte
+	for deadline := time.Now().Add(5 * time.Second); resp == nil || resp.StatusCode == http.StatusServiceUnavailable && time.Now().Before(deadline); { // on a busy machine a node may not know for a moment
+		var err error
+		resp, err = http.Get(n.http.URL + strings.TrimPrefix(uri, x.nodes[0].http.URL))
+		x.must(err)
+		body, err = io.ReadAll(resp.Body)
+		x.must(errors.Join(err, resp.Body.Close()))
+	}
 	if resp.StatusCode == http.StatusNotFound {
 		return nil
 	}

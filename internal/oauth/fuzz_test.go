@@ -205,3 +205,22 @@ func TestAuthorize_NeverElsewhere(t *testing.T) {
 		wellFormed(t, w, q)
 	})
 }
+
+// FuzzListID: a list has one name, and whatever is no name of one is none.
+func FuzzListID(f *testing.F) {
+	for _, s := range []string{"1-0", "1-2047", "1-2048", "0-0", "4398046511103-2047", "2147483647-1", "-1-0", "1--0", "01-0", "+1-0", "1-0 ", "1", "-", "", "9223372036854775808-0", "1e3-0", "١-0"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, id string) {
+		number, ok := oauth.ParseListID(id)
+		if !ok {
+			return
+		}
+		if number < 0 || number<<oauth.IndexBits>>oauth.IndexBits != number {
+			t.Fatalf("%q is list %d, which has no indices", id, number)
+		}
+		if got := oauth.ListID(number << oauth.IndexBits); got != id {
+			t.Fatalf("%q is list %d, whose name is %q", id, number, got)
+		}
+	})
+}

@@ -482,36 +482,37 @@ const lostMost = 1 << 32
 // has which is alive was handed out in what was lost, or is of one that is over, and
 // is invalid from now on.
 func listsOfNow(ctx context.Context, query asks, endAll bool) ([]statement, error) {
-	ev := []statement{do("DELETE FROM status_chunks")}
-	chunks := map[int64][]byte{} // by list × chunks in a list + chunk
-	err := query(ctx, "SELECT number FROM status_lists WHERE kind <> 'gone'", nil, func(scan func(...any) error) error {
-		var number int64
-		if err := scan(&number); err != nil {
-			return unavailable(err)
-		}
-		for c := range int64(listSize / oauth.ChunkValues) {
-			chunks[number*listSize/oauth.ChunkValues+c] = bytes.Repeat([]byte{0b01010101}, oauth.ChunkValues/4)
-		}
-		return nil
-	})
-	if err == nil && !endAll {
-		err = query(ctx, "SELECT f.status_index, "+valueOf+" FROM families f JOIN grants g ON g.id = f.grant_id JOIN users u ON u.id = g.user_id", nil,
-			func(scan func(...any) error) error {
-				var index int64
-				var value oauth.StatusValue
-				if err := scan(&index, (*int64)(&value)); err != nil {
-					return unavailable(err)
-				}
-				if bits := chunks[index/oauth.ChunkValues]; bits != nil {
-					oauth.SetStatus(bits, index%oauth.ChunkValues, value)
-				}
-				return nil
-			})
-	}
 	const perList = listSize / oauth.ChunkValues
+	over := bytes.Repeat([]byte{0b01010101}, oauth.ChunkValues/4)
+	ev := []statement{
+		do("DELETE FROM status_chunks"),
+		// In one statement: there may be hundreds of lists, most of them of what is over.
+		do(`WITH RECURSIVE places(chunk) AS (SELECT CAST(0 AS BIGINT) UNION ALL SELECT chunk + 1 FROM places WHERE chunk + 1 < $1)
+			INSERT INTO status_chunks (list, chunk, bits, seq)
+			SELECT l.number, p.chunk, $2, h.seq FROM status_lists l, places p, heads h WHERE l.kind <> 'gone' AND h.name = 'feed'`, int64(perList), over),
+	}
+	if endAll {
+		return ev, nil
+	}
+	chunks := map[int64][]byte{} // of those who live: by list × chunks in a list + chunk
+	err := query(ctx, "SELECT f.status_index, "+valueOf+" FROM families f JOIN grants g ON g.id = f.grant_id JOIN users u ON u.id = g.user_id", nil,
+		func(scan func(...any) error) error {
+			var index int64
+			var value oauth.StatusValue
+			if err := scan(&index, (*int64)(&value)); err != nil {
+				return unavailable(err)
+			}
+			at := index / oauth.ChunkValues
+			if value != oauth.StatusInvalid && chunks[at] == nil {
+				chunks[at] = bytes.Clone(over)
+			}
+			if value != oauth.StatusInvalid {
+				oauth.SetStatus(chunks[at], index%oauth.ChunkValues, value)
+			}
+			return nil
+		})
 	for at, bits := range chunks {
-		ev = append(ev, do("INSERT INTO status_chunks (list, chunk, bits, seq) SELECT CAST($1 AS BIGINT), CAST($2 AS BIGINT), $3, seq FROM heads WHERE name = 'feed'",
-			at/perList, at%perList, bits))
+		ev = append(ev, do("UPDATE status_chunks SET bits = $3 WHERE list = $1 AND chunk = $2", at/perList, at%perList, bits))
 	}
 	return ev, err
 }
