@@ -38,7 +38,7 @@ func TestReadOnly_GetsAndIntrospectionWriteNothing(t *testing.T) {
 	introspect := func(token oauth.Secret, active bool) func() {
 		return func() {
 			t.Helper()
-			in, err := w.Introspect(ctx, w.api, token.Reveal())
+			in, err := w.introspection(token.Reveal())
 			if err != nil || (in != nil) != active {
 				t.Errorf("%+v, %v", in, err)
 			}

@@ -366,12 +366,22 @@ func refresh(a app, token string, scope ...string) oauth.TokenRequest {
 
 func (w *world) introspect(token oauth.Secret) *oauth.Introspection {
 	w.t.Helper()
-	ctx := context.Background()
-	in, err := w.Introspect(ctx, w.api, token.Reveal())
+	in, err := w.introspection(token.Reveal())
 	if err != nil {
 		w.t.Fatalf("Introspect: %v", err)
 	}
 	return in
+}
+
+// introspection asks for the API. A busy machine may keep a node from knowing the present
+// for a moment, and then it says so: it is asked again.
+func (w *world) introspection(token string) (*oauth.Introspection, error) {
+	for began := time.Now(); ; {
+		in, err := w.Introspect(context.Background(), w.api, token)
+		if oauth.ReasonOf(err) != oauth.FeedUnknown || time.Since(began) > 20*time.Second {
+			return in, err
+		}
+	}
 }
 
 // rights is what introspection says of a key, in one line: "s1,s2: a b; s3: a |
