@@ -9,7 +9,7 @@ import (
 )
 
 type grantCommands struct {
-	List    grantList    `cmd:"" help:"List what users allowed, newest first."`
+	List    grantList    `cmd:"" help:"List what users allowed, newest first; last_used is to the hour."`
 	Revoke  grantRevoke  `cmd:"" help:"End a grant and every key under it, for ever."`
 	Suspend grantSuspend `cmd:"" help:"Refuse the keys of a grant until it is resumed."`
 	Resume  grantResume  `cmd:"" help:"Let a suspended grant go on."`

@@ -52,6 +52,19 @@ func (g *Grant) ScopesIn(storeID string) ScopeSet {
 // was taken out of "all".
 func (g *Grant) has(storeID string) bool { return len(g.ScopesIn(storeID)) > 0 }
 
+// Held returns the scopes that hold anywhere: on the account, in a store, or in those
+// that come later. Of a grant that names no store the others wait for one.
+func (g *Grant) Held() ScopeSet {
+	set := g.Account
+	if g.AllStores {
+		set = set.Or(g.Scopes)
+	}
+	for _, x := range g.Stores {
+		set = set.Or(g.ScopesIn(x.StoreID))
+	}
+	return set
+}
+
 // holds reports whether a scope holds on the account, or in every store of the grant.
 func (g *Grant) holds(scope string) bool {
 	if g.Account.Has(scope) {

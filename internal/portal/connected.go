@@ -39,12 +39,8 @@ func (p *Portal) connectedApps(w http.ResponseWriter, r *http.Request, v *visito
 }
 
 func (p *Portal) connectedApp(c *oauth.Connection, language string) connectedApp {
-	scopes := c.Scopes.Or(c.Account)
-	for _, s := range c.Grant.Stores {
-		scopes = scopes.Or(s.Scopes)
-	}
 	app := connectedApp{
-		Grant: c.ID, App: appOf(&c.Client), AllStores: c.AllStores, Sections: sections(describe(p.server.Catalogue(), language, scopes)),
+		Grant: c.ID, App: appOf(&c.Client), AllStores: c.AllStores, Sections: sections(describe(p.server.Catalogue(), language, c.Held())),
 		Since: c.Created, LastUsed: c.LastUsed, Keys: c.Keys,
 		Paused: c.Status == oauth.GrantOnHold || c.Client.Status == oauth.Suspended,
 	}

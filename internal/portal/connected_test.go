@@ -54,7 +54,7 @@ func TestConnectedApps_RemoveOneStoreThenRevoke(t *testing.T) {
 		t.Errorf("status %s", got)
 	}
 	b.post("/connected-apps/revoke", url.Values{"grant": {g.ID}}, s.url)
-	b.sees(200, "That app had no access any more")
+	b.sees(200, "That access had ended already")
 }
 
 func TestConnectedApps_OthersGrantsStayOutOfReach_B4(t *testing.T) {
@@ -69,11 +69,26 @@ func TestConnectedApps_OthersGrantsStayOutOfReach_B4(t *testing.T) {
 	b.signIn("otto")
 	b.sees(200, "No app is connected")
 	b.post("/connected-apps/revoke", url.Values{"grant": {g.ID}}, s.url)
-	b.sees(200, "That app had no access any more")
+	b.sees(200, "That access had ended already")
 	b.post("/connected-apps/remove-store", url.Values{"grant": {g.ID}, "store": {"mara-1"}}, s.url)
-	b.sees(200, "That app had no access any more")
+	b.sees(200, "That access had ended already")
 	if left := s.grants("mara")[0]; left.Status != "live" || len(left.Grant.Stores) != 2 {
 		t.Errorf("changed: %+v", left.Grant)
+	}
+}
+
+// What waits for a store is not what the app may do; and when it was used is not known sooner than to the hour.
+func TestConnectedApps_AccountOnly(t *testing.T) {
+	s := newSite(t)
+	s.user("mara", 1)
+	b := s.browser()
+	b.allowed(s.app("Shelfmate", "stores.view", "user.view"), "mara", nil, "mara-1")
+	b.open("/connected-apps")
+	b.sees(200, "Sentence of stores.view.", "Sentence of user.view.", "No use reported yet", "Never (reported once an hour)")
+	b.press("Remove from this store")
+	b.sees(200, "Your account only, no store", "Sentence of user.view.")
+	if strings.Contains(textOf(b.doc), "Sentence of stores.view.") {
+		t.Errorf("a scope that holds nowhere:\n%s", textOf(b.doc))
 	}
 }
 

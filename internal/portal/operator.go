@@ -450,11 +450,7 @@ func (p *Portal) operatorGrants(w http.ResponseWriter, r *http.Request, o *opera
 	view.Pager, grants = pageLinks(grants, number, "/operator/grants", kept)
 	for i := range grants {
 		g := &grants[i]
-		scopes := g.Scopes.Or(g.Account)
-		for _, s := range g.Grant.Stores {
-			scopes = scopes.Or(s.Scopes)
-		}
-		row := operatorGrant{ID: g.ID, App: appOf(&g.Client), AppHref: with("/operator/apps", "q", g.ClientID), All: g.AllStores, Scopes: len(scopes), Keys: g.Keys,
+		row := operatorGrant{ID: g.ID, App: appOf(&g.Client), AppHref: with("/operator/apps", "q", g.ClientID), All: g.AllStores, Scopes: len(g.Held()), Keys: g.Keys,
 			Status: g.Status, Created: g.Created, LastUsed: g.LastUsed, Events: with("/operator", "grant", g.ID)}
 		if row.User, err = names.user(g.UserID); err != nil {
 			p.fail(w, r, err)
