@@ -210,6 +210,10 @@ func (at guarded) passes(key, narrow string) {
 		for _, name := range []string{"Grantway-User", "grantway-user", "GRANTWAY-STORES", "Grantway_User", "grantway_stores", "GRANTWAY_GRANT", "Grantway_App"} {
 			header = append(header, name, "forged")
 		}
+		others := []string{"X-Http-Method-Override", "X-Http-Method", "X-Method-Override", "X-Original-Url", "X-Rewrite-Url", "X_http_method_override"}
+		for _, name := range others {
+			header = append(header, name, "DELETE")
+		}
 		before := at.reached.Load()
 		a := at.ask(c.method, c.target, strings.Repeat("x", c.body), header...)
 		if a.status != http.StatusOK || at.reached.Load() != before+1 {
@@ -238,6 +242,11 @@ func (at guarded) passes(key, narrow string) {
 			}
 			if plain == "authorization" || plain == "x-dressipi-jwt" {
 				at.Errorf("%s %s: the API got the key", c.method, c.target)
+			}
+		}
+		for _, name := range others {
+			if got.Header[name] != nil {
+				at.Errorf("%s %s: the API got %s, by which it may take the request for another", c.method, c.target, name)
 			}
 		}
 		for name := range ours {
