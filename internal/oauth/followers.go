@@ -202,14 +202,11 @@ func (s *Server) Effective(ctx context.Context) (Effect, error) {
 		if epoch == 0 {
 			seq, epoch, err = s.storage.Head(limited)
 		}
-		var list []Follower
+		behind := 0
 		if err == nil {
-			list, err = s.storage.Followers(limited, s.now().Add(-followerGone))
+			e.Followers, behind, err = s.storage.CountFollowers(limited, epoch, seq, s.now().Add(-followerGone))
 		}
-		if err == nil {
-			e.Followers = len(list)
-			e.Everywhere = !slices.ContainsFunc(list, func(f Follower) bool { return f.Epoch < epoch || f.Epoch == epoch && f.Seq < seq })
-		}
+		e.Everywhere = err == nil && behind == 0
 		if !e.Everywhere {
 			select {
 			case <-poll.C:

@@ -33,6 +33,23 @@ const pageMax = 10_000
 // refusal: [FeedGone] if the follower must begin anew, [FeedUnknown] if this node
 // does not know the present, so that silence is never taken for peace.
 func (s *Server) Revocations(ctx context.Context, auth ClientAuth, q FeedQuery) (*FeedPage, error) {
+	page, err := s.revocations(ctx, auth, q)
+	o := Outcome{Grant: "feed"}
+	switch {
+	case err != nil:
+		o.Reason = AsError(err).Reason
+	case page == nil:
+		o.Reason = nothing
+	}
+	s.observe(o)
+	return page, err
+}
+
+// nothing is the Outcome of a poll in which nothing has happened. It is no refusal, so
+// it has no row in the table of reasons.
+const nothing Reason = "nothing"
+
+func (s *Server) revocations(ctx context.Context, auth ClientAuth, q FeedQuery) (*FeedPage, error) {
 	api, err := s.apiOf(ctx, auth)
 	if err != nil {
 		return nil, err

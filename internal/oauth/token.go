@@ -57,7 +57,7 @@ type TokenResponse struct {
 // Outcome is how one request ended, for counting. Neither field holds anything
 // that a client could choose.
 type Outcome struct {
-	Grant  GrantType // "other" for one that there is not; "introspection"
+	Grant  GrantType // "other" for one that there is not; "introspection", "feed"
 	Reason Reason    // of the refusal; "" if there was none
 }
 

@@ -280,6 +280,13 @@ func (s *Store) PutFollowers(ctx context.Context, list []oauth.Follower) error {
 	return s.engine.write(ctx, ev)
 }
 
+// CountFollowers implements oauth.StatusStorage.
+func (s *Store) CountFollowers(ctx context.Context, epoch, seq int64, since time.Time) (all, behind int, err error) {
+	err = s.row(ctx, `SELECT COUNT(*), COALESCE(SUM(CASE WHEN epoch < $1 OR epoch = $1 AND seq < $2 THEN 1 ELSE 0 END), 0) FROM followers WHERE seen >= $3`,
+		[]any{epoch, seq, micros(since)}, &all, &behind)
+	return all, behind, err
+}
+
 // Followers implements oauth.StatusStorage.
 func (s *Store) Followers(ctx context.Context, since time.Time) ([]oauth.Follower, error) {
 	var list []oauth.Follower

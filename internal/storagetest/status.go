@@ -370,6 +370,21 @@ func status(w *world) {
 		w.ok(err)
 		w.same("followers", list, []oauth.Follower{at("a", "x", 2, 1, 2*time.Second), at("a", "y", 1, 7, time.Minute)})
 	})
+	w.test("followers are counted by how far they have come", func(w *world) {
+		for i, f := range []struct{ epoch, seq int64 }{{7, 5}, {7, 6}, {7, 7}, {6, 9}, {8, 1}, {7, 4}} {
+			seen := w.now.Add(time.Hour)
+			if i == 5 {
+				seen = w.now.Add(time.Hour - time.Microsecond)
+			}
+			w.ok(w.s.PutFollowers(w.ctx, []oauth.Follower{{API: "counted", Instance: fmt.Sprint(i), Epoch: f.epoch, Seq: f.seq, Seen: seen, Node: "n"}}))
+		}
+		all, behind, err := w.s.CountFollowers(w.ctx, 7, 6, w.now.Add(time.Hour))
+		w.ok(err)
+		w.same("all, and behind", [2]int{all, behind}, [2]int{5, 2})
+		all, behind, err = w.s.CountFollowers(w.ctx, 7, 6, w.now.Add(2*time.Hour))
+		w.ok(err)
+		w.same("nobody", [2]int{all, behind}, [2]int{})
+	})
 	w.test("an API touches only the grants that it has keys of", func(w *world) {
 		g, _ := w.live(w.person(), w.app())
 		w.ok(w.s.TouchSeen(w.ctx, w.now, "another", []string{g.ID, "unknown", "\x00"}))
