@@ -88,12 +88,12 @@ func TestReachReport(t *testing.T) {
 	good := &reached{Name: "100 followers", Engine: sqlite, Title: isHealthy, Followers: crowdFor, Revocations: 1, Checks: 10, Policies: []string{"Introspect"},
 		Least: []time.Duration{2 * time.Millisecond}, Most: []time.Duration{5 * time.Millisecond}, First: []time.Duration{6 * time.Millisecond},
 		Trip: []time.Duration{3 * time.Millisecond}, Good: []int64{5}, Refused: []int64{0}, Without: []float64{0}, Stretch: []time.Duration{0}}
-	if text := reachReport([]*reached{good}, time.Now(), 20); strings.Contains(text, "not met") || !strings.Contains(text, "| 100 followers | SQLite | 1 | 3.0 ms | 6.0 / 6.0 / 6.0 ms | 2.0–5.0 ms | 0 | 0 of 5 |") {
+	if text := reachReport([]*reached{good}, time.Now(), "this", 20); strings.Contains(text, "not met") || !strings.Contains(text, "| 100 followers | SQLite | 1 | 3.0 ms | 6.0 / 6.0 / 6.0 ms | 2.0–5.0 ms | 0 | 0 of 5 |") {
 		t.Error(text)
 	}
 	bad := *good
 	bad.Late, bad.First, bad.Violations = 1, []time.Duration{30 * time.Millisecond}, []string{"a key that stands was refused as if it were bad"}
-	if text := reachReport([]*reached{&bad}, time.Now(), 20); strings.Count(text, "**not met**") != 2 || !strings.Contains(text, "as if it were bad") || len(bad.broken()) != 2 {
+	if text := reachReport([]*reached{&bad}, time.Now(), "this", 20); strings.Count(text, "**not met**") != 2 || !strings.Contains(text, "as if it were bad") || len(bad.broken()) != 2 {
 		t.Error(text)
 	}
 }

@@ -61,7 +61,7 @@ func (st *stage) note(format string, args ...any) {
 
 // reach plays every situation once and writes the report.
 func reach(ctx context.Context, rounds int, quick bool, only, out string) (broken bool, err error) {
-	began := time.Now()
+	began, of := time.Now(), commit()
 	dir, err := os.MkdirTemp("", "grantway-chaos-")
 	if err != nil {
 		return false, err
@@ -82,7 +82,7 @@ func reach(ctx context.Context, rounds int, quick bool, only, out string) (broke
 	}
 	share := 1
 	if quick {
-		share = 4
+		share, of = 4, of+", with a quarter of the repetitions"
 	}
 	var all []*reached
 	for n, o := range situations() {
@@ -107,7 +107,7 @@ func reach(ctx context.Context, rounds int, quick bool, only, out string) (broke
 		}
 		all = append(all, r)
 	}
-	text := reachReport(all, began, rounds)
+	text := reachReport(all, began, of, rounds)
 	fmt.Print(text)
 	if out != "" {
 		err = os.WriteFile(out, []byte(text), 0o644)

@@ -79,11 +79,11 @@ func (r *reached) refusals(p int) string {
 	return fmt.Sprintf("%.1f %%, %.1f s (%d of %d)", 100*r.Without[p], r.Stretch[p].Seconds(), r.Refused[p], r.Good[p])
 }
 
-func reachReport(all []*reached, began time.Time, rounds int) string {
+func reachReport(all []*reached, began time.Time, of string, rounds int) string {
 	var b strings.Builder
 	say := func(format string, args ...any) { fmt.Fprintf(&b, format, args...) }
 	say("# Revocation within a second\n\n")
-	say("`make revocation-report` wrote this on %s, in %v, at commit %s.\n\n", began.Format("2 January 2006, 15:04"), time.Since(began).Round(time.Second), commit())
+	say("`make revocation-report` wrote this on %s, in %v, at commit %s.\n\n", began.Format("2 January 2006, 15:04"), time.Since(began).Round(time.Second), of)
 	say("Machine: %s. Servers, databases, proxies, followers and callers share it; load at the end %s.\n", machine(), loadAverage())
 	b.WriteString(`
 Real ` + "`grantway serve`" + ` processes, on SQLite or PostgreSQL with every commit synced; followers are ` + "`resource.Verifier`" + `s of one process, each with
