@@ -16,6 +16,7 @@ type tokenAnswer struct {
 	ExpiresIn    int64  `json:"expires_in,omitempty"` // seconds
 	RefreshToken string `json:"refresh_token,omitempty"`
 	Scope        string `json:"scope,omitempty"`
+	GrantID      string `json:"grant_id,omitempty"` // what /oauth/grants/ takes; of a lasting key it is a claim
 }
 
 // token is POST /oauth/token and /api/oauth/token, for standard clients (RFC
@@ -36,7 +37,7 @@ func (h *handler) token(w http.ResponseWriter, r *http.Request) {
 	}
 	answer := tokenAnswer{AccessToken: resp.AccessToken.Reveal(), TokenType: "Bearer", ExpiresIn: int64(resp.ExpiresIn.Seconds()), RefreshToken: resp.RefreshToken.Reveal()}
 	if resp.Profile == oauth.Standard {
-		answer.Scope = resp.Scope
+		answer.Scope, answer.GrantID = resp.Scope, resp.GrantID
 	}
 	writeJSON(w, http.StatusOK, answer)
 }

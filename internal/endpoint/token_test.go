@@ -163,8 +163,8 @@ func TestToken_RFC6749_5_1(t *testing.T) {
 		members int
 		scope   any
 	}{
-		{w.standard, 600, 5, "stores.orders.view stores.view"},
-		{w.public, 600, 5, "stores.orders.view stores.view"},
+		{w.standard, 600, 6, "stores.orders.view stores.view"},
+		{w.public, 600, 6, "stores.orders.view stores.view"},
 		{w.direct, 86_400, 4, nil},
 	} {
 		_, refresh := w.key(c.of)
@@ -177,6 +177,9 @@ func TestToken_RFC6749_5_1(t *testing.T) {
 			got.json(t, &m)
 			if len(m) != c.members || m["token_type"] != "Bearer" || m["expires_in"] != c.expires || m["scope"] != c.scope || m["refresh_token"] == "" || m["access_token"] == "" {
 				t.Errorf("%s, %s: %v", c.of.client.Name, name, m)
+			}
+			if id, _ := m["grant_id"].(string); (id != "") != (c.scope != nil) {
+				t.Errorf("%s, %s: grant_id %q", c.of.client.Name, name, id)
 			}
 		}
 	}
