@@ -336,6 +336,28 @@ func TestFeed_ADeposedDatabaseFallsSilent(t *testing.T) {
 	}
 }
 
+// A beat that has moved proves the moment of the reading before, when it had not: the
+// database may have been deposed since.
+func TestFeed_ABeatProvesTheReadingBefore(t *testing.T) {
+	ctx := context.Background()
+	w := newWorld(t)
+	ring, err := oauth.ParseKeyRing(w.ring)
+	w.must(err)
+	d := &deposed{Storage: w.db, deaf: true}
+	node, err := oauth.New(ctx, oauth.Config{Issuer: issuer, Audience: audience, Catalogue: catalogue(), Storage: d, Ring: ring, Now: w.clock.now, Rand: newRand("beat")})
+	w.must(err)
+	w.must(node.Follow(ctx))
+	began, later := time.Now(), time.NewTimer(20*time.Millisecond)
+	d.mu.Lock()
+	d.beat++ // and then it is deposed
+	d.mu.Unlock()
+	<-later.C
+	w.must(node.Follow(ctx))
+	if since, lag := time.Since(began), node.FeedLag(); lag < since {
+		t.Errorf("what is known is %v old, and the last reading that proves anything was %v ago", lag, since)
+	}
+}
+
 // A page ends between events and says that there is more.
 func TestFeed_PagesOfMany(t *testing.T) {
 	ctx := context.Background()
