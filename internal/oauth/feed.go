@@ -18,9 +18,12 @@ import (
 // Where the database may have been deposed without noticing, the answer to a read
 // proves nothing: there it counts only once a beat that was not committed when it was
 // sent has been committed, with the durability of a revocation. So what is known is
-// as of the last reading that showed the beat of before.
+// as of the last reading that showed the beat of before. A beat that took its time to
+// show proves nothing, and the next one does: a server that waits for its standby in
+// vain shows what it has not made durable once the wait is cancelled.
 type feed struct {
 	reading sync.Mutex // held by the one that reads
+	last    string     // id of the event that the feed was followed to, "" if it is not known; under reading
 
 	mu      sync.RWMutex
 	log     []entry // what happened after base, in order
@@ -30,6 +33,7 @@ type feed struct {
 	asOf    time.Duration // monotonic, since start: what is known is of then
 	beat    int64         // as last read,
 	beatAt  time.Duration // by a reading that was sent then
+	beatNew time.Duration // when it was first read so
 	wanted  time.Duration // when somebody last asked what is known
 	beating bool
 	began   time.Duration // when the last beat was asked for
@@ -58,6 +62,7 @@ const (
 	logMax      = 1 << 16                // entries; half of them is kept when it is full
 	knownFor    = 100 * time.Millisecond // how old what is told may be
 	readAgain   = 60 * time.Millisecond  // before "nothing", a reading older than this is repeated
+	beatWithin  = time.Second            // how soon a beat must show to count: less than any event waits for its commit
 	wantedFor   = 2 * time.Second        // the beat goes on for so long after the last question
 	holdPoll    = 200 * time.Millisecond
 	knowTimeout = 300 * time.Millisecond
@@ -89,13 +94,14 @@ func (s *Server) follow(ctx context.Context, since time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, pollPatience)
 	defer cancel()
 	sent := time.Since(start)
-	p, err := s.storage.Present(ctx)
+	seq, epoch := c.seq.Load(), c.epoch.Load()
+	p, err := s.storage.Present(ctx, seq)
 	if err != nil {
 		return err
 	}
-	switch seq, epoch := c.seq.Load(), c.epoch.Load(); {
-	case p.Epoch < epoch || p.Epoch == epoch && p.Seq < seq:
-		// Numbers that were told would be given again to other events.
+	switch {
+	case p.Epoch < epoch || p.Epoch == epoch && (p.Seq < seq || f.last != "" && p.Seen != "" && p.Seen != f.last):
+		// Numbers that were told will be, or have been, given again to other events.
 		f.mu.Lock()
 		f.behind = errBehind
 		f.mu.Unlock()
@@ -160,7 +166,7 @@ func (s *Server) beginFeed(ctx context.Context, p Present) error {
 	c.keys.Store(true)
 	c.epoch.Store(p.Epoch)
 	c.seq.Store(p.Seq)
-	f.log, f.base, f.behind = nil, p.Seq, nil
+	f.log, f.base, f.behind, f.last = nil, p.Seq, nil, p.Last
 	f.rules, f.lists = map[about]Rule{}, map[int64]*list{}
 	for _, r := range rules {
 		f.rules[about{r.Kind, r.Subject}] = r
@@ -213,7 +219,9 @@ func (s *Server) apply(events []Event, changes []StatusChange, rules []Rule) {
 			f.log = f.log[1:]
 		}
 	}
-	c.seq.Store(events[len(events)-1].Seq)
+	newest := events[len(events)-1]
+	c.seq.Store(newest.Seq)
+	f.last = newest.ID
 	f.movedTo, f.movedAt = c.seq.Load(), time.Since(start)
 	f.wake()
 }
@@ -235,10 +243,10 @@ func (s *Server) known(ctx context.Context, p Present, sent time.Duration) {
 		return
 	}
 	if p.Beat != f.beat {
-		if f.beatAt > 0 {
+		if f.beatAt > 0 && sent-f.beatNew <= beatWithin {
 			f.asOf = max(f.asOf, f.beatAt)
 		}
-		f.beat = p.Beat
+		f.beat, f.beatNew = p.Beat, sent
 	}
 	f.beatAt = sent
 	if now := time.Since(start); f.beating || now-f.wanted > wantedFor || now-f.began < pollEvery*3/4 {

@@ -243,10 +243,20 @@ func TestFeed_WhoDoesNotKnowSaysSo(t *testing.T) {
 	})
 	t.Run("the database has lost events", func(t *testing.T) {
 		node, _ := w.beside()
+		asleep, _ := w.beside()
 		raw := w.raw()
+		exec(t, raw, "DELETE FROM events WHERE seq = (SELECT seq FROM heads WHERE name = 'feed')")
 		exec(t, raw, "UPDATE heads SET seq = seq - 1 WHERE name = 'feed'")
 		if err := node.Follow(ctx); err == nil {
 			t.Error("they are not missed")
+		}
+		// The number that was told is given again, and the next one.
+		w.must(w.SuspendClient(ctx, command, w.other.id))
+		w.must(w.ResumeClient(ctx, command, w.other.id))
+		for what, node := range map[string]*oauth.Server{"who saw it": node.Server, "who did not look meanwhile": asleep.Server} {
+			if err := node.Follow(ctx); err == nil {
+				t.Errorf("%s takes other events for those that were lost", what)
+			}
 		}
 		for what, err := range map[string]error{
 			"poll":          errOf(w.poll(node.Server, at.Epoch, at.Seq-1)),
@@ -280,8 +290,15 @@ func (d *deposed) set(deaf bool) {
 	d.deaf = deaf
 }
 
-func (d *deposed) Present(ctx context.Context) (oauth.Present, error) {
-	p, err := d.Storage.Present(ctx)
+// show shows a beat that was not made durable.
+func (d *deposed) show() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.beat++
+}
+
+func (d *deposed) Present(ctx context.Context, seen int64) (oauth.Present, error) {
+	p, err := d.Storage.Present(ctx, seen)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	p.Beats, p.Beat = true, d.beat
@@ -329,6 +346,17 @@ func TestFeed_ADeposedDatabaseFallsSilent(t *testing.T) {
 	w.must(node.Follow(ctx))
 	if p, err := w.poll(node, at.Epoch, at.Seq); err != nil || len(p.Changes) != 1 || !p.More {
 		t.Errorf("an event of a deposed database: %+v, %v", p, err)
+	}
+	// It waits for its standby in vain, and shows the beat when the wait is cancelled.
+	for began := time.Now(); time.Since(began) < 1100*time.Millisecond; {
+		if p, err := w.poll(node, at.Epoch, at.Seq+1); reason(err) != oauth.FeedUnknown {
+			t.Fatalf("while it waits: %+v, %v", p, err)
+		}
+	}
+	d.show()
+	w.must(node.Follow(ctx))
+	if p, err := w.poll(node, at.Epoch, at.Seq+1); reason(err) != oauth.FeedUnknown {
+		t.Errorf("a beat that was given up: %+v, %v", p, err)
 	}
 	d.set(false)
 	if p, err := w.poll(node, at.Epoch, at.Seq+1); p != nil || err != nil {
@@ -537,5 +565,31 @@ func TestFeed_NothingOfAnotherAudience(t *testing.T) {
 	w.must(w.Seen(ctx, second, []string{key.GrantID}))
 	if g := w.grant(key.GrantID); !g.LastUsed.IsZero() {
 		t.Errorf("it has used a grant of the first at %v", g.LastUsed)
+	}
+}
+
+// behind answers for a key as a server that was deposed would.
+type behind struct{ oauth.Storage }
+
+func (b behind) Asked(ctx context.Context, api string, secret oauth.Hash, family string) (*oauth.API, *oauth.Family, *oauth.Standing, error) {
+	a, f, st, err := b.Storage.Asked(ctx, api, secret, family)
+	if st != nil {
+		st.Seq--
+	}
+	return a, f, st, err
+}
+
+// An answer of a server that knows less of the feed than this node is none.
+func TestIntrospect_OfAServerThatIsBehind(t *testing.T) {
+	ctx := context.Background()
+	w := newWorld(t)
+	key := w.connect(w.exchange, "alice", "s1")
+	ring, err := oauth.ParseKeyRing(w.ring)
+	w.must(err)
+	node, err := oauth.New(ctx, oauth.Config{Issuer: issuer, Audience: audience, Catalogue: catalogue(), Storage: behind{w.db}, Ring: ring, Now: w.clock.now, Rand: newRand("behind")})
+	w.must(err)
+	w.must(node.Follow(ctx))
+	if in, err := node.Introspect(ctx, w.api, key.AccessToken.Reveal()); reason(err) != oauth.FeedUnknown {
+		t.Errorf("%+v, %v", in, err)
 	}
 }

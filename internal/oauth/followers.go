@@ -28,14 +28,20 @@ type Follower struct {
 type followers struct {
 	mu    sync.Mutex
 	known map[followerKey]*Follower
+	of    map[string]int           // how many of known are of an API
 	noted map[followerKey]Follower // as the database has it
 	put   chan struct{}            // something is to be noted at once
+}
+
+func (fs *followers) init() {
+	fs.known, fs.of, fs.noted = map[followerKey]*Follower{}, map[string]int{}, map[followerKey]Follower{}
+	fs.put = make(chan struct{}, 1)
 }
 
 type followerKey struct{ api, instance string }
 
 const (
-	followersMax  = 100_000
+	followersMax  = 10_000                 // of one API: what one does costs the others nothing
 	presenceEvery = 5 * time.Second        // how often a follower's presence is noted
 	followerGone  = time.Minute            // not seen for so long, it does not follow, even where the clocks of nodes differ by most of that
 	gather        = 10 * time.Millisecond  // acknowledgements are noted together
@@ -54,12 +60,13 @@ func (s *Server) follows(ctx context.Context, api *API, q FeedQuery) error {
 	fs.mu.Lock()
 	f := fs.known[k]
 	if f == nil {
-		if len(fs.known) >= followersMax {
+		if fs.of[k.api] >= followersMax {
 			fs.mu.Unlock()
 			return refuse(FeedUnknown)
 		}
 		f = &Follower{API: api.ID, Instance: q.Instance, Node: s.node}
 		fs.known[k] = f
+		fs.of[k.api]++
 	}
 	moved := q.Epoch != 0 && (q.Epoch != f.Epoch || q.After > f.Seq)
 	if moved && f.Epoch == q.Epoch {
@@ -148,6 +155,7 @@ func (s *Server) putFollowers(ctx context.Context) error {
 		switch {
 		case now.Sub(f.Seen) > followerGone:
 			delete(fs.known, k)
+			fs.of[k.api]--
 			delete(fs.noted, k)
 		case f.Seq != was.Seq || f.Epoch != was.Epoch || f.Seen.Sub(was.Seen) >= presenceEvery:
 			news = append(news, *f)

@@ -37,7 +37,7 @@ func (s *Server) introspect(ctx context.Context, auth ClientAuth, token string) 
 	if err := s.know(ctx); err != nil {
 		return nil, err
 	}
-	followed := s.cache.seq.Load() // which keys are trusted is as of then
+	epoch, followed := s.cache.epoch.Load(), s.cache.seq.Load() // which keys are trusted is as of then
 	v, ours := s.verifyOwn(token)
 	if !ours || v.Expires != 0 && v.Expires <= s.now().Unix() {
 		v = &verified{} // the API is proved all the same
@@ -48,6 +48,9 @@ func (s *Server) introspect(ctx context.Context, auth ClientAuth, token string) 
 	}
 	if err != nil {
 		return nil, err
+	}
+	if st != nil && st.Epoch == epoch && st.Seq < followed { // a server that was deposed answered
+		return nil, refuse(FeedUnknown)
 	}
 	if f == nil || v.Audience != api.URI || st == nil || f.over(st) || st.usable() != nil || f.ClientID != v.ClientID || f.UserID != v.Subject {
 		return nil, nil

@@ -86,10 +86,19 @@ func (s *Server) StatusList(ctx context.Context, id string) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	return s.print(l)
+}
+
+// print signs a list as it is now.
+func (s *Server) print(l *list) (string, error) {
 	l.signing.Lock()
 	defer l.signing.Unlock()
 	f := &s.feed
 	f.mu.Lock()
+	if f.lists[l.number] != l { // the feed was begun anew: what is in it is of before
+		f.mu.Unlock()
+		return "", refuse(FeedUnknown)
+	}
 	seq, epoch := s.cache.seq.Load(), s.cache.epoch.Load()
 	now := s.now()
 	if l.printed != "" && l.seq == seq && now.Sub(l.at) < listFresh {
@@ -102,12 +111,13 @@ func (s *Server) StatusList(ctx context.Context, id string) (string, error) {
 	}
 	f.mu.Unlock()
 	if bits != nil {
+		var err error
 		if l.lst, err = compress(bits); err != nil {
 			return "", err
 		}
 	}
 	payload, err := json.Marshal(statusListClaims{
-		Issuer: s.issuer, Subject: s.statusURI(number), IssuedAt: at(now), Expires: at(now.Add(listLife)), TTL: int64(listTTL.Seconds()),
+		Issuer: s.issuer, Subject: s.statusURI(l.number), IssuedAt: at(now), Expires: at(now.Add(listLife)), TTL: int64(listTTL.Seconds()),
 		List: statusListBits{2, l.lst}, Epoch: epoch, Seq: seq,
 	})
 	if err != nil {
@@ -236,7 +246,7 @@ func (s *Server) fold(ctx context.Context) error {
 	if err := s.foldRules(ctx); err != nil {
 		return err
 	}
-	p, err := s.storage.Present(ctx)
+	p, err := s.storage.Present(ctx, 0)
 	for err == nil && p.Folded < p.Seq && s.now().Sub(now) < foldLease/2 {
 		upto := min(p.Seq, p.Folded+foldBatch)
 		var changes []StatusChange
@@ -248,7 +258,7 @@ func (s *Server) fold(ctx context.Context) error {
 			return err
 		}
 		if _, err = s.storage.FoldChunks(ctx, p.Folded, upto, chunks); err == nil {
-			p, err = s.storage.Present(ctx)
+			p, err = s.storage.Present(ctx, 0)
 		}
 	}
 	return err

@@ -16,8 +16,8 @@ type slow struct {
 	hold func(context.Context) // before the answer is given
 }
 
-func (s *slow) Present(ctx context.Context) (p oauth.Present, err error) {
-	p, err = s.Storage.Present(ctx)
+func (s *slow) Present(ctx context.Context, seen int64) (p oauth.Present, err error) {
+	p, err = s.Storage.Present(ctx, seen)
 	if s.hold != nil {
 		s.hold(ctx)
 		err = ctx.Err()

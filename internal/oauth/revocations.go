@@ -182,7 +182,7 @@ func (s *Server) pageFrom(ctx context.Context, api *API, after int64, p *FeedPag
 		p.add(api, entry{seq: ch.Seq, change: ch})
 	}
 	// Some may have been removed while this was read.
-	now, err := s.storage.Present(ctx)
+	now, err := s.storage.Present(ctx, 0)
 	if err == nil && (now.Kept > after || now.Epoch != p.Epoch) {
 		return refuse(FeedGone)
 	}

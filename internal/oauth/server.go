@@ -99,8 +99,8 @@ func New(ctx context.Context, c Config) (*Server, error) {
 	}
 	// The feed is followed from here on, so that no key added meanwhile is missed.
 	s.feed.changed, s.feed.beaten = make(chan struct{}), make(chan struct{}, 1)
-	s.followers.known, s.followers.noted, s.followers.put = map[followerKey]*Follower{}, map[followerKey]Follower{}, make(chan struct{}, 1)
-	p, err := s.storage.Present(ctx)
+	s.followers.init()
+	p, err := s.storage.Present(ctx, 0)
 	if err != nil {
 		return nil, err
 	}

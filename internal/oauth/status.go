@@ -84,11 +84,12 @@ type StoredList struct {
 
 // Present is where the database stands.
 type Present struct {
-	Seq, Epoch int64 // of the feed
-	Folded     int64 // every change up to here is in the chunks
-	Kept       int64 // changes up to here are removed
-	Beat       int64 // moves while somebody follows
-	Beats      bool  // the database may answer reads after another took its place
+	Seq, Epoch int64  // of the feed
+	Folded     int64  // every change up to here is in the chunks
+	Kept       int64  // changes up to here are removed
+	Beat       int64  // moves while somebody follows
+	Beats      bool   // the database may answer reads after another took its place
+	Last, Seen string // ids of the events numbered Seq, and as asked; "" if there is none any more
 }
 
 // How long things are kept that followers may need.

@@ -166,10 +166,12 @@ func (s *Store) FoldRule(ctx context.Context, f oauth.Folding, limit int, e oaut
 }
 
 // Present implements oauth.StatusStorage.
-func (s *Store) Present(ctx context.Context) (oauth.Present, error) {
+func (s *Store) Present(ctx context.Context, seen int64) (oauth.Present, error) {
 	p := oauth.Present{Beats: s.engine.deposable()}
-	err := s.row(ctx, `SELECT f.seq, f.epoch, o.seq, k.seq, b.seq FROM heads f JOIN heads o ON o.name = 'folded' JOIN heads k ON k.name = 'kept'
-		JOIN heads b ON b.name = 'beat' WHERE f.name = 'feed'`, nil, &p.Seq, &p.Epoch, &p.Folded, &p.Kept, &p.Beat)
+	err := s.row(ctx, `SELECT f.seq, f.epoch, o.seq, k.seq, b.seq, COALESCE((SELECT e.id FROM events e WHERE e.seq = f.seq), ''),
+			COALESCE((SELECT e.id FROM events e WHERE e.seq = $1), '')
+		FROM heads f JOIN heads o ON o.name = 'folded' JOIN heads k ON k.name = 'kept'
+		JOIN heads b ON b.name = 'beat' WHERE f.name = 'feed'`, []any{seen}, &p.Seq, &p.Epoch, &p.Folded, &p.Kept, &p.Beat, &p.Last, &p.Seen)
 	return p, err
 }
 

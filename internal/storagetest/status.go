@@ -314,12 +314,17 @@ func status(w *world) {
 		r := w.redemption(g, code)
 		r.Family.StatusIndex = first + 4097
 		w.must(oauth.EventCodeRedeemed, w.redeem(r))
-		p, err := w.s.Present(w.ctx)
+		p, err := w.s.Present(w.ctx, 0)
 		w.ok(err)
 		head, epoch, err := w.s.Head(w.ctx)
 		w.ok(err)
 		w.same("present", [2]int64{p.Seq, p.Epoch}, [2]int64{head, epoch})
 		w.must(oauth.EventGrantRevoked, func(e oauth.Event) (bool, error) { return w.s.RevokeGrant(w.ctx, g.ID, e) })
+		events, err := w.s.FeedAfter(w.ctx, head, 1)
+		w.ok(err)
+		now, err := w.s.Present(w.ctx, head+1)
+		w.ok(err)
+		w.same("its last event", []string{now.Last, now.Seen, p.Seen}, []string{events[0].ID, events[0].ID, ""})
 		l, err := w.s.StatusList(w.ctx, number, p.Folded)
 		w.ok(err)
 		w.same("list", *l, oauth.StoredList{Number: number, API: "lists", Kind: "key",
@@ -344,16 +349,16 @@ func status(w *world) {
 		l, err = w.s.StatusList(w.ctx, number, p.Seq+1)
 		w.ok(err)
 		w.same("list", *l, oauth.StoredList{Number: number, API: "lists", Kind: "key", Chunks: []oauth.StatusChunk{chunk}})
-		p2, err := w.s.Present(w.ctx)
+		p2, err := w.s.Present(w.ctx, 0)
 		w.ok(err)
 		w.same("folded", p2.Folded, p.Seq+1)
 	})
 	w.test("the beat moves once from where it was seen", func(w *world) {
-		p, err := w.s.Present(w.ctx)
+		p, err := w.s.Present(w.ctx, 0)
 		w.ok(err)
 		w.ok(w.s.Beat(w.ctx, p.Beat))
 		w.ok(w.s.Beat(w.ctx, p.Beat))
-		after, err := w.s.Present(w.ctx)
+		after, err := w.s.Present(w.ctx, 0)
 		w.ok(err)
 		w.same("beat", after.Beat, p.Beat+1)
 	})
@@ -399,7 +404,7 @@ func status(w *world) {
 		before, _, err := w.s.Head(w.ctx)
 		w.ok(err)
 		w.must(oauth.EventGrantRevoked, revoke(g.ID))
-		p, err := w.s.Present(w.ctx)
+		p, err := w.s.Present(w.ctx, 0)
 		w.ok(err)
 		kept := func(now time.Time) (int, int64) {
 			w.t.Helper()
@@ -409,7 +414,7 @@ func status(w *world) {
 			}
 			list, err := w.s.StatusChanges(w.ctx, before, p.Seq)
 			w.ok(err)
-			after, err := w.s.Present(w.ctx)
+			after, err := w.s.Present(w.ctx, 0)
 			w.ok(err)
 			return len(list), after.Kept
 		}
