@@ -338,6 +338,11 @@ func (s *Server) decide(ctx context.Context, r *AuthorizationRequest, c *Client,
 			rec.Grant.Account, rec.Grant.Scopes, rec.Grant.Stores, rec.Grant.AllStores = nil, nil, nil, false
 		}
 		s.merge(&rec.Grant, d)
+		// Who allows again what is allowed wants another key, and the ones that are out
+		// need not be asked about for it.
+		if held.Grant.Status != GrantOnHold && rec.Grant.same(&held.Grant) {
+			rec.Grant, rec.Unchanged, kind = held.Grant, true, EventCodeIssued
+		}
 	}
 	for _, id := range d.stores {
 		if held == nil || !held.Grant.has(id) {

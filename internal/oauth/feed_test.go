@@ -593,3 +593,25 @@ func TestIntrospect_OfAServerThatIsBehind(t *testing.T) {
 		t.Errorf("%+v, %v", in, err)
 	}
 }
+
+// Who allows again what is allowed gets another key; the ones that are out stand as
+// they are, and the feed has nothing to tell.
+func TestFeed_ARepeatConsentThatChangesNothing(t *testing.T) {
+	w := newWorld(t)
+	first := w.connect(w.exchange, "alice", "s1", "s2")
+	at := w.begin(w.Server)
+	second := w.connect(w.exchange, "alice", "s1", "s2")
+	w.must(w.Follow(context.Background()))
+	if first.GrantID != second.GrantID || w.FeedSeq() != at.Seq {
+		t.Errorf("grants %s and %s, and the feed went from %d to %d", first.GrantID, second.GrantID, at.Seq, w.FeedSeq())
+	}
+	third := w.connect(w.exchange, "alice", "s1")
+	for what, c := range map[string]struct {
+		key  oauth.Secret
+		want byte
+	}{"the first": {first.AccessToken, 3}, "the second": {second.AccessToken, 3}, "one of what is allowed now": {third.AccessToken, 0}} {
+		if v, _ := w.bit(w.Server, c.key); v != c.want {
+			t.Errorf("once less is allowed, %s: %d, want %d", what, v, c.want)
+		}
+	}
+}
