@@ -48,7 +48,7 @@ type Rule struct {
 	Value   StatusValue
 }
 
-// Folding is a rule whose bits are being written, so that it can be lifted.
+// Folding is a rule whose bits are being written.
 type Folding struct {
 	Kind    RuleKind
 	Subject string

@@ -83,11 +83,13 @@ func (s *Store) CutOff(ctx context.Context, kind oauth.RuleKind, subject string,
 	return s.won(ctx, &n, one(r.make(e, "TRUE")), note(e, true, mark{"cutoffs", "op", "op", e.ID, e.ID}), r.tell(e))
 }
 
-// Foldings implements oauth.StatusStorage.
+// Foldings implements oauth.StatusStorage. The rule about a deleted app stays when its
+// grants have ended: a guest's redemption that is committed while they are gone
+// through is not seen, and its key falls under the rule.
 func (s *Store) Foldings(ctx context.Context) ([]oauth.Folding, error) {
 	var list []oauth.Folding
 	err := s.engine.query(ctx, `SELECT kind, subject, before, COALESCE(fold, ''), fold IS NULL FROM cutoffs
-		WHERE fold IS NOT NULL OR kind = 'store' OR kind = 'client' AND value = 1 ORDER BY kind, subject`, nil, func(scan func(...any) error) error {
+		WHERE fold IS NOT NULL OR kind = 'store' ORDER BY kind, subject`, nil, func(scan func(...any) error) error {
 		var f oauth.Folding
 		if err := scan((*string)(&f.Kind), &f.Subject, &f.Before, &f.After, &f.Done); err != nil {
 			return unavailable(err)
@@ -154,7 +156,7 @@ var folds = map[oauth.RuleKind]folding{
 func (s *Store) FoldRule(ctx context.Context, f oauth.Folding, limit int, e oauth.Event) (bool, error) {
 	var n int64
 	m := mark{"cutoffs", "op", "op", e.ID, e.ID}
-	if f.Done { // nothing rests on the rule any longer
+	if f.Done { // every key that prints the store is asked about, and new ones have seen how it is
 		r := rule{kind: f.Kind, subject: f.Subject, value: oauth.StatusValid}
 		guard := counted(&n, "UPDATE cutoffs SET op = $1, value = 0 WHERE kind = $2 AND subject = $3 AND before = $4 AND fold IS NULL", e.ID, string(f.Kind), f.Subject, f.Before)
 		return s.won(ctx, &n, one(guard), note(e, true, m), r.tell(e))
