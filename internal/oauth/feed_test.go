@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"strings"
 	"sync"
 	"testing"
@@ -383,6 +384,74 @@ func TestFeed_ABeatProvesTheReadingBefore(t *testing.T) {
 	w.must(node.Follow(ctx))
 	if since, lag := time.Since(began), node.FeedLag(); lag < since {
 		t.Errorf("what is known is %v old, and the last reading that proves anything was %v ago", lag, since)
+	}
+}
+
+// Who begins is told every rule that is in force, as a node has it that saw them come
+// and as one that reads them; and none that was lifted.
+func TestFeed_WhoBeginsIsToldEveryRule(t *testing.T) {
+	ctx := context.Background()
+	w := newWorld(t)
+	w.connect(w.other, "alice", "s1")
+	w.must(w.SuspendClient(ctx, command, w.public.id))
+	w.must(w.SuspendClient(ctx, command, w.standard.id))
+	w.must(w.ResumeClient(ctx, command, w.standard.id))
+	w.must(w.DeleteClient(ctx, command, w.other.id, w.other.Name))
+	w.must(w.PutStore(ctx, command, oauth.Store{ID: "s1", Name: "Store s1", Status: oauth.Suspended}))
+	w.must(w.CutEverything(ctx, command))
+	w.must(w.Follow(ctx))
+	later, _ := w.beside()
+	for name, s := range map[string]*oauth.Server{"which saw them": w.Server, "which read them": later.Server} {
+		got := map[string]oauth.StatusValue{}
+		for _, r := range w.begin(s).Rules {
+			got[string(r.Kind)+" "+r.Subject] = r.Value
+		}
+		want := map[string]oauth.StatusValue{"client " + w.public.id: oauth.StatusSuspended, "client " + w.other.id: oauth.StatusInvalid, "store s1": oauth.StatusInvalid, "all ": oauth.StatusInvalid}
+		if !maps.Equal(got, want) {
+			t.Errorf("a node %s tells %v, want %v", name, got, want)
+		}
+	}
+}
+
+// A list that nothing happens to is signed anew before it expires.
+func TestFeed_AListIsSignedAnew(t *testing.T) {
+	w := newWorld(t)
+	key := w.connect(w.exchange, "alice", "s1")
+	for range 3 {
+		w.bit(w.Server, key.AccessToken) // says that it was issued now
+		w.clock.advance(time.Hour)
+	}
+}
+
+// early is a storage beside which something happens before it says where it stands.
+type early struct {
+	oauth.Storage
+	happens func()
+}
+
+func (e *early) Present(ctx context.Context, seen int64) (oauth.Present, error) {
+	if f := e.happens; f != nil {
+		e.happens = nil
+		f()
+	}
+	return e.Storage.Present(ctx, seen)
+}
+
+// What the last look before "nothing" finds is told, and "nothing" is not.
+func TestFeed_WhatTheLastLookFinds(t *testing.T) {
+	ctx := context.Background()
+	w := newWorld(t)
+	ring, err := oauth.ParseKeyRing(w.ring)
+	w.must(err)
+	storage := &early{Storage: w.db}
+	node, err := oauth.New(ctx, oauth.Config{Issuer: issuer, Audience: audience, Catalogue: catalogue(), Storage: storage, Ring: ring, Now: w.clock.now, Rand: newRand("early")})
+	w.must(err)
+	key := w.connect(w.exchange, "alice", "s1")
+	w.must(node.Follow(ctx))
+	at := w.begin(node)
+	storage.happens = func() { w.must(w.RevokeGrant(ctx, command, key.GrantID)) }
+	if p, err := w.poll(node, at.Epoch, at.Seq); err != nil || p == nil || len(p.Changes) != 1 {
+		t.Errorf("%+v, %v", p, err)
 	}
 }
 
