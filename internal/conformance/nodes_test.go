@@ -35,7 +35,7 @@ type node struct {
 }
 
 // cluster is three nodes on one PostgreSQL database behind nginx, with the demo's
-// data, and a store API that asks through nginx.
+// data, and a store API that asks the nodes.
 type cluster struct {
 	Demo
 	proxy *nginx
@@ -50,14 +50,16 @@ func startCluster(t *testing.T) *cluster {
 	var dir string
 	c.Demo, dir = seed(t, binary, storagetest.Postgres(t), "http://"+l.Addr().String(),
 		"trusted_proxies: 127.0.0.1\nlimits: {anonymous: \"off\", client: \"off\"}\nshutdown_grace: 3s\n")
-	var addresses []string
+	var addresses, urls []string
 	for i := range 3 {
 		c.nodes = append(c.nodes, startNode(t, binary, dir, fmt.Sprintf("node%d.log", i)))
 		addresses = append(addresses, c.nodes[i].address)
+		urls = append(urls, "http://"+c.nodes[i].address)
 	}
 	c.proxy = startNginx(t, l, addresses...)
 	verifier, err := resource.New(t.Context(), resource.Config{Issuer: c.Issuer, Audience: demo.Audience,
-		ClientID: c.ResourceServer.ClientID, ClientSecret: c.ResourceServer.ClientSecret, Errors: resource.Komerza})
+		ClientID: c.ResourceServer.ClientID, ClientSecret: c.ResourceServer.ClientSecret, Errors: resource.Komerza,
+		Nodes: urls}) // its polls between them would take the turns of what apps and people ask
 	if err != nil {
 		t.Fatal(err)
 	}

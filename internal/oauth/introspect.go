@@ -34,7 +34,7 @@ func (s *Server) introspect(ctx context.Context, auth ClientAuth, token string) 
 	if auth.ID == "" || auth.Secret == "" {
 		return nil, refuse(ClientAuthMissing)
 	}
-	if err := s.know(ctx); err != nil {
+	if err := s.knowWithin(ctx, pollPatience); err != nil { // who does not want to wait does not
 		return nil, err
 	}
 	epoch, followed := s.cache.epoch.Load(), s.cache.seq.Load() // which keys are trusted is as of then
