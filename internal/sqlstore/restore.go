@@ -393,6 +393,8 @@ func moveEpoch(epoch int64) []statement {
 		do("UPDATE authorization_codes SET expires = 0 WHERE redeemed_family IS NULL"),
 		do("DELETE FROM sessions"),
 		do("DELETE FROM pending_requests"),
+		// A token that a chain issued in what was lost prints what its grant was then.
+		do("UPDATE families SET status = 'ask' WHERE status = 'valid' AND due IS NOT NULL"),
 		do("UPDATE cutoffs SET before = before"), // its lock comes before that of the feed
 		do("UPDATE heads SET epoch = $1, seq = seq + $2 WHERE name = 'feed' AND epoch < $1", epoch, int64(lostMost)),
 		do("DELETE FROM status_changes"),
@@ -495,12 +497,16 @@ func listsOfNow(ctx context.Context, query asks, endAll bool) ([]statement, erro
 		return ev, nil
 	}
 	chunks := map[int64][]byte{} // of those who live: by list × chunks in a list + chunk
-	err := query(ctx, "SELECT f.status_index, "+valueOf+" FROM families f JOIN grants g ON g.id = f.grant_id JOIN users u ON u.id = g.user_id", nil,
+	err := query(ctx, "SELECT f.status_index, "+valueOf+", f.due IS NOT NULL FROM families f JOIN grants g ON g.id = f.grant_id JOIN users u ON u.id = g.user_id", nil,
 		func(scan func(...any) error) error {
 			var index int64
 			var value oauth.StatusValue
-			if err := scan(&index, (*int64)(&value)); err != nil {
+			var chain bool
+			if err := scan(&index, (*int64)(&value), &chain); err != nil {
 				return unavailable(err)
+			}
+			if chain && value == oauth.StatusValid {
+				value = oauth.StatusAsk
 			}
 			at := index / oauth.ChunkValues
 			if value != oauth.StatusInvalid && chunks[at] == nil {
