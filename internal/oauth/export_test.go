@@ -39,7 +39,13 @@ func (s *Server) Fold(ctx context.Context) error         { return s.fold(ctx) }
 func (s *Server) FlushGuesses(ctx context.Context) error { return s.flushGuesses(ctx) }
 
 // KeepWarm makes the cache count for d from now on, though nothing follows.
-func (s *Server) KeepWarm(d time.Duration) { s.cache.read.Store(int64(time.Since(start) + d)) }
+func (s *Server) KeepWarm(d time.Duration) {
+	until := time.Since(start) + d
+	s.cache.read.Store(int64(until))
+	s.feed.mu.Lock()
+	defer s.feed.mu.Unlock()
+	s.feed.asOf = until
+}
 
 // Remembered says how many verified tokens are kept.
 func (s *Server) Remembered() int { return s.keys.current.Load().seen.Len() }
