@@ -34,7 +34,7 @@ type standingReader struct {
 	st              oauth.Standing
 	scopes, account string
 	created, used   int64
-	basis
+	stores          int64 // how often the state of any store changed
 }
 
 // basis is what the stores of a standing follow from, and nothing else: whoever has
@@ -51,16 +51,19 @@ type basis struct {
 // dest are the destinations of grantColumns.
 func (r *standingReader) dest() []any {
 	g := &r.st.Grant
-	return []any{&g.ID, &g.UserID, &g.ClientID, &g.Default, &r.scopes, &r.account, &g.AllStores, (*string)(&g.Status), &r.rev, &r.created, &r.used,
-		(*string)(&r.st.UserKind), (*string)(&r.st.UserStatus), (*string)(&r.st.ClientStatus), &r.st.Seq, &r.epoch, &r.members, &r.stores, &r.st.Cut}
+	return []any{&g.ID, &g.UserID, &g.ClientID, &g.Default, &r.scopes, &r.account, &g.AllStores, (*string)(&g.Status), &g.Rev, &r.created, &r.used,
+		(*string)(&r.st.UserKind), (*string)(&r.st.UserStatus), (*string)(&r.st.ClientStatus), &r.st.Seq, &r.st.Epoch, &r.st.MembersRev, &r.stores, &r.st.Cut}
+}
+
+func (r *standingReader) basis() basis {
+	return basis{r.st.Grant.Rev, r.st.MembersRev, r.stores, r.st.Epoch}
 }
 
 // grant completes the grant once its columns were read.
 func (r *standingReader) grant() *oauth.Grant {
 	g := &r.st.Grant
-	g.Rev, g.Scopes, g.Account = r.rev, scopes(r.scopes), scopes(r.account)
+	g.Scopes, g.Account = scopes(r.scopes), scopes(r.account)
 	g.Created, g.LastUsed = fromMicros(r.created), fromMicros(r.used)
-	r.st.Epoch, r.st.MembersRev = r.epoch, r.members
 	return g
 }
 
@@ -106,8 +109,8 @@ const noteStanding = `UPDATE grants SET standing = (
 // recall takes the stores from what noteStanding has written, if it is of now.
 func (r *standingReader) recall(noted string) bool {
 	var digits [4 * 20]byte
-	now := digits[:0]
-	for i, n := range [...]int64{r.rev, r.members, r.stores, r.epoch} {
+	now, on := digits[:0], r.basis()
+	for i, n := range [...]int64{on.rev, on.members, on.stores, on.epoch} {
 		if i > 0 {
 			now = append(now, ' ')
 		}
@@ -171,7 +174,7 @@ func (s *Store) lately(ctx context.Context, q question, args []any, root ...any)
 	if r.recall(noted) {
 		return &r.st, nil
 	}
-	if was, ok := s.known.Get(g.ID); ok && was.basis == r.basis {
+	if was, ok := s.known.Get(g.ID); ok && was.basis == r.basis() {
 		g.Stores, r.st.Members = was.stores, was.members
 		return &r.st, nil
 	}
@@ -219,7 +222,7 @@ func (s *Store) standing(ctx context.Context, q question, args []any, root ...an
 			return nil, basis{}, err
 		}
 	}
-	return &r.st, r.basis, nil
+	return &r.st, r.basis(), nil
 }
 
 var standingOf = asking("1", "grants g", "g.id = $1")
