@@ -30,13 +30,20 @@ func (s *Server) Grants(ctx context.Context, actor Actor, f GrantFilter) ([]Conn
 	return s.storage.Grants(ctx, f)
 }
 
+// anyGrant reads a grant, whoever asks.
+func (s *Server) anyGrant(ctx context.Context, id string) (*Standing, error) {
+	st, err := s.storage.Standing(ctx, id)
+	if errors.Is(err, ErrNotFound) {
+		return nil, refuse(NoSuch)
+	}
+	return st, err
+}
+
 // myGrant reads a grant that the actor may end: his own, or any for who runs the
 // platform.
 func (s *Server) myGrant(ctx context.Context, actor Actor, id string) (*Standing, error) {
-	st, err := s.storage.Standing(ctx, id)
+	st, err := s.anyGrant(ctx, id)
 	switch {
-	case errors.Is(err, ErrNotFound):
-		return nil, refuse(NoSuch)
 	case err != nil:
 		return nil, err
 	case !actor.runs() && (actor.Kind != AsUser || actor.ID != st.Grant.UserID):
@@ -140,11 +147,8 @@ func (s *Server) RemoveStore(ctx context.Context, actor Actor, id, storeID strin
 // grantIn reads a grant out of which the actor may take a store that it reaches: his
 // own, any for who runs the platform, and anybody's for who owns the store.
 func (s *Server) grantIn(ctx context.Context, actor Actor, id, storeID string) (*Standing, error) {
-	st, err := s.storage.Standing(ctx, id)
-	switch {
-	case errors.Is(err, ErrNotFound):
-		return nil, refuse(NoSuch)
-	case err != nil:
+	st, err := s.anyGrant(ctx, id)
+	if err != nil {
 		return nil, err
 	}
 	mine := actor.runs() || actor.Kind == AsUser && actor.ID == st.Grant.UserID
