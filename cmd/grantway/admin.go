@@ -50,7 +50,8 @@ var command = oauth.Actor{Kind: oauth.AsCommand}
 // falls between two pages.
 var everything = oauth.Page{Limit: math.MaxInt32}
 
-func (a *Admin) run(ctx context.Context, t terminal, act func(*office) error) (err error) {
+// onStore opens the database for act, and closes it.
+func (a *Admin) onStore(ctx context.Context, t terminal, act func(config.Config, *oauth.KeyRing, *sqlstore.Store) error) (err error) {
 	cfg, ring, err := a.load(t)
 	if err != nil {
 		return err
@@ -60,12 +61,18 @@ func (a *Admin) run(ctx context.Context, t terminal, act func(*office) error) (e
 		return err
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
-	o, err := newOffice(ctx, cfg, ring, store)
-	if err != nil {
-		return err
-	}
-	o.json, o.out = a.JSON, t.out
-	return act(o)
+	return act(cfg, ring, store)
+}
+
+func (a *Admin) run(ctx context.Context, t terminal, act func(*office) error) error {
+	return a.onStore(ctx, t, func(cfg config.Config, ring *oauth.KeyRing, store *sqlstore.Store) error {
+		o, err := newOffice(ctx, cfg, ring, store)
+		if err != nil {
+			return err
+		}
+		o.json, o.out = a.JSON, t.out
+		return act(o)
+	})
 }
 
 func (c *Ending) run(ctx context.Context, t terminal, act func(*office) error) error {

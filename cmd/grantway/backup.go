@@ -7,6 +7,10 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"github.com/grantway/grantway/internal/config"
+	"github.com/grantway/grantway/internal/oauth"
+	"github.com/grantway/grantway/internal/sqlstore"
 )
 
 type backupCommand struct {
@@ -24,41 +28,34 @@ type backupDoc struct {
 }
 
 // Run writes a backup.
-func (c *backupCommand) Run(ctx context.Context, t terminal) (err error) {
-	cfg, ring, err := c.load(t)
-	if err != nil {
-		return err
-	}
-	store, err := openThere(ctx, cfg)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, store.Close()) }()
-	rows, err := store.SigningKeys(ctx)
-	if err != nil {
-		return err
-	}
-	needs, err := ring.Fingerprint(rows)
-	if err != nil {
-		return wrongRing(cfg, err)
-	}
-	p := watched(t)
-	made, err := store.Backup(ctx, c.File, archiveOf(cfg, needs, time.Now()), p.show)
-	p.end()
-	if errors.Is(err, os.ErrExist) {
-		return fmt.Errorf("%s is there already: a backup never replaces a file", c.File)
-	}
-	if err != nil {
-		return err
-	}
-	info, err := os.Stat(c.File)
-	if err != nil {
-		return err
-	}
-	o := &office{json: c.JSON, out: t.out}
-	return o.show(backupDoc{c.File, made.Made, info.Size(), made.Version, made.Ring}, `Wrote %s: the database as it was on %s.
+func (c *backupCommand) Run(ctx context.Context, t terminal) error {
+	return c.onStore(ctx, t, func(cfg config.Config, ring *oauth.KeyRing, store *sqlstore.Store) error {
+		rows, err := store.SigningKeys(ctx)
+		if err != nil {
+			return err
+		}
+		needs, err := ring.Fingerprint(rows)
+		if err != nil {
+			return wrongRing(cfg, err)
+		}
+		p := watched(t)
+		made, err := store.Backup(ctx, c.File, archiveOf(cfg, needs, time.Now()), p.show)
+		p.end()
+		if errors.Is(err, os.ErrExist) {
+			return fmt.Errorf("%s is there already: a backup never replaces a file", c.File)
+		}
+		if err != nil {
+			return err
+		}
+		info, err := os.Stat(c.File)
+		if err != nil {
+			return err
+		}
+		o := &office{json: c.JSON, out: t.out}
+		return o.show(backupDoc{c.File, made.Made, info.Size(), made.Version, made.Ring}, `Wrote %s: the database as it was on %s.
 The key ring is not in it, and without it the backup is of no use: keep a copy of
 %s apart from the backup. Its fingerprint: %s`, c.File, both(made.Made), ringName(cfg), made.Ring)
+	})
 }
 
 // both writes a moment in the zone of this machine and in UTC.

@@ -10,7 +10,9 @@ import (
 	"strings"
 	"time"
 
+	"github.com/grantway/grantway/internal/config"
 	"github.com/grantway/grantway/internal/oauth"
+	"github.com/grantway/grantway/internal/sqlstore"
 )
 
 type keyCommands struct {
@@ -135,32 +137,25 @@ type newEpochCommand struct {
 }
 
 // Run begins an epoch on the database as it is.
-func (c *newEpochCommand) Run(ctx context.Context, t terminal) (err error) {
-	cfg, _, err := c.load(t)
-	if err != nil {
-		return err
-	}
-	store, err := openThere(ctx, cfg)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, store.Close()) }()
-	err = c.asked(t, "The database as it is now becomes the truth. Keys issued in what it has lost are refused, and what was revoked there counts again. People sign in again.")
-	if err != nil {
-		return err
-	}
-	now := time.Now()
-	what := oauth.Restored{Epoch: now.Unix(), Made: now}
-	err = store.NewEpoch(ctx, what.Epoch, func(fromEpoch, fromSeq int64) (oauth.Event, error) {
-		what.FromEpoch, what.FromSeq = fromEpoch, fromSeq
-		return oauth.NewRestored(now, rand.Reader, what)
+func (c *newEpochCommand) Run(ctx context.Context, t terminal) error {
+	return c.onStore(ctx, t, func(_ config.Config, _ *oauth.KeyRing, store *sqlstore.Store) error {
+		err := c.asked(t, "The database as it is now becomes the truth. Keys issued in what it has lost are refused, and what was revoked there counts again. People sign in again.")
+		if err != nil {
+			return err
+		}
+		now := time.Now()
+		what := oauth.Restored{Epoch: now.Unix(), Made: now}
+		err = store.NewEpoch(ctx, what.Epoch, func(fromEpoch, fromSeq int64) (oauth.Event, error) {
+			what.FromEpoch, what.FromSeq = fromEpoch, fromSeq
+			return oauth.NewRestored(now, rand.Reader, what)
+		})
+		if err != nil {
+			return err
+		}
+		o := &office{json: c.JSON, out: t.out}
+		return o.show(struct {
+			Epoch int64 `json:"epoch"`
+			From  int64 `json:"from_epoch"`
+		}{what.Epoch, what.FromEpoch}, "The epoch %d has begun. Nodes and API servers follow by themselves.", what.Epoch)
 	})
-	if err != nil {
-		return err
-	}
-	o := &office{json: c.JSON, out: t.out}
-	return o.show(struct {
-		Epoch int64 `json:"epoch"`
-		From  int64 `json:"from_epoch"`
-	}{what.Epoch, what.FromEpoch}, "The epoch %d has begun. Nodes and API servers follow by themselves.", what.Epoch)
 }
