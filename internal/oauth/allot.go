@@ -24,7 +24,8 @@ type block struct {
 	until  time.Time
 }
 
-const blockSize = 1024
+// BlockSize is how many indices a node is allotted at once.
+const BlockSize = 1024
 
 // The kinds of status lists.
 const (
@@ -41,7 +42,7 @@ func (s *Server) nextIndex(ctx context.Context, p Profile) (int64, error) {
 	defer s.indices.mu.Unlock()
 	b := s.indices.blocks[kind]
 	if now := s.now(); len(b.unused) == 0 || now.After(b.until) || epochOf(b.unused[0]) < s.cache.epoch.Load() {
-		first, err := s.storage.AllotIndices(ctx, s.api.ID, kind, blockSize, now)
+		first, err := s.storage.AllotIndices(ctx, s.api.ID, kind, BlockSize, now)
 		if err != nil {
 			return 0, err
 		}
@@ -64,8 +65,8 @@ func (s *Server) nextIndex(ctx context.Context, p Profile) (int64, error) {
 func epochOf(index int64) int64 { return index >> (IndexBits + ListBits) }
 
 func (s *Server) shuffled(first int64) ([]int64, error) {
-	block := make([]int64, blockSize)
-	random := make([]byte, 4*blockSize)
+	block := make([]int64, BlockSize)
+	random := make([]byte, 4*BlockSize)
 	if _, err := io.ReadFull(s.rand, random); err != nil {
 		return nil, fmt.Errorf("oauth: reading randomness: %w", err)
 	}

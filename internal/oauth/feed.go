@@ -249,10 +249,11 @@ func (s *Server) known(ctx context.Context, p Present, sent time.Duration) {
 		f.beat, f.beatNew = p.Beat, sent
 	}
 	f.beatAt = sent
-	if now := time.Since(start); f.beating || now-f.wanted > wantedFor || now-f.began < pollEvery*3/4 {
+	now := time.Since(start)
+	if f.beating || now-f.wanted > wantedFor || now-f.began < pollEvery*3/4 {
 		return
 	}
-	f.beating, f.began = true, time.Since(start)
+	f.beating, f.began = true, now
 	go func() {
 		limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), pollPatience)
 		defer cancel()

@@ -95,7 +95,7 @@ func asking(columns, from, where string) question {
 // another. A line is a store; neither ids nor scopes hold tabs or newlines. Of a
 // grant on all stores, or on more than a key prints, nothing is written. Argument:
 // $1, the grant.
-const noteStanding = `UPDATE grants SET standing = (
+var noteStanding = `UPDATE grants SET standing = (
 		SELECT CAST(g.rev AS TEXT) || ' ' || CAST(u.members_rev AS TEXT) || ' ' || CAST(hs.seq AS TEXT) || ' ' || CAST(h.epoch AS TEXT) || COALESCE((
 			SELECT string_agg(` + "'\n' || gs.store_id || '\t' || COALESCE('=' || gs.scopes, '') || '\t' || COALESCE('=' || m.scopes, '') || '\t'" + ` ||
 					CASE WHEN m.may_delegate THEN 'd' ELSE '' END || CASE WHEN m.is_owner THEN 'o' ELSE '' END || ` + "'\t'" + ` || COALESCE(st.status, ''),
@@ -103,7 +103,7 @@ const noteStanding = `UPDATE grants SET standing = (
 			FROM grant_stores gs LEFT JOIN memberships m ON m.user_id = g.user_id AND m.store_id = gs.store_id LEFT JOIN stores st ON st.id = gs.store_id
 			WHERE gs.grant_id = g.id), '')
 		FROM grants g JOIN users u ON u.id = g.user_id JOIN heads h ON h.name = 'feed' JOIN heads hs ON hs.name = 'stores'
-		WHERE g.id = $1 AND NOT g.all_stores AND (SELECT COUNT(*) FROM grant_stores gs WHERE gs.grant_id = g.id) <= 50)
+		WHERE g.id = $1 AND NOT g.all_stores AND (SELECT COUNT(*) FROM grant_stores gs WHERE gs.grant_id = g.id) <= ` + strconv.Itoa(oauth.MaxPrinted) + `)
 	WHERE id = $1`
 
 // recall takes the stores from what noteStanding has written, if it is of now.

@@ -2,6 +2,7 @@ package sqlstore
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/grantway/grantway/internal/oauth"
@@ -146,10 +147,10 @@ func endedChanges(now time.Time) ended {
 // given again. A node may still hold indices of a list that it was allotted of late.
 // Lists of lasting keys stay, because a key of theirs has no end.
 func endedLists(now time.Time) ended {
-	const over = `(SELECT number FROM status_lists l WHERE l.kind = 'family' AND l.allotted < $1
-		AND (l.next >= 1048576 - 1024 OR l.number < (SELECT epoch FROM heads WHERE name = 'feed') * 2048)
-		AND NOT EXISTS (SELECT 1 FROM families f WHERE f.status_index >= l.number * 1048576 AND f.status_index < (l.number + 1) * 1048576)
-		ORDER BY l.number LIMIT $2)`
+	over := fmt.Sprintf(`(SELECT number FROM status_lists l WHERE l.kind = 'family' AND l.allotted < $1
+		AND (l.next >= %[1]d - %[2]d OR l.number < (SELECT epoch FROM heads WHERE name = 'feed') * %[3]d)
+		AND NOT EXISTS (SELECT 1 FROM families f WHERE f.status_index >= l.number * %[1]d AND f.status_index < (l.number + 1) * %[1]d)
+		ORDER BY l.number LIMIT $2)`, listSize, oauth.BlockSize, listsMax)
 	return ended{before: micros(now.Add(-oauth.BlockKept - day)), share: sweepShare, remove: []string{
 		"DELETE FROM status_chunks WHERE list IN " + over,
 		"UPDATE status_lists SET kind = 'gone' WHERE number IN " + over,
