@@ -452,33 +452,12 @@ func guardedByCaddy(t *testing.T, guard, api string) guarded {
 	}
 	cmd := exec.Command("caddy", "run", "--config", file, "--adapter", "caddyfile")
 	cmd.Env = []string{"HOME=" + dir, "XDG_CONFIG_HOME=" + dir, "XDG_DATA_HOME=" + dir}
-	var said bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &said, &said
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
-	t.Cleanup(func() {
-		cmd.Process.Signal(syscall.SIGTERM)
-		<-ended
-	})
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for limit := time.Now().Add(10 * time.Second); ; <-tick.C {
+	startProxy(t, cmd, conf, func() error {
 		conn, err := net.Dial("tcp", strings.TrimPrefix(at.url, "http://"))
 		if err == nil {
 			conn.Close()
-			return at
 		}
-		select {
-		case err := <-ended:
-			ended <- err
-			t.Fatalf("caddy: %v\n%s\n%s", err, &said, conf)
-		default:
-		}
-		if time.Now().After(limit) {
-			t.Fatalf("caddy does not answer: %v", err)
-		}
-	}
+		return err
+	})
+	return at
 }

@@ -82,6 +82,22 @@ func runNginx(t *testing.T, l *net.TCPListener, inHTTP string) *nginx {
 	cmd := exec.Command(program, "-c", file, "-p", dir)
 	cmd.Env = []string{"NGINX=3;"} // the socket is open already
 	cmd.ExtraFiles = []*os.File{socket}
+	client := http.Client{Timeout: time.Second}
+	startProxy(t, cmd, conf, func() error {
+		resp, err := client.Get(n.url + "/healthz")
+		if err == nil {
+			resp.Body.Close()
+		}
+		return err
+	})
+	return n
+}
+
+// startProxy starts a proxy that was given conf, and waits until it answers. It ends
+// with the test.
+func startProxy(t *testing.T, cmd *exec.Cmd, conf string, answers func() error) {
+	t.Helper()
+	name := filepath.Base(cmd.Path)
 	var said bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &said, &said
 	if err := cmd.Start(); err != nil {
@@ -94,26 +110,24 @@ func runNginx(t *testing.T, l *net.TCPListener, inHTTP string) *nginx {
 		select {
 		case <-ended:
 		case <-time.After(10 * time.Second):
-			t.Error("nginx did not stop")
+			t.Errorf("%s did not stop", name)
 		}
 	})
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
-	client := http.Client{Timeout: time.Second}
-	for end := time.Now().Add(10 * time.Second); ; <-tick.C {
-		resp, err := client.Get(n.url + "/healthz")
+	for limit := time.Now().Add(10 * time.Second); ; <-tick.C {
+		err := answers()
 		if err == nil {
-			resp.Body.Close()
-			return n
+			return
 		}
 		select {
 		case err := <-ended:
 			ended <- err
-			t.Fatalf("nginx: %v\n%s\n%s", err, &said, conf)
+			t.Fatalf("%s: %v\n%s\n%s", name, err, &said, conf)
 		default:
 		}
-		if time.Now().After(end) {
-			t.Fatalf("nginx does not answer: %v", err)
+		if time.Now().After(limit) {
+			t.Fatalf("%s does not answer: %v", name, err)
 		}
 	}
 }
