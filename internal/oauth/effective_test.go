@@ -112,7 +112,8 @@ func TestEffective_CountsWhoHasJustBegun(t *testing.T) {
 // silent is a storage that takes events, and then does not say who follows.
 type silent struct {
 	oauth.Storage
-	down bool
+	down   bool
+	counts int // how often it still says who follows
 }
 
 func (s *silent) Head(ctx context.Context) (int64, int64, error) {
@@ -122,12 +123,32 @@ func (s *silent) Head(ctx context.Context) (int64, int64, error) {
 	return s.Storage.Head(ctx)
 }
 
+func (s *silent) CountFollowers(ctx context.Context, epoch, seq int64, since time.Time) (int, int, error) {
+	if s.counts--; s.counts < 0 {
+		<-ctx.Done()
+		return 0, 0, ctx.Err()
+	}
+	return s.Storage.CountFollowers(ctx, epoch, seq, since)
+}
+
+// A count that fails, as the last one does when the bound ends it, says nothing of
+// those that were counted before.
+func TestEffective_TheLastCountFails(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.begins(w.Server, "one")
+	s := w.office(&silent{Storage: w.db, counts: 2})
+	if e, err := s.Effective(context.Background()); err != nil || e.Everywhere || e.Followers != 1 {
+		t.Errorf("%+v, %v", e, err)
+	}
+}
+
 // What was revoked stays revoked though the database is away when it is asked who has
 // acknowledged it: the bound holds without it.
 func TestEffective_DatabaseAway(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	s := w.office(&silent{w.db, true})
+	s := w.office(&silent{Storage: w.db, down: true})
 	began := time.Now()
 	if e, err := s.Effective(context.Background()); err != nil || e.Everywhere || time.Since(began) < bound {
 		t.Errorf("%+v, %v, after %v", e, err, time.Since(began))

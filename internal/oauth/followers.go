@@ -210,11 +210,12 @@ func (s *Server) Effective(ctx context.Context) (Effect, error) {
 		if epoch == 0 {
 			seq, epoch, err = s.storage.Head(limited)
 		}
-		behind := 0
 		if err == nil {
-			e.Followers, behind, err = s.storage.CountFollowers(limited, epoch, seq, s.now().Add(-followerGone))
+			var all, behind int
+			if all, behind, err = s.storage.CountFollowers(limited, epoch, seq, s.now().Add(-followerGone)); err == nil {
+				e.Followers, e.Everywhere = all, behind == 0
+			}
 		}
-		e.Everywhere = err == nil && behind == 0
 		if !e.Everywhere {
 			select {
 			case <-poll.C:
