@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -220,25 +221,25 @@ func (c *writeConn) commit(group []*job) {
 		}
 		return
 	}
+	if err != nil {
+		errs = slices.Repeat([]error{err}, len(group))
+	}
 	durable, failed := 0, 0
 	for i, j := range group {
-		if err == nil {
-			err := errs[i]
-			switch {
-			case j.state.Load() == withdrawn: // its caller has said so, and counted it
-			case err == nil:
-				durable++
-			default:
-				failed++
-			}
-			j.err <- err
-			continue
+		switch {
+		case j.state.Load() == withdrawn: // its caller has said so, and counted it
+		case errs[i] == nil:
+			durable++
+		default:
+			failed++
 		}
-		failed++
-		j.err <- err
 	}
+	// Counted first: who has an answer finds it in the counts.
 	c.committed(durable)
 	c.failed.Add(uint64(failed))
+	for i, j := range group {
+		j.err <- errs[i]
+	}
 }
 
 // transaction returns the errors of single events, which were rolled back alone,
