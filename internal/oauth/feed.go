@@ -22,8 +22,8 @@ import (
 // show proves nothing, and the next one does: a server that waits for its standby in
 // vain shows what it has not made durable once the wait is cancelled.
 type feed struct {
-	reading sync.Mutex // held by the one that reads
-	last    string     // id of the event that the feed was followed to, "" if it is not known; under reading
+	reading chan struct{} // of one place, held by the one that reads: who waits for it can give up
+	last    string        // id of the event that the feed was followed to, "" if it is not known; under reading
 
 	mu      sync.RWMutex
 	log     []entry // what happened after base, in order
@@ -85,8 +85,12 @@ func (s *Server) FeedSeq() int64 { return s.cache.seq.Load() }
 // done it meanwhile.
 func (s *Server) follow(ctx context.Context, since time.Duration) error {
 	f := &s.feed
-	f.reading.Lock()
-	defer f.reading.Unlock()
+	select {
+	case f.reading <- struct{}{}:
+		defer func() { <-f.reading }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 	c := &s.cache
 	if time.Duration(c.read.Load()) > since {
 		return nil

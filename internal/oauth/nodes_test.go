@@ -3,6 +3,8 @@ package oauth_test
 import (
 	"context"
 	"database/sql"
+	"errors"
+	"sync"
 	"testing"
 	"time"
 
@@ -91,6 +93,37 @@ func TestNodes_APollThatHangs(t *testing.T) {
 	case <-time.After(10 * time.Second):
 		t.Error("the poll never ended")
 	}
+}
+
+// Who waits for another's reading waits no longer than for one of its own.
+func TestNodes_WaitingForAReadingThatHangs(t *testing.T) {
+	w := newWorld(t)
+	node, storage := w.slowNode(context.Background())
+	hanging := make(chan struct{})
+	hang := sync.OnceFunc(func() { close(hanging) })
+	storage.hold = func(ctx context.Context) {
+		hang()
+		<-ctx.Done()
+	}
+	hangs, stop := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- node.Follow(hangs) }()
+	<-hanging
+	waits, cancel := context.WithTimeout(context.Background(), 10*time.Millisecond)
+	defer cancel()
+	if err := node.Follow(waits); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("it ends with %v", err)
+	}
+	select {
+	case err := <-ended:
+		t.Errorf("it waited until the reading had ended, with %v", err)
+		stop()
+	default:
+		stop()
+		<-ended
+	}
+	storage.hold = nil
+	w.must(node.Follow(context.Background()))
 }
 
 // When the database loses its last events (a restored backup, a failover to a
