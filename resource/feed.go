@@ -14,8 +14,8 @@ import (
 const (
 	// pollPatience is the longest that a healthy node lets us wait, and some: it holds an answer for 200 ms at most. After
 	// it the next node is asked as well, so that a silent one costs less than a lease: the last lease began at most
-	// 200 ms and a way before the poll that stays unanswered, and 200 + 250 + 200 are less than 700 with two ways of
-	// 25 ms each.
+	// 200 ms, a way and a pause before the poll that stays unanswered, and 200 + 10 + 250 + 200 are less than 700 with
+	// two ways of 20 ms each.
 	pollPatience = 250 * time.Millisecond
 	// pollTimeout is when the answer must have begun. A later one would be worth no lease.
 	pollTimeout = 600 * time.Millisecond

@@ -14,7 +14,9 @@ import (
 )
 
 const (
-	// pollEvery paces polls of a feed that does not hold its answers though nothing is new.
+	// pollEvery paces polls of a feed that does not hold its answers though nothing is new. It also passes before the
+	// next poll once there is news, which the node tells a hundred others at this moment: who has heard does not get in
+	// the way of who has not.
 	pollEvery = 10 * time.Millisecond
 	// pauseFirst and pauseLast pace polls where every node failed.
 	pauseFirst = 50 * time.Millisecond
@@ -88,8 +90,11 @@ func (f *follower) run() {
 			wait = retryEvery
 		} else if r := f.round(); f.take(r) == nil {
 			pause, failures = pauseFirst, 0
-			if r.said == nil || r.said.seq == r.after.seq {
+			switch {
+			case r.said == nil || r.said.seq == r.after.seq:
 				wait = pollEvery - (f.v.clock().mono - r.sent.mono)
+			case r.after.known && !r.said.more:
+				wait = pollEvery
 			}
 			f.began.Do(func() { close(f.first) })
 		} else if failures++; failures%len(f.v.nodes) == 0 {

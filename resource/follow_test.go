@@ -62,7 +62,7 @@ func TestFollow_values(t *testing.T) {
 			asked  int64
 		}{{valid, "", 0}, {suspended, "not_active", 0}, {valid, "", 0}, {ask, "", 1}, {invalid, "not_active", 0}, {ask, "", 1}, {valid, "", 0}} {
 			i.feed.mark(9, c.value)
-			synctest.Wait()
+			heard()
 			i.asked.Store(0)
 			check(t, v, token, BadToken, c.reason)
 			if n := i.asked.Load(); n != c.asked {
@@ -99,7 +99,7 @@ func TestFollow_rightsOfTheKey(t *testing.T) {
 			call(h, "GET", "/", "Authorization", "Bearer "+token)
 		}
 		i.feed.mark(9, ask)
-		synctest.Wait()
+		heard()
 		caller, err = v.Check(t.Context(), token, Access{})
 		if err != nil || !slices.Equal(caller.Stores("stores.view"), []string{"shop-3"}) || caller.Has("user.view") {
 			t.Errorf("%+v, %v", caller, err)
@@ -128,12 +128,31 @@ func TestFollow_keysThatMustBeAskedAbout(t *testing.T) {
 		}
 		token := i.held(t, 9, object{"rights": nil})
 		i.feed.mark(9, invalid)
-		synctest.Wait()
+		heard()
 		i.asked.Store(0)
 		check(t, v, token, BadToken, "not_active")
 		if i.asked.Load() != 0 {
 			t.Error("asked about an invalid key")
 		}
+	})
+}
+
+// What happens after a quiet while is heard at once. The next question waits for a moment, which is all that what
+// happens meanwhile waits.
+func TestFollow_asksAgainAMomentAfterNews(t *testing.T) {
+	in(t, func(t *testing.T, i *issuer, v *Verifier, token string) {
+		polls := i.feed.polls.Load()
+		i.feed.mark(9, invalid)
+		synctest.Wait()
+		check(t, v, token, BadToken, "not_active")
+		i.feed.mark(9, valid)
+		settled(pollEvery - time.Nanosecond)
+		check(t, v, token, BadToken, "not_active")
+		if n := i.feed.polls.Load() - polls; n != 0 {
+			t.Errorf("it asked %d times", n)
+		}
+		settled(time.Nanosecond)
+		check(t, v, token, 0, "")
 	})
 }
 
@@ -143,7 +162,7 @@ func TestAsked_onceUntilAnEventNamesTheKey(t *testing.T) {
 		other := i.held(t, 10, nil)
 		want := func(n int64, what string) {
 			t.Helper()
-			synctest.Wait()
+			heard()
 			i.asked.Store(0)
 			for range 5 {
 				check(t, v, token, 0, "")
@@ -175,7 +194,7 @@ func TestAsked_onceUntilAnEventNamesTheKey(t *testing.T) {
 		settled(time.Second)
 		want(0, "the lease is back and nothing happened")
 		i.feed.rule(ruleClient, "app-1", suspended)
-		synctest.Wait()
+		heard()
 		check(t, v, token, BadToken, "not_active")
 		i.feed.rule(ruleClient, "app-1", valid)
 		want(0, "suspended and resumed by a rule")
@@ -192,7 +211,7 @@ func TestAsked_aStoreOfAKeyThatPrintsNone(t *testing.T) {
 		}
 		want := func(what string, asked int64, stores ...string) {
 			t.Helper()
-			synctest.Wait()
+			heard()
 			i.asked.Store(0)
 			if c, err := v.Check(t.Context(), token, Access{}); err != nil || !slices.Equal(c.Stores(""), stores) {
 				t.Errorf("%s: %v, %v, want %v", what, c.Stores(""), err, stores)
@@ -232,7 +251,7 @@ func TestAsked_eventWhileTheQuestionIsOut(t *testing.T) {
 	} {
 		in(t, func(t *testing.T, i *issuer, v *Verifier, token string) {
 			i.feed.mark(9, ask)
-			synctest.Wait()
+			heard()
 			arrived, release := make(chan struct{}), make(chan struct{})
 			answer := func(epoch, seq int64) string {
 				return marshal(t, edited(i.table[token], object{"epoch": epoch, "iseq": seq}))
@@ -257,7 +276,7 @@ func TestAsked_eventWhileTheQuestionIsOut(t *testing.T) {
 			}()
 			<-arrived
 			c.event(i)
-			synctest.Wait()
+			heard()
 			close(release)
 			err := <-got
 			if c.reason != "" {
@@ -287,7 +306,7 @@ func TestAsked_olderAnswers(t *testing.T) {
 			idx++
 			token := i.held(t, idx, nil)
 			i.feed.mark(int32(idx), ask)
-			synctest.Wait()
+			heard()
 			i.stand(token, i.claims(), edited(at(i.feed.now()), object{"jti": fmt.Sprint("key-", idx)}))
 			i.asked.Store(0)
 			check(t, v, token, 0, "")
@@ -300,7 +319,7 @@ func TestAsked_olderAnswers(t *testing.T) {
 		epoch, seq := i.feed.now()
 		i.stand(token, i.claims(), object{"jti": "key-9", "epoch": epoch - 1, "iseq": seq + 9})
 		i.feed.mark(9, ask)
-		synctest.Wait()
+		heard()
 		began := time.Now()
 		check(t, v, token, Unavailable, "no_answer")
 		if d := time.Since(began); d > introspectTimeout {
@@ -329,7 +348,7 @@ func TestAsked_manyEditedKeys(t *testing.T) {
 			changes = append(changes, change{list: "1-0", idx: int32(k), value: ask})
 		}
 		i.feed.event(nil, changes...)
-		synctest.Wait()
+		heard()
 		asked := 0
 		v.asking.do = func(string) (*answer, error) {
 			asked++
@@ -361,7 +380,7 @@ func TestRules(t *testing.T) {
 		other := i.held(t, 22, object{"iseq": 100, "client_id": "app-2"})
 		want := func(what string, reasons ...string) {
 			t.Helper()
-			synctest.Wait()
+			heard()
 			for k, token := range []string{old, later, other} {
 				_, err := v.Check(t.Context(), token, Access{})
 				if got := ""; err != nil {
@@ -408,7 +427,7 @@ func TestRules_theLaterCounts(t *testing.T) {
 func TestRules_deniedStore(t *testing.T) {
 	in(t, func(t *testing.T, i *issuer, v *Verifier, token string) {
 		i.feed.rule(ruleStore, "shop-2", invalid)
-		synctest.Wait()
+		heard()
 		for range 2 {
 			c, err := v.Check(t.Context(), token, Access{Scope: "stores.view"})
 			if err != nil || !slices.Equal(c.Stores(""), []string{"shop-1"}) || c.HasIn("shop-2", "stores.view") || !c.Has("stores.view") {
@@ -420,12 +439,12 @@ func TestRules_deniedStore(t *testing.T) {
 		}
 		later := i.held(t, 12, object{"iseq": 1000})
 		i.feed.mark(12, ask)
-		synctest.Wait()
+		heard()
 		if c, err := v.Check(t.Context(), later, Access{}); err != nil || len(c.Stores("")) != 2 {
 			t.Errorf("a key that the rule does not cover: %+v, %v", c, err)
 		}
 		i.feed.rule(ruleStore, "shop-1", invalid)
-		synctest.Wait()
+		heard()
 		c, err := v.Check(t.Context(), token, Access{Scope: "stores.view"})
 		wantError(t, err, Denied, "scope")
 		if len(c.Stores("")) > 0 || c.Has("stores.view") || !c.Has("user.view") {
@@ -433,7 +452,7 @@ func TestRules_deniedStore(t *testing.T) {
 		}
 		i.feed.rule(ruleStore, "shop-1", valid)
 		i.feed.rule(ruleStore, "shop-2", valid)
-		synctest.Wait()
+		heard()
 		i.asked.Store(0)
 		if c, err := v.Check(t.Context(), token, Access{}); err != nil || len(c.Stores("")) != 2 || i.asked.Load() > 0 {
 			t.Errorf("lifted: %+v, %v, asked %d times", c, err, i.asked.Load())
@@ -521,7 +540,7 @@ func TestList_olderThanTheFeed(t *testing.T) {
 		i.feed.set(func() { i.feed.editList = object{"seq": seq + 1} })
 		i.loaded(t, v, token)
 		i.feed.mark(9, ask)
-		synctest.Wait()
+		heard()
 		i.asked.Store(0)
 		check(t, v, token, 0, "")
 		if i.asked.Load() != 0 {
@@ -764,7 +783,7 @@ func TestOnStale_open(t *testing.T) {
 		dead, edited := i.held(t, 10, nil), i.held(t, 11, nil)
 		i.feed.mark(10, invalid)
 		i.feed.mark(11, ask)
-		synctest.Wait()
+		heard()
 		check(t, v, edited, 0, "")
 		open := Access{OnStale: Open(2 * time.Second)}
 		i.feed.set(func() { i.feed.fail = status(503) })
@@ -824,15 +843,15 @@ func TestAsker_sheds(t *testing.T) {
 		for n := range maxAsking {
 			go v.asking.ask(context.Background(), digest{1, byte(n), byte(n >> 8)}, "t")
 		}
-		synctest.Wait()
+		heard()
 		i.feed.mark(9, ask)
-		synctest.Wait()
+		heard()
 		check(t, v, token, Unavailable, "shed")
 		if c := v.Counters(); c.Shed != 1 {
 			t.Errorf("%+v", c)
 		}
 		close(stuck)
-		synctest.Wait()
+		heard()
 		check(t, v, token, Unavailable, "no_answer")
 	})
 }

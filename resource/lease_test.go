@@ -51,6 +51,9 @@ func passes(d time.Duration) { <-time.After(d) }
 // settled lets a Verifier in a bubble follow for a while.
 func settled(d time.Duration) { passes(d); synctest.Wait() }
 
+// heard waits for what has just happened, which the follower may ask for a moment after the last one.
+func heard() { settled(pollEvery) }
+
 // A cut network: the key is admitted by the lease, to the nanosecond, and by the issuer's word alone from then on.
 func TestLease_endsToTheNanosecond(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

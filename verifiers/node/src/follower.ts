@@ -11,6 +11,8 @@ import { exchange, sleep, type World } from './world.js'
 export const leaseMs = 700
 const clocksAgreeMs = 50
 const pauseMs = 40
+// Passes before the next poll once there is news, which the node tells all others at this moment.
+const newsMs = 10
 const failedMs = 250
 const maxFeed = 8 << 20
 const listBytes = listEntries / 4
@@ -128,15 +130,18 @@ export class Follower {
     while (!this.o.signal.aborted) {
       this.counters.polls++
       const { seq } = this
+      const following = this.#following
       const began = this.world.mono()
       try {
-        await this.#poll(this.o.nodes[node]!)
+        const more = await this.#poll(this.o.nodes[node]!)
         failed = 0
         if (this.#trouble) this.world.log('the revocation feed is followed again')
         this.#trouble = ''
         heard()
         // Whoever has nothing to say holds its answer; if something in between does not, it is not asked all the time.
-        if (this.seq === seq && this.world.mono() - began < pauseMs) await sleep(this.world, pauseMs, this.o.signal)
+        const idle = this.seq === seq && this.world.mono() - began < pauseMs
+        const news = this.seq !== seq && following && !more
+        if (idle || news) await sleep(this.world, news ? newsMs : pauseMs, this.o.signal)
       } catch (e) {
         if (this.o.signal.aborted) return
         this.counters.pollsFailed++
@@ -149,7 +154,8 @@ export class Follower {
     }
   }
 
-  async #poll(node: string): Promise<void> {
+  // poll asks once, and says whether there is more to be had at once.
+  async #poll(node: string): Promise<boolean> {
     const sent = { mono: this.world.mono(), wall: this.world.wall() }
     const query = new URLSearchParams({ ...(this.#following && { after: `${this.seq}`, epoch: `${this.epoch}` }), instance: this.#instance })
     const { status, body, cached } = await exchange(this.world, `${node}/revocations?${query}`, {
@@ -161,15 +167,19 @@ export class Follower {
       signal: this.o.signal,
     })
     if (cached) throw new Error('the answer comes out of a cache')
-    if (status === 410 && this.#following) return this.#forget()
+    if (status === 410 && this.#following) {
+      this.#forget()
+      return false
+    }
     if (status === 204 && this.#following) {
       this.#sent = sent
-      return
+      return false
     }
     if (status !== 200) throw new Error(`answered ${status}`)
     const answer = readAnswer(JSON.parse(Buffer.from(body).toString()), this.#following ? this.seq : -1)
     this.#take(answer)
     if (!answer.more) this.#sent = sent
+    return answer.more
   }
 
   #forget(): void {

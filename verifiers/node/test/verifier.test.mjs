@@ -55,6 +55,17 @@ test('the middleware takes one token out of Authorization or x-dressipi-jwt', as
   }
 })
 
+test('once there is news, the next poll waits a moment', async (t) => {
+  const stage = await staged(t)
+  const { polls } = stage.verifier.counters
+  await stage.feed({ seq: world.seq + 1 })
+  await stage.wait(9)
+  assert.equal(stage.verifier.counters.polls, polls)
+  await stage.wait(1)
+  await stage.settle()
+  assert.equal(stage.verifier.counters.polls, polls + 1)
+})
+
 test('what a route answers who may not', async (t) => {
   const stage = await staged(t)
   const bearer = { Authorization: 'Bearer ' + stage.texts.get('key') }
@@ -112,7 +123,10 @@ test('trouble is logged once when it begins and once when it ends', async (t) =>
 
 test('one question about one key at a time, and no more than 64 at once', async (t) => {
   const tokens = Object.fromEntries(Array.from({ length: 70 }, (_, n) => ['key' + n, { idx: n, claims: { jti: 'key' + n } }]))
-  const stage = await staged(t, { tokens, introspection: Object.fromEntries(Object.keys(tokens).map((name) => [name, { active: true }])) })
+  const stage = await staged(t, { tokens, lists: good.lists, introspection: Object.fromEntries(Object.keys(tokens).map((name) => [name, { active: true }])) })
+  // Signatures are checked now, which takes its time, so that all who ask later ask together.
+  await Promise.all([...stage.texts.values()].map((text) => stage.verifier.check(text)))
+  stage.asked = 0
   await stage.setAlways({ status: 503 })
   await stage.wait(701)
   const out = stage.pause()
