@@ -342,10 +342,17 @@ func (c *writeConn) prepare(ctx context.Context, text string) (*sql.Stmt, error)
 	return stmt, nil
 }
 
+// query does not watch ctx while it reads. What it reads is bounded and waits for
+// nobody, and to watch a context that can end costs two goroutines for each query,
+// one here and one of the driver: more than a read by key (measured).
 func (s *sqlite) query(ctx context.Context, text string, args []any, row func(func(...any) error) error) error {
 	if !storable(args) {
 		return nil
 	}
+	if err := ctx.Err(); err != nil {
+		return unavailable(err)
+	}
+	ctx = context.WithoutCancel(ctx)
 	cached, ok := s.readStmts.Load(text)
 	if !ok {
 		stmt, err := s.readers.PrepareContext(ctx, text)
