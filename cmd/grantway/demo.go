@@ -162,6 +162,7 @@ The demo is ready. Everything is on this machine and made up.
 
   Connect an app to a store     %s
     sign in as                  %s  password  %s
+    or, working in her store    %s  (password below)
   See and revoke it             %s/connected-apps
   Register an app of your own   %s/developer
     sign in as                  %s  password  %s
@@ -170,7 +171,7 @@ The demo is ready. Everything is on this machine and made up.
   The store API                 %s/stores
 
 Press Ctrl-C to stop.
-`, info.ExampleApp, info.User.Email, info.User.Password, info.Issuer, info.Issuer, info.Developer.Email, info.Developer.Password,
+`, info.ExampleApp, info.User.Email, info.User.Password, info.Developer.Email, info.Issuer, info.Issuer, info.Developer.Email, info.Developer.Password,
 		info.Issuer, info.Operator.Email, info.Operator.Password, info.StoreAPI)
 	return err
 }

@@ -242,6 +242,34 @@ func TestPages_ChangeStores(t *testing.T) {
 	p.quiet()
 }
 
+// The owner of a store sees what somebody who works there connected to it, and takes the store from it.
+func TestPages_OwnerTakesAStore(t *testing.T) {
+	d := Start(t)
+	p, owner := chromium(t), chromium(t)
+	p.open(d.ExampleApp)
+	p.press("Connect with Harbour")
+	p.signIn(d.Developer)
+	p.press("Allow") // of the one store in which he works
+	p.heading("Connected to Harbour")
+
+	owner.open(d.Issuer + "/connected-apps")
+	owner.signIn(d.User)
+	owner.press("Apps that other people connected to your stores")
+	owner.heading("Apps of other people")
+	owner.press("Remove from this store")
+	owner.press("Remove")
+	owner.do(chromedp.WaitVisible(chromedp.CSS("[role=status]")))
+	if got := owner.text("[role=status]"); len(got) != 1 || !strings.Contains(got[0], "can no longer use "+d.Stores[0].Name) {
+		t.Errorf("the owner is told %q", got)
+	}
+	p.openUntil(d.ExampleApp, func() bool { return len(p.text(".stores strong")) == 0 })
+	if got := p.text("[role=status]"); len(got) != 1 || !strings.Contains(got[0], "403 AccessDenied") || len(p.text(".stores strong")) != 0 {
+		t.Errorf("the app shows %q and the stores %q", got, p.text(".stores strong"))
+	}
+	p.quiet()
+	owner.quiet()
+}
+
 // A developer signs up, makes an app, sees id and secret once.
 func TestPages_DeveloperMakesAnApp(t *testing.T) {
 	d := Start(t)

@@ -114,6 +114,8 @@ func (a *ExampleApp) home(w http.ResponseWriter, r *http.Request, status int, pr
 		v.key = ""
 		a.mu.Unlock()
 		a.show(w, status, appView{Ended: true, Problem: problem})
+	case code == "AccessDenied": // the last store was taken from it
+		a.show(w, status, appView{Connected: true, Problem: err.Error()})
 	case err != nil:
 		a.show(w, http.StatusBadGateway, appView{Connected: true, Problem: err.Error()})
 	default:

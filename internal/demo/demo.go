@@ -112,7 +112,7 @@ func Seed(ctx context.Context, storage oauth.Storage, server *oauth.Server, acco
 		to              *Person
 	}{
 		{customerID, "Mara Lindqvist", "mara@harbour.example", false, &info.User},
-		{"usr_demo_developer", "Dev Patel", "dev@parcelpilot.example", false, &info.Developer},
+		{developerID, "Dev Patel", "dev@parcelpilot.example", false, &info.Developer},
 		{"usr_demo_operator", "Olu Adeyemi", "ops@harbour.example", true, &info.Operator},
 	} {
 		*a.to = Person{a.email, rand.Text()[:14]}
@@ -133,8 +133,13 @@ func Seed(ctx context.Context, storage oauth.Storage, server *oauth.Server, acco
 		}
 		info.Stores = append(info.Stores, StoreInfo{st.ID, st.Name, st.delegable})
 	}
+	// The developer works in the customer's first store, and may connect apps to it: she sees what he has connected.
+	staff := oauth.Membership{UserID: developerID, StoreID: stores[0].ID, MayDelegate: true, Scopes: oauth.Scopes("stores.view", "stores.orders.view")}
+	if err := server.SetMembership(ctx, system, staff); err != nil {
+		return fmt.Errorf("letting the developer into %s: %w", stores[0].Name, err)
+	}
 	for _, app := range apps {
-		c, secret, err := server.CreateClient(ctx, oauth.Actor{Kind: oauth.AsOperator, ID: "usr_demo_developer"}, app)
+		c, secret, err := server.CreateClient(ctx, oauth.Actor{Kind: oauth.AsOperator, ID: developerID}, app)
 		if err != nil {
 			return fmt.Errorf("registering %s: %w", app.Name, err)
 		}
@@ -155,7 +160,10 @@ func Seed(ctx context.Context, storage oauth.Storage, server *oauth.Server, acco
 	return storage.PutPending(ctx, stateSelector, stateKind, saved, time.Now().Add(forEver))
 }
 
-const customerID = "usr_demo_customer"
+const (
+	customerID  = "usr_demo_customer"
+	developerID = "usr_demo_developer"
+)
 
 var callbacks = []string{"http://127.0.0.1/callback", "https://client.example/callback"}
 
