@@ -3,7 +3,6 @@ package sqlstore
 import (
 	"cmp"
 	"context"
-	"database/sql"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -139,12 +138,7 @@ func inGroups(tb testing.TB, s *Store, events [][]statement, size int) {
 		all.Wait()
 		return
 	}
-	c := &writeConn{conn: s.engine.(*sqlite).conn, stmts: map[string]*sql.Stmt{}, counters: &counters{}}
-	defer func() {
-		for _, stmt := range c.stmts {
-			stmt.Close()
-		}
-	}()
+	c := &writeConn{conn: s.engine.(*sqlite).conn, counters: &counters{}}
 	for len(events) > 0 {
 		var group []*job
 		for _, ev := range events[:min(size, len(events))] {
@@ -227,7 +221,7 @@ func (w *writer) checkpoint(pragmas ...string) {
 		return
 	}
 	for _, text := range append(pragmas, "PRAGMA wal_checkpoint(TRUNCATE)") {
-		if _, err := e.conn.ExecContext(w.tb.Context(), text); err != nil {
+		if _, err := e.conn.run(text, nil, nil); err != nil {
 			w.tb.Fatal(err)
 		}
 	}

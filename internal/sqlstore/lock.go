@@ -68,7 +68,7 @@ func openShared(ctx context.Context, path string) (*sqlite, error) {
 	if err != nil {
 		return nil, err
 	}
-	s, err := openSQLite(ctx, abs)
+	s, err := openSQLite(abs)
 	if err != nil {
 		return nil, errors.Join(err, releaseLock(lock))
 	}

@@ -292,7 +292,7 @@ func (p *postgres) close() error {
 // archive copies the rows into a SQLite file, in one view of the database, and
 // compares counts and checksums in that same view.
 func (p *postgres) archive(ctx context.Context, to string, progress func(Progress)) (err error) {
-	e, err := openSQLite(ctx, to)
+	e, err := openSQLite(to)
 	if err != nil {
 		return err
 	}

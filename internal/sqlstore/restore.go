@@ -13,7 +13,6 @@ import (
 	"syscall"
 	"time"
 
-	sqlitedriver "modernc.org/sqlite"
 	sqlite3 "modernc.org/sqlite/lib"
 
 	"github.com/grantway/grantway/internal/oauth"
@@ -76,7 +75,7 @@ func Restore(ctx context.Context, file, dsn string, replace bool) (r *Restoratio
 	if r.Archive, err = verify(ctx, r.part); err != nil {
 		return r, err
 	}
-	e, err := openSQLite(ctx, r.part)
+	e, err := openSQLite(r.part)
 	if err != nil {
 		return r, err
 	}
@@ -161,7 +160,7 @@ func judge(a Archive, err error) error {
 	case err == nil, errors.Is(err, ErrNoArchive), errors.Is(err, context.Canceled):
 		return err
 	}
-	if e, ok := errors.AsType[*sqlitedriver.Error](err); ok && e.Code()&0xff == sqlite3.SQLITE_NOTADB {
+	if sqliteCode(err) == sqlite3.SQLITE_NOTADB {
 		return ErrNoArchive
 	}
 	return fmt.Errorf("%w: %w", ErrCorrupt, err)
@@ -198,7 +197,7 @@ func inspect(ctx context.Context, path string) (*Target, error) {
 		return nil, fmt.Errorf("%s is no file", path)
 	}
 	t := &Target{}
-	e, err := openSQLite(ctx, path)
+	e, err := openSQLite(path)
 	if err != nil {
 		t.Unreadable = err
 		return t, nil

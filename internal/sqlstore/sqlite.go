@@ -18,7 +18,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/pressly/goose/v3"
-	sqlitedriver "modernc.org/sqlite" // pure Go, so the binary stays static
+	_ "modernc.org/sqlite" // the driver "sqlite": pure Go, so the binary stays static
 	sqlite3 "modernc.org/sqlite/lib"
 
 	"github.com/grantway/grantway/internal/oauth"
@@ -29,17 +29,15 @@ import (
 type sqlite struct {
 	counters
 	path    string
-	writer  *sql.DB // one connection
-	readers *sql.DB
-	conn    *sql.Conn // of the writer
-	shared  *os.File  // the lock that keeps a restore away; nil where none is needed
+	conn    *sqliteConn // of the writer
+	readers readers
+	shared  *os.File // the lock that keeps a restore away; nil where none is needed
 	queue   chan *job
 	limit   time.Duration // writeLimit
 	done    chan struct{}
 
-	closing   sync.RWMutex // held for reading while a job is put into the queue
-	closed    bool
-	readStmts sync.Map // SQL text → *sql.Stmt
+	closing sync.RWMutex // held for reading while a job is put into the queue
+	closed  bool
 }
 
 // job is an event that waits for the writer. Its caller may take it back until it is
@@ -68,39 +66,28 @@ const (
 	readerConns = 4
 )
 
-// sqliteDSN opens path with full durability: a commit is synced before it is
-// acknowledged. Another process (the command line) may hold the write lock, so
-// everybody waits for it up to ten seconds, far longer than a group takes. What
-// undoes one event of a group stays in memory: a file for it was nine tenths of all
-// that a group of 64 wrote (measured). A log that a long reader let grow is cut to
-// 16 MiB when it begins anew.
+// sqlitePragmas give full durability: a commit is synced before it is acknowledged.
+// Another process (the command line) may hold the write lock, so everybody waits for
+// it up to ten seconds, far longer than a group takes. What undoes one event of a
+// group stays in memory: a file for it was nine tenths of all that a group of 64
+// wrote (measured). A log that a long reader let grow is cut to 16 MiB when it begins
+// anew.
+var sqlitePragmas = []string{"busy_timeout(10000)", "synchronous(FULL)", "temp_store(MEMORY)", "journal_size_limit(16777216)"}
+
+// sqliteDSN is path for the driver.
 func sqliteDSN(path, more string) string {
 	u := url.URL{Path: path}
-	return "file:" + u.EscapedPath() + "?_pragma=busy_timeout(10000)&_pragma=synchronous(FULL)&_pragma=temp_store(MEMORY)&_pragma=journal_size_limit(16777216)" + more
+	return "file:" + u.EscapedPath() + "?_pragma=" + strings.Join(sqlitePragmas, "&_pragma=") + more
 }
 
 // openSQLite opens the file at an absolute path, which is there.
-func openSQLite(ctx context.Context, abs string) (*sqlite, error) {
-	writer, err := sql.Open("sqlite", sqliteDSN(abs, ""))
+func openSQLite(abs string) (*sqlite, error) {
+	conn, err := openSQLiteConn(abs, sqlitePragmas...)
 	if err != nil {
-		return nil, fmt.Errorf("opening the database: %w", err)
-	}
-	writer.SetMaxOpenConns(1)
-	conn, err := writer.Conn(ctx)
-	if err != nil { // its first pragma looks into the file
-		writer.Close()
 		return nil, fmt.Errorf("opening the database %s: %w%s", abs, err, remedy(err))
 	}
-	readers, err := sql.Open("sqlite", sqliteDSN(abs, "&_pragma=query_only(1)"))
-	if err != nil {
-		writer.Close()
-		return nil, fmt.Errorf("opening the database: %w", err)
-	}
-	readers.SetMaxOpenConns(readerConns)
-	readers.SetMaxIdleConns(readerConns)
-	s := &sqlite{path: abs, writer: writer, readers: readers, queue: make(chan *job, 4*groupMax), limit: writeLimit, done: make(chan struct{})}
-	s.conn = conn
-	go s.run(&writeConn{conn: conn, stmts: map[string]*sql.Stmt{}, counters: &s.counters})
+	s := &sqlite{path: abs, conn: conn, readers: readers{out: make(chan struct{}, readerConns)}, queue: make(chan *job, 4*groupMax), limit: writeLimit, done: make(chan struct{})}
+	go s.run(&writeConn{conn: conn, counters: &s.counters})
 	return s, nil
 }
 
@@ -110,10 +97,7 @@ func remedy(err error) string {
 	if refusal, ok := errors.AsType[*pgconn.PgError](err); ok && (refusal.Code == "42501" || strings.Contains(refusal.Message, "goose_db_version")) {
 		return ": the user in the database URL must own the database (ALTER DATABASE … OWNER TO …)"
 	}
-	code := 0
-	if e, ok := errors.AsType[*sqlitedriver.Error](err); ok {
-		code = e.Code() & 0xff
-	}
+	code := sqliteCode(err)
 	switch {
 	case code == sqlite3.SQLITE_NOTADB:
 		return ": it is another kind of file; name the right one"
@@ -143,7 +127,7 @@ func (s *sqlite) write(ctx context.Context, event []statement) error {
 	s.closing.RLock()
 	if s.closed {
 		s.closing.RUnlock()
-		return unavailable(errors.New("the database is closed"))
+		return unavailable(errClosed)
 	}
 	var err error
 	select {
@@ -179,12 +163,7 @@ var errOverloaded = errors.New("the event was not begun in time: too many wait, 
 
 // run is the writer: whatever waits when a transaction ends makes the next one.
 func (s *sqlite) run(c *writeConn) {
-	defer func() {
-		for _, stmt := range c.stmts {
-			stmt.Close()
-		}
-		close(s.done)
-	}()
+	defer close(s.done)
 	group := make([]*job, 0, groupMax)
 	for first := range s.queue {
 		group = append(group[:0], first)
@@ -206,8 +185,7 @@ func (s *sqlite) run(c *writeConn) {
 
 type writeConn struct {
 	*counters
-	conn  *sql.Conn
-	stmts map[string]*sql.Stmt
+	conn *sqliteConn
 }
 
 // commit runs a group in one transaction and answers each of its jobs. If the
@@ -245,10 +223,9 @@ func (c *writeConn) commit(group []*job) {
 // transaction returns the errors of single events, which were rolled back alone,
 // and the error that ended them all; broken says that an event caused that one.
 func (c *writeConn) transaction(group []*job) (each []error, broken bool, all error) {
-	ctx := context.Background()
-	if err := c.exec(ctx, "BEGIN IMMEDIATE"); err != nil {
+	if err := c.exec("BEGIN IMMEDIATE"); err != nil {
 		// Were a transaction left open, no later one could begin.
-		c.exec(ctx, "ROLLBACK")
+		c.exec("ROLLBACK")
 		return nil, false, unavailable(err)
 	}
 	each = make([]error, len(group))
@@ -256,13 +233,13 @@ func (c *writeConn) transaction(group []*job) (each []error, broken bool, all er
 		if !j.begin() {
 			continue
 		}
-		if err := c.savepoint(ctx, j.event, &each[i]); err != nil {
-			c.exec(ctx, "ROLLBACK")
+		if err := c.savepoint(j.event, &each[i]); err != nil {
+			c.exec("ROLLBACK")
 			return nil, true, unavailable(err)
 		}
 	}
-	if err := c.exec(ctx, "COMMIT"); err != nil {
-		c.exec(ctx, "ROLLBACK")
+	if err := c.exec("COMMIT"); err != nil {
+		c.exec("ROLLBACK")
 		return nil, false, uncommitted(err)
 	}
 	return each, false, nil
@@ -275,76 +252,48 @@ func (c *writeConn) transaction(group []*job) (each []error, broken bool, all er
 // that, whoever opens the file next finds the transaction there. So the outcome is
 // unknown.
 func uncommitted(err error) error {
-	if e, ok := errors.AsType[*sqlitedriver.Error](err); ok {
-		if primary := e.Code() & 0xff; primary == sqlite3.SQLITE_FULL || primary == sqlite3.SQLITE_BUSY {
-			return unavailable(err)
-		}
+	switch sqliteCode(err) {
+	case sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY:
+		return unavailable(err)
 	}
 	return fmt.Errorf("%w: %w", oauth.ErrUnknown, err)
 }
 
-func (c *writeConn) savepoint(ctx context.Context, event []statement, failed *error) error {
-	if err := c.exec(ctx, "SAVEPOINT event"); err != nil {
+func (c *writeConn) savepoint(event []statement, failed *error) error {
+	if err := c.exec("SAVEPOINT event"); err != nil {
 		return err
 	}
 	for i := range event {
-		if err := c.step(ctx, &event[i]); err != nil {
+		if err := c.step(&event[i]); err != nil {
 			*failed = unavailable(err)
-			if err := c.exec(ctx, "ROLLBACK TO event"); err != nil {
+			if err := c.exec("ROLLBACK TO event"); err != nil {
 				return err
 			}
 			break
 		}
 	}
-	return c.exec(ctx, "RELEASE event")
+	return c.exec("RELEASE event")
 }
 
-func (c *writeConn) step(ctx context.Context, st *statement) error {
-	stmt, err := c.prepare(ctx, st.sql)
-	if err != nil {
-		return err
-	}
+func (c *writeConn) step(st *statement) error {
 	if st.scan != nil {
-		err := stmt.QueryRowContext(ctx, st.args...).Scan(st.scan...)
-		if errors.Is(err, sql.ErrNoRows) {
-			return nil
-		}
+		_, err := c.conn.run(st.sql, st.args, func(scan func(...any) error) error { return scan(st.scan...) })
 		return err
 	}
-	result, err := stmt.ExecContext(ctx, st.args...)
-	if err != nil {
-		return err
-	}
-	if st.rows != nil {
-		*st.rows, err = result.RowsAffected()
+	changed, err := c.conn.run(st.sql, st.args, nil)
+	if err == nil && st.rows != nil {
+		*st.rows = changed
 	}
 	return err
 }
 
-func (c *writeConn) exec(ctx context.Context, text string) error {
-	stmt, err := c.prepare(ctx, text)
-	if err != nil {
-		return err
-	}
-	_, err = stmt.ExecContext(ctx)
+func (c *writeConn) exec(text string) error {
+	_, err := c.conn.run(text, nil, nil)
 	return err
 }
 
-func (c *writeConn) prepare(ctx context.Context, text string) (*sql.Stmt, error) {
-	if stmt, ok := c.stmts[text]; ok {
-		return stmt, nil
-	}
-	stmt, err := c.conn.PrepareContext(ctx, text)
-	if err != nil {
-		return nil, fmt.Errorf("preparing a statement: %w", err)
-	}
-	c.stmts[text] = stmt
-	return stmt, nil
-}
-
-// query does not watch ctx while it reads. What it reads is bounded and waits for
-// nobody, and to watch a context that can end costs two goroutines for each query,
-// one here and one of the driver: more than a read by key (measured).
+// query does not look at ctx while it reads: what it reads is bounded and waits for
+// nobody.
 func (s *sqlite) query(ctx context.Context, text string, args []any, row func(func(...any) error) error) error {
 	if !storable(args) {
 		return nil
@@ -352,32 +301,72 @@ func (s *sqlite) query(ctx context.Context, text string, args []any, row func(fu
 	if err := ctx.Err(); err != nil {
 		return unavailable(err)
 	}
-	ctx = context.WithoutCancel(ctx)
-	cached, ok := s.readStmts.Load(text)
-	if !ok {
-		stmt, err := s.readers.PrepareContext(ctx, text)
-		if err != nil {
-			return unavailable(err)
-		}
-		var raced bool
-		if cached, raced = s.readStmts.LoadOrStore(text, stmt); raced {
-			stmt.Close()
-		}
-	}
-	rows, err := cached.(*sql.Stmt).QueryContext(ctx, args...)
+	c, err := s.reader(ctx)
 	if err != nil {
 		return unavailable(err)
 	}
-	defer rows.Close()
-	for rows.Next() {
-		if err := row(rows.Scan); err != nil {
-			return err
-		}
-	}
-	if err := rows.Err(); err != nil {
+	defer s.readers.back(c)
+	var refused error
+	_, err = c.run(text, args, func(scan func(...any) error) error {
+		refused = row(scan)
+		return refused
+	})
+	if err != nil && refused == nil {
 		return unavailable(err)
 	}
-	return nil
+	return err
+}
+
+var errClosed = errors.New("the database is closed")
+
+// readers are the connections that read. The one that came back last goes out first:
+// every commit empties their caches, and what few of them have read anew serves more
+// questions.
+type readers struct {
+	out  chan struct{} // one for each that is in use
+	mu   sync.Mutex
+	idle []*sqliteConn
+}
+
+// reader lends a connection, which must be given back.
+func (s *sqlite) reader(ctx context.Context) (c *sqliteConn, err error) {
+	r := &s.readers
+	select {
+	case r.out <- struct{}{}:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case <-s.done:
+		return nil, errClosed
+	}
+	r.mu.Lock()
+	if n := len(r.idle); n > 0 {
+		c, r.idle = r.idle[n-1], r.idle[:n-1]
+	}
+	r.mu.Unlock()
+	if c == nil {
+		if c, err = openSQLiteConn(s.path, append(slices.Clip(sqlitePragmas), "query_only(1)")...); err != nil {
+			<-r.out
+		}
+	}
+	return c, err
+}
+
+func (r *readers) back(c *sqliteConn) {
+	r.mu.Lock()
+	r.idle = append(r.idle, c)
+	r.mu.Unlock()
+	<-r.out
+}
+
+// close waits for those that are in use, and lets none out any more.
+func (r *readers) close() (err error) {
+	for range readerConns {
+		r.out <- struct{}{}
+	}
+	for _, c := range r.idle {
+		err = errors.Join(err, c.close())
+	}
+	return err
 }
 
 // writable: a file that may not be written is refused when it is opened.
@@ -418,8 +407,7 @@ func (s *sqlite) close() error {
 	<-s.done
 	// The writer last: whoever closes last folds the write-ahead log into the file,
 	// and the readers may not write.
-	s.readStmts.Range(func(_, stmt any) bool { stmt.(*sql.Stmt).Close(); return true })
-	err := errors.Join(s.readers.Close(), s.conn.Close(), s.writer.Close())
+	err := errors.Join(s.readers.close(), s.conn.close())
 	if s.shared != nil {
 		err = errors.Join(err, releaseLock(s.shared))
 	}

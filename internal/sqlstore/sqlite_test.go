@@ -40,7 +40,7 @@ func TestSQLite_AFaultyEventLeavesItsNeighboursAlone(t *testing.T) {
 		}
 		group = append(group, newJob(ev))
 	}
-	c := &writeConn{conn: e.conn, stmts: map[string]*sql.Stmt{}, counters: &counters{}}
+	c := &writeConn{conn: e.conn, counters: &counters{}}
 	c.commit(group)
 	for i, j := range group {
 		if err := <-j.err; (err != nil) != (i == 25) {

@@ -10,8 +10,8 @@
 // waited for a lock sees other tables as they were before it waited. Lock order:
 // clients → grants → users → codes → families → refresh tokens → heads.
 //
-// The differences of the two engines live in engine.go, sqlite.go and postgres.go,
-// and for the copying of whole tables in session.go.
+// The differences of the two engines live in engine.go, sqlite.go, sqliteconn.go and
+// postgres.go, and for the copying of whole tables in session.go.
 package sqlstore
 
 import (

@@ -33,7 +33,7 @@ func TestSQLite_HoweverAnEventFailsItFailsAlone(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := openAt(t, filepath.Join(t.TempDir(), "g.db"))
 			e := s.engine.(*sqlite)
-			if _, err := e.conn.ExecContext(t.Context(), "PRAGMA max_page_count = 400"); err != nil {
+			if _, err := e.conn.run("PRAGMA max_page_count = 400", nil, nil); err != nil {
 				t.Fatal(err)
 			}
 			var group []*job
@@ -44,7 +44,7 @@ func TestSQLite_HoweverAnEventFailsItFailsAlone(t *testing.T) {
 				}
 				group = append(group, newJob(event))
 			}
-			c := &writeConn{conn: e.conn, stmts: map[string]*sql.Stmt{}, counters: &counters{}}
+			c := &writeConn{conn: e.conn, counters: &counters{}}
 			c.commit(group)
 			for i, j := range group {
 				if err := <-j.err; (err != nil) != (i == 10) || err != nil && !errors.Is(err, oauth.ErrUnavailable) {
