@@ -213,3 +213,46 @@ func BenchmarkGroupCommit(b *testing.B) {
 		})
 	}
 }
+
+// A hundred of the grants that reach a suspended store, of which there are many: what
+// is left behind them costs nothing.
+func BenchmarkFoldRule_Store(b *testing.B) {
+	for _, grants := range []int{1_000, 20_000} {
+		b.Run(fmt.Sprint("grants=", grants), func(b *testing.B) {
+			on(b, func(b *testing.B, s *stock) {
+				put := func(to oauth.Status) {
+					if err := s.PutStore(b.Context(), &oauth.Store{ID: "store", Name: "Store", Status: to}, s.event(oauth.EventStorePut)); err != nil {
+						b.Fatal(err)
+					}
+				}
+				put(oauth.Active)
+				var ev []statement
+				for i := range grants {
+					id := fmt.Sprintf("gr_%06d", i)
+					ev = append(ev, do(`INSERT INTO grants (id, user_id, client_id, is_default, scopes, account_scopes, all_stores, status, rev, op, created, last_used)
+						VALUES ($1, 'user', 'client', FALSE, '', '', FALSE, 'live', 1, '', 0, 0)`, id),
+						do("INSERT INTO grant_stores (grant_id, store_id) VALUES ($1, 'store')", id))
+				}
+				if err := s.inBatches(b.Context(), ev); err != nil {
+					b.Fatal(err)
+				}
+				for b.Loop() {
+					list, err := s.Foldings(b.Context())
+					if err != nil {
+						b.Fatal(err)
+					}
+					if len(list) == 0 || list[0].Done {
+						b.StopTimer()
+						put(oauth.Active)
+						put(oauth.Suspended)
+						if list, err = s.Foldings(b.Context()); err != nil || len(list) != 1 {
+							b.Fatal(list, err)
+						}
+						b.StartTimer()
+					}
+					s.won(b)(s.FoldRule(b.Context(), list[0], 100, s.event(oauth.EventRuleFolded)))
+				}
+			})
+		})
+	}
+}

@@ -108,12 +108,19 @@ type folding struct {
 	which string // for [tell]; $5 is the subject, $6 what the batch is behind
 }
 
-// reaching selects the grants behind one that reach a store: those that name it, and
-// those on all stores of its members, whose keys print none.
-func reaching(store, after string) string {
-	return "SELECT x.grant_id AS id FROM grant_stores x WHERE x.store_id = " + store + " AND x.grant_id > " + after +
-		" UNION SELECT o.id FROM memberships m JOIN grants o ON o.user_id = m.user_id WHERE m.store_id = " + store + " AND o.all_stores AND o.id > " + after
+// reaching selects the grants that reach a store, of those that which says of their id,
+// %[1]s: those that name it, and those on all stores of its members, whose keys print
+// none. Each half is asked for these alone: a batch costs the same where many are left.
+func reaching(store, which string) string {
+	half := func(text, id string) string {
+		return "SELECT h.id FROM (" + text + " = " + store + " AND " + fmt.Sprintf(which, id) + ") h"
+	}
+	return half("SELECT x.grant_id AS id FROM grant_stores x WHERE x.store_id", "x.grant_id") + " UNION " +
+		half("SELECT o.id FROM memberships m JOIN grants o ON o.user_id = m.user_id WHERE o.all_stores AND m.store_id", "o.id")
 }
+
+// nextReaching selects the next batch of them.
+var nextReaching = reaching("$1", "%[1]s > $2 ORDER BY %[1]s LIMIT $3") + " ORDER BY id LIMIT $3"
 
 // folded is how far the batch of the event $2 goes, as the guard left it.
 const folded = "(SELECT fold FROM cutoffs WHERE op = $2)"
@@ -133,12 +140,12 @@ var folds = map[oauth.RuleKind]folding{
 		which: "f.op = $2 AND g.client_id = $5 AND g.id > $6 AND g.id <= " + folded,
 	},
 	oauth.RuleStore: {
-		batch: reaching("$1", "$2") + " ORDER BY id LIMIT $3",
-		lock:  "SELECT id FROM grants WHERE id IN (" + reaching("$1", "$2") + " ORDER BY id LIMIT $3) ORDER BY id",
+		batch: nextReaching,
+		lock:  "SELECT id FROM grants WHERE id IN (" + nextReaching + ") ORDER BY id",
 		end: func(f oauth.Folding, e oauth.Event) []statement {
-			return []statement{do("UPDATE grants SET rev = rev + 1, op = $2 WHERE status <> 'revoked' AND id <= "+folded+" AND id IN ("+reaching("$1", "$3")+")", f.Subject, e.ID, f.After)}
+			return []statement{do("UPDATE grants SET rev = rev + 1, op = $2 WHERE status <> 'revoked' AND id IN ("+reaching("$1", "%[1]s > $3 AND %[1]s <= "+folded)+")", f.Subject, e.ID, f.After)}
 		},
-		which: "g.id <= " + folded + " AND g.id IN (" + reaching("$5", "$6") + ")",
+		which: "g.id IN (" + reaching("$5", "%[1]s > $6 AND %[1]s <= "+folded) + ")",
 	},
 	oauth.RuleAll: {
 		batch: "SELECT id FROM families WHERE id > $2 AND $1 = '' ORDER BY id LIMIT $3",
