@@ -76,6 +76,7 @@ func TestCheck_D13_revocationCountsFromTheNextCheck(t *testing.T) {
 
 // Every kind of JWT of this issuer, and every key, against every other (standards 3.23).
 func TestCheck_D5_kindsNeverMix(t *testing.T) {
+	t.Parallel()
 	i := newIssuer(t)
 	// The sets know each other's key ids, so that only the key itself can tell.
 	i.accessJWKs = append(i.accessJWKs, jose.JSONWebKey{Key: &newKey(t).PublicKey, KeyID: "lasting-1", Algorithm: "ES256"})
@@ -149,6 +150,7 @@ func TestCheck_D1_D2_algorithms(t *testing.T) {
 
 // RS256 and EdDSA only for keys that the set says so of, and one algorithm per key.
 func TestCheck_RFC8725_3_1_oneAlgorithmPerKey(t *testing.T) {
+	t.Parallel()
 	i := newIssuer(t)
 	rsaKey, err := rsa.GenerateKey(rand.Reader, 2048)
 	if err != nil {
@@ -202,8 +204,9 @@ func TestCheck_RFC8725_3_1_oneAlgorithmPerKey(t *testing.T) {
 		claims := i.claims()
 		token := sign(t, c.key, c.alg, c.kid, "apikey+jwt", claims)
 		i.stand(token, claims, nil)
-		_, err := v.Check(context.Background(), token, Access{})
 		t.Run(c.kid+" "+string(c.alg), func(t *testing.T) {
+			t.Parallel()
+			_, err := v.Check(context.Background(), token, Access{})
 			if c.reason != "" {
 				wantError(t, err, BadToken, c.reason)
 			} else if err != nil {
@@ -215,6 +218,7 @@ func TestCheck_RFC8725_3_1_oneAlgorithmPerKey(t *testing.T) {
 
 // A key on another curve is no ES256 key, whatever the set calls it (RFC 7518 section 3.4).
 func TestCheck_D8_curveMismatch(t *testing.T) {
+	t.Parallel()
 	i := newIssuer(t)
 	p384, err := ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
 	if err != nil {
@@ -223,12 +227,16 @@ func TestCheck_D8_curveMismatch(t *testing.T) {
 	i.lastJWKs = append(i.lastJWKs, jose.JSONWebKey{Key: &p384.PublicKey, KeyID: "p384", Algorithm: "ES256"}, jose.JSONWebKey{Key: &p384.PublicKey, KeyID: "p384-unsaid"})
 	v := i.verifier(t)
 	for _, kid := range []string{"p384", "p384-unsaid"} {
-		_, err := v.Check(context.Background(), forge(t, i.lastingKey, `{"alg":"ES256","typ":"apikey+jwt","kid":"`+kid+`"}`, marshal(t, i.claims())), Access{})
-		wantError(t, err, BadToken, "unknown_key")
+		token := forge(t, i.lastingKey, `{"alg":"ES256","typ":"apikey+jwt","kid":"`+kid+`"}`, marshal(t, i.claims()))
+		t.Run(kid, func(t *testing.T) {
+			t.Parallel()
+			check(t, v, token, BadToken, "unknown_key")
+		})
 	}
 }
 
 func TestCheck_D3_keyIDs(t *testing.T) {
+	t.Parallel()
 	i := newIssuer(t)
 	v := i.verifier(t)
 	old := marshal(t, i.claims())
@@ -246,8 +254,10 @@ func TestCheck_D3_keyIDs(t *testing.T) {
 	} {
 		token := forge(t, i.lastingKey, `{"alg":"ES256","typ":"apikey+jwt","kid":"`+kid+`"}`, old)
 		i.stand(token, i.claims(), nil)
-		_, err := v.Check(context.Background(), token, Access{})
-		t.Run(kid, func(t *testing.T) { wantError(t, err, BadToken, reason) })
+		t.Run(kid, func(t *testing.T) {
+			t.Parallel()
+			check(t, v, token, BadToken, reason)
+		})
 	}
 	token := forge(t, i.lastingKey, `{"alg":"ES256","typ":"apikey+jwt"}`, old)
 	_, err := v.Check(context.Background(), token, Access{})
@@ -441,6 +451,7 @@ func TestCheck_RFC9068_4_exp(t *testing.T) {
 
 // A key that the issuer withdraws takes the tokens remembered under it along.
 func TestCheck_withdrawnKeyForgetsItsTokens(t *testing.T) {
+	t.Parallel()
 	i := newIssuer(t)
 	v := i.verifier(t)
 	token := i.lasting(t, nil)

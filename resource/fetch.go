@@ -105,6 +105,7 @@ func (v *Verifier) get(ctx context.Context, from string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	req.Header.Set("Cache-Control", "no-cache") // what a cache has kept may lack the key that is looked for
 	return v.send(req)
 }
 

@@ -18,9 +18,15 @@ import (
 	"github.com/go-jose/go-jose/v4"
 )
 
-// refetchEvery paces reading a set for the sake of a key id that it did not hold: whoever invents key ids makes this API
-// read twice a minute at most. An issuer that publishes a key so long before it signs with it has no token refused.
-const refetchEvery = 30 * time.Second
+const (
+	// searchEvery paces reading a set for the sake of key ids that it did not hold. One reading answers for all of them, so
+	// whoever makes key ids up has this API read twice a second, less often than it asks the feed, and keeps nobody out: a
+	// token of a signing key that was made a moment ago waits for the next reading, which has it. To ask the issuer about
+	// the token instead would cost it a question to its database for each that is made up.
+	searchEvery = 500 * time.Millisecond
+	// maxMissing bounds the key ids of which it is known that they are not there, times two.
+	maxMissing = 512
+)
 
 // key is a public key of the issuer, with the one algorithm it may be used for.
 type key struct {
@@ -55,15 +61,17 @@ type keyTable map[string]*key
 
 // keySet is one of the issuer's two sets of keys.
 type keySet struct {
+	ctx   context.Context // of the Verifier
 	now   func() time.Time
 	fetch func() (keyTable, error)
 	table atomic.Pointer[keyTable]
 
+	waiting atomic.Int64
+	missing cache[string, struct{}]
+
 	mu      sync.Mutex
 	reading *reading
-	// searched is when an unknown key id last made us read, and err what came of it.
-	searched time.Time
-	err      error
+	began   time.Time // when the set was last read, or will be
 }
 
 type reading struct {
@@ -71,8 +79,9 @@ type reading struct {
 	err  error
 }
 
-func (s *keySet) init(now func() time.Time, fetch func() (keyTable, error)) {
-	s.now, s.fetch = now, fetch
+func (s *keySet) init(ctx context.Context, now func() time.Time, fetch func() (keyTable, error)) {
+	s.ctx, s.now, s.fetch = ctx, now, fetch
+	s.missing.half = maxMissing
 }
 
 func (s *keySet) find(kid string) *key {
@@ -82,8 +91,8 @@ func (s *keySet) find(kid string) *key {
 	return nil
 }
 
-// lookup finds the key that a token names, reading the set again if it is not there. A set that cannot be read makes no
-// token bad.
+// lookup finds the key that a token names, reading the set again if it is not there: twice, because a node of the issuer
+// may know of a new key 100 ms later than the one that signs with it. A set that cannot be read makes no token bad.
 func (s *keySet) lookup(ctx context.Context, kid string) (*key, error) {
 	if k := s.find(kid); k != nil {
 		return k, nil
@@ -94,62 +103,66 @@ func (s *keySet) lookup(ctx context.Context, kid string) (*key, error) {
 	if s.table.Load() == nil {
 		return nil, unavailable("no_keys", nil)
 	}
-	err := s.search(ctx)
-	if k := s.find(kid); k != nil {
-		return k, nil
+	if s.missing.get(kid) != nil {
+		s.search() // for those that come later
+		return nil, refused("unknown_key")
 	}
-	if err != nil {
-		return nil, unavailable("no_keys", err)
+	defer s.waiting.Add(-1)
+	if s.waiting.Add(1) > maxAsking {
+		return nil, unavailable("shed", nil)
 	}
+	for range 2 {
+		err := s.search().wait(ctx)
+		if k := s.find(kid); k != nil {
+			return k, nil
+		}
+		if err != nil {
+			return nil, unavailable("no_keys", err)
+		}
+	}
+	s.missing.put(kid, &struct{}{})
 	return nil, refused("unknown_key")
 }
 
-// search reads the set for a key id that it did not hold. Too soon after the last search it repeats its result instead.
-func (s *keySet) search(ctx context.Context) error {
+// search reads the set for the sake of a key id that it did not hold, as soon as it may be read.
+func (s *keySet) search() *reading {
 	s.mu.Lock()
-	r := s.reading
-	if r == nil {
-		pause := refetchEvery
-		if s.err != nil {
-			pause = retryEvery
-		}
-		if !s.searched.IsZero() && s.now().Sub(s.searched) < pause {
-			defer s.mu.Unlock()
-			return s.err
-		}
-		s.searched = s.now()
-		r = s.begin()
+	defer s.mu.Unlock()
+	if s.reading == nil {
+		s.begin(max(0, searchEvery-s.now().Sub(s.began)))
 	}
-	s.mu.Unlock()
-	return r.wait(ctx)
+	return s.reading
 }
 
 // load reads the set now.
 func (s *keySet) load(ctx context.Context) error {
 	s.mu.Lock()
-	r := s.reading
-	if r == nil {
-		r = s.begin()
+	if s.reading == nil {
+		s.begin(0)
 	}
+	r := s.reading
 	s.mu.Unlock()
 	return r.wait(ctx)
 }
 
 // begin starts the one reading at a time, which outlives the request that wanted it. The caller holds s.mu.
-func (s *keySet) begin() *reading {
+func (s *keySet) begin(pause time.Duration) {
 	r := &reading{done: make(chan struct{})}
-	s.reading = r
+	s.reading, s.began = r, s.now().Add(pause)
 	go func() {
-		table, err := s.fetch()
-		if err == nil {
+		select {
+		case <-time.After(pause):
+		case <-s.ctx.Done():
+		}
+		var table keyTable
+		if table, r.err = s.fetch(); r.err == nil {
 			s.table.Store(&table)
 		}
 		s.mu.Lock()
-		s.reading, s.err, r.err = nil, err, err
+		s.reading = nil
 		s.mu.Unlock()
 		close(r.done)
 	}()
-	return r
 }
 
 func (r *reading) wait(ctx context.Context) error {

@@ -221,67 +221,119 @@ func TestAsker_sharesTheNextQuestion(t *testing.T) {
 	})
 }
 
-// D9: invented key ids make us read a set at most once in 30 s; a real new key is found at once.
+// D9: made-up key ids make us read a set twice a second at most and keep nobody out: a token of a new signing key waits for
+// the next reading, and no other token waits at all.
 func TestCheck_D9_unknownKeys(t *testing.T) {
-	i := newIssuer(t)
-	v := i.verifier(t)
-	now := time.Now()
-	v.now = func() time.Time { return now }
-	i.lastingRead.Store(0)
-	i.keysRead.Store(0)
-
-	fresh := newKey(t)
-	i.set(func() {
-		i.lastJWKs = append(i.lastJWKs, jose.JSONWebKey{Key: &fresh.PublicKey, KeyID: "lasting-2", Algorithm: "ES256"})
-	})
-	token := sign(t, fresh, jose.ES256, "lasting-2", "apikey+jwt", i.claims())
-	i.stand(token, i.claims(), nil)
-	if _, err := v.Check(context.Background(), token, Access{}); err != nil {
-		t.Fatalf("a new key just after start: %v", err)
-	}
-	flood := func() {
-		var wg sync.WaitGroup
-		for n := range 100 {
-			token := sign(t, fresh, jose.ES256, fmt.Sprint("made-up-", n), "apikey+jwt", i.claims())
-			wg.Go(func() {
-				_, err := v.Check(context.Background(), token, Access{})
-				wantError(t, err, BadToken, "unknown_key")
+	in(t, func(t *testing.T, i *issuer, v *Verifier, known string) {
+		ctx := context.Background()
+		i.lastingRead.Store(0)
+		i.keysRead.Store(0)
+		fresh := newKey(t)
+		signed := func(kid string) string {
+			token := sign(t, fresh, jose.ES256, kid, "apikey+jwt", i.claims())
+			i.stand(token, i.claims(), nil)
+			return token
+		}
+		publish := func(kid string) {
+			i.set(func() {
+				i.lastJWKs = append(i.lastJWKs, jose.JSONWebKey{Key: &fresh.PublicKey, KeyID: kid, Algorithm: "ES256"})
 			})
 		}
-		wg.Wait()
-	}
-	flood()
-	if n := i.lastingRead.Load(); n != 1 {
-		t.Errorf("read the set %d times within 30 s", n)
-	}
-	now = now.Add(refetchEvery)
-	flood()
-	if n := i.lastingRead.Load(); n != 2 {
-		t.Errorf("read the set %d times within 60 s", n)
-	}
-	if n := i.keysRead.Load(); n != 0 {
-		t.Errorf("read the other set %d times", n)
-	}
-	// Tokens for somebody else cost nothing.
-	now = now.Add(refetchEvery)
-	for _, edit := range []object{{"iss": "https://evil.example"}, {"aud": "https://other.example"}} {
-		_, err := v.Check(context.Background(), sign(t, fresh, jose.ES256, "x", "apikey+jwt", edited(i.claims(), edit)), Access{})
-		wantError(t, err, BadToken, "")
-	}
-	if n := i.lastingRead.Load(); n != 2 {
-		t.Errorf("read the set %d times", n)
-	}
-	// A set that cannot be read makes no token bad, nor does it lose the keys that are known.
-	i.set(func() { i.failKeys = status(500) })
-	_, err := v.Check(context.Background(), sign(t, fresh, jose.ES256, "x", "apikey+jwt", i.claims()), Access{})
-	wantError(t, err, Unavailable, "no_keys")
-	if _, err := v.Check(context.Background(), token, Access{}); err != nil {
-		t.Error(err)
-	}
-	i.set(func() { i.failKeys = nil })
-	now = now.Add(retryEvery)
-	_, err = v.Check(context.Background(), sign(t, fresh, jose.ES256, "x", "apikey+jwt", i.claims()), Access{})
-	wantError(t, err, BadToken, "unknown_key")
+		publish("lasting-2")
+		took := elapsed(func() { check(t, v, signed("lasting-2"), 0, "") })
+		if n := i.lastingRead.Load(); n != 1 || took != 0 {
+			t.Errorf("a new key took %v and %d readings", took, n)
+		}
+
+		var flood sync.WaitGroup
+		const each, rounds = 10, 100 // every 50 ms
+		for n := range rounds {
+			for m := range each {
+				token := signed(fmt.Sprintf("made-up-%d-%d", n, m))
+				flood.Go(func() {
+					took := elapsed(func() { check(t, v, token, BadToken, "unknown_key") })
+					if took > 2*searchEvery {
+						t.Errorf("a made-up key id is refused after %v", took)
+					}
+				})
+			}
+			if n == rounds/2 {
+				publish("lasting-3")
+				token := signed("lasting-3")
+				flood.Go(func() {
+					if took := elapsed(func() { check(t, v, token, 0, "") }); took > searchEvery {
+						t.Errorf("a new key amid made-up ones took %v", took)
+					}
+				})
+			}
+			if took := elapsed(func() { check(t, v, known, 0, "") }); took != 0 {
+				t.Errorf("a key that is known took %v", took)
+			}
+			passes(50 * time.Millisecond)
+		}
+		flood.Wait()
+		if n := i.lastingRead.Load(); n > 1+rounds/10+2 {
+			t.Errorf("%d readings in five seconds", n)
+		}
+		if n := i.keysRead.Load(); n != 0 {
+			t.Errorf("read the other set %d times", n)
+		}
+
+		// One that is known not to be there is refused at once, and still looked for.
+		if took := elapsed(func() { check(t, v, signed("made-up-0-0"), BadToken, "unknown_key") }); took != 0 {
+			t.Errorf("refused again after %v", took)
+		}
+		publish("made-up-0-0")
+		settled(searchEvery)
+		check(t, v, signed("made-up-0-0"), 0, "")
+
+		// Tokens for somebody else cost nothing.
+		passes(time.Second)
+		read := i.lastingRead.Load()
+		for _, edit := range []object{{"iss": "https://evil.example"}, {"aud": "https://other.example"}} {
+			_, err := v.Check(ctx, sign(t, fresh, jose.ES256, "x", "apikey+jwt", edited(i.claims(), edit)), Access{})
+			wantError(t, err, BadToken, "")
+		}
+		if n := i.lastingRead.Load(); n != read {
+			t.Errorf("read the set %d times", n-read)
+		}
+		// A set that cannot be read makes no token bad, nor does it lose the keys that are known.
+		i.set(func() { i.failKeys = status(500) })
+		check(t, v, signed("x"), Unavailable, "no_keys")
+		check(t, v, known, 0, "")
+		i.set(func() { i.failKeys = nil })
+		check(t, v, signed("x"), BadToken, "unknown_key")
+	})
+}
+
+// So many may wait for a key set, and more are refused as Unavailable: at once, and until the next reading.
+func TestCheck_D9_waitingIsBounded(t *testing.T) {
+	in(t, func(t *testing.T, i *issuer, v *Verifier, _ string) {
+		fresh := newKey(t)
+		made := func(kid string) string { return sign(t, fresh, jose.ES256, kid, "apikey+jwt", i.claims()) }
+		check(t, v, made("up"), BadToken, "unknown_key")
+		var flood sync.WaitGroup
+		for n := range maxAsking {
+			token := made(fmt.Sprint("up-", n))
+			flood.Go(func() { check(t, v, token, BadToken, "unknown_key") })
+		}
+		synctest.Wait()
+		i.set(func() { i.lastJWKs = append(i.lastJWKs, jose.JSONWebKey{Key: &fresh.PublicKey, KeyID: "lasting-2"}) })
+		token := made("lasting-2")
+		i.stand(token, i.claims(), nil)
+		if took := elapsed(func() { check(t, v, token, Unavailable, "shed") }); took != 0 {
+			t.Errorf("that took %v", took)
+		}
+		settled(searchEvery)
+		check(t, v, token, 0, "")
+		flood.Wait()
+	})
+}
+
+func elapsed(do func()) time.Duration {
+	began := time.Now()
+	do()
+	return time.Since(began)
 }
 
 func TestNew_config(t *testing.T) {

@@ -73,7 +73,7 @@ const (
 const (
 	// introspectTimeout bounds one question about a token; a request waits for two at most, see asker.
 	introspectTimeout = 300 * time.Millisecond
-	// maxAsking bounds the tokens that are asked about at once.
+	// maxAsking bounds the tokens that are asked about at once, and the requests that wait for one key set.
 	maxAsking = 1024
 	// askTimeout bounds reading anything else of the issuer's.
 	askTimeout = 2 * time.Second
@@ -134,8 +134,8 @@ func start(ctx context.Context, cfg Config, c clock, client, feed *http.Client) 
 	}
 	v.ctx, v.close = context.WithCancel(context.Background())
 	now := func() time.Time { return v.now() }
-	v.access.init(now, func() (keyTable, error) { return v.fetchKeys(v.endpoints.Load().jwks) })
-	v.lasting.init(now, func() (keyTable, error) { return v.fetchKeys(base(cfg.Issuer) + "/oauth/jwks/lasting") })
+	v.access.init(v.ctx, now, func() (keyTable, error) { return v.fetchKeys(v.endpoints.Load().jwks) })
+	v.lasting.init(v.ctx, now, func() (keyTable, error) { return v.fetchKeys(base(cfg.Issuer) + "/oauth/jwks/lasting") })
 	v.verified.half = cacheHalf
 	v.count.init()
 	v.seen.init()

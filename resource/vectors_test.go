@@ -67,6 +67,7 @@ type step struct {
 	OnStale            any `json:"on_stale"`
 	Want               string
 	Asks, Reads        *int64
+	Within             *time.Duration // in milliseconds
 	Stores             []string
 
 	Polled        *struct{ Epoch, After int64 }
@@ -75,6 +76,8 @@ type step struct {
 	Lists         map[string]vectorList
 	Snapshot      object
 	Introspection map[string]object
+	Lasting       []string
+	In            time.Duration // in milliseconds
 }
 
 // TestVectors holds the Verifier to what verifiers in every language are held to.
@@ -191,6 +194,7 @@ type stage struct {
 	asked  int64
 	reads  int64
 	jumped time.Duration
+	keys   []string
 }
 
 type heldPoll struct {
@@ -202,7 +206,7 @@ func (s scenario) play(t *testing.T, w *vectorWorld) {
 	if now := time.Now().Unix(); now != w.Starts {
 		t.Fatalf("the vectors start at %d, and it is %d", w.Starts, now)
 	}
-	st := &stage{t: t, w: w, s: &s, texts: map[string]string{}}
+	st := &stage{t: t, w: w, s: &s, texts: map[string]string{}, keys: w.Lasting}
 	for name, v := range s.Tokens {
 		st.texts[name] = w.token(t, v)
 	}
@@ -278,6 +282,13 @@ func (st *stage) step(s step, raw json.RawMessage) string {
 		st.set(func() { st.s.Lists = s.Lists })
 	case s.Snapshot != nil:
 		st.set(func() { st.s.Snapshot = s.Snapshot })
+	case s.Lasting != nil:
+		publish := func() { st.set(func() { st.keys = s.Lasting }) }
+		if s.In == 0 {
+			publish()
+		} else {
+			time.AfterFunc(s.In*time.Millisecond, publish)
+		}
 	case s.Introspection != nil:
 		st.set(func() { st.s.Introspection = s.Introspection })
 	case bytes.Contains(raw, []byte(`"always"`)):
@@ -308,7 +319,9 @@ func (st *stage) check(s step) string {
 		a.OnStale = Open(time.Duration(p) * time.Millisecond)
 	}
 	asked, reads := st.counts()
+	began := time.Now()
 	caller, err := st.v.Check(context.Background(), st.texts[s.Check], a)
+	took := time.Since(began)
 	got := "accepted"
 	var e *Error
 	if errors.As(err, &e) {
@@ -316,6 +329,9 @@ func (st *stage) check(s step) string {
 	}
 	if got != s.Want {
 		return got + ", " + marshal(st.t, err)
+	}
+	if s.Within != nil && took > *s.Within*time.Millisecond {
+		return "that took " + took.String()
 	}
 	synctest.Wait()
 	nowAsked, nowReads := st.counts()
@@ -369,7 +385,9 @@ func (st *stage) RoundTrip(r *http.Request) (*http.Response, error) {
 	case path == "/jwks":
 		return set(st.w.Access), nil
 	case path == "/oauth/jwks/lasting":
-		return set(st.w.Lasting), nil
+		st.mu.Lock()
+		defer st.mu.Unlock()
+		return set(st.keys), nil
 	case path == "/introspect":
 		body, err := io.ReadAll(r.Body)
 		if err != nil {

@@ -88,6 +88,7 @@ func public(w http.ResponseWriter, r *http.Request) bool {
 func (h *handler) keys(use oauth.KeyUse) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		if public(w, r) {
+			w.Header().Set("Cache-Control", "no-cache") // a key may be cut off at any moment, and another signs
 			writeJSON(w, http.StatusOK, h.server.PublicKeys(use))
 		}
 	}

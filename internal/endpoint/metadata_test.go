@@ -195,7 +195,7 @@ func TestKeys_LastingKeysApart(t *testing.T) {
 	w := newWorld(t)
 	set := func(path string) (s jose.JSONWebKeySet) {
 		got := w.get(path)
-		if got.header.Get("Cache-Control") != "public, max-age=300" || strings.Contains(got.body, `"d"`) {
+		if got.header.Get("Cache-Control") != "no-cache" || strings.Contains(got.body, `"d"`) {
 			t.Errorf("%s: %v", path, got)
 		}
 		got.json(t, &s)

@@ -407,8 +407,7 @@ func (c *crowd) deleteApp(t *rapid.T) {
 	c.used = slices.DeleteFunc(c.used, func(u usedCode) bool { return u.app == i })
 }
 
-// cutKey cuts off a signing key. A verifier looks for keys that it does not know
-// twice a minute, so a second time it is a new one.
+// cutKey cuts off a signing key.
 func (c *crowd) cutKey(t *rapid.T) {
 	m := c.people[rapid.IntRange(0, len(c.people)-1).Draw(t, "who")]
 	k := m.pickKey(t, func(k *modelKey) bool { return !k.cut && c.signs(kidOf(c.t, k.token)) })
@@ -419,11 +418,6 @@ func (c *crowd) cutKey(t *rapid.T) {
 			k.cut = k.cut || kidOf(c.t, k.token) == kid
 		}
 	}
-	if !c.fresh {
-		c.settleNodes()
-		c.follow()
-	}
-	c.fresh = false
 }
 
 func (c *crowd) cutAll(t *rapid.T) {
@@ -539,10 +533,6 @@ func (c *crowd) putBack(t *rapid.T) {
 			k.cut = k.cut || k.lost && !c.signs(kidOf(c.t, k.token))
 		}
 	}
-	if !c.fresh { // a key that was cut off since is one again
-		c.settleNodes()
-		c.follow()
-	}
 }
 
 func (c *crowd) signs(kid string) bool {
@@ -599,7 +589,6 @@ func (c *crowd) check(t *rapid.T) {
 			if k.cut {
 				want = "inactive"
 			}
-			c.fresh = c.fresh && got != "refused: unknown_key"
 			if refused := strings.HasPrefix(got, "refused"); got != want && !(refused && (want == "inactive" || c.over(k))) && !c.notYet(m, k, got) {
 				t.Fatalf("%s: the verifier says %s, the model %s; the bits %d, introspection %s, printed %s", name, got, want,
 					c.bit(from, k.token), m.w.rights(k.token), printed(c.t, k.token))

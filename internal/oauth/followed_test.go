@@ -36,7 +36,6 @@ type followed struct {
 	epoch    int64
 	nodes    [2]*node
 	verifier *resource.Verifier
-	fresh    bool // the verifier has not looked for a key that it did not know
 
 	mu    sync.Mutex
 	acked oauth.FeedQuery // how far the verifier has come
@@ -184,7 +183,6 @@ func (x *followed) follow() {
 	x.verifier, err = resource.New(context.Background(), resource.Config{Issuer: x.nodes[0].http.URL, Audience: audience,
 		ClientID: x.api.ID, ClientSecret: x.api.Secret.Reveal(), Nodes: []string{x.nodes[0].http.URL, x.nodes[1].http.URL}})
 	x.must(err)
-	x.fresh = true
 }
 
 // settle waits until all that has happened is in effect at the verifier.

@@ -21,17 +21,20 @@ export async function confirms(key: Key, jws: string): Promise<boolean> {
   }
 }
 
-// Whoever invents key ids makes this API read twice a minute at most. An issuer that publishes a key so long before it signs
-// with it has no token refused.
-const refetchEvery = 30_000
-const retryEvery = 1_000
+// One reading answers for every key id there is, so whoever makes key ids up has this API read twice a second, less often
+// than it asks the feed, and keeps nobody out: a token of a signing key that was made a moment ago waits for the next reading,
+// which has it. To ask the issuer about the token would cost it a question to its database for each that is made up.
+const searchEvery = 500
+const maxWaiting = 1024
+const maxMissing = 1024
 
 /** One of the issuer's two sets of keys. */
 export class KeySet {
   #table: Map<string, Key> | undefined
   #reading: Promise<void> | undefined
-  #searched = -Infinity // when an unknown key id last made us read
-  #error: unknown
+  #began = -Infinity // when the set was last read, or will be
+  #waiting = 0
+  #missing = new Set<string>()
 
   constructor(
     readonly world: World,
@@ -42,36 +45,53 @@ export class KeySet {
     return this.#table?.get(kid)
   }
 
-  /** The key that a token names, reading the set again if it is not there. A set that cannot be read makes no token bad. */
+  /** The key that a token names, reading the set again if it is not there: twice, because a node of the issuer may know of a
+   * new key 100 ms later than the one that signs with it. A set that cannot be read makes no token bad. */
   async lookup(kid: string): Promise<Key> {
-    let key = this.find(kid)
-    if (key) return key
+    const known = this.find(kid)
+    if (known) return known
     if (!kid) throw bad('unknown_key')
     if (!this.#table) throw unavailable('no_keys')
-    const now = this.world.mono()
-    if (this.#reading || now - this.#searched >= (this.#error ? retryEvery : refetchEvery)) {
-      if (!this.#reading) this.#searched = now
-      await this.load().catch(() => {})
+    if (this.#missing.has(kid)) {
+      this.#search().catch(() => {}) // for those that come later
+      throw bad('unknown_key')
     }
-    key = this.find(kid)
-    if (key) return key
-    throw this.#error ? unavailable('no_keys', this.#error) : bad('unknown_key')
+    if (this.#waiting >= maxWaiting) throw unavailable('shed')
+    this.#waiting++
+    try {
+      for (let n = 0; n < 2; n++) {
+        await this.#search()
+        const key = this.find(kid)
+        if (key) return key
+      }
+    } catch (e) {
+      throw unavailable('no_keys', e)
+    } finally {
+      this.#waiting--
+    }
+    if (this.#missing.size >= maxMissing) this.#missing.clear()
+    this.#missing.add(kid)
+    throw bad('unknown_key')
   }
 
   /** Reads the set, once at a time. What was read before stays in use where that fails. */
   load(): Promise<void> {
-    this.#reading ??= (async () => {
-      try {
-        this.#table = await parseKeys(await this.read())
-        this.#error = undefined
-      } catch (e) {
-        this.#error = e
-        throw e
-      } finally {
-        this.#reading = undefined
-      }
-    })()
-    return this.#reading
+    return (this.#reading ??= this.#read(0))
+  }
+
+  // search reads the set for the sake of a key id that it did not hold, as soon as it may be read.
+  #search(): Promise<void> {
+    return (this.#reading ??= this.#read(this.#began + searchEvery - this.world.mono()))
+  }
+
+  async #read(pause: number): Promise<void> {
+    this.#began = this.world.mono() + Math.max(0, pause)
+    try {
+      if (pause > 0) await new Promise<void>((over) => void this.world.after(pause, over))
+      this.#table = await parseKeys(await this.read())
+    } finally {
+      this.#reading = undefined
+    }
   }
 }
 

@@ -56,6 +56,7 @@ export class Stage {
   always = null
   logged = []
   keysRead = 0
+  lasting = world.lasting
   seen = []
   silent = new Set() // hosts whose packets are dropped
   hold = 200
@@ -107,6 +108,24 @@ export class Stage {
   skip(ms) {
     this.#mono += ms
     this.#wall += ms
+  }
+
+  later(ms, f) {
+    this.#machine().after(ms, f)
+  }
+
+  /** What comes of a promise, for which no more than so many milliseconds may pass. */
+  async within(ms, promise) {
+    let over = false
+    const settled = promise.finally(() => (over = true))
+    settled.catch(() => {})
+    for (let left = ms; left > 0 && !over; left -= 10) {
+      for (let n = 0; n < 500 && !over; n++) await tick()
+      if (!over) await this.wait(10)
+    }
+    // What is still to be done takes none of this time.
+    for (const end = Date.now() + 5000; !over; await tick()) if (Date.now() > end) throw new Error(`more than ${ms} ms pass`)
+    return settled
   }
 
   /** What waits for so long has waited. */
@@ -181,7 +200,7 @@ export class Stage {
     if (path === '/jwks') return Response.json(set(world.access))
     if (path === '/oauth/jwks/lasting') {
       this.keysRead++
-      return Response.json(set(world.lasting))
+      return Response.json(set(this.lasting))
     }
     if (path === '/introspect') {
       await this.#paused?.()

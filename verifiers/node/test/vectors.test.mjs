@@ -22,7 +22,7 @@ async function outcome(stage, { check, scope, store, on_stale }) {
 async function run(stage, step) {
   if ('check' in step) {
     const { asked, reads } = stage
-    const got = await outcome(stage, step)
+    const got = await (step.within === undefined ? outcome(stage, step) : stage.within(step.within, outcome(stage, step)))
     assert.equal(got.want, step.want, got.reason)
     if (step.asks !== null) assert.equal(stage.asked - asked, step.asks ?? 0, 'introspections')
     if (step.reads !== undefined) assert.equal(stage.reads - reads, step.reads, 'lists read')
@@ -42,7 +42,10 @@ async function run(stage, step) {
   else if ('always' in step) await stage.setAlways(step.always)
   else if ('wait' in step) await stage.wait(step.wait)
   else if ('jump' in step) stage.jump(step.jump)
-  else {
+  else if ('lasting' in step) {
+    if (step.in) stage.later(step.in, () => (stage.lasting = step.lasting))
+    else stage.lasting = step.lasting
+  } else {
     const [name] = Object.keys(step)
     assert.ok(['lists', 'snapshot', 'introspection'].includes(name), `unknown step ${name}`)
     stage[name] = step[name]

@@ -165,15 +165,37 @@ test('nor is what it answers kept', async (t) => {
   assert.equal(stage.asked, 3)
 })
 
-test('an unknown key id has the keys read again, twice a minute at most', async (t) => {
-  const stage = await staged(t)
-  const forged = tokenOf({ header: { kid: 'lasting-9' }, by: 'stranger' })
+test('made-up key ids have the keys read twice a second at most, and keep nobody out', async (t) => {
+  const stage = await staged(t, { tokens: { key: {}, successors: { header: { kid: 'lasting-3' } } }, lists: { '1-0': {} } })
+  const { verifier, texts } = stage
+  await verifier.check(texts.get('key'))
+  await stage.wait(500)
   const read = stage.keysRead
-  for (let n = 0; n < 5; n++) await assert.rejects(stage.verifier.check(forged), { reason: 'unknown_key' })
-  assert.equal(stage.keysRead - read, 1)
-  stage.skip(30_000)
-  await assert.rejects(stage.verifier.check(forged), { reason: 'unknown_key' })
-  assert.equal(stage.keysRead - read, 2)
+  const made = (kid) => verifier.check(tokenOf({ header: { kid }, by: 'stranger' }))
+  const flood = []
+  for (let n = 0; n < 50; n++) {
+    flood.push(assert.rejects(made(`made-up-${n}`), { reason: 'unknown_key' }))
+    await stage.wait(100)
+    await stage.within(0, verifier.check(texts.get('key')))
+  }
+  stage.lasting = [...world.lasting, 'lasting-3']
+  await stage.within(500, verifier.check(texts.get('successors')))
+  await stage.within(1000, Promise.all(flood))
+  assert.ok(stage.keysRead - read <= 14, `${stage.keysRead - read} readings in six seconds`)
+
+  // One that is known not to be there is refused at once, and still looked for.
+  await stage.within(0, assert.rejects(made('made-up-0'), { reason: 'unknown_key' }))
+  const before = stage.keysRead
+  await stage.wait(500)
+  assert.equal(stage.keysRead, before + 1)
+})
+
+test('so many may wait for a key set', async (t) => {
+  const stage = await staged(t)
+  const made = (n) => stage.verifier.check(tokenOf({ header: { kid: `made-up-${n}` }, by: 'stranger' }))
+  const flood = Array.from({ length: 1024 }, (_, n) => assert.rejects(made(n), { reason: 'unknown_key' }))
+  await stage.within(0, assert.rejects(made('one-more'), { kind: 'unavailable', reason: 'shed' }))
+  await stage.within(1000, Promise.all(flood))
 })
 
 test('the issuer is told once an hour which grants were seen', async (t) => {
