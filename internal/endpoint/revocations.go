@@ -50,9 +50,11 @@ func (h *handler) revocations(w http.ResponseWriter, r *http.Request) {
 		h.refused(w, r, h.charge(r, "", err), http.StatusUnauthorized, "")
 		return
 	}
-	q, err := feedQuery(r)
-	if err != nil {
-		h.refused(w, r, err, http.StatusUnauthorized, "")
+	q, malformed := feedQuery(r)
+	if malformed != nil {
+		if h.proved(w, r, auth) {
+			h.refused(w, r, malformed, http.StatusUnauthorized, "")
+		}
 		return
 	}
 	if room, ok := w.(interface{ Holding() }); ok {
@@ -74,6 +76,16 @@ func (h *handler) revocations(w http.ResponseWriter, r *http.Request) {
 		}
 		writeJSON(w, http.StatusOK, answer)
 	}
+}
+
+// proved reports whether an API has proved itself, and answers if not. Nobody else is
+// told what is wrong with a question.
+func (h *handler) proved(w http.ResponseWriter, r *http.Request, auth oauth.ClientAuth) bool {
+	err := h.server.ProveAPI(r.Context(), auth)
+	if err != nil {
+		h.refused(w, r, h.charge(r, auth.ID, err), http.StatusUnauthorized, "")
+	}
+	return err == nil
 }
 
 var instances = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
@@ -139,6 +151,9 @@ func (h *handler) seen(w http.ResponseWriter, r *http.Request) {
 	auth, err := credentials(r, nil)
 	if err != nil {
 		h.refused(w, r, h.charge(r, "", err), http.StatusUnauthorized, "")
+		return
+	}
+	if !h.proved(w, r, auth) {
 		return
 	}
 	var report struct {

@@ -189,6 +189,12 @@ func (s *Server) pageFrom(ctx context.Context, api *API, after int64, p *FeedPag
 	return err
 }
 
+// ProveAPI returns an error unless the credentials are an API's.
+func (s *Server) ProveAPI(ctx context.Context, auth ClientAuth) error {
+	_, err := s.apiOf(ctx, auth)
+	return err
+}
+
 // apiOf proves an API. Who was proved is remembered until the feed says that
 // something about an API changed, while the feed is followed.
 func (s *Server) apiOf(ctx context.Context, auth ClientAuth) (*API, error) {
