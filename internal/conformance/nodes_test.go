@@ -145,7 +145,7 @@ func TestNodes(t *testing.T) {
 	t.Run("every request on another node", func(t *testing.T) {
 		before, held := len(c.proxy.hops(t)), 0
 		for name, s := range scripts {
-			if s.waits() || s.limits || s.guard || slices.Contains(atNginx, name) {
+			if s.waits() || s.limits || s.guard || s.epoch || slices.Contains(atNginx, name) {
 				continue
 			}
 			if err := s.run(t.Context(), c.Demo); err != nil {

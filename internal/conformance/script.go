@@ -13,6 +13,7 @@ type script struct {
 	source, expect string
 	limits         bool // the server must limit requests; others must not
 	guard          bool // held with a grantway guard beside the demo
+	epoch          bool // another epoch than the first has begun on the server's database
 	steps          []step
 }
 
@@ -58,8 +59,10 @@ func parseScript(data []byte) (script, error) {
 			s.limits = true
 		case ok && name == "guard" && value == "on":
 			s.guard = true
+		case ok && name == "epoch" && value == "another":
+			s.epoch = true
 		default:
-			return script{}, fmt.Errorf("the head holds `source:` and `expect:` lines, `limits: on` and `guard: on`, not %q", strings.TrimSpace(line))
+			return script{}, fmt.Errorf("the head holds `source:` and `expect:` lines, `limits: on`, `guard: on` and `epoch: another`, not %q", strings.TrimSpace(line))
 		}
 	}
 	if s.source == "" || s.expect == "" {

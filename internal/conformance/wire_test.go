@@ -1,6 +1,7 @@
 package conformance
 
 import (
+	"crypto/rand"
 	"fmt"
 	"io/fs"
 	"os"
@@ -9,9 +10,12 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/grantway/grantway/internal/oauth"
+	"github.com/grantway/grantway/internal/sqlstore"
 	"github.com/grantway/grantway/internal/storagetest"
 )
 
@@ -174,8 +178,8 @@ func TestWire(t *testing.T) {
 	onEachDatabase(t, func(t *testing.T, database string, demo Demo) {
 		var exchange, standard sync.Mutex
 		for name, s := range scripts {
-			if s.limits || s.guard {
-				continue // TestWire_Limits, TestGuard
+			if s.limits || s.guard || s.epoch {
+				continue // TestWire_Limits, TestGuard, TestWire_AnotherEpoch
 			}
 			// What waits a minute waits for the clock, which no database has a part in.
 			if s.waits() && (database == "PostgreSQL" || database == "PgBouncer") {
@@ -229,5 +233,43 @@ func TestWire_Limits(t *testing.T) {
 	}
 	if held == 0 {
 		t.Error("no conversation is headed limits: on")
+	}
+}
+
+// TestWire_AnotherEpoch holds each conversation that is headed `epoch: another` with a server of its own, on whose
+// database an epoch was begun since it started, as `grantway new-epoch` does.
+func TestWire_AnotherEpoch(t *testing.T) {
+	if os.Getenv("GRANTWAY_DEMO_JSON") != "" {
+		t.Skip("LEFT OUT: this needs a demo whose database it may change")
+	}
+	scripts, _ := conversations(t)
+	binary, held := build(t), 0
+	for name, s := range scripts {
+		if !s.epoch {
+			continue
+		}
+		held++
+		t.Run(name, func(t *testing.T) {
+			file := filepath.Join(t.TempDir(), "demo.db")
+			d := startDemo(t, binary, "--database", file)
+			store, err := sqlstore.Open(t.Context(), file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer store.Close()
+			now := time.Now()
+			err = store.NewEpoch(t.Context(), now.Unix(), func(from, seq int64) (oauth.Event, error) {
+				return oauth.NewRestored(now, rand.Reader, oauth.Restored{Epoch: now.Unix(), Made: now, FromEpoch: from, FromSeq: seq})
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := s.run(t.Context(), d); err != nil {
+				t.Errorf("source: %s\nexpect: %s\n%v", s.source, s.expect, err)
+			}
+		})
+	}
+	if held == 0 {
+		t.Error("no conversation is headed epoch: another")
 	}
 }
