@@ -316,23 +316,37 @@ func (in *intake) admit(r *http.Request, t *turn) bool {
 // receive reads a small body whole, and the beginning of a large one if there is a
 // place for it. What could not be read the handler finds out as it would have.
 func (t *turn) receive(r *http.Request) bool {
-	first, err := io.ReadAll(io.LimitReader(r.Body, smallMost+1))
+	first, err := begun(r)
 	rest := io.Reader(r.Body)
 	switch {
 	case err != nil:
 		rest = failing{err}
 	case len(first) <= smallMost:
-		rest = http.NoBody
+		r.Body = received{bytes.NewReader(first), r.Body}
+		return true
 	case !t.in.place():
 		return false
 	default:
 		t.large = true
 	}
-	r.Body = struct {
-		io.Reader
-		io.Closer
-	}{io.MultiReader(bytes.NewReader(first), rest), r.Body}
+	r.Body = received{io.MultiReader(bytes.NewReader(first), rest), r.Body}
 	return true
+}
+
+// begun reads a body up to one byte more than is small. Of one whose length the head
+// has told, the room is that from the first.
+func begun(r *http.Request) ([]byte, error) {
+	if r.ContentLength <= 0 || r.ContentLength > smallMost {
+		return io.ReadAll(io.LimitReader(r.Body, smallMost+1))
+	}
+	first := make([]byte, r.ContentLength)
+	n, err := io.ReadFull(r.Body, first)
+	return first[:n], err
+}
+
+type received struct {
+	io.Reader
+	io.Closer
 }
 
 type failing struct{ err error }

@@ -78,18 +78,19 @@ func Owns(path string) bool {
 	return path == FeedPath
 }
 
+// Header values that every answer has: shared, never changed in place.
+var noStore, noCache, noSniff, noReferrer, isJSON = []string{"no-store"}, []string{"no-cache"}, []string{"nosniff"}, []string{"no-referrer"}, []string{"application/json"}
+
 // secure sets the headers of every answer that holds or might hold a credential
 // (RFC 6749, 5.1).
 func secure(w http.ResponseWriter) {
 	h := w.Header()
-	h.Set("Cache-Control", "no-store")
-	h.Set("Pragma", "no-cache")
-	h.Set("X-Content-Type-Options", "nosniff")
-	h.Set("Referrer-Policy", "no-referrer")
+	h["Cache-Control"], h["Pragma"] = noStore, noCache
+	h["X-Content-Type-Options"], h["Referrer-Policy"] = noSniff, noReferrer
 }
 
 func writeJSON(w http.ResponseWriter, status int, body any) {
-	w.Header().Set("Content-Type", "application/json")
+	w.Header()["Content-Type"] = isJSON
 	w.WriteHeader(status)
 	enc := json.NewEncoder(w)
 	enc.SetEscapeHTML(false)

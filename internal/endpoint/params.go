@@ -43,7 +43,7 @@ func body(w http.ResponseWriter, r *http.Request) (values url.Values, fromJSON b
 	if kind == "application/json" {
 		limit = maxJSON
 	}
-	raw, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
+	raw, err := read(w, r, limit)
 	if err != nil {
 		if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
 			return nil, false, bad(tooLarge, "", "The request is larger than it may be.")
@@ -63,6 +63,17 @@ func body(w http.ResponseWriter, r *http.Request) (values url.Values, fromJSON b
 		return values, false, nil
 	}
 	return nil, false, bad(oauth.ParamMalformed, "Content-Type", "Send application/x-www-form-urlencoded.")
+}
+
+// read reads a body of at most limit bytes. Of one whose length the head has told,
+// the room is that from the first.
+func read(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error) {
+	if r.ContentLength <= 0 || r.ContentLength > limit {
+		return io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
+	}
+	raw := make([]byte, r.ContentLength)
+	_, err := io.ReadFull(r.Body, raw)
+	return raw, err
 }
 
 // flatJSON reads one flat object of strings. A key that stands twice is an error:
