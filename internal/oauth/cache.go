@@ -22,7 +22,7 @@ type clientCache struct {
 
 	mu      sync.RWMutex
 	clients map[string]*Client
-	shown   *Recent[[sha256.Size]byte, *API] // APIs, by the hash of the credentials that they have shown
+	shown   *Recent[showing, *API]
 }
 
 const (
@@ -37,6 +37,30 @@ var start = time.Now()
 func (c *clientCache) fresh() bool {
 	sent := c.read.Load()
 	return sent != 0 && time.Since(start)-time.Duration(sent) < staleAfter
+}
+
+// showing is what an API is remembered by once it has proved itself.
+type showing [sha256.Size]byte
+
+func (a ClientAuth) showing() showing {
+	return sha256.Sum256([]byte(a.ID + "\x00" + a.Secret.Reveal()))
+}
+
+// showed returns the API that has shown these credentials since anything about an API
+// last changed, as far as the feed was followed.
+func (c *clientCache) showed(s showing) (*API, bool) {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return c.shown.Get(s)
+}
+
+// show remembers an API that was read when the feed was followed to seq.
+func (c *clientCache) show(s showing, api *API, seq int64) {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	if c.seq.Load() == seq {
+		c.shown.Put(s, api)
+	}
 }
 
 // Client reads an app that is not deleted: from the cache or, if it cannot be

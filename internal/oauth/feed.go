@@ -3,7 +3,6 @@ package oauth
 import (
 	"cmp"
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"slices"
@@ -166,7 +165,7 @@ func (s *Server) beginFeed(ctx context.Context, p Present) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	clear(c.clients)
-	c.shown = new(Recent[[sha256.Size]byte, *API])
+	c.shown = new(Recent[showing, *API])
 	c.keys.Store(true)
 	c.epoch.Store(p.Epoch)
 	c.seq.Store(p.Seq)
@@ -195,7 +194,7 @@ func (s *Server) apply(events []Event, changes []StatusChange, rules []Rule) {
 		case EventKeyAdded, EventKeyCut:
 			c.keys.Store(true)
 		case EventAPIPut, EventAPISecretAdded:
-			c.shown = new(Recent[[sha256.Size]byte, *API])
+			c.shown = new(Recent[showing, *API])
 		}
 	}
 	added := make([]entry, 0, len(changes)+len(rules))
@@ -228,6 +227,12 @@ func (s *Server) apply(events []Event, changes []StatusChange, rules []Rule) {
 	f.last = newest.ID
 	f.movedTo, f.movedAt = c.seq.Load(), time.Since(start)
 	f.wake()
+}
+
+// after is where in the log what happened after a sequence begins. The caller holds mu.
+func (f *feed) after(seq int64) int {
+	first, _ := slices.BinarySearchFunc(f.log, seq+1, func(e entry, seq int64) int { return cmp.Compare(e.seq, seq) })
+	return first
 }
 
 // wake tells whoever waits for the feed. The caller holds mu.

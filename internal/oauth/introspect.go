@@ -3,6 +3,8 @@ package oauth
 import (
 	"context"
 	"errors"
+	"sync/atomic"
+	"time"
 )
 
 // Introspection is what a key may do at this moment (RFC 7662, 2.2). Scope and
@@ -34,6 +36,7 @@ func (s *Server) introspect(ctx context.Context, auth ClientAuth, token string) 
 	if auth.ID == "" || auth.Secret == "" {
 		return nil, refuse(ClientAuthMissing)
 	}
+	asked := time.Since(start)
 	if err := s.knowWithin(ctx, pollPatience); err != nil { // who does not want to wait does not
 		return nil, err
 	}
@@ -41,6 +44,11 @@ func (s *Server) introspect(ctx context.Context, auth ClientAuth, token string) 
 	v, ours := s.verifyOwn(token)
 	if !ours || v.Expires != 0 && v.Expires <= s.now().Unix() {
 		v = &verified{} // the API is proved all the same
+	}
+	if last := v.answer.Load(); last != nil {
+		if now, err := s.repeat(ctx, auth, last, asked); now != nil || err != nil {
+			return now, err
+		}
 	}
 	api, f, st, err := s.storage.Asked(ctx, auth.ID, HashOf(auth.Secret), v.family)
 	if errors.Is(err, ErrNotFound) {
@@ -61,9 +69,77 @@ func (s *Server) introspect(ctx context.Context, auth ClientAuth, token string) 
 		rights = rights.narrow(limit)
 	}
 	s.usedGrant(f.GrantID)
-	now := &Introspection{Claims: v.Claims, Epoch: st.Epoch}
+	now := Introspection{Claims: v.Claims, Epoch: st.Epoch}
 	now.Scope, now.Rights, now.ISeq = rights.Flat().String(), rights.Claim(), min(st.Seq, followed)
-	return now, nil
+	said := &answer{Introspection: now, api: api.ID, index: f.StatusIndex}
+	said.upto.Store(st.Seq)
+	v.answer.Store(said)
+	s.cache.show(auth.showing(), api, followed)
+	return &now, nil
+}
+
+// answer is what a token may do, as an introspection has said it. It holds until an
+// event names the place of its family, or a rule comes or goes: whatever changes what
+// a key may do tells the feed one or the other. That none has is looked for anew each
+// time, up to what the database says at that time; nothing is decided from it alone.
+type answer struct {
+	Introspection
+	api   string
+	index int64
+	upto  atomic.Int64 // the feed's sequence up to which it is known to hold
+}
+
+// repeat gives the answer of before to an API that has the credentials auth, if it
+// still holds: nil says that it may not. What had happened when the API asked is read
+// by one number, the feed's sequence; what it was, this node knows by following.
+func (s *Server) repeat(ctx context.Context, auth ClientAuth, last *answer, asked time.Duration) (*Introspection, error) {
+	seq, epoch, err := s.storage.Head(ctx)
+	if err != nil {
+		return nil, err
+	}
+	c := &s.cache
+	if seq != c.seq.Load() || epoch != c.epoch.Load() {
+		if err := s.followSoon(ctx, asked); err != nil {
+			return nil, refuseBecause(FeedUnknown, err)
+		}
+	}
+	if api, ok := c.showed(auth.showing()); !ok || api.ID != last.api {
+		return nil, nil
+	}
+	upto, ok := s.feed.silent(c, last)
+	if !ok {
+		return nil, nil
+	}
+	last.upto.Store(upto)
+	s.usedGrant(last.GrantID)
+	now := last.Introspection
+	now.ISeq = upto
+	return &now, nil
+}
+
+// silentMost is how many entries of the feed are looked through for one that an answer
+// may have changed by: that many cost about what it does to ask again.
+const silentMost = 1000
+
+// silent reports whether nothing that the feed has told since an answer was given may
+// have changed it, and up to where that is so.
+func (f *feed) silent(c *clientCache, a *answer) (upto int64, ok bool) {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	was, now := a.upto.Load(), c.seq.Load()
+	if a.Epoch != c.epoch.Load() || was > now || was < f.base {
+		return 0, false
+	}
+	since := f.log[f.after(was):]
+	if len(since) > silentMost {
+		return 0, false
+	}
+	for i := range since {
+		if since[i].rule != nil || since[i].change.Index == a.index {
+			return 0, false
+		}
+	}
+	return now, true
 }
 
 // whyNotAPI tells an API that there is not from a secret that is wrong, for the log.

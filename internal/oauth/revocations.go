@@ -1,11 +1,8 @@
 package oauth
 
 import (
-	"cmp"
 	"context"
-	"crypto/sha256"
 	"errors"
-	"slices"
 	"time"
 )
 
@@ -130,8 +127,7 @@ func (s *Server) page(ctx context.Context, api *API, after int64) (*FeedPage, er
 	p := &FeedPage{Epoch: s.cache.epoch.Load(), Seq: s.cache.seq.Load()}
 	known, kept := after >= f.base, f.kept
 	if known {
-		first, _ := slices.BinarySearchFunc(f.log, after+1, func(e entry, seq int64) int { return cmp.Compare(e.seq, seq) })
-		for _, e := range f.log[first:] {
+		for _, e := range f.log[f.after(after):] {
 			if len(p.Changes) >= pageMax && e.seq > p.Changes[len(p.Changes)-1].Seq {
 				p.More, p.Seq = true, e.seq-1
 				break
@@ -201,13 +197,10 @@ func (s *Server) apiOf(ctx context.Context, auth ClientAuth) (*API, error) {
 	if auth.ID == "" || auth.Secret == "" {
 		return nil, refuse(ClientAuthMissing)
 	}
-	shown := sha256.Sum256([]byte(auth.ID + "\x00" + auth.Secret.Reveal()))
+	shown := auth.showing()
 	c := &s.cache
-	c.mu.RLock()
-	known := c.shown
-	c.mu.RUnlock()
 	if c.fresh() {
-		if api, ok := known.Get(shown); ok {
+		if api, ok := c.showed(shown); ok {
 			return api, nil
 		}
 	}
@@ -219,11 +212,7 @@ func (s *Server) apiOf(ctx context.Context, auth ClientAuth) (*API, error) {
 	if err != nil {
 		return nil, err
 	}
-	c.mu.RLock()
-	defer c.mu.RUnlock()
-	if c.seq.Load() == seq {
-		c.shown.Put(shown, api)
-	}
+	c.show(shown, api, seq)
 	return api, nil
 }
 

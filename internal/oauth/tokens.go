@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"sync/atomic"
 
 	"github.com/go-jose/go-jose/v4"
 )
@@ -111,11 +112,12 @@ type verified struct {
 	Claims
 	typ    string
 	family string
+	answer atomic.Pointer[answer] // of the last introspection that said that it is active
 }
 
 // verifyOwn checks a JWT that somebody says is ours: one of our two kinds, signed
 // by a key of that kind. Expiry is left to the caller. The value is shared: do not
-// change it.
+// change it, but for its answer.
 func (s *Server) verifyOwn(token string) (*verified, bool) {
 	const maxToken = 16 << 10
 	if len(token) > maxToken {
