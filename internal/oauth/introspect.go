@@ -18,7 +18,7 @@ type Introspection struct {
 // token that is unknown, expired, revoked or not meant for this API: the caller
 // cannot tell which (RFC 7662, 2.2). An error means that the API is not who it says
 // it is, or that the server cannot know. One question to the database proves the
-// API and says what the token may do now.
+// API and says what the token may do now, or that it may do what it could before.
 func (s *Server) Introspect(ctx context.Context, auth ClientAuth, token string) (*Introspection, error) {
 	answer, err := s.introspect(ctx, auth, token)
 	o := Outcome{Grant: "introspection"}
@@ -40,15 +40,12 @@ func (s *Server) introspect(ctx context.Context, auth ClientAuth, token string) 
 	if err := s.knowWithin(ctx, pollPatience); err != nil { // who does not want to wait does not
 		return nil, err
 	}
-	epoch, followed := s.cache.epoch.Load(), s.cache.seq.Load() // which keys are trusted is as of then
-	v, ours := s.verifyOwn(token)
-	if !ours || v.Expires != 0 && v.Expires <= s.now().Unix() {
-		v = &verified{} // the API is proved all the same
-	}
+	v, epoch, followed := s.unexpired(token)
 	if last := v.answer.Load(); last != nil {
 		if now, err := s.repeat(ctx, auth, last, asked); now != nil || err != nil {
 			return now, err
 		}
+		v, epoch, followed = s.unexpired(token) // more is known now
 	}
 	api, f, st, err := s.storage.Asked(ctx, auth.ID, HashOf(auth.Secret), v.family)
 	if errors.Is(err, ErrNotFound) {
@@ -76,6 +73,18 @@ func (s *Server) introspect(ctx context.Context, auth ClientAuth, token string) 
 	v.answer.Store(said)
 	s.cache.show(auth.showing(), api, followed)
 	return &now, nil
+}
+
+// unexpired reads a token of ours that has not expired; any other reads as one of no
+// family, for the API is proved all the same. Which keys are trusted is as of the
+// sequence followed in that epoch, or of later.
+func (s *Server) unexpired(token string) (v *verified, epoch, followed int64) {
+	epoch, followed = s.cache.epoch.Load(), s.cache.seq.Load()
+	v, ours := s.verifyOwn(token)
+	if !ours || v.Expires != 0 && v.Expires <= s.now().Unix() {
+		v = &verified{}
+	}
+	return v, epoch, followed
 }
 
 // answer is what a token may do, as an introspection has said it. It holds until an

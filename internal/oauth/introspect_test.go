@@ -303,9 +303,9 @@ func TestIntrospect_AnotherServer(t *testing.T) {
 	}
 }
 
-// What was verified once is remembered, its state never: the next
-// question after a revocation is answered by the database.
-func TestIntrospect_RemembersSignaturesAlone(t *testing.T) {
+// What was verified once is remembered, and nothing else; that it still counts is asked
+// of the database each time.
+func TestIntrospect_RemembersWhatVerified(t *testing.T) {
 	w := newWorld(t)
 	key := w.connect(w.exchange, "alice", "s1")
 	w.introspect(key.AccessToken)

@@ -25,8 +25,8 @@ type keys struct {
 	sign   map[KeyUse]*signingKey
 	verify map[KeyUse]map[string]*ecdsa.PublicKey // by kid
 	sets   map[KeyUse]jose.JSONWebKeySet
-	// seen are JWTs whose signature held, by their hash, and nothing about whether they
-	// still count. Only what verified enters, so nobody without a key can push others
+	// seen are JWTs whose signature held, by their hash; whether they still count is
+	// asked anew each time. Only what verified enters, so nobody without a key can push others
 	// out; what these keys have signed goes when they do.
 	seen Recent[[sha256.Size]byte, *verified]
 }
