@@ -29,6 +29,7 @@ type handler struct {
 	authorize          http.Handler
 	log                *slog.Logger
 	anonymous, clients *buckets
+	reports            *buckets
 	admitClient        func(*oauth.Client) error // admit, bound once and not for each request
 }
 
@@ -36,7 +37,8 @@ type handler struct {
 // [IsExchange].
 func New(c Config) http.Handler {
 	h := &handler{server: c.Server, authorize: c.Authorize, log: c.Log,
-		anonymous: newBuckets(c.Limits.Anonymous, c.Server.Now), clients: newBuckets(c.Limits.Client, c.Server.Now)}
+		anonymous: newBuckets(c.Limits.Anonymous, c.Server.Now), clients: newBuckets(c.Limits.Client, c.Server.Now),
+		reports: newBuckets(reports, c.Server.Now)}
 	h.admitClient = h.admit
 	if h.log == nil {
 		h.log = slog.New(slog.DiscardHandler)

@@ -33,6 +33,11 @@ type Limits struct {
 	Client Bucket
 }
 
+// reports is an API's bucket for what it saw: as many processes may report once an
+// hour, and all of them at once when they are restarted. It is no setting, as a report
+// that is lost costs nobody anything.
+var reports = Bucket{Size: 1000, Refill: 1000, Every: time.Hour}
+
 // bucketsMax bounds the buckets of one kind, about 20 MB. Beyond it those that are
 // used least make room, and an address that comes again starts with a full one.
 const bucketsMax = 1 << 16

@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -175,6 +176,33 @@ func TestLimits_IntrospectionIsFree(t *testing.T) {
 		if !w.active(key) {
 			t.Fatal("not active")
 		}
+	}
+}
+
+// An API may report what it saw for a thousand processes an hour, whatever other
+// limits there are, and an API that does hurts no other.
+func TestLimits_Reports(t *testing.T) {
+	w := newLimitedWorld(t, Limits{})
+	report := func() answer {
+		r := with(httptest.NewRequest(http.MethodPost, "/revocations/seen", strings.NewReader(`{"grants":[]}`)), "Authorization", basic(w.api.ID, w.api.Secret.Reveal()))
+		return w.do(r)
+	}
+	for n := range 1000 {
+		if a := report(); a.status != http.StatusNoContent {
+			t.Fatalf("%d: %d %s", n+1, a.status, a.body)
+		}
+	}
+	wait := limitedFor(t, report(), "temporarily_unavailable")
+	if wait != 4*time.Second { // 3.6
+		t.Errorf("Retry-After %v", wait)
+	}
+	w.advance(wait)
+	if a := report(); a.status != http.StatusNoContent {
+		t.Errorf("after that: %d %s", a.status, a.body)
+	}
+	limitedFor(t, report(), "temporarily_unavailable")
+	if a := w.do(with(httptest.NewRequest(http.MethodGet, "/revocations?instance=x", nil), "Authorization", basic(w.api.ID, w.api.Secret.Reveal()))); a.status != http.StatusOK {
+		t.Errorf("it follows no longer: %d %s", a.status, a.body)
 	}
 }
 

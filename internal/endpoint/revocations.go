@@ -156,6 +156,10 @@ func (h *handler) seen(w http.ResponseWriter, r *http.Request) {
 	if !h.proved(w, r, auth) {
 		return
 	}
+	if wait, ok := h.reports.take(auth.ID); !ok {
+		h.refused(w, r, limited(wait), http.StatusUnauthorized, "")
+		return
+	}
 	var report struct {
 		Grants []string `json:"grants"`
 	}

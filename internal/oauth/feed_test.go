@@ -637,6 +637,25 @@ func TestFeed_NothingOfAnotherAudience(t *testing.T) {
 	}
 }
 
+// What a report says is written once in the hour that it is exact to, however many
+// processes of an API say it, and every hour though reports come a moment early.
+func TestSeen_NothingNewIsNotWritten(t *testing.T) {
+	ctx := context.Background()
+	w := newWorld(t)
+	key := w.connect(w.exchange, "alice", "s1")
+	w.clock.advance(time.Hour)
+	for _, c := range []struct {
+		after time.Duration // the report before
+		notes bool
+	}{{0, true}, {time.Second, false}, {29 * time.Minute, false}, {59*time.Minute + 59*time.Second, true}, {time.Hour - time.Second, true}} {
+		w.clock.advance(c.after)
+		w.must(w.Seen(ctx, w.api, []string{key.GrantID}))
+		if got := w.grant(key.GrantID).LastUsed; got.Equal(w.Now()) != c.notes {
+			t.Errorf("%v after the report before: last used %v, and it is %v", c.after, got, w.Now())
+		}
+	}
+}
+
 // behind answers for a key as a server that was deposed would.
 type behind struct{ oauth.Storage }
 

@@ -216,8 +216,9 @@ func (s *Server) apiOf(ctx context.Context, auth ClientAuth) (*API, error) {
 	return api, nil
 }
 
-// Seen notes when the grants whose keys an API saw were last used: to the hour, as it
-// reports no more often than that. Those that have no key for this API are passed over.
+// Seen notes when the grants whose keys an API saw were last used: to the hour, as its
+// processes report no more often than that. What another reported lately says it too,
+// and is not written again. Grants that have no key for this API are passed over.
 func (s *Server) Seen(ctx context.Context, auth ClientAuth, grants []string) error {
 	api, err := s.apiOf(ctx, auth)
 	if err != nil {
@@ -226,7 +227,9 @@ func (s *Server) Seen(ctx context.Context, auth ClientAuth, grants []string) err
 	if len(grants) > SeenMax {
 		return refuseParam(ParamTooLong, "grants")
 	}
-	return s.storage.TouchSeen(ctx, s.now(), api.ID, grants)
+	now := s.now()
+	// Half an hour, so that a report that comes a moment early counts.
+	return s.storage.TouchSeen(ctx, now, now.Add(-usagePrecision/2), api.ID, grants)
 }
 
 // SeenMax is how many grants one report may name.

@@ -123,8 +123,9 @@ type FamilyStorage interface {
 	// TouchUsed notes when grants and client secrets were last used, some at a
 	// time, so that nobody who needs their rows waits long.
 	TouchUsed(ctx context.Context, at time.Time, grants []string, secrets []Hash) error
-	// TouchSeen is TouchUsed for those of the grants that have a family for this API.
-	TouchSeen(ctx context.Context, at time.Time, api string, grants []string) error
+	// TouchSeen is TouchUsed for those of the grants that have a family for this API
+	// and were last noted before a time, not after at.
+	TouchSeen(ctx context.Context, at, before time.Time, api string, grants []string) error
 }
 
 // StatusStorage keeps what the feed and the status lists are made of. Every event of

@@ -230,11 +230,11 @@ func (s *Store) inBatches(ctx context.Context, ev []statement) error {
 }
 
 // TouchSeen implements oauth.FamilyStorage.
-func (s *Store) TouchSeen(ctx context.Context, at time.Time, api string, grants []string) error {
+func (s *Store) TouchSeen(ctx context.Context, at, before time.Time, api string, grants []string) error {
 	var ev []statement
 	for _, id := range slices.Compact(slices.Sorted(slices.Values(grants))) {
-		if args := []any{micros(at), id, api}; storable(args) {
-			ev = append(ev, do("UPDATE grants SET last_used = $1 WHERE id = $2 AND last_used < $1 AND EXISTS (SELECT 1 FROM families WHERE grant_id = $2 AND api = $3)", args...))
+		if args := []any{micros(at), id, api, micros(before)}; storable(args) {
+			ev = append(ev, do("UPDATE grants SET last_used = $1 WHERE id = $2 AND last_used < $4 AND EXISTS (SELECT 1 FROM families WHERE grant_id = $2 AND api = $3)", args...))
 		}
 	}
 	return s.inBatches(ctx, ev)
