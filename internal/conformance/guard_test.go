@@ -76,6 +76,7 @@ func TestGuard(t *testing.T) {
 				at := start(t, g.address, strings.TrimPrefix(api.URL, "http://"))
 				at.T, at.Demo, at.komerza, at.reached = sub, d, style == "komerza", &reached
 				at.passes(key, narrow)
+				at.preflights(narrow)
 				at.refuses(narrow)
 				fronts = append(fronts, at)
 			})
@@ -269,6 +270,43 @@ func (at guarded) passes(key, narrow string) {
 		if a := at.ask(method, target, "", "Authorization", "Bearer "+key); a.status != http.StatusOK {
 			at.Errorf("%s %s: %s", method, target, a)
 		}
+	}
+}
+
+// preflights shows that a browser's question before a request gets to the API, as OPTIONS without a caller, and that
+// nothing else does by looking like one.
+func (at guarded) preflights(narrow string) {
+	at.Helper()
+	one := "/stores/" + at.Stores[0].ID
+	asks := []string{"Origin", "https://app.example", "Access-Control-Request-Method", "PATCH"}
+	for _, target := range []string{one + "?page=2", "/stores", "/user"} {
+		a := at.ask("OPTIONS", target, "", append([]string{"Access-Control-Request-Headers", "authorization", "Grantway-User", "forged", "Grantway_Stores", "forged",
+			"Authorization", "Bearer " + narrow, "X-Dressipi-Jwt", narrow, "X-Http-Method-Override", "DELETE"}, asks...)...)
+		var got echo
+		if a.status != http.StatusOK || json.Unmarshal(a.body, &got) != nil {
+			at.Errorf("a preflight of %s: %s", target, a)
+			continue
+		}
+		if got.Method != "OPTIONS" || got.Target != target || got.Header.Get("Origin") != asks[1] || got.Header.Get("Access-Control-Request-Method") != asks[3] ||
+			got.Header.Get("Access-Control-Request-Headers") != "authorization" {
+			at.Errorf("a preflight of %s became %+v", target, got)
+		}
+		for name := range got.Header {
+			if plain := strings.ToLower(strings.ReplaceAll(name, "_", "-")); strings.HasPrefix(plain, "grantway") || plain == "authorization" || plain == "x-dressipi-jwt" || plain == "x-http-method-override" {
+				at.Errorf("with a preflight of %s the API got %s", target, name)
+			}
+		}
+	}
+	before := at.reached.Load()
+	for _, method := range []string{"GET", "HEAD", "POST", "DELETE", "PATCH", "options", "OPTIONSX"} {
+		if a := at.ask(method, one, "", append([]string{"X-Http-Method-Override", "OPTIONS", "X-Forwarded-Method", "OPTIONS"}, asks...)...); a.status < 400 {
+			at.Errorf("%s as a preflight: %s", method, a)
+		}
+	}
+	at.refused(401, "", "BadToken", "OPTIONS", one, asks[:2]...)
+	at.refused(401, "", "BadToken", "OPTIONS", one, asks[2:]...)
+	if n := at.reached.Load() - before; n != 0 {
+		at.Errorf("%d requests that are no preflight reached the API", n)
 	}
 }
 
