@@ -22,14 +22,22 @@ type keySet struct {
 }
 
 type keys struct {
-	sign   map[KeyUse]*signingKey
-	verify map[KeyUse]map[string]*ecdsa.PublicKey // by kid
-	sets   map[KeyUse]jose.JSONWebKeySet
+	sign  map[KeyUse]*signingKey
+	heads map[string]verifyingKey // by the encoded header of what it signed
+	sets  map[KeyUse]jose.JSONWebKeySet
 	// seen are JWTs whose signature held, by their hash; whether they still count is
 	// asked anew each time. Only what verified enters, so nobody without a key can push others
 	// out; what these keys have signed goes when they do.
 	seen Recent[[sha256.Size]byte, *verified]
 }
+
+type verifyingKey struct {
+	key *ecdsa.PublicKey
+	typ string
+}
+
+// typeOf is what a key signs for clients.
+var typeOf = map[KeyUse]string{ForAccess: TypAccess, ForLasting: TypLasting}
 
 type signingKey struct {
 	kid    string
@@ -50,8 +58,7 @@ func (s *Server) loadKeys(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	k := &keys{sign: map[KeyUse]*signingKey{}, sets: map[KeyUse]jose.JSONWebKeySet{},
-		verify: map[KeyUse]map[string]*ecdsa.PublicKey{ForAccess: {}, ForLasting: {}}}
+	k := &keys{sign: map[KeyUse]*signingKey{}, sets: map[KeyUse]jose.JSONWebKeySet{}, heads: map[string]verifyingKey{}}
 	for _, row := range stored {
 		public, err := x509.ParsePKIXPublicKey(row.Public)
 		if err != nil {
@@ -64,7 +71,7 @@ func (s *Server) loadKeys(ctx context.Context) error {
 		if row.Status == KeyCut { // nothing that it signed counts
 			continue
 		}
-		k.verify[row.Use][row.Kid] = ec
+		k.heads[headerOf(row.Kid, typeOf[row.Use])] = verifyingKey{ec, typeOf[row.Use]}
 		set := k.sets[row.Use]
 		set.Keys = append(set.Keys, jose.JSONWebKey{Key: ec, KeyID: row.Kid, Algorithm: row.Alg, Use: "sig"})
 		k.sets[row.Use] = set
@@ -88,9 +95,14 @@ func (s *Server) loadKeys(ctx context.Context) error {
 func newSigningKey(kid string, key *ecdsa.PrivateKey) *signingKey {
 	k := &signingKey{kid: kid, key: key, header: map[string]string{}}
 	for _, typ := range []string{TypAccess, TypLasting, typStatusList} {
-		k.header[typ] = base64.RawURLEncoding.EncodeToString(fmt.Appendf(nil, `{"alg":"ES256","kid":%q,"typ":%q}`, kid, typ))
+		k.header[typ] = headerOf(kid, typ)
 	}
 	return k
+}
+
+// headerOf is the protected header of a JWS, encoded.
+func headerOf(kid, typ string) string {
+	return base64.RawURLEncoding.EncodeToString(fmt.Appendf(nil, `{"alg":"ES256","kid":%q,"typ":%q}`, kid, typ))
 }
 
 func (s *Server) ensureKey(ctx context.Context, use KeyUse) error {
