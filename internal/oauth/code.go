@@ -171,6 +171,9 @@ func (s *Server) issue(ctx context.Context, c *Client, p Profile, code *StoredCo
 		return nil, err
 	}
 	resp.AccessToken, red.Kid = Secret(access), kid
+	if p.Lasting {
+		red.Family.Token = HashOf(resp.AccessToken)
+	}
 	if p.Refresh {
 		a, err := s.newRefresh()
 		if err != nil {

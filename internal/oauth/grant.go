@@ -266,6 +266,7 @@ type Family struct {
 	ISeq        int64 // the feed's sequence as read before it was issued
 	Created     time.Time
 	Due         time.Time // when the sweeper looks whether it is over; zero: never, as for a lasting key
+	Token       Hash      // of the one token of a lasting key; nil where there are many
 }
 
 // over reports whether a family has ended: by itself, or with everything.

@@ -57,7 +57,7 @@ func (s *Server) introspect(ctx context.Context, auth ClientAuth, token string) 
 	if st != nil && st.Epoch == epoch && st.Seq < followed { // a server that was deposed answered
 		return nil, refuse(FeedUnknown)
 	}
-	if f == nil || v.Audience != api.URI || st == nil || f.over(st) || st.usable() != nil || f.ClientID != v.ClientID || f.UserID != v.Subject {
+	if f == nil || v.Audience != api.URI || st == nil || f.over(st) || st.usable() != nil || f.ClientID != v.ClientID || f.UserID != v.Subject || !v.genuine(f.Token) {
 		return nil, nil
 	}
 	rights := st.rights().narrow(f.Narrowing)
@@ -75,16 +75,16 @@ func (s *Server) introspect(ctx context.Context, auth ClientAuth, token string) 
 	return &now, nil
 }
 
-// unexpired reads a token of ours that has not expired; any other reads as one of no
-// family, for the API is proved all the same. Which keys are trusted is as of the
-// sequence followed in that epoch, or of later.
-func (s *Server) unexpired(token string) (v *verified, epoch, followed int64) {
+// unexpired reads a token that says it is ours and has not expired; any other reads as
+// one of no family, for the API is proved all the same. Which keys are trusted is as of
+// the sequence followed in that epoch, or of later.
+func (s *Server) unexpired(token string) (p presented, epoch, followed int64) {
 	epoch, followed = s.cache.epoch.Load(), s.cache.seq.Load()
-	v, ours := s.verifyOwn(token)
-	if !ours || v.Expires != 0 && v.Expires <= s.now().Unix() {
-		v = &verified{}
+	p, ok := s.present(token)
+	if !ok || p.Expires != 0 && p.Expires <= s.now().Unix() {
+		p = presented{verified: &verified{}}
 	}
-	return v, epoch, followed
+	return p, epoch, followed
 }
 
 // answer is what a token may do, as an introspection has said it. It holds until an

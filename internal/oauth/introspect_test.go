@@ -186,7 +186,9 @@ func TestIntrospect_RFC8725(t *testing.T) {
 	n := elliptic.P256().Params().N
 	none := func([]byte) []byte { return nil }
 
-	// The forge itself is right: what follows is refused for its one fault.
+	// The forge itself is right: what follows is refused for its one fault, and not
+	// because another text was issued.
+	exec(t, w.raw(), "UPDATE families SET token = NULL WHERE token IS NOT NULL")
 	for _, ok := range []string{real, short, forge(head(lastingKid, "apikey+jwt"), c, es256(lastingKey)), forge(head(accessKid, "at+jwt"), s, es256(accessKey))} {
 		if w.rights(oauth.Secret(ok)) == "inactive" {
 			t.Fatal("a right token is refused")
@@ -301,6 +303,43 @@ func TestIntrospect_AnotherServer(t *testing.T) {
 	if _, err := newServer(ctx, db, h, w.Now, newRand("x")); err == nil {
 		t.Error("a server with the wrong ring starts")
 	}
+}
+
+// Of a lasting key the family's row has the hash, so that no signature need be checked:
+// the text that was issued counts, and no other, however well it is signed. An access
+// token, of which a family has many, and a key without a hash count by their signature.
+func TestIntrospect_LastingKeysByHash(t *testing.T) {
+	w := newWorld(t)
+	db := w.raw()
+	active := func(what, token string, want bool) {
+		t.Helper()
+		fresh, _ := w.beside() // remembers nothing
+		if in := fresh.introspect(oauth.Secret(token)); (in != nil) != want {
+			t.Errorf("%s: %+v", what, in)
+		}
+	}
+	key, access := w.connect(w.exchange, "alice", "s1").AccessToken, w.connect(w.standard, "alice", "s1").AccessToken
+	id := family(claims(t, key))
+	set := func(hash []byte) { exec(t, db, "UPDATE families SET token = $1 WHERE id = $2", hash, id) }
+	signed := key.Reveal()[:strings.LastIndexByte(key.Reveal(), '.')+1]
+	sig, err := base64.RawURLEncoding.DecodeString(strings.TrimPrefix(key.Reveal(), signed))
+	w.must(err)
+	twin := append(sig[:32:32], new(big.Int).Sub(elliptic.P256().Params().N, new(big.Int).SetBytes(sig[32:])).FillBytes(make([]byte, 32))...)
+	other := signed + base64.RawURLEncoding.EncodeToString(twin) // a signature of the same that holds as well
+	broken := signed + base64.RawURLEncoding.EncodeToString(make([]byte, 64))
+	active("as issued", key.Reveal(), true)
+	active("an access token", access.Reveal(), true)
+	active("with the other signature", other, false)
+	active("with none", broken, false)
+	set(oauth.HashOf(oauth.Secret(broken)))
+	active("another than was issued", key.Reveal(), false)
+	active("what the row says was issued", broken, true)
+	set(nil)
+	active("without a hash", key.Reveal(), true)
+	active("without a hash, with a broken signature", broken, false)
+	set(oauth.HashOf(key))
+	w.must(w.CutKey(context.Background(), command, kidOf(t, key)))
+	active("as issued by a key that was cut", key.Reveal(), false)
 }
 
 // What was verified once is remembered, and nothing else; that it still counts is asked

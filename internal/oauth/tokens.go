@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/ecdsa"
 	"crypto/sha256"
+	"crypto/subtle"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
@@ -107,7 +108,7 @@ func marshalClaims(c *Claims) ([]byte, error) {
 	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
 }
 
-// verified is a JWT of ours whose signature holds.
+// verified are the claims of a JWT of ours that is genuine.
 type verified struct {
 	Claims
 	typ    string
@@ -115,53 +116,78 @@ type verified struct {
 	answer atomic.Pointer[answer] // of the last introspection that said that it is active
 }
 
+// presented is a JWT that says it is ours, by the header of a key that is trusted.
+type presented struct {
+	*verified
+	keys  *keys
+	hash  [sha256.Size]byte // of the whole text
+	token string
+	by    *ecdsa.PublicKey // nil: it is remembered, and genuine
+}
+
+// present reads a JWT in the one text that we give it. We write one header for each
+// key and kind, so every other one is not ours, whatever it says (attacks D1 to D6).
+// Whether we signed it says [presented.genuine]; expiry is left to the caller.
+func (s *Server) present(token string) (p presented, ok bool) {
+	const maxToken = 16 << 10
+	if len(token) > maxToken {
+		return p, false
+	}
+	p = presented{keys: s.keys.current.Load(), hash: sha256.Sum256([]byte(token)), token: token}
+	if p.verified, ok = p.keys.seen.Get(p.hash); ok {
+		return p, true
+	}
+	head, rest, _ := strings.Cut(token, ".")
+	by, ok := p.keys.heads[head]
+	if !ok {
+		return p, false
+	}
+	body, _, _ := strings.Cut(rest, ".")
+	payload, ok := decode(body)
+	if !ok {
+		return p, false
+	}
+	v := &verified{typ: by.typ}
+	if err := json.Unmarshal(payload, &v.Claims); err != nil || v.Issuer != s.issuer || (v.typ == TypLasting) != (v.Expires == 0) {
+		return p, false
+	}
+	v.family, _, ok = strings.Cut(v.ID, ".")
+	p.verified, p.by = v, by.key
+	return p, ok
+}
+
+// genuine reports whether we made the token: it is the one that was issued, if its
+// family has but one, or else its signature holds. issued is the hash of that one. It
+// answers for every bit of the text, those of the signature too, for a small part of
+// what checking that costs.
+func (p *presented) genuine(issued Hash) bool {
+	switch {
+	case p.by == nil:
+		return true
+	case issued != nil && subtle.ConstantTimeCompare(issued, p.hash[:]) != 1, issued == nil && !p.signed():
+		return false
+	}
+	p.keys.seen.Put(p.hash, p.verified)
+	p.by = nil
+	return true
+}
+
+func (p *presented) signed() bool {
+	cut := strings.LastIndexByte(p.token, '.')
+	signature, ok := decode(p.token[cut+1:])
+	if !ok || len(signature) != 64 || strings.Count(p.token, ".") != 2 {
+		return false
+	}
+	digest := sha256.Sum256([]byte(p.token[:cut]))
+	return ecdsa.Verify(p.by, digest[:], new(big.Int).SetBytes(signature[:32]), new(big.Int).SetBytes(signature[32:]))
+}
+
 // verifyOwn checks a JWT that somebody says is ours: one of our two kinds, signed
 // by a key of that kind. Expiry is left to the caller. The value is shared: do not
 // change it, but for its answer.
 func (s *Server) verifyOwn(token string) (*verified, bool) {
-	const maxToken = 16 << 10
-	if len(token) > maxToken {
-		return nil, false
-	}
-	k := s.keys.current.Load()
-	id := sha256.Sum256([]byte(token))
-	if v, ok := k.seen.Get(id); ok {
-		return v, true
-	}
-	v, ok := s.parseOwn(k, token)
-	if ok {
-		k.seen.Put(id, v)
-	}
-	return v, ok
-}
-
-// parseOwn reads a JWT in the one text that we give it. We write one header for each
-// key and kind, so every other one is not ours, whatever it says (attacks D1 to D6).
-func (s *Server) parseOwn(k *keys, token string) (*verified, bool) {
-	head, rest, _ := strings.Cut(token, ".")
-	by, ok := k.heads[head]
-	if !ok {
-		return nil, false
-	}
-	body, mark, _ := strings.Cut(rest, ".")
-	payload, ok := decode(body)
-	if !ok {
-		return nil, false
-	}
-	signature, ok := decode(mark)
-	if !ok || len(signature) != 64 {
-		return nil, false
-	}
-	digest := sha256.Sum256([]byte(token[:len(head)+1+len(body)]))
-	if !ecdsa.Verify(by.key, digest[:], new(big.Int).SetBytes(signature[:32]), new(big.Int).SetBytes(signature[32:])) {
-		return nil, false
-	}
-	v := &verified{typ: by.typ}
-	if err := json.Unmarshal(payload, &v.Claims); err != nil || v.Issuer != s.issuer || (v.typ == TypLasting) != (v.Expires == 0) {
-		return nil, false
-	}
-	v.family, _, ok = strings.Cut(v.ID, ".")
-	return v, ok
+	p, ok := s.present(token)
+	return p.verified, ok && p.genuine(nil)
 }
 
 var strict = base64.RawURLEncoding.Strict()

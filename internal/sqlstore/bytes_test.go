@@ -88,7 +88,7 @@ func (w *writer) redemption(d *oauth.DecisionRecord, refresh bool) oauth.Redempt
 	g := &d.Grant
 	w.index++
 	r := oauth.Redemption{Selector: d.Code.Selector, ClientID: g.ClientID, GrantID: g.ID, Rev: 1, Activate: true, Now: w.now, Event: w.event(oauth.EventCodeRedeemed),
-		Family: oauth.Family{ID: w.id("fm_"), GrantID: g.ID, ClientID: g.ClientID, UserID: g.UserID, API: d.Code.API, StatusIndex: listsMax*listSize + w.index, Status: oauth.Valid, Created: w.now}}
+		Family: oauth.Family{ID: w.id("fm_"), GrantID: g.ID, ClientID: g.ClientID, UserID: g.UserID, API: d.Code.API, StatusIndex: listsMax*listSize + w.index, Status: oauth.Valid, Created: w.now, Token: oauth.HashOf(w.artefact().Secret)}}
 	r.Event.ClientID, r.Event.UserID, r.Event.GrantID = g.ClientID, g.UserID, g.ID
 	if refresh {
 		a := w.artefact()

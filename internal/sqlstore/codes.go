@@ -99,11 +99,11 @@ func (s *Store) RedeemCode(ctx context.Context, r oauth.Redemption) (bool, error
 	default:
 		guard += fmt.Sprintf(" AND NOT EXISTS (SELECT 1 FROM heads WHERE name = 'feed' AND epoch * $%d > $%d)", len(args)+1, len(args)+2)
 		args = append(args, int64(listsMax*listSize), f.StatusIndex)
-		steps = append(steps, do(`INSERT INTO families (id, grant_id, client_id, user_id, api, status_index, narrowing, status, rev, iseq, op, created, due)
+		steps = append(steps, do(`INSERT INTO families (id, grant_id, client_id, user_id, api, status_index, narrowing, status, rev, iseq, op, created, due, token)
 			SELECT CAST($1 AS TEXT), CAST($2 AS TEXT), CAST($3 AS TEXT), CAST($4 AS TEXT), CAST($5 AS TEXT), CAST($6 AS BIGINT), CAST($7 AS TEXT),
-			       CAST($8 AS TEXT), CAST($9 AS BIGINT), CAST($10 AS BIGINT), CAST($11 AS TEXT), CAST($12 AS BIGINT), CAST($13 AS BIGINT) WHERE `+m.where(14),
+			       CAST($8 AS TEXT), CAST($9 AS BIGINT), CAST($10 AS BIGINT), CAST($11 AS TEXT), CAST($12 AS BIGINT), CAST($13 AS BIGINT), $14 WHERE `+m.where(15),
 			m.args(f.ID, f.GrantID, f.ClientID, f.UserID, f.API, f.StatusIndex, scopesOrNull(f.Narrowing), string(f.Status), f.Rev, f.ISeq, r.Event.ID,
-				micros(f.Created), orNull(f.Due))...))
+				micros(f.Created), orNull(f.Due), []byte(f.Token))...))
 	}
 	if r.Refresh != nil {
 		steps = append(steps, insertRefresh(r.Refresh, r.Event.ID, m))

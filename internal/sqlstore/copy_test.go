@@ -148,7 +148,7 @@ func TestCopy_ADifferenceIsFound(t *testing.T) {
 		one := fmt.Sprintf(" WHERE (%s) = (SELECT %s FROM %s ORDER BY %s DESC LIMIT 1)", keys, keys, tab.name, keys)
 		spoil(tab, "DELETE FROM "+tab.name+one)
 		for _, c := range tab.columns {
-			changed := map[string]string{"text": c.name + " || 'x'", "bigint": "CASE WHEN " + c.name + " = 5 THEN 6 ELSE 5 END", "boolean": "1 - " + c.name, "bytea": "CAST(" + c.name + " || 'x' AS BLOB)"}[c.kind]
+			changed := map[string]string{"text": c.name + " || 'x'", "bigint": "CASE WHEN " + c.name + " = 5 THEN 6 ELSE 5 END", "boolean": "1 - " + c.name, "bytea": "CAST(COALESCE(" + c.name + ", '') || 'x' AS BLOB)"}[c.kind]
 			spoil(tab, fmt.Sprintf("UPDATE %s SET %s = COALESCE(%s, '0')%s", tab.name, c.name, changed, one))
 		}
 	}

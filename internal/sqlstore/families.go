@@ -11,7 +11,7 @@ import (
 // familyColumns reads a family. The root of the FROM may lack one, hence the
 // COALESCE.
 const familyColumns = `COALESCE(f.id, ''), COALESCE(f.grant_id, ''), COALESCE(f.client_id, ''), COALESCE(f.user_id, ''), COALESCE(f.api, ''),
-	COALESCE(f.status_index, 0), f.narrowing, COALESCE(f.status, ''), COALESCE(f.rev, 0), COALESCE(f.iseq, 0), COALESCE(f.created, 0), COALESCE(f.due, 0)`
+	COALESCE(f.status_index, 0), f.narrowing, COALESCE(f.status, ''), COALESCE(f.rev, 0), COALESCE(f.iseq, 0), COALESCE(f.created, 0), COALESCE(f.due, 0), f.token`
 
 type familyReader struct {
 	family       oauth.Family
@@ -21,7 +21,7 @@ type familyReader struct {
 
 func (r *familyReader) dest() []any {
 	f := &r.family
-	return []any{&f.ID, &f.GrantID, &f.ClientID, &f.UserID, &f.API, &f.StatusIndex, &r.narrowing, (*string)(&f.Status), &f.Rev, &f.ISeq, &r.created, &r.due}
+	return []any{&f.ID, &f.GrantID, &f.ClientID, &f.UserID, &f.API, &f.StatusIndex, &r.narrowing, (*string)(&f.Status), &f.Rev, &f.ISeq, &r.created, &r.due, (*[]byte)(&f.Token)}
 }
 
 func (r *familyReader) result() *oauth.Family {

@@ -20,7 +20,7 @@ func shuffle(s session, r *rand.Rand) error {
 	for {
 		a, b := r.IntN(600), r.IntN(600)
 		text := []string{
-			"INSERT INTO families SELECT 'x' || $1, grant_id, client_id, user_id, api, $1 + 1000000, narrowing, status, rev, iseq, op, created, due FROM families WHERE status_index >= $2 LIMIT 1 ON CONFLICT DO NOTHING",
+			"INSERT INTO families SELECT 'x' || $1, grant_id, client_id, user_id, api, $1 + 1000000, narrowing, status, rev, iseq, op, created, due, token FROM families WHERE status_index >= $2 LIMIT 1 ON CONFLICT DO NOTHING",
 			"DELETE FROM families WHERE status_index > $1 AND status_index < $1 + 3 + $2 * 0",
 			"UPDATE OR IGNORE families SET id = 'y' || $1 || id WHERE status_index = $2",
 			"UPDATE OR IGNORE families SET status_index = -status_index WHERE status_index IN ($1, $2) AND status_index > 0",

@@ -278,7 +278,8 @@ CREATE TABLE families (
     iseq         BIGINT NOT NULL,
     op           TEXT NOT NULL,
     created      BIGINT NOT NULL,
-    due          BIGINT
+    due          BIGINT,
+    token        BYTEA -- the hash of a lasting key
 );
 CREATE INDEX families_by_grant ON families (grant_id);
 CREATE INDEX families_by_due ON families (due, id) WHERE due IS NOT NULL;
