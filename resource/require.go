@@ -48,6 +48,8 @@ func (v *Verifier) admit(r *http.Request, a Access) (Caller, error) {
 	caller, err := v.authenticate(r.Context(), token, a.OnStale)
 	if err == nil {
 		err = caller.allow(a, r)
+	} else if e, ok := err.(*Error); ok && e.Reason == "not_a_token" && !isB64Token(token) {
+		err = malformed() // asked now, because what is a token has this grammar too
 	}
 	return caller, v.counted(err)
 }
@@ -132,7 +134,7 @@ func tokenOf(r *http.Request) (string, error) {
 	headers := r.Header.Values("Authorization")
 	if len(headers) > 1 {
 		// Not a list (RFC 9110 section 11.6.2): a proxy and this API could each read another one.
-		return "", &Error{Kind: Malformed, Reason: "malformed"}
+		return "", malformed()
 	}
 	for _, h := range headers {
 		scheme, rest, _ := strings.Cut(h, " ")
@@ -154,17 +156,19 @@ func tokenOf(r *http.Request) (string, error) {
 	return token, nil
 }
 
-// oneToken adds a token found in the request to what was found before.
+// oneToken adds a token found in the request to what was found before. The grammar of one alone is not asked for here.
 func oneToken(have *string, found string) error {
 	switch {
-	case !isB64Token(found):
-		return &Error{Kind: Malformed, Reason: "malformed"}
+	case found == "" || *have != "" && !(isB64Token(*have) && isB64Token(found)):
+		return malformed()
 	case *have != "" && *have != found:
 		return &Error{Kind: TwoTokens, Reason: "two_tokens"}
 	}
 	*have = found
 	return nil
 }
+
+func malformed() error { return &Error{Kind: Malformed, Reason: "malformed"} }
 
 // isB64Token is the grammar of RFC 6750 section 2.1.
 func isB64Token(s string) bool {
