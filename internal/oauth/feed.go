@@ -216,11 +216,8 @@ func (s *Server) apply(events []Event, changes []StatusChange, rules []Rule) {
 	slices.SortStableFunc(added, func(a, b entry) int { return cmp.Compare(a.seq, b.seq) })
 	f.log = append(f.log, added...)
 	if n := len(f.log) - logMax/2; len(f.log) > logMax {
-		f.base = f.log[n-1].seq
+		f.base = f.log[n-1].seq // an event is told whole or not at all: no more of this one
 		f.log = slices.Clone(f.log[n:])
-		for len(f.log) > 0 && f.log[0].seq == f.base { // an event is told whole or not at all
-			f.log = f.log[1:]
-		}
 	}
 	newest := events[len(events)-1]
 	c.seq.Store(newest.Seq)
