@@ -31,6 +31,7 @@ type Store struct {
 	engine engine
 	known  oauth.Recent[string, known] // by grant
 	moved  chan struct{}               // an event of this process moved the feed
+	heads  heads
 }
 
 // Open opens the database that dsn names: a postgres:// URL, or the path of a
