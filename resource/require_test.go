@@ -47,7 +47,7 @@ func body(t *testing.T, r *http.Response) string {
 	return string(b)
 }
 
-// Issue 2, item 7: write on store A, read on store B, the same key; a write on B is 403.
+// DESIGN, decision 2: write on store A, read on store B, the same key; a write on B is 403.
 func TestRequire_rightsPerStore(t *testing.T) {
 	i := newIssuer(t)
 	h := api(i.verifier(t))

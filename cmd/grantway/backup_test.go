@@ -131,7 +131,7 @@ func (k *keyed) stop(p *process) {
 }
 
 // What came into being after the backup is dead after a restore, what was before it
-// goes on, and no place in a status list is handed out twice (issue 3, item 8).
+// goes on, and no place in a status list is handed out twice (docs/operating.md, Backup and restore).
 func TestRestore_BeginsAnEpoch(t *testing.T) {
 	t.Parallel()
 	k := newKeyed(t)
@@ -213,7 +213,7 @@ func (k *keyed) refreshed() {
 }
 
 // What was revoked after the backup lives again, unless the log or the operator
-// says otherwise; and the operator has to say (issue 3, item 8).
+// says otherwise; and the operator has to say (docs/operating.md, Backup and restore).
 func TestRestore_RevokedSince(t *testing.T) {
 	slow(t)
 	t.Parallel()

@@ -25,7 +25,7 @@ import (
 
 // A single node restarted under load by socket hand-over: no request fails, on busy
 // connections and on those that are idle for a while, and nothing acknowledged is
-// lost (issue 3, item 3 and the table).
+// lost (docs/operating.md, Restart without closing the port).
 func TestHandOver_UnderLoad(t *testing.T) {
 	slow(t)
 	t.Parallel()

@@ -35,7 +35,7 @@ func alter(t *testing.T, dsn string, statements ...string) {
 }
 
 // A schema that this program does not know is refused by every command, in one
-// line, and nothing is touched (issue 3, item 5 and bad input).
+// line, and nothing is touched (docs/operating.md, Upgrade).
 func TestSchema_UnknownIsRefused(t *testing.T) {
 	t.Parallel()
 	engines := map[string]func(t *testing.T, dir string) string{
@@ -130,7 +130,7 @@ func TestMigrate_Commands(t *testing.T) {
 }
 
 // Before a file is migrated its old state is put beside it, as a backup that can be
-// restored; a wrong key ring is refused before (issue 3, item 5). There is one
+// restored; a wrong key ring is refused before (docs/operating.md, Upgrade). There is one
 // schema, so the older one is made up.
 func TestMigrate_KeepsTheOldState(t *testing.T) {
 	t.Parallel()

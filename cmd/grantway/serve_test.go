@@ -26,7 +26,7 @@ import (
 const someApp = "11111111-2222-4333-8444-555555555555"
 
 // What a command writes, a running serve knows within 100 ms of the command's end,
-// also where its cache held the opposite (issue 2, item 8).
+// also where its cache held the opposite (docs/operating.md, Many nodes).
 func TestServe_SeesCommandsWithin100ms(t *testing.T) {
 	s := newSite(t)
 	p := s.serve()

@@ -10,8 +10,8 @@ import (
 
 // Two clients behind a real nginx that the operator named have two buckets, and an
 // X-Forwarded-For that a client wrote gives it no other. Where nginx was not named
-// its clients are one address, and the right secret passes all the same (issue 3,
-// item 9).
+// its clients are one address, and the right secret passes all the same
+// (docs/operating.md, Limits).
 func TestLimits_BehindNginx(t *testing.T) {
 	binary := build(t)
 	for _, c := range []struct {

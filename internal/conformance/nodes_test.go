@@ -138,7 +138,7 @@ func startNode(t *testing.T, binary, dir, log string) *node {
 var atNginx = []string{"komerza/path-other-characters", "komerza/exchange-app-malformed-escapes"}
 
 // Whole flows whose every request lands on another node than the one before, and
-// then each node restarted in turn while they go on (issue 3, item 3).
+// then each node restarted in turn while they go on (docs/operating.md, Many nodes).
 func TestNodes(t *testing.T) {
 	scripts, _ := conversations(t)
 	c := startCluster(t)

@@ -194,7 +194,7 @@ func TestChores_ARevokedSecretDoesNothing(t *testing.T) {
 }
 
 // What another process does to an app is known within 100 ms of real time, though
-// the app is kept between requests (issue 2, item 8).
+// the app is kept between requests (docs/operating.md, Many nodes).
 func TestChores_AnotherProcessIsSeenWithin100ms(t *testing.T) {
 	w := newWorld(t)
 	node, storage := w.beside()

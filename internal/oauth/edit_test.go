@@ -14,7 +14,7 @@ import (
 const deliver = "stores.orders.deliver"
 
 // A user changes a connection without the app asking: keys that are out follow
-// (DESIGN, decision 1; issue 4, item 8).
+// (DESIGN, decisions 1 and 5).
 func TestEdit_Grant(t *testing.T) {
 	ctx := context.Background()
 	for name, c := range map[string]struct {

@@ -60,7 +60,8 @@ func (w *world) restore(file string, log []byte) (*world, *oauth.Recovered) {
 }
 
 // Whatever ends or narrows something after a backup, its replay from the log makes
-// of the restored database what it made of the first one (issue 3, item 8).
+// of the restored database what it made of the first one (docs/operating.md, Backup and
+// restore).
 func TestRecover_EveryEnding(t *testing.T) {
 	ctx := context.Background()
 	type held struct {

@@ -16,7 +16,7 @@ import (
 )
 
 // A backup is of one moment, though every step of it sees new writes, and it ends
-// (issue 3, item 8). Each event writes two rows: no backup has one without the other.
+// (docs/operating.md, Backup and restore). Each event writes two rows: no backup has one without the other.
 func TestBackup_IsOfOneMoment(t *testing.T) {
 	for engine, dsn := range dsns() {
 		t.Run(engine, func(t *testing.T) {

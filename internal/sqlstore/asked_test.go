@@ -19,7 +19,7 @@ func (a *asked) query(ctx context.Context, text string, args []any, row func(fun
 	return a.engine.query(ctx, text, args, row)
 }
 
-// Whatever an API asks about, and however often, is one read (issue 3, the table).
+// Whatever an API asks about, and however often, is one read.
 func TestAsked_IsOneRead(t *testing.T) {
 	for engine, dsn := range dsns() {
 		t.Run(engine, func(t *testing.T) {
