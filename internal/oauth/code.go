@@ -142,6 +142,12 @@ func (s *Server) replayed(ctx context.Context, c *Client, p Profile, code *Store
 	return refuse(CodeUsed)
 }
 
+// redeemed is the payload of EventCodeRedeemed.
+type redeemed struct {
+	Family  string      `json:"family"`
+	Profile ProfileName `json:"profile"`
+}
+
 // issue builds a family and its tokens. Nothing is written yet.
 func (s *Server) issue(ctx context.Context, c *Client, p Profile, code *StoredCode, st *Standing, red *Redemption) (*TokenResponse, error) {
 	rights := st.rights().narrow(code.Narrowing)
@@ -185,7 +191,7 @@ func (s *Server) issue(ctx context.Context, c *Client, p Profile, code *StoredCo
 		}
 		resp.RefreshToken = a.Secret
 	}
-	red.Event, err = s.NewEvent(ctx, EventCodeRedeemed, Actor{AsClient, c.ID}, map[string]any{"family": red.Family.ID, "profile": p.Name})
+	red.Event, err = s.NewEvent(ctx, EventCodeRedeemed, Actor{AsClient, c.ID}, redeemed{red.Family.ID, p.Name})
 	red.Event.ClientID, red.Event.UserID, red.Event.GrantID = c.ID, red.Family.UserID, red.Family.GrantID
 	return resp, err
 }

@@ -1,6 +1,7 @@
 package oauth
 
 import (
+	"maps"
 	"slices"
 	"time"
 )
@@ -177,16 +178,18 @@ type Right struct {
 
 // Claim prints r per store, stores with equal scopes together, in a stable order.
 func (r Rights) Claim() []Right {
-	byScope := map[string][]string{}
-	for id, s := range r.Stores {
-		byScope[s.String()] = append(byScope[s.String()], id)
+	out := []Right{}
+	row := map[string]int{} // of out, by scope
+	for _, id := range slices.Sorted(maps.Keys(r.Stores)) {
+		scope := r.Stores[id].String()
+		i, ok := row[scope]
+		if !ok {
+			i = len(out)
+			row[scope] = i
+			out = append(out, Right{Scope: scope})
+		}
+		out[i].Stores = append(out[i].Stores, id)
 	}
-	out := make([]Right, 0, len(byScope))
-	for scope, ids := range byScope {
-		slices.Sort(ids)
-		out = append(out, Right{ids, scope})
-	}
-	slices.SortFunc(out, func(a, b Right) int { return slices.Compare(a.Stores, b.Stores) })
 	return out
 }
 

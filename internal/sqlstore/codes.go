@@ -3,6 +3,7 @@ package sqlstore
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"github.com/grantway/grantway/internal/oauth"
 )
@@ -68,11 +69,11 @@ func (s *Store) RedeemCode(ctx context.Context, r oauth.Redemption) (bool, error
 	var n int64
 	f := &r.Family
 	m := mark{"authorization_codes", "selector", "op", r.Selector, r.Event.ID}
-	guard := "UPDATE authorization_codes SET redeemed_family = $1, redeemed_at = $2, op = $3 WHERE selector = $4 AND redeemed_family IS NULL AND expires > $2"
-	args := []any{f.ID, micros(r.Now), r.Event.ID, r.Selector}
+	guard := append(make([]string, 0, 8), "UPDATE authorization_codes SET redeemed_family = $1, redeemed_at = $2, op = $3 WHERE selector = $4 AND redeemed_family IS NULL AND expires > $2")
+	args := append(make([]any, 0, 16), f.ID, micros(r.Now), r.Event.ID, r.Selector)
 	var steps []statement
 	if r.Guest != nil {
-		guard += " AND EXISTS (SELECT 1 FROM clients WHERE id = $5 AND status = 'active')"
+		guard = append(guard, " AND EXISTS (SELECT 1 FROM clients WHERE id = $5 AND status = 'active')")
 		args = append(args, r.ClientID)
 		g := r.Guest
 		steps = append(steps,
@@ -83,21 +84,21 @@ func (s *Store) RedeemCode(ctx context.Context, r oauth.Redemption) (bool, error
 				SELECT CAST($1 AS TEXT), CAST($2 AS TEXT), CAST($3 AS TEXT), FALSE, '', CAST($4 AS TEXT), FALSE, 'live', 1, CAST($5 AS TEXT), CAST($6 AS BIGINT), 0 WHERE `+m.where(7),
 				m.args(g.ID, g.UserID, g.ClientID, g.Account.String(), r.Event.ID, micros(r.Now))...))
 	} else {
-		guard += ` AND EXISTS (SELECT 1 FROM grants g JOIN users u ON u.id = g.user_id JOIN clients c ON c.id = g.client_id
-			WHERE g.id = $5 AND g.rev = $6 AND g.status IN ('pending', 'live') AND u.status = 'active' AND u.members_rev = $7 AND c.status = 'active')`
+		guard = append(guard, ` AND EXISTS (SELECT 1 FROM grants g JOIN users u ON u.id = g.user_id JOIN clients c ON c.id = g.client_id
+			WHERE g.id = $5 AND g.rev = $6 AND g.status IN ('pending', 'live') AND u.status = 'active' AND u.members_rev = $7 AND c.status = 'active')`)
 		args = append(args, r.GrantID, r.Rev, r.MembersRev)
 	}
-	guard += uncut(len(args))
+	guard = append(guard, uncut(len(args)))
 	args = append(args, r.ISeq, r.Kid)
 	if r.Secret != nil {
-		guard += secretLive(len(args))
+		guard = append(guard, secretLive(len(args)))
 		args = append(args, []byte(r.Secret), r.ClientID)
 	}
 	switch {
 	case r.Continue:
-		guard += " AND EXISTS (SELECT 1 FROM families f WHERE f.id = $1 AND f.status <> 'invalid' AND NOT EXISTS (SELECT 1 FROM cutoffs WHERE kind = 'all' AND subject = '' AND before > f.iseq))"
+		guard = append(guard, " AND EXISTS (SELECT 1 FROM families f WHERE f.id = $1 AND f.status <> 'invalid' AND NOT EXISTS (SELECT 1 FROM cutoffs WHERE kind = 'all' AND subject = '' AND before > f.iseq))")
 	default:
-		guard += fmt.Sprintf(" AND NOT EXISTS (SELECT 1 FROM heads WHERE name = 'feed' AND epoch * $%d > $%d)", len(args)+1, len(args)+2)
+		guard = append(guard, fmt.Sprintf(" AND NOT EXISTS (SELECT 1 FROM heads WHERE name = 'feed' AND epoch * $%d > $%d)", len(args)+1, len(args)+2))
 		args = append(args, int64(listsMax*listSize), f.StatusIndex)
 		steps = append(steps, do(`INSERT INTO families (id, grant_id, client_id, user_id, api, status_index, narrowing, status, rev, iseq, op, created, due, token)
 			SELECT CAST($1 AS TEXT), CAST($2 AS TEXT), CAST($3 AS TEXT), CAST($4 AS TEXT), CAST($5 AS TEXT), CAST($6 AS BIGINT), CAST($7 AS TEXT),
@@ -119,7 +120,7 @@ func (s *Store) RedeemCode(ctx context.Context, r oauth.Redemption) (bool, error
 	if f.Status == oauth.Ask && !r.Continue { // its index is not valid from the first
 		noted = tell(r.Event, m, "f.id = $5", f.ID)
 	}
-	return s.won(ctx, &n, lock, one(counted(&n, guard, args...)), steps, noted)
+	return s.won(ctx, &n, lock, one(counted(&n, strings.Join(guard, ""), args...)), steps, noted)
 }
 
 // secretLive asks that a client still has a secret. Arguments $n+1 and $n+2.

@@ -2,6 +2,7 @@ package sqlstore
 
 import (
 	"context"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -167,7 +168,7 @@ const knownMax = 100
 func (s *Store) lately(ctx context.Context, q question, args []any, root ...any) (*oauth.Standing, error) {
 	var r standingReader
 	var noted string
-	if err := s.row(ctx, q.brief, args, append(append(root, r.dest()...), &noted)...); err != nil || r.st.Grant.ID == "" {
+	if err := s.row(ctx, q.brief, args, slices.Concat(root, r.dest(), []any{&noted})...); err != nil || r.st.Grant.ID == "" {
 		return nil, err
 	}
 	g := r.grant()

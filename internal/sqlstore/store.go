@@ -19,6 +19,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -122,7 +123,7 @@ func (m mark) where(n int) string {
 	return "EXISTS (SELECT 1 FROM " + m.table + " WHERE " + m.key + " = $" + strconv.Itoa(n) + " AND " + m.op + " = $" + strconv.Itoa(n+1) + ")"
 }
 
-func (m mark) args(before ...any) []any { return append(before, m.id, m.value) }
+func (m mark) args(before ...any) []any { return slices.Concat(before, []any{m.id, m.value}) }
 
 // note writes the event's row, and moves the feed first if feed is set: last of
 // all, so that the row of the feed is locked for as short as can be.
@@ -147,10 +148,7 @@ func payload(e oauth.Event) string { return string(e.Payload) }
 
 // won runs an event and reports whether its guard held.
 func (s *Store) won(ctx context.Context, n *int64, steps ...[]statement) (bool, error) {
-	var ev []statement
-	for _, part := range steps {
-		ev = append(ev, part...)
-	}
+	ev := slices.Concat(steps...)
 	if err := s.engine.write(ctx, ev); err != nil {
 		return false, err
 	}
