@@ -61,7 +61,7 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		took := time.Since(began)
 		f.seen(template(r), rec.status, took)
 		level := slog.LevelInfo
-		if rec.status == http.StatusNoContent && template(r) == endpoint.FeedPath { // each follower hears it five times a second
+		if rec.status < http.StatusBadRequest && template(r) == endpoint.FeedPath { // each follower hears something five times a second
 			level = slog.LevelDebug
 		}
 		if h := f.log.Handler(); h.Enabled(r.Context(), level) {

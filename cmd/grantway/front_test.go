@@ -19,6 +19,7 @@ import (
 
 	"github.com/grantway/grantway/internal/config"
 	"github.com/grantway/grantway/internal/demo"
+	"github.com/grantway/grantway/internal/endpoint"
 	"github.com/grantway/grantway/internal/oauth"
 	"github.com/grantway/grantway/internal/sqlstore"
 )
@@ -62,6 +63,28 @@ func TestFront_Panic(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// What followers are told again and again is told to the log where it looks closely;
+// what they are refused, and every other answer, always.
+func TestFront_FollowersAreNoNoise(t *testing.T) {
+	for _, c := range []struct {
+		path   string
+		status int
+		level  string
+	}{
+		{endpoint.FeedPath, http.StatusOK, "DEBUG"}, {endpoint.FeedPath, http.StatusNoContent, "DEBUG"},
+		{endpoint.FeedPath, http.StatusGone, "INFO"}, {endpoint.FeedPath, http.StatusServiceUnavailable, "INFO"}, {"/oauth/token", http.StatusOK, "INFO"},
+	} {
+		f, log := testFront(t, func(w http.ResponseWriter, r *http.Request) {
+			r.Pattern = r.URL.Path
+			w.WriteHeader(c.status)
+		})
+		f.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", c.path, nil))
+		if !strings.Contains(log.String(), `"level":"`+c.level+`","msg":"request"`) {
+			t.Errorf("%s %d: %s", c.path, c.status, log)
+		}
 	}
 }
 
