@@ -205,7 +205,10 @@ func formOnly(w http.ResponseWriter, r *http.Request) (url.Values, error) {
 	if err != nil {
 		return nil, err
 	}
-	query := r.URL.Query()
+	var query url.Values
+	if r.URL.RawQuery != "" { // mostly there is none
+		query = r.URL.Query()
+	}
 	for _, name := range oauthParams {
 		switch {
 		case query.Has(name) || fromJSON && sent.Has(name):
