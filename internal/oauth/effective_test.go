@@ -109,6 +109,96 @@ func TestEffective_CountsWhoHasJustBegun(t *testing.T) {
 	}
 }
 
+// joined is a storage beside which something happens before a follower is noted.
+type joined struct {
+	oauth.Storage
+	happens func()
+}
+
+func (j *joined) PutFollowers(ctx context.Context, list []oauth.Follower) error {
+	if f := j.happens; f != nil {
+		j.happens = nil
+		f()
+	}
+	return j.Storage.PutFollowers(ctx, list)
+}
+
+// Who waited for an event before a follower was noted did not count him. So he is told
+// of it, however lately the node has looked.
+func TestEffective_WhoJoinsHearsWhatCameBefore(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	w := newWorld(t)
+	storage := &joined{Storage: w.db}
+	node := w.office(storage)
+	storage.happens = func() {
+		w.must(w.SuspendClient(ctx, command, w.other.id))
+		if e, err := w.Effective(ctx); err != nil || !e.Everywhere || e.Followers != 0 {
+			t.Errorf("%+v, %v", e, err)
+		}
+	}
+	w.must(node.Follow(ctx))
+	if p := w.begin(node); len(p.Rules) != 1 {
+		t.Errorf("it is told %+v", p)
+	}
+}
+
+// What operators see of a follower: how far it is, and how long it took over the last
+// event, if it was there for it.
+func TestFollowers_Lag(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	w := newWorld(t)
+	at := w.begin(w.Server)
+	ask := func(instance string, after int64) {
+		t.Helper()
+		q := oauth.FeedQuery{Instance: instance, After: after, Epoch: at.Epoch}
+		if after == 0 {
+			q.Epoch = 0
+		}
+		if _, err := w.Revocations(ctx, w.api, q); err != nil {
+			t.Fatal(err)
+		}
+	}
+	lags := func() map[string]time.Duration {
+		t.Helper()
+		w.must(w.NoteFollowers(ctx))
+		list, err := w.Followers(ctx, command)
+		w.must(err)
+		all := map[string]time.Duration{}
+		for _, f := range list {
+			all[f.Instance] = f.Lag
+		}
+		return all
+	}
+	if _, err := w.Followers(ctx, alice); reason(err) != oauth.NotPermitted {
+		t.Errorf("a user sees the followers: %v", err)
+	}
+	began := time.Now()
+	w.must(w.SuspendClient(ctx, command, w.other.id))
+	w.must(w.Follow(ctx))
+	ask("test", at.Seq)
+	later := time.NewTimer(20 * time.Millisecond)
+	<-later.C
+	ask("test", at.Seq+1)
+	ask("since", 0)
+	ask("since", at.Seq+1)
+	if got, most := lags(), time.Since(began); got["test"] < 20*time.Millisecond || got["test"] > most || got["since"] != 0 {
+		t.Errorf("%v, within %v", got, most)
+	}
+	w.must(w.ResumeClient(ctx, command, w.other.id))
+	w.must(w.SuspendClient(ctx, command, w.other.id))
+	w.must(w.Follow(ctx))
+	ask("test", at.Seq+2) // of the two events the first: when that was here is not known
+	if got := lags(); got["test"] != 0 {
+		t.Errorf("%v", got)
+	}
+	w.clock.advance(2 * time.Minute)
+	if list, err := w.Followers(ctx, command); err != nil || len(list) != 0 {
+		t.Errorf("those that are gone: %+v, %v", list, err)
+	}
+}
+
 // silent is a storage that takes events, and then does not say who follows.
 type silent struct {
 	oauth.Storage
