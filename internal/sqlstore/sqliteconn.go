@@ -40,11 +40,20 @@ func sqliteCode(err error) int {
 	return 0
 }
 
+// bare is what SQLite said. The library puts the statement before it, which tells an
+// operator nothing.
+func bare(err error) error {
+	for inner := err; inner != nil; inner = errors.Unwrap(inner) {
+		err = inner
+	}
+	return err
+}
+
 // openSQLiteConn opens the file at path, and keeps to the pragmas.
 func openSQLiteConn(path string, pragmas ...string) (*sqliteConn, error) {
 	conn, err := zombiezen.OpenConn(path, zombiezen.OpenReadWrite|zombiezen.OpenCreate)
 	if err != nil {
-		return nil, err
+		return nil, bare(err)
 	}
 	c := &sqliteConn{conn, map[string]*sqliteStmt{}}
 	for i := 0; err == nil && i < len(pragmas); i++ {
@@ -64,7 +73,7 @@ func (c *sqliteConn) prepare(text string) (*sqliteStmt, error) {
 	}
 	stmt, err := c.Prepare(text)
 	if err != nil {
-		return nil, err
+		return nil, bare(err)
 	}
 	s := &sqliteStmt{Stmt: stmt, columns: stmt.ColumnCount()}
 	for i := range stmt.BindParamCount() {
@@ -98,7 +107,7 @@ func (c *sqliteConn) run(text string, args []any, row func(scan func(...any) err
 		more, err := s.Step()
 		switch {
 		case err != nil:
-			return 0, err
+			return 0, bare(err)
 		case !more:
 			return int64(c.Changes()), nil
 		case row == nil:
