@@ -30,7 +30,7 @@ type Error struct {
 	Kind Kind
 	// Reason is a stable word for logs and metrics: no_token, malformed, two_tokens; not_a_token, wrong_type,
 	// wrong_issuer, wrong_audience, wrong_claims, unknown_key, wrong_algorithm, bad_signature, expired, not_yet,
-	// not_active; scope, other_store (the scope is held, in other stores), store; no_keys, no_answer, bad_answer.
+	// not_active; scope, other_store (the scope is held, in other stores), store; no_keys, no_answer, bad_answer, stale, shed.
 	Reason string
 	// Scope and Store are what was asked for, where Kind is Denied.
 	Scope, Store string
