@@ -322,6 +322,9 @@ func (s *Server) knowWithin(ctx context.Context, patience time.Duration) error {
 
 // followSoon is follow for somebody who waits.
 func (s *Server) followSoon(ctx context.Context, since time.Duration) error {
+	if time.Duration(s.cache.read.Load()) > since { // mostly: the wait below need not be made
+		return nil
+	}
 	ctx, cancel := context.WithTimeout(ctx, knowTimeout)
 	defer cancel()
 	return s.follow(ctx, since)
