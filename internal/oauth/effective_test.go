@@ -199,6 +199,49 @@ func TestFollowers_Lag(t *testing.T) {
 	}
 }
 
+// counting is a storage beside which something happens after followers were counted.
+type counting struct {
+	oauth.Storage
+	happens func()
+}
+
+func (c *counting) CountFollowers(ctx context.Context, epoch, seq int64, since time.Time) (int, int, error) {
+	all, behind, err := c.Storage.CountFollowers(ctx, epoch, seq, since)
+	if f := c.happens; f != nil {
+		c.happens = nil
+		f()
+	}
+	return all, behind, err
+}
+
+// It is waited for what had happened when the wait began, and not for what happens
+// since; and for a follower of which a node heard last whose clock is behind by most
+// of a minute.
+func TestEffective_WhatIsWaitedFor(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	w := newWorld(t)
+	at := w.begin(w.Server)
+	acks := func(seq int64) {
+		t.Helper()
+		w.must(w.db.PutFollowers(ctx, []oauth.Follower{{API: w.api.ID, Instance: "test", Epoch: at.Epoch, Seq: seq, Seen: w.Now().Add(-59 * time.Second), Node: "behind"}}))
+	}
+	w.must(w.SuspendClient(ctx, command, w.other.id))
+	storage := &counting{Storage: w.db}
+	storage.happens = func() {
+		w.must(w.ResumeClient(ctx, command, w.other.id))
+		acks(at.Seq + 1)
+	}
+	s := w.office(storage)
+	acks(at.Seq)
+	if e, err := s.Effective(ctx); err != nil || !e.Everywhere || e.Followers != 1 {
+		t.Errorf("%+v, %v", e, err)
+	}
+	if e, err := s.Effective(ctx); err != nil || e.Everywhere || e.Followers != 1 {
+		t.Errorf("the second event: %+v, %v", e, err)
+	}
+}
+
 // silent is a storage that takes events, and then does not say who follows.
 type silent struct {
 	oauth.Storage

@@ -119,17 +119,17 @@ func TestFollows_TheChoreNotes(t *testing.T) {
 		asks(7, 3)
 		notes(gather - 1)
 		notes(1, 3) // the two together
-		asks(8, 2)
-		notes(gather, 2) // of another epoch
-		asks(8, 2)
+		asks(8, 3)
+		notes(gather, 3) // of another epoch
+		asks(8, 3)
 		asks(0, 0)           // begins anew, and has acknowledged nothing by it
 		notes(presenceEvery) // noted less than so long before
-		asks(8, 2)
-		notes(presenceEvery, 2)  // he is there
+		asks(8, 3)
+		notes(presenceEvery, 3)  // he is there
 		notes(2 * presenceEvery) // he has not asked since
 
-		asks(8, 2)
-		notes(0, 2)
+		asks(8, 3)
+		notes(0, 3)
 		n.err = errors.New("away")
 		asks(8, 9)
 		notes(gather)
