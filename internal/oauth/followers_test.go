@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -14,12 +15,15 @@ import (
 // noting is a storage that takes notes of followers alone.
 type noting struct {
 	Storage
+	mu    sync.Mutex
 	err   error
 	noted []Follower
 	most  int // at once
 }
 
 func (n *noting) PutFollowers(_ context.Context, list []Follower) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
 	if n.err != nil {
 		return n.err
 	}
@@ -27,7 +31,16 @@ func (n *noting) PutFollowers(_ context.Context, list []Follower) error {
 	return nil
 }
 
+// fails has it refuse from now on, until err is nil.
+func (n *noting) fails(err error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.err = err
+}
+
 func (n *noting) take() []Follower {
+	n.mu.Lock()
+	defer n.mu.Unlock()
 	defer func() { n.noted = nil }()
 	return n.noted
 }
@@ -76,13 +89,13 @@ func TestFollows_NotedBeforeTold(t *testing.T) {
 		ask(3, true) // no chore did: the clock of another node may be far ahead, and count him no longer
 		ask(3, false)
 		passes(followerGone)
-		n.err = errors.New("away")
+		n.fails(errors.New("away"))
 		for range 2 {
 			if err := s.asks(t, "one", 7, 3); AsError(err).Reason != FeedUnknown {
 				t.Errorf("he is told something: %v", err)
 			}
 		}
-		n.err = nil
+		n.fails(nil)
 		ask(3, true)
 	})
 }
@@ -130,10 +143,10 @@ func TestFollows_TheChoreNotes(t *testing.T) {
 
 		asks(8, 3)
 		notes(0, 3)
-		n.err = errors.New("away")
+		n.fails(errors.New("away"))
 		asks(8, 9)
 		notes(gather)
-		n.err = nil
+		n.fails(nil)
 		notes(presenceEvery, 9)
 	})
 }

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/grantway/grantway/internal/oauth"
 )
@@ -87,25 +89,25 @@ func TestSQLiteConn_Mistakes(t *testing.T) {
 // Closing waits for the questions under way, and later ones are refused.
 func TestSQLite_ClosingWaitsForTheQuestionsUnderWay(t *testing.T) {
 	s := openAt(t, filepath.Join(t.TempDir(), "g.db"))
-	asked, closing := make(chan struct{}), make(chan struct{})
+	asked, goOn := make(chan struct{}), make(chan struct{})
 	answered := make(chan error, 1)
 	go func() {
+		var once sync.Once
 		answered <- s.engine.query(t.Context(), "SELECT 1 UNION ALL SELECT 2", nil, func(scan func(...any) error) error {
 			var n int64
-			if asked != nil {
-				close(asked)
-				asked = nil
-				<-closing
-			}
+			once.Do(func() { close(asked); <-goOn })
 			return scan(&n)
 		})
 	}()
 	<-asked
 	closed := make(chan error, 1)
-	go func() {
-		close(closing)
-		closed <- s.Close()
-	}()
+	go func() { closed <- s.Close() }()
+	select {
+	case err := <-closed:
+		t.Fatalf("closed under a question: %v", err)
+	case <-time.After(50 * time.Millisecond):
+	}
+	close(goOn)
 	if err := <-answered; err != nil {
 		t.Errorf("the question: %v", err)
 	}
