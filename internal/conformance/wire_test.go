@@ -212,64 +212,53 @@ func speaksOf(app, text string) bool {
 	return regexp.MustCompile(`\b` + app + `\.|-- consent ` + app + `\b`).MatchString(text)
 }
 
-// TestWire_Limits holds each conversation that is headed `limits: on` with a server of its own, since everybody here has
-// one address.
-func TestWire_Limits(t *testing.T) {
+// alone holds each conversation with the heading against a server of its own.
+func alone(t *testing.T, heading string, has func(script) bool, start func(t *testing.T, binary string) Demo) {
 	if os.Getenv("GRANTWAY_DEMO_JSON") != "" {
-		t.Skip("LEFT OUT: this needs a demo that was started with --limits")
+		t.Skip("LEFT OUT: conversations headed " + heading + " need a demo each, which they start")
 	}
 	scripts, _ := conversations(t)
 	binary, held := build(t), 0
 	for name, s := range scripts {
-		if !s.limits {
+		if !has(s) {
 			continue
 		}
 		held++
 		t.Run(name, func(t *testing.T) {
-			if err := s.run(t.Context(), startDemo(t, binary, "--limits")); err != nil {
+			if err := s.run(t.Context(), start(t, binary)); err != nil {
 				t.Errorf("source: %s\nexpect: %s\n%v", s.source, s.expect, err)
 			}
 		})
 	}
 	if held == 0 {
-		t.Error("no conversation is headed limits: on")
+		t.Error("no conversation is headed " + heading)
 	}
 }
 
-// TestWire_AnotherEpoch holds each conversation that is headed `epoch: another` with a server of its own, on whose
-// database an epoch was begun since it started, as `grantway new-epoch` does.
+// Everybody here has one address, and with it one bucket.
+func TestWire_Limits(t *testing.T) {
+	alone(t, "limits: on", func(s script) bool { return s.limits }, func(t *testing.T, binary string) Demo {
+		return startDemo(t, binary, "--limits")
+	})
+}
+
+// An epoch is begun on the database of a server that runs, as `grantway new-epoch` does.
 func TestWire_AnotherEpoch(t *testing.T) {
-	if os.Getenv("GRANTWAY_DEMO_JSON") != "" {
-		t.Skip("LEFT OUT: this needs a demo whose database it may change")
-	}
-	scripts, _ := conversations(t)
-	binary, held := build(t), 0
-	for name, s := range scripts {
-		if !s.epoch {
-			continue
+	alone(t, "epoch: another", func(s script) bool { return s.epoch }, func(t *testing.T, binary string) Demo {
+		file := filepath.Join(t.TempDir(), "demo.db")
+		d := startDemo(t, binary, "--database", file)
+		store, err := sqlstore.Open(t.Context(), file)
+		if err != nil {
+			t.Fatal(err)
 		}
-		held++
-		t.Run(name, func(t *testing.T) {
-			file := filepath.Join(t.TempDir(), "demo.db")
-			d := startDemo(t, binary, "--database", file)
-			store, err := sqlstore.Open(t.Context(), file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer store.Close()
-			now := time.Now()
-			err = store.NewEpoch(t.Context(), now.Unix(), func(from, seq int64) (oauth.Event, error) {
-				return oauth.NewRestored(now, rand.Reader, oauth.Restored{Epoch: now.Unix(), Made: now, FromEpoch: from, FromSeq: seq})
-			})
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := s.run(t.Context(), d); err != nil {
-				t.Errorf("source: %s\nexpect: %s\n%v", s.source, s.expect, err)
-			}
+		t.Cleanup(func() { store.Close() })
+		now := time.Now()
+		err = store.NewEpoch(t.Context(), now.Unix(), func(from, seq int64) (oauth.Event, error) {
+			return oauth.NewRestored(now, rand.Reader, oauth.Restored{Epoch: now.Unix(), Made: now, FromEpoch: from, FromSeq: seq})
 		})
-	}
-	if held == 0 {
-		t.Error("no conversation is headed epoch: another")
-	}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return d
+	})
 }
