@@ -111,7 +111,7 @@ func (p *Portal) removeStore(w http.ResponseWriter, r *http.Request, v *visitor)
 // done leads from a press back to the list, whatever was pressed: every change of a connection by its user comes through
 // here. The address carries ids alone: the list looks up whether it happened, and the names.
 func (p *Portal) done(w http.ResponseWriter, r *http.Request, c *oauth.Connection, message string, q url.Values, err error) {
-	gone := c == nil || errors.Is(err, &oauth.Error{Reason: oauth.NoSuch}) || errors.Is(err, &oauth.Error{Reason: oauth.Changed})
+	gone := err == nil && c == nil || errors.Is(err, &oauth.Error{Reason: oauth.NoSuch}) || errors.Is(err, &oauth.Error{Reason: oauth.Changed})
 	switch {
 	case err != nil && !gone:
 		p.fail(w, r, err)

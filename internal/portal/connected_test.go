@@ -1,7 +1,9 @@
 package portal
 
 import (
+	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"strconv"
 	"strings"
@@ -254,5 +256,16 @@ func TestConnectedApps_RevokeEndsTheOneAppOnly(t *testing.T) {
 		if want := map[string]oauth.GrantStatus{"Shelfmate": oauth.GrantIsRevoked, "Ledger": oauth.Live}[g.Client.Name]; g.Status != want {
 			t.Errorf("%s is %s", g.Client.Name, g.Status)
 		}
+	}
+}
+
+// A database that does not say whose a connection is has not said that it is gone: who
+// presses Revoke then must not believe that it happened.
+func TestConnected_AnOutageIsNoEnd(t *testing.T) {
+	s := newSite(t)
+	w := httptest.NewRecorder()
+	s.portal.done(w, httptest.NewRequest("POST", "/connected-apps/revoke", nil), nil, doneRevoked, url.Values{}, fmt.Errorf("reading: %w", oauth.ErrUnavailable))
+	if w.Code != http.StatusServiceUnavailable || w.Header().Get("Location") != "" {
+		t.Errorf("%d %v", w.Code, w.Header())
 	}
 }
