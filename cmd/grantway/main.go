@@ -83,7 +83,7 @@ func (m misunderstanding) Unwrap() error { return m.error }
 
 // run carries out one command and returns the exit code.
 func run(ctx context.Context, args []string, t terminal) int {
-	parser, err := kong.New(newCommands(), kong.Name("grantway"),
+	parser, err := kong.New(newCommands(args), kong.Name("grantway"),
 		kong.Description("An authorization server for platforms whose customers connect apps."),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, NoExpandSubcommands: true}), kong.Writers(t.out, t.err))
 	if err != nil {

@@ -24,26 +24,35 @@ type Settings struct {
 	kong.Plugins
 }
 
-// newCommands gives every command that has Settings their flags. Only serve and
-// init show them: elsewhere they would hide the command's own.
-func newCommands() *commands {
+// newCommands gives the command that args name the flags of its Settings. To give
+// them to all would be most of the work of every start. Only serve and init show
+// them: elsewhere they would hide the command's own.
+func newCommands(args []string) *commands {
 	c := &commands{}
-	c.Serve.Plugins = kong.Plugins{optionFlags(false)}
-	c.Init.Plugins = kong.Plugins{optionFlags(false, "key_ring")}
-	addOptionFlags(reflect.ValueOf(c).Elem())
+	addOptionFlags(reflect.ValueOf(c).Elem(), args)
 	return c
 }
 
-func addOptionFlags(v reflect.Value) {
-	if s, ok := v.Addr().Interface().(*Settings); ok {
-		if s.Plugins == nil {
-			s.Plugins = kong.Plugins{optionFlags(true)}
-		}
+func addOptionFlags(v reflect.Value, args []string) {
+	switch c := v.Addr().Interface().(type) {
+	case *serveCommand:
+		c.Plugins = kong.Plugins{optionFlags(false)}
+		return
+	case *initCommand:
+		c.Plugins = kong.Plugins{optionFlags(false, "key_ring")}
+		return
+	case *Settings:
+		c.Plugins = kong.Plugins{optionFlags(true)}
 		return
 	}
 	for i := range v.NumField() {
-		if f := v.Field(i); f.Kind() == reflect.Struct && v.Type().Field(i).IsExported() {
-			addOptionFlags(f)
+		field := v.Type().Field(i)
+		named := slices.ContainsFunc(args, func(arg string) bool {
+			return strings.EqualFold(strings.ReplaceAll(arg, "-", ""), field.Name)
+		})
+		_, unnamed := field.Tag.Lookup("default") // the subcommand of who names none
+		if field.IsExported() && field.Type.Kind() == reflect.Struct && (field.Anonymous || named || unnamed) {
+			addOptionFlags(v.Field(i), args)
 		}
 	}
 }
