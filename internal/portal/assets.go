@@ -6,7 +6,6 @@ import (
 	"embed"
 	"encoding/hex"
 	"io/fs"
-	"mime"
 	"net/http"
 	"path"
 	"strings"
@@ -58,7 +57,14 @@ func (a *assets) add(name string, content []byte) {
 	ext := path.Ext(name)
 	p := "/assets/" + strings.TrimSuffix(name, ext) + "." + hex.EncodeToString(sum[:6]) + ext
 	a.path[name] = p
-	a.body[p] = asset{content, mime.TypeByExtension(ext)}
+	a.body[p] = asset{content, mimeTypes[ext]}
+}
+
+// mimeTypes are said here: what package mime says depends on what is installed on the machine, and is a table of a
+// thousand.
+var mimeTypes = map[string]string{
+	".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8",
+	".svg": "image/svg+xml", ".png": "image/png", ".jpg": "image/jpeg", ".webp": "image/webp",
 }
 
 func logoType(logo []byte) string {

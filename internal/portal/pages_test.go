@@ -425,3 +425,25 @@ func TestAssets_NamesCarryTheContentsHash(t *testing.T) {
 		t.Errorf("portal.js has %d lines", lines)
 	}
 }
+
+// A browser takes no stylesheet and no script of another type (nosniff).
+func TestAssets_EachHasItsType(t *testing.T) {
+	for logo, want := range map[string]string{
+		"\x89PNG\r\n\x1a\n": "image/png", "\xff\xd8\xff": "image/jpeg", "RIFF....WEBPVP": "image/webp", "<svg xmlns=\"http://www.w3.org/2000/svg\"/>": "image/svg+xml",
+	} {
+		a, err := newAssets(Brand{Accent: defaultAccent, Logo: []byte(logo)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name, want := range map[string]string{"style.css": "text/css; charset=utf-8", "portal.js": "text/javascript; charset=utf-8", "icon.svg": "image/svg+xml", "logo": want} {
+			if got := a.body[a.path[name]].mimeType; got != want {
+				t.Errorf("%s has the type %q, want %q", name, got, want)
+			}
+		}
+		for p, asset := range a.body {
+			if asset.mimeType == "" {
+				t.Errorf("%s has no type", p)
+			}
+		}
+	}
+}

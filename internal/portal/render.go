@@ -86,10 +86,9 @@ func newRenderer(brand Brand, now func() time.Time, log *slog.Logger, folders ..
 	if err != nil {
 		return nil, err
 	}
-	base, err := template.New("").Funcs(r.funcs(c.words[0])).ParseFS(files, "templates/layout.html", "templates/icons.html", "templates/*_parts.html")
-	if err != nil {
-		return nil, err
-	}
+	base := sync.OnceValues(func() (*template.Template, error) {
+		return template.New("").Funcs(r.funcs(c.words[0])).ParseFS(files, "templates/layout.html", "templates/icons.html", "templates/*_parts.html")
+	})
 	for _, w := range c.words {
 		set := map[string]func() (*template.Template, error){}
 		for _, file := range names {
@@ -100,7 +99,11 @@ func newRenderer(brand Brand, now func() time.Time, log *slog.Logger, folders ..
 			// Most servers draw a few of the pages, in a language or two: to parse them all
 			// would cost half the start and half the memory.
 			set[name] = sync.OnceValues(func() (*template.Template, error) {
-				t, err := base.Clone()
+				parts, err := base()
+				if err != nil {
+					return nil, err
+				}
+				t, err := parts.Clone()
 				if err != nil {
 					return nil, err
 				}

@@ -8,8 +8,10 @@ import (
 	"io/fs"
 	"path"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 	"unicode"
 
@@ -28,35 +30,60 @@ type catalogue struct {
 // words speak one language.
 type words struct {
 	tag     language.Tag
-	loc     *i18n.Localizer
+	loc     func() (*i18n.Localizer, error)
 	numbers *message.Printer
 	now     func() time.Time
 	brand   string
 }
 
-// newCatalogue reads the message files of each folder: "messages/en.json", "messages/developer.en.json". store is the
-// operator's word for a store.
+// newCatalogue finds the message files of each folder: "messages/en.json", "messages/developer.en.json". They are read
+// when the first sentence is wanted: a server that draws no page keeps none of them. store is the operator's word for a
+// store.
 func newCatalogue(brand, store string, now func() time.Time, folders ...fs.FS) (*catalogue, error) {
-	bundle := i18n.NewBundle(language.English)
-	bundle.RegisterUnmarshalFunc("json", func(data []byte, v any) error { return json.Unmarshal(callStore(data, store), v) })
+	type file struct {
+		folder fs.FS
+		name   string
+	}
+	var all []file
+	tags := []language.Tag{language.English}
 	for _, folder := range folders {
 		names, err := fs.Glob(folder, "messages/*.json")
 		if err != nil {
 			return nil, err
 		}
 		for _, name := range names {
-			content, err := fs.ReadFile(folder, name)
+			all = append(all, file{folder, name})
+			parts := strings.Split(path.Base(name), ".")
+			tag, err := language.Parse(parts[len(parts)-2])
 			if err != nil {
-				return nil, err
-			}
-			if _, err := bundle.ParseMessageFileBytes(content, path.Base(name)); err != nil {
 				return nil, fmt.Errorf("portal: %s: %w", name, err)
+			}
+			if !slices.Contains(tags, tag) {
+				tags = append(tags, tag)
 			}
 		}
 	}
-	c := &catalogue{matcher: language.NewMatcher(bundle.LanguageTags())}
-	for _, tag := range bundle.LanguageTags() {
-		c.words = append(c.words, words{tag, i18n.NewLocalizer(bundle, tag.String()), message.NewPrinter(tag), now, brand})
+	bundle := sync.OnceValues(func() (*i18n.Bundle, error) {
+		b := i18n.NewBundle(language.English)
+		b.RegisterUnmarshalFunc("json", func(data []byte, v any) error { return json.Unmarshal(callStore(data, store), v) })
+		for _, f := range all {
+			content, err := fs.ReadFile(f.folder, f.name)
+			if err != nil {
+				return nil, err
+			}
+			if _, err := b.ParseMessageFileBytes(content, path.Base(f.name)); err != nil {
+				return nil, fmt.Errorf("portal: %s: %w", f.name, err)
+			}
+		}
+		return b, nil
+	})
+	c := &catalogue{matcher: language.NewMatcher(tags)}
+	for _, tag := range tags {
+		loc := sync.OnceValues(func() (*i18n.Localizer, error) {
+			b, err := bundle()
+			return i18n.NewLocalizer(b, tag.String()), err
+		})
+		c.words = append(c.words, words{tag, loc, message.NewPrinter(tag), now, brand})
 	}
 	return c, nil
 }
@@ -100,7 +127,11 @@ func (w words) text(id string, pairs ...any) (string, error) {
 		}
 	}
 	config.TemplateData = data
-	s, err := w.loc.Localize(&config)
+	loc, err := w.loc()
+	if err != nil {
+		return "", err
+	}
+	s, err := loc.Localize(&config)
 	if s == "" { // a message that only English has still comes with an error
 		return "", fmt.Errorf("portal: message %s: %w", id, err)
 	}

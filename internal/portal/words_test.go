@@ -11,8 +11,6 @@ import (
 	"testing"
 	"testing/fstest"
 	"time"
-
-	"github.com/nicksnyder/go-i18n/v2/i18n"
 )
 
 // messageFiles reads every file of a language: en.json, developer.en.json.
@@ -239,10 +237,25 @@ func TestWords_OperatorsWordForAStore(t *testing.T) {
 			t.Fatal(err)
 		}
 		for i := range c.words {
-			heading := c.words[i].loc.MustLocalize(&i18n.LocalizeConfig{MessageID: "no_stores.heading"})
-			if !strings.Contains(strings.ToLower(heading), word) {
-				t.Errorf("%s: %q", word, heading)
+			heading, err := c.words[i].text("no_stores.heading")
+			if err != nil || !strings.Contains(strings.ToLower(heading), word) {
+				t.Errorf("%s: %q, %v", word, heading, err)
 			}
 		}
+	}
+}
+
+// Message files are read late: what is wrong with one is an error of the page then.
+func TestWords_AFileThatCannotBeRead(t *testing.T) {
+	broken := fstest.MapFS{"messages/en.json": {Data: []byte(`{"a": `)}}
+	c, err := newCatalogue("Kaufhaus", "", time.Now, broken)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := c.words[0].text("a"); err == nil || !strings.Contains(err.Error(), "messages/en.json") {
+		t.Errorf("%q, %v", got, err)
+	}
+	if _, err := newCatalogue("Kaufhaus", "", time.Now, fstest.MapFS{"messages/nowhere!.json": {}}); err == nil {
+		t.Error("a file of no language was taken")
 	}
 }
