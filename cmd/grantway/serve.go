@@ -78,13 +78,13 @@ func (c *serveCommand) Run(ctx context.Context, t terminal) (err error) {
 	if err := sockets.ready(); err != nil {
 		return err
 	}
-	debug.FreeOSMemory() // what the start left behind: a server at rest is small
 	// The collector runs when the heap has doubled, which of a heap as small as ours it
 	// does many times in a second under load. Counting this as heap, it lets 32 MiB more
 	// gather; a tenth of an exchange was collecting (measured). It is never written to,
 	// so that it takes no memory, and a server at rest stays small.
 	room := make([]byte, 32<<20)
 	defer runtime.KeepAlive(room)
+	go debug.FreeOSMemory() // what the start left behind; nobody who asks waits for it
 	var succession sync.WaitGroup
 	succession.Go(func() { succeed(serving, end, again, sockets, log) })
 	err = n.serve(serving, l, cfg.ShutdownGrace)
