@@ -60,21 +60,31 @@ func newLine(config *pgxpool.Config) *line {
 	return l
 }
 
-// open finds the server and follows it until the line is closed.
-func (l *line) open(ctx context.Context, pool *pgxpool.Pool) error {
+// open finds the server and follows it until the line is closed. first leads to one
+// of the hosts, it is not known to which.
+func (l *line) open(ctx context.Context, pool *pgxpool.Pool, first *pgx.Conn) (err error) {
 	l.reset = pool.Reset
-	var err error
+	if len(l.hosts) == 1 {
+		l.follow(ctx, l.hosts[0], first)
+		return nil
+	}
+	first.Close(ctx)
 	for _, host := range l.hosts {
 		var conn *pgx.Conn
 		if conn, err = pgx.ConnectConfig(ctx, host); err == nil {
-			l.take(host)
-			var beating context.Context
-			beating, l.stop = context.WithCancel(context.WithoutCancel(ctx))
-			go l.beat(beating, conn)
+			l.follow(ctx, host, conn)
 			return nil
 		}
 	}
 	return err
+}
+
+// follow asks the server on conn until the line is closed.
+func (l *line) follow(ctx context.Context, host *pgx.ConnConfig, conn *pgx.Conn) {
+	l.take(host)
+	var beating context.Context
+	beating, l.stop = context.WithCancel(context.WithoutCancel(ctx))
+	go l.beat(beating, conn)
 }
 
 // hostsOf splits a configuration into one for each host. What pgx calls fallbacks

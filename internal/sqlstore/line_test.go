@@ -130,7 +130,11 @@ func TestLine_AConnectionThatTheMoveOvertook(t *testing.T) {
 	}
 	p := &postgres{pool: pool, line: l}
 	defer p.close()
-	if err := l.open(t.Context(), pool); err != nil {
+	first, err := pgx.ConnectConfig(t.Context(), l.hosts[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := l.open(t.Context(), pool, first); err != nil {
 		t.Fatal(err)
 	}
 	for _, overtaken = range []bool{false, true} {
@@ -142,5 +146,24 @@ func TestLine_AConnectionThatTheMoveOvertook(t *testing.T) {
 		if (err != nil) != overtaken || err != nil && !errors.Is(err, errMoved) {
 			t.Errorf("overtaken %v: %v", overtaken, err)
 		}
+	}
+}
+
+// Opening makes two connections, each of which costs the server a process: one to
+// find out what stands there, which is then asked every beat, and the pool's first.
+func TestPostgres_OpensWithTwoConnections(t *testing.T) {
+	p, through := newProxy(t, storagetest.Postgres(t))
+	s, err := Open(t.Context(), through)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if within(3*beatEvery, func() bool { return s.engine.writable(t.Context()) != nil }) == nil {
+		t.Error("it does not answer")
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if n := len(p.conns) / 2; n != 2 {
+		t.Errorf("%d connections", n)
 	}
 }

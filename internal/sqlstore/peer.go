@@ -48,8 +48,9 @@ func askPeer(ctx context.Context, c *pgconn.PgConn) (p peer, err error) {
 func (p peer) waits() bool { return p.commit != "off" && p.commit != "local" }
 
 // suit makes the configuration suit what stands at the address, which one
-// connection finds out. After that every new connection is asked the same, and
-// where there are several hosts the next one is tried.
+// connection finds out. It returns that one: its session is as it was found, so
+// nothing may be committed on it. After that every new connection is asked the same,
+// and where there are several hosts the next one is tried.
 //
 // A server that takes no writes is never used, not even to read: a standby may be
 // behind, and what was revoked would live on there.
@@ -58,18 +59,20 @@ func (p peer) waits() bool { return p.commit != "off" && p.commit != "local" }
 // to cannot lose what was acknowledged. Behind a pooler no session is ours, so
 // nothing can be told to it, and nothing that was prepared is found again: there
 // each statement is described once and then sent whole.
-func suit(ctx context.Context, config *pgx.ConnConfig) error {
+func suit(ctx context.Context, config *pgx.ConnConfig) (*pgx.Conn, error) {
+	hasty := func(p peer) error {
+		return fmt.Errorf("synchronous_commit is %s behind this pooler, so what was acknowledged could be lost: run ALTER ROLE %q SET synchronous_commit = on, and have the pooler reconnect", p.commit, config.User)
+	}
 	var first peer
 	config.ValidateConnect = func(ctx context.Context, c *pgconn.PgConn) (err error) {
-		first, err = askPeer(ctx, c)
+		if first, err = askPeer(ctx, c); err == nil && first.pooled && !first.waits() {
+			err = hasty(first)
+		}
 		return err
 	}
 	conn, err := pgx.ConnectConfig(ctx, config)
 	if err != nil {
-		return err
-	}
-	if err := conn.Close(ctx); err != nil {
-		return err
+		return nil, err
 	}
 	prepared := config.DefaultQueryExecMode == pgx.QueryExecModeCacheStatement
 	switch {
@@ -86,13 +89,13 @@ func suit(ctx context.Context, config *pgx.ConnConfig) error {
 		case err != nil:
 			return err
 		case !p.waits():
-			return fmt.Errorf("synchronous_commit is %s behind this pooler, so what was acknowledged could be lost: run ALTER ROLE %q SET synchronous_commit = on, and have the pooler reconnect", p.commit, config.User)
+			return hasty(p)
 		case p.pooled && prepared:
 			return errors.New("a pooler stands before the server now, and did not at the start: restart grantway")
 		}
 		return nil
 	}
-	return nil
+	return conn, nil
 }
 
 // unreachable says in one line why no connection came about, and what to do. pgx

@@ -52,16 +52,17 @@ func openPostgres(ctx context.Context, dsn string) (*postgres, error) {
 	if config.ConnConfig.RuntimeParams["application_name"] == "" {
 		config.ConnConfig.RuntimeParams["application_name"] = "grantway"
 	}
-	if err := suit(ctx, config.ConnConfig); err != nil {
+	first, err := suit(ctx, config.ConnConfig)
+	if err != nil {
 		return nil, unreachable(config.ConnConfig, err)
 	}
 	line := newLine(config)
 	pool, err := pgxpool.NewWithConfig(ctx, config)
 	if err != nil {
-		return nil, fmt.Errorf("opening the database: %w", err)
+		return nil, errors.Join(fmt.Errorf("opening the database: %w", err), first.Close(ctx))
 	}
 	p := &postgres{pool: pool, line: line}
-	if err := line.open(ctx, pool); err != nil {
+	if err := line.open(ctx, pool, first); err != nil {
 		return nil, errors.Join(unreachable(config.ConnConfig, err), p.close())
 	}
 	return p, nil
