@@ -59,6 +59,7 @@ type about struct {
 
 const (
 	logMax      = 1 << 16                // entries; half of them is kept when it is full
+	newsMax     = 1000                   // events that one reading brings
 	knownFor    = 100 * time.Millisecond // how old what is told may be
 	readAgain   = 60 * time.Millisecond  // before "nothing", a reading older than this is repeated
 	beatWithin  = time.Second            // how soon a beat must show to count: less than any event waits for its commit
@@ -96,60 +97,49 @@ func (s *Server) follow(ctx context.Context, since time.Duration) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, pollPatience)
 	defer cancel()
-	sent := time.Since(start)
-	seq, epoch := c.seq.Load(), c.epoch.Load()
-	p, err := s.storage.Present(ctx, seq)
-	if err != nil {
-		return err
+	for {
+		sent := time.Since(start)
+		n, err := s.storage.News(ctx, c.seq.Load(), newsMax)
+		if err != nil {
+			return err
+		}
+		if err := s.hear(ctx, n); err != nil {
+			return err
+		}
+		if c.seq.Load() < n.Seq { // there is more
+			continue
+		}
+		if c.keys.Load() { // also those whose reading failed before
+			if err := s.loadKeys(ctx); err != nil {
+				return err
+			}
+			c.keys.Store(false)
+		}
+		c.read.Store(int64(sent))
+		s.known(ctx, n.Present, sent)
+		return nil
 	}
+}
+
+// hear takes in what a reading has brought.
+func (s *Server) hear(ctx context.Context, n News) error {
+	f, c := &s.feed, &s.cache
+	seq, epoch := c.seq.Load(), c.epoch.Load()
 	switch {
-	case p.Epoch < epoch || p.Epoch == epoch && (p.Seq < seq || f.last != "" && p.Seen != "" && p.Seen != f.last):
+	case n.Epoch < epoch || n.Epoch == epoch && (n.Seq < seq || f.last != "" && n.Seen != "" && n.Seen != f.last):
 		// Numbers that were told will be, or have been, given again to other events.
 		f.mu.Lock()
 		f.behind = errBehind
 		f.mu.Unlock()
 		return errBehind
-	case p.Epoch > epoch:
-		if err := s.beginFeed(ctx, p); err != nil {
-			return err
-		}
+	case n.Epoch > epoch:
+		return s.beginFeed(ctx, n.Present)
+	case n.Seq == seq:
+		return nil
+	case len(n.Events) == 0 || n.Events[0].Seq != seq+1: // some were removed unread
+		return s.beginFeed(ctx, n.Present)
 	}
-	if err := s.catchUp(ctx, p); err != nil {
-		return err
-	}
-	if c.keys.Load() { // also those whose reading failed before
-		if err := s.loadKeys(ctx); err != nil {
-			return err
-		}
-		c.keys.Store(false)
-	}
-	c.read.Store(int64(sent))
-	s.known(ctx, p, sent)
-	return nil
-}
-
-// catchUp reads what happened up to p.
-func (s *Server) catchUp(ctx context.Context, p Present) error {
-	c := &s.cache
-	for before := c.seq.Load(); before < p.Seq; before = c.seq.Load() {
-		events, err := s.storage.FeedAfter(ctx, before, 1000)
-		if err != nil {
-			return err
-		}
-		if len(events) == 0 || events[0].Seq != before+1 { // some were removed unread
-			return s.beginFeed(ctx, p)
-		}
-		upto := events[len(events)-1].Seq
-		changes, err := s.storage.StatusChanges(ctx, before, upto)
-		if err != nil {
-			return err
-		}
-		rules, err := s.storage.RuleChanges(ctx, before, upto)
-		if err != nil {
-			return err
-		}
-		s.apply(events, changes, rules)
-	}
+	s.apply(n)
 	return nil
 }
 
@@ -180,13 +170,13 @@ func (s *Server) beginFeed(ctx context.Context, p Present) error {
 
 // apply moves the mark under the locks under which entries are put, so that nothing
 // read before these events is put after them.
-func (s *Server) apply(events []Event, changes []StatusChange, rules []Rule) {
+func (s *Server) apply(n News) {
 	f, c := &s.feed, &s.cache
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, e := range events {
+	for _, e := range n.Events {
 		if e.ClientID != "" {
 			delete(c.clients, e.ClientID)
 		}
@@ -197,15 +187,15 @@ func (s *Server) apply(events []Event, changes []StatusChange, rules []Rule) {
 			c.shown = new(Recent[showing, *API])
 		}
 	}
-	added := make([]entry, 0, len(changes)+len(rules))
-	for _, ch := range changes {
+	added := make([]entry, 0, len(n.Changes)+len(n.Rules))
+	for _, ch := range n.Changes {
 		added = append(added, entry{seq: ch.Seq, change: ch})
 		if l := f.lists[ch.Index>>IndexBits]; l != nil {
 			l.apply(ch)
 		}
 	}
-	for i := range rules {
-		r := rules[i]
+	for i := range n.Rules {
+		r := n.Rules[i]
 		added = append(added, entry{seq: r.Seq, rule: &r})
 		if r.Value == StatusValid {
 			delete(f.rules, about{r.Kind, r.Subject})
@@ -219,7 +209,7 @@ func (s *Server) apply(events []Event, changes []StatusChange, rules []Rule) {
 		f.base = f.log[n-1].seq // an event is told whole or not at all: no more of this one
 		f.log = slices.Clone(f.log[n:])
 	}
-	newest := events[len(events)-1]
+	newest := n.Events[len(n.Events)-1]
 	c.seq.Store(newest.Seq)
 	f.last = newest.ID
 	f.movedTo, f.movedAt = c.seq.Load(), time.Since(start)

@@ -298,12 +298,12 @@ func (d *deposed) show() {
 	d.beat++
 }
 
-func (d *deposed) Present(ctx context.Context, seen int64) (oauth.Present, error) {
-	p, err := d.Storage.Present(ctx, seen)
+func (d *deposed) News(ctx context.Context, after int64, limit int) (oauth.News, error) {
+	n, err := d.Storage.News(ctx, after, limit)
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	p.Beats, p.Beat = true, d.beat
-	return p, err
+	n.Beats, n.Beat = true, d.beat
+	return n, err
 }
 
 func (d *deposed) Beat(ctx context.Context, seen int64) error {
@@ -429,12 +429,12 @@ type early struct {
 	happens func()
 }
 
-func (e *early) Present(ctx context.Context, seen int64) (oauth.Present, error) {
+func (e *early) News(ctx context.Context, after int64, limit int) (oauth.News, error) {
 	if f := e.happens; f != nil {
 		e.happens = nil
 		f()
 	}
-	return e.Storage.Present(ctx, seen)
+	return e.Storage.News(ctx, after, limit)
 }
 
 // What the last look before "nothing" finds is told, and "nothing" is not.

@@ -246,7 +246,7 @@ func (s *Server) fold(ctx context.Context) error {
 	if err := s.foldRules(ctx); err != nil {
 		return err
 	}
-	p, err := s.storage.Present(ctx, 0)
+	p, err := s.storage.Present(ctx)
 	for err == nil && p.Folded < p.Seq && s.now().Sub(now) < foldLease/2 {
 		upto := min(p.Seq, p.Folded+foldBatch)
 		var changes []StatusChange
@@ -258,7 +258,7 @@ func (s *Server) fold(ctx context.Context) error {
 			return err
 		}
 		if _, err = s.storage.FoldChunks(ctx, p.Folded, upto, chunks); err == nil {
-			p, err = s.storage.Present(ctx, 0)
+			p, err = s.storage.Present(ctx)
 		}
 	}
 	return err

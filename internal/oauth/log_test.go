@@ -42,10 +42,10 @@ func newFlooded() *flooded {
 // flood ends the key, and then has so many events happen to others, of which the node
 // reads so many at once.
 func (f *flooded) flood(at int) {
-	var events []Event
+	var events []FeedEvent
 	from := len(f.happened)
 	for n := range 1 + floodTimes {
-		e := Event{ID: fmt.Sprint(n), Seq: f.cache.seq.Load() + int64(len(events)) + 1}
+		e := FeedEvent{ID: fmt.Sprint(n), Seq: f.cache.seq.Load() + int64(len(events)) + 1}
 		events = append(events, e)
 		if n == 0 {
 			f.happened = append(f.happened, StatusChange{Seq: e.Seq, API: "api", Index: ended, Value: StatusInvalid})
@@ -55,7 +55,7 @@ func (f *flooded) flood(at int) {
 			}
 		}
 		if len(events) == at || n == floodTimes {
-			f.apply(events, f.happened[from:], nil)
+			f.apply(News{Events: events, Changes: f.happened[from:]})
 			events, from = nil, len(f.happened)
 		}
 	}
@@ -72,7 +72,7 @@ func (h *history) StatusChanges(_ context.Context, after, upto int64) (list []St
 
 func (h *history) RuleChanges(context.Context, int64, int64) ([]Rule, error) { return nil, nil }
 
-func (h *history) Present(context.Context, int64) (Present, error) {
+func (h *history) Present(context.Context) (Present, error) {
 	return Present{Epoch: 1, Kept: 1}, nil
 }
 

@@ -18,13 +18,13 @@ type slow struct {
 	hold func(context.Context) // before the answer is given
 }
 
-func (s *slow) Present(ctx context.Context, seen int64) (p oauth.Present, err error) {
-	p, err = s.Storage.Present(ctx, seen)
+func (s *slow) News(ctx context.Context, after int64, limit int) (n oauth.News, err error) {
+	n, err = s.Storage.News(ctx, after, limit)
 	if s.hold != nil {
 		s.hold(ctx)
 		err = ctx.Err()
 	}
-	return p, err
+	return n, err
 }
 
 // slowNode is another node of w whose reads of the feed can be held up, and knows

@@ -178,7 +178,7 @@ func (s *Server) pageFrom(ctx context.Context, api *API, after int64, p *FeedPag
 		p.add(api, entry{seq: ch.Seq, change: ch})
 	}
 	// Some may have been removed while this was read.
-	now, err := s.storage.Present(ctx, 0)
+	now, err := s.storage.Present(ctx)
 	if err == nil && (now.Kept > after || now.Epoch != p.Epoch) {
 		return refuse(FeedGone)
 	}

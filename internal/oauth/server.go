@@ -100,7 +100,7 @@ func New(ctx context.Context, c Config) (*Server, error) {
 	// The feed is followed from here on, so that no key added meanwhile is missed.
 	s.feed.reading, s.feed.changed, s.feed.beaten = make(chan struct{}, 1), make(chan struct{}), make(chan struct{}, 1)
 	s.followers.init()
-	p, err := s.storage.Present(ctx, 0)
+	p, err := s.storage.Present(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -89,7 +89,24 @@ type Present struct {
 	Kept       int64  // changes up to here are removed
 	Beat       int64  // moves while somebody follows
 	Beats      bool   // the database may answer reads after another took its place
-	Last, Seen string // ids of the events numbered Seq, and as asked; "" if there is none any more
+	Last       string // id of the event numbered Seq, "" if there is none any more
+}
+
+// News is where the database stands, and what has happened after a sequence.
+type News struct {
+	Present
+	Seen    string         // id of the event that has the number asked after, "" if there is none any more
+	Events  []FeedEvent    // in order, like what follows
+	Changes []StatusChange // by these events
+	Rules   []Rule         // set or lifted by them
+}
+
+// FeedEvent is what a node needs of an event to know what of its own is old now.
+type FeedEvent struct {
+	Seq      int64
+	ID       string
+	Kind     Kind
+	ClientID string // "" if it is about none
 }
 
 // How long things are kept that followers may need.

@@ -134,9 +134,11 @@ type FamilyStorage interface {
 // rights the key prints. Numbers of the feed have no gaps, and are in the order in
 // which their events were committed.
 type StatusStorage interface {
-	// Present reads where everything stands, in one question, and which event had the
-	// number seen; 0 is none.
-	Present(ctx context.Context, seen int64) (Present, error)
+	// Present reads where everything stands, in one question.
+	Present(ctx context.Context) (Present, error)
+	// News is Present with what the feed holds after a sequence, of at most limit
+	// events, all as it is at one moment, in one question.
+	News(ctx context.Context, after int64, limit int) (News, error)
 	// Beat moves the beat, if it is at seen, as durably as a revocation.
 	Beat(ctx context.Context, seen int64) error
 	// Moved is sent to after an event of this process has moved the feed.

@@ -174,14 +174,60 @@ func (s *Store) FoldRule(ctx context.Context, f oauth.Folding, limit int, e oaut
 	return s.won(ctx, &n, s.engine.lock(how.lock, f.Subject, f.After, limit), one(guard), how.end(f, e), tell(e, m, how.which, f.Subject, f.After))
 }
 
+const (
+	presentColumns = "f.seq, f.epoch, o.seq, k.seq, b.seq, COALESCE((SELECT e.id FROM events e WHERE e.seq = f.seq), '')"
+	presentHeads   = ` FROM heads f JOIN heads o ON o.name = 'folded' JOIN heads k ON k.name = 'kept' JOIN heads b ON b.name = 'beat' WHERE f.name = 'feed'`
+)
+
 // Present implements oauth.StatusStorage.
-func (s *Store) Present(ctx context.Context, seen int64) (oauth.Present, error) {
+func (s *Store) Present(ctx context.Context) (oauth.Present, error) {
 	p := oauth.Present{Beats: s.engine.deposable()}
-	err := s.row(ctx, `SELECT f.seq, f.epoch, o.seq, k.seq, b.seq, COALESCE((SELECT e.id FROM events e WHERE e.seq = f.seq), ''),
-			COALESCE((SELECT e.id FROM events e WHERE e.seq = $1), '')
-		FROM heads f JOIN heads o ON o.name = 'folded' JOIN heads k ON k.name = 'kept'
-		JOIN heads b ON b.name = 'beat' WHERE f.name = 'feed'`, []any{seen}, &p.Seq, &p.Epoch, &p.Folded, &p.Kept, &p.Beat, &p.Last, &p.Seen)
+	err := s.row(ctx, "SELECT "+presentColumns+presentHeads, nil, &p.Seq, &p.Epoch, &p.Folded, &p.Kept, &p.Beat, &p.Last)
 	return p, err
+}
+
+// What a row of newsText is about.
+const (
+	newsPresent = iota
+	newsEvent
+	newsChange
+	newsRule
+)
+
+// newsText asks for all of [oauth.News]: whoever follows waits for one answer, not for
+// one after the other. Arguments: what happened after $1, and up to $2.
+const newsText = "SELECT 0 AS part, " + presentColumns + `, COALESCE((SELECT e.id FROM events e WHERE e.seq = $1), ''), ''` + presentHeads + `
+	UNION ALL SELECT 1, e.seq, 0, 0, 0, 0, e.id, e.kind, e.client_id FROM events e WHERE e.seq > $1 AND e.seq <= $2
+	UNION ALL SELECT 2, c.seq, c.status_index, c.value, 0, 0, c.api, '', '' FROM status_changes c WHERE c.seq > $1 AND c.seq <= $2
+	UNION ALL SELECT 3, r.seq, r.before, r.value, 0, 0, r.kind, r.subject, '' FROM rule_changes r WHERE r.seq > $1 AND r.seq <= $2
+	ORDER BY 1, 2, 3`
+
+// News implements oauth.StatusStorage.
+func (s *Store) News(ctx context.Context, after int64, limit int) (oauth.News, error) {
+	n := oauth.News{Present: oauth.Present{Beats: s.engine.deposable()}}
+	err := s.engine.query(ctx, newsText, []any{after, after + int64(limit)}, func(scan func(...any) error) error {
+		var part, seq int64
+		var numbers [4]int64
+		var texts [3]string
+		if err := scan(&part, &seq, &numbers[0], &numbers[1], &numbers[2], &numbers[3], &texts[0], &texts[1], &texts[2]); err != nil {
+			return unavailable(err)
+		}
+		switch part {
+		case newsPresent:
+			n.Seq, n.Epoch, n.Folded, n.Kept, n.Beat, n.Last, n.Seen = seq, numbers[0], numbers[1], numbers[2], numbers[3], texts[0], texts[1]
+		case newsEvent:
+			n.Events = append(n.Events, oauth.FeedEvent{Seq: seq, ID: texts[0], Kind: oauth.Kind(texts[1]), ClientID: texts[2]})
+		case newsChange:
+			n.Changes = append(n.Changes, oauth.StatusChange{Seq: seq, Index: numbers[0], Value: oauth.StatusValue(numbers[1]), API: texts[0]})
+		case newsRule:
+			n.Rules = append(n.Rules, oauth.Rule{Seq: seq, Before: numbers[0], Value: oauth.StatusValue(numbers[1]), Kind: oauth.RuleKind(texts[0]), Subject: texts[1]})
+		}
+		return nil
+	})
+	if err == nil && n.Epoch == 0 {
+		err = oauth.ErrNotFound
+	}
+	return n, err
 }
 
 // Beat implements oauth.StatusStorage.
