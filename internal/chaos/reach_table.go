@@ -87,7 +87,7 @@ func reachReport(all []*reached, began time.Time, of string, rounds int) string 
 	say("Machine: %s. Servers, databases, proxies, followers and callers share it; load at the end %s.\n", machine(), loadAverage())
 	b.WriteString(`
 Real ` + "`grantway serve`" + ` processes, on SQLite or PostgreSQL with every commit synced; followers are ` + "`resource.Verifier`" + `s of one process, each with
-its own connections. To each of them callers show, all the time and under each policy beside each other, a key that stands and the key that is
+its own connections; so that they do not stop for each other's garbage, as no API server does for another's, its collector runs at GOGC=1000. To each of them callers show, all the time and under each policy beside each other, a key that stands and the key that is
 revoked next, every 10 ms (1,000 followers: 1 s), and the latter from when its revocation is sent every millisecond (100 followers: 2 ms,
 1,000: 100 ms) until it is refused. A thousand are more than this machine serves beside what they do themselves: their leases lapse, and what must hold is
 that none admits late. *Admitted* is the instant of the check.

@@ -40,8 +40,8 @@ func situations() []situation {
 	return []situation{
 		{"1 follower", sqlite, isHealthy, healthy(1, 20, asks)},
 		{"1 follower", postgres, isHealthy, healthy(1, 20, asks)},
-		{"100 followers", sqlite, isHealthy, healthy(100, 40, asks)},
-		{"100 followers", postgres, isHealthy, healthy(100, 40, asks)},
+		{"100 followers", sqlite, isHealthy, healthy(100, 100, asks)},
+		{"100 followers", postgres, isHealthy, healthy(100, 100, asks)},
 		{"1,000 followers", sqlite, isHealthy, healthy(1000, 6, asks)},
 		{"list rollover", sqlite, isHealthy, rollover},
 		{"a buffering proxy", sqlite, isHealthy, buffering},
