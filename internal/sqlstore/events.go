@@ -31,10 +31,6 @@ func (s *Store) events(ctx context.Context, where string, args ...any) ([]oauth.
 
 // Head implements oauth.EventStorage.
 func (s *Store) Head(ctx context.Context) (seq, epoch int64, err error) {
-	if !s.engine.deposable() { // a file: to wait for others costs more than to look
-		h := s.head(ctx)
-		return h.seq, h.epoch, h.err
-	}
 	return s.heads.ask(ctx, s.head)
 }
 

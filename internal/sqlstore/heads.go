@@ -2,10 +2,11 @@ package sqlstore
 
 import (
 	"context"
+	"runtime"
 	"sync"
 )
 
-// heads lets those who ask at the same time how far the feed is share one question.
+// heads lets those who ask at about the same time how far the feed is share one question.
 // Nobody is told what was asked before he came: while a question is out, whoever comes
 // waits for the next one.
 type heads struct {
@@ -47,6 +48,7 @@ func (h *heads) ask(ctx context.Context, read func(context.Context) head) (seq, 
 // within aliveLimit is given up, so that a connection gone silent keeps nobody for long.
 func (h *heads) run(ctx context.Context, read func(context.Context) head) {
 	for {
+		runtime.Gosched() // who is about to ask comes along: a file has answered before he can
 		h.mu.Lock()
 		now := h.next
 		h.next, h.out = nil, now != nil
