@@ -349,6 +349,9 @@ type received struct {
 	io.Closer
 }
 
+// WriteTo lets io.Copy do without a buffer between.
+func (b received) WriteTo(w io.Writer) (int64, error) { return io.Copy(w, b.Reader) }
+
 type failing struct{ err error }
 
 func (f failing) Read([]byte) (int, error) { return 0, f.err }

@@ -57,7 +57,7 @@ func body(w http.ResponseWriter, r *http.Request) (values url.Values, fromJSON b
 		values, err = flatJSON(raw)
 		return values, true, err
 	case kind == "application/x-www-form-urlencoded":
-		if values, err = url.ParseQuery(string(raw)); err != nil {
+		if values, err = url.ParseQuery(raw); err != nil {
 			return nil, false, bad(oauth.ParamMalformed, "", "The form cannot be read: check its percent-encoding.")
 		}
 		return values, false, nil
@@ -67,20 +67,22 @@ func body(w http.ResponseWriter, r *http.Request) (values url.Values, fromJSON b
 
 // read reads a body of at most limit bytes. Of one whose length the head has told,
 // the room is that from the first.
-func read(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error) {
+func read(w http.ResponseWriter, r *http.Request, limit int64) (string, error) {
 	if r.ContentLength <= 0 || r.ContentLength > limit {
-		return io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
+		raw, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
+		return string(raw), err
 	}
-	raw := make([]byte, r.ContentLength)
-	_, err := io.ReadFull(r.Body, raw)
-	return raw, err
+	var text strings.Builder
+	text.Grow(int(r.ContentLength))
+	_, err := io.Copy(&text, r.Body)
+	return text.String(), err
 }
 
 // flatJSON reads one flat object of strings. A key that stands twice is an error:
 // two readers could take different ones (attack D7).
-func flatJSON(raw []byte) (url.Values, error) {
+func flatJSON(raw string) (url.Values, error) {
 	malformed := bad(oauth.ParamMalformed, "", "Send one JSON object whose values are strings.")
-	dec := json.NewDecoder(strings.NewReader(string(raw)))
+	dec := json.NewDecoder(strings.NewReader(raw))
 	if t, err := dec.Token(); err != nil || t != json.Delim('{') {
 		return nil, malformed
 	}
