@@ -422,6 +422,7 @@ func (p *Portal) deleteApp(w http.ResponseWriter, r *http.Request, v *visitor) {
 	case err != nil:
 		p.fail(w, r, err)
 	default:
+		p.settle(w, r)
 		p.goTo(w, "/developer?done=deleted")
 	}
 }

@@ -345,8 +345,11 @@ func TestDeveloper_DeleteTakesTheNameAndEndsConnections(t *testing.T) {
 		t.Fatal("the connection is gone before its app")
 	}
 	form.Set("name", "Shelfmate")
-	b.post(action, form, s.url)
-	b.sees(http.StatusOK, "The app is deleted.", "You have no app yet")
+	s.follower()
+	s.waits(func() {
+		b.post(action, form, s.url)
+		b.sees(http.StatusOK, "The app is deleted. Its keys are refused from this moment on.", "You have no app yet")
+	})
 	b.open(appHref(c.ID))
 	if b.status != http.StatusNotFound {
 		t.Errorf("a deleted app: %d", b.status)

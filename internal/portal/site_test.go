@@ -326,3 +326,27 @@ func (s *site) grants(user string) []oauth.Connection {
 	}
 	return list
 }
+
+// follower is an API server that asks once and never acknowledges anything. It returns who asked.
+func (s *site) follower() string {
+	s.t.Helper()
+	ctx := context.Background()
+	id, secret, err := s.server.AddAPISecret(ctx, system)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	if _, err := s.server.Revocations(ctx, oauth.ClientAuth{ID: id, Secret: secret}, oauth.FeedQuery{Instance: "process-of-the-api"}); err != nil {
+		s.t.Fatal(err)
+	}
+	return id
+}
+
+// waits holds that what is done waits until no follower can go by what was before, though none has acknowledged it.
+func (s *site) waits(does func()) {
+	s.t.Helper()
+	began := time.Now()
+	does()
+	if took := time.Since(began); took < 850*time.Millisecond {
+		s.t.Errorf("in effect after %v, and nobody has acknowledged it", took)
+	}
+}
