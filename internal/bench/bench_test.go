@@ -17,7 +17,7 @@ func TestBench_CompletesWithoutErrors(t *testing.T) {
 	if !storagetest.All() {
 		t.Skip("LEFT OUT: a small run of the bench, which needs PostgreSQL and half a minute; make test has it")
 	}
-	p := plan{ops: 300, rounds: 1, grants: 100, conns: []int{8, 64}, crowd: 512, engines: []string{"sqlite", "postgres"}, starts: 1}
+	p := plan{ops: 300, rounds: 1, grants: 100, conns: []int{8, 64}, crowd: 512, engines: []string{"sqlite", "postgres"}, starts: 1, times: 1, benchtime: "100x"}
 	r, err := p.run(t.Context(), t.TempDir(), t.Logf)
 	if err != nil {
 		t.Fatal(err)
@@ -60,6 +60,7 @@ func TestBench_CompletesWithoutErrors(t *testing.T) {
 	for _, engine := range p.engines {
 		finite(engine, r.idle[engine], r.loaded[engine][0], float64(r.readyIn(engine)))
 	}
+	finite("verifying", r.verifier[benchCached].ns, r.verifier[benchFirst].ns, r.verifier[benchBare].ns)
 	text := r.markdown()
 	for _, v := range r.verdicts() {
 		if !strings.Contains(text, "| "+v.must+" |") || v.aside == "" && v.measured == "" {

@@ -32,10 +32,12 @@ type plan struct {
 	engines     []string
 	starts      int           // of which the median is taken
 	idle        time.Duration // how long a fresh server is left alone before its memory is read
+	times       int           // the benchmarks of the verifier are run
+	benchtime   string        // each, as go test takes it
 }
 
 func main() {
-	p := plan{conns: []int{8, 64}, crowd: 512, starts: 5, idle: 3 * time.Second}
+	p := plan{conns: []int{8, 64}, crowd: 512, starts: 5, idle: 3 * time.Second, times: 5, benchtime: "1s"}
 	ops := flag.Int("ops", 4000, "operations in a run, a tenth of them to warm up")
 	rounds := flag.Int("rounds", 3, "rounds; in each, floor and server take turns, and medians are taken over them")
 	size := flag.Int("n", standardSize, "live grants; more than the default adds a comparison with the default")
@@ -48,7 +50,7 @@ func main() {
 		p.large = *size
 	}
 	if *quick {
-		p.ops, p.rounds, p.grants, p.starts = p.ops/10, 1, p.grants/10, 1
+		p.ops, p.rounds, p.grants, p.starts, p.times, p.benchtime = p.ops/10, 1, p.grants/10, 1, 1, "100x"
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()

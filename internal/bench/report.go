@@ -83,6 +83,7 @@ func (r *result) verdicts() (all []verdict) {
 			measured: fmt.Sprintf("%.2f: %.0f against %.0f req/s, %d errors", three.rate/one.rate, three.rate, one.rate, three.errors+one.errors),
 			met:      three.rate >= minNodes*one.rate && three.errors+one.errors == 0})
 	}
+	all = append(all, r.verifierVerdicts()...)
 	return append(all,
 		verdict{must: "a single node restarted under load by socket hand-over: 0 failed requests", aside: "`TestHandOver_UnderLoad` shows it"},
 		r.floorVerdict())

@@ -55,6 +55,7 @@ type result struct {
 	one, three   []sample                   // of the exchange on PostgreSQL, by nodes
 	small, large map[point][]sample         // by size
 	sizes        map[string][2]float64      // engine → MiB after, of the small and the large
+	verifier     map[string]cost            // of package resource, by benchmark
 }
 
 func (p plan) run(ctx context.Context, dir string, say func(string, ...any)) (*result, error) {
@@ -63,6 +64,9 @@ func (p plan) run(ctx context.Context, dir string, say func(string, ...any)) (*r
 		small: map[point][]sample{}, large: map[point][]sample{}, sizes: map[string][2]float64{}}
 	server, floor, err := build(ctx, dir)
 	if err != nil {
+		return nil, err
+	}
+	if r.verifier, err = verifying(ctx, p.times, p.benchtime); err != nil {
 		return nil, err
 	}
 	for _, engine := range p.engines {
