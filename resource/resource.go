@@ -77,8 +77,8 @@ const (
 	maxAsking = 1024
 	// askTimeout bounds reading anything else of the issuer's.
 	askTimeout = 2 * time.Second
-	// loadEvery is how long a key that the issuer withdrew may stay known here. A token signed by it is refused by
-	// introspection long before.
+	// loadEvery is how long a key that the issuer withdrew may stay known here. A token signed by it is refused by the
+	// rule about the key, or by introspection, long before.
 	loadEvery = 10 * time.Minute
 	// retryEvery paces attempts to reach an issuer that did not answer.
 	retryEvery = time.Second

@@ -31,7 +31,9 @@ type subject struct {
 	id   string
 }
 
-// rule is one cut-off: it covers keys issued before a place in the feed, never before a time.
+// rule is one cut-off: it covers keys issued before a place in the feed, never before a time. That place is what the key
+// says of itself, so one about a signing key covers all that the key has signed: who holds it writes there what he likes,
+// and the issuer signs nothing by it any more.
 type rule struct {
 	seq, before int64
 	value       value
@@ -91,7 +93,7 @@ func (r *rules) refuses(t *token) bool {
 		return false
 	}
 	for _, s := range [...]subject{{ruleAll, ""}, {ruleKey, t.kid}, {ruleClient, t.clientID}} {
-		if one, ok := r.one[s]; ok && one.covers(t) {
+		if one, ok := r.one[s]; ok && (s.kind == ruleKey || one.covers(t)) {
 			return true
 		}
 	}

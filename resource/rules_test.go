@@ -27,7 +27,7 @@ func TestRules(t *testing.T) {
 			}
 		}
 		const no = "not_active"
-		for _, s := range []subject{{ruleClient, "app-1"}, {ruleKey, "lasting-1"}, {ruleAll, ""}} {
+		for _, s := range []subject{{ruleClient, "app-1"}, {ruleAll, ""}} {
 			i.feed.event([]ruleChange{{s, rule{before: 100, value: invalid}}})
 			want(string(s.kind)+" before it", "", "", "")
 			i.feed.event([]ruleChange{{s, rule{before: 1000, value: invalid}}})
@@ -41,6 +41,38 @@ func TestRules(t *testing.T) {
 		}
 		i.feed.rule(ruleKey, "access-1", invalid)
 		want("another signing key", "", "", "")
+		if n := i.asked.Load(); n != 0 {
+			t.Errorf("asked %d times", n)
+		}
+	})
+}
+
+// A key that was cut off is in other hands, and what it signs says of itself what they like: its rule covers all of that,
+// though the key id is in the key set that was read before. Nothing is asked about it.
+func TestRules_aSigningKey(t *testing.T) {
+	in(t, func(t *testing.T, i *issuer, v *Verifier, _ string) {
+		forged := i.held(t, 20, object{"iseq": int64(1 << 40)})
+		unseen := i.held(t, 21, object{"iseq": int64(1 << 40)})
+		access := i.accessToken(t, object{"status": object{"status_list": object{"idx": 22, "uri": i.URL + "/status/1-0"}}})
+		check := func(what string, tokens ...string) {
+			t.Helper()
+			for _, token := range tokens {
+				if _, err := v.Check(t.Context(), token, Access{}); err != nil {
+					t.Errorf("%s: %v", what, err)
+				}
+			}
+		}
+		check("before", forged, access)
+		i.feed.rule(ruleKey, "lasting-1", invalid)
+		heard()
+		for _, token := range []string{forged, unseen} {
+			_, err := v.Check(t.Context(), token, Access{})
+			wantError(t, err, BadToken, "not_active")
+		}
+		check("of another signing key", access)
+		i.feed.event([]ruleChange{{subject{ruleKey, "lasting-1"}, rule{value: valid}}})
+		heard()
+		check("lifted", forged, unseen)
 		if n := i.asked.Load(); n != 0 {
 			t.Errorf("asked %d times", n)
 		}

@@ -1,5 +1,5 @@
 import type { Powers } from './caller.js'
-import type { Changes, Follower, Rule } from './follower.js'
+import { covers, type Changes, type Follower, type Rule } from './follower.js'
 import { isCount, parseStrict } from './json.js'
 import { bad, unavailable } from './refusal.js'
 import { readPowers, type Slot, type Token } from './token.js'
@@ -99,7 +99,7 @@ const name = (slot: Slot) => `${slot.list}/${slot.idx}`
 // concerns also holds of a rule that is lifted. Without rights in the answer yet, any store may be the token's.
 function concerns(rule: Rule, t: Token, said: Powers | undefined): boolean {
   const named = { all: '', client: t.claims.client_id, key: t.kid }
-  if (rule.value !== 0 && t.iseq >= rule.before) return false
+  if (rule.value !== 0 && !covers(rule, t)) return false
   if (rule.kind !== 'store') return named[rule.kind] === rule.id
   return !t.printed || !said || [...t.printed.rights, ...said.rights].some((r) => r.stores.includes(rule.id))
 }

@@ -20,13 +20,16 @@ const listBytes = listEntries / 4
 /** What the feed says of a token: it stands, it does not, the issuer must be asked, or its list is not here. */
 export type Verdict = 'valid' | 'refused' | 'ask' | 'no list'
 
-/** A cut-off: it covers the keys whose `iseq` is below `before`. */
+/** A cut-off: it covers the keys whose `iseq` is below `before`, and one about a signing key all that it signed. */
 export interface Rule {
   kind: 'client' | 'key' | 'all' | 'store'
   id: string
   before: number
   value: number
 }
+
+/** Whether a rule about what a token names covers it. Who holds a signing key writes what `iseq` he likes. */
+export const covers = (rule: Rule, t: Token): boolean => rule.kind === 'key' || t.iseq < rule.before
 
 const ruleValues = { client: [0, 1, 2], key: [0, 1], all: [0, 1], store: [0, 1, 3] }
 
@@ -98,7 +101,7 @@ export class Follower {
   /** What was known of a token last. */
   judge(t: Token): Verdict {
     for (const rule of [this.#rules.get('all '), this.#rules.get('client ' + t.claims.client_id), this.#rules.get('key ' + t.kid)]) {
-      if (rule && t.iseq < rule.before) return 'refused'
+      if (rule && covers(rule, t)) return 'refused'
     }
     if (!t.status) return 'ask'
     const list = this.#lists.get(t.status.list)
@@ -120,7 +123,7 @@ export class Follower {
 
   #storeRule(t: Token, id: string): Rule | undefined {
     const rule = this.#rules.get('store ' + id)
-    return rule && t.iseq < rule.before ? rule : undefined
+    return rule && covers(rule, t) ? rule : undefined
   }
 
   // run polls until the signal ends it; it never rejects.
