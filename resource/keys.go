@@ -56,6 +56,11 @@ func (k *key) verify(signed, sig []byte) bool {
 	return false
 }
 
+func (k *key) same(as *key) bool {
+	public, ok := k.public.(interface{ Equal(crypto.PublicKey) bool })
+	return ok && k.id == as.id && k.alg == as.alg && public.Equal(as.public)
+}
+
 // keyTable is one reading of a key set.
 type keyTable map[string]*key
 
@@ -156,13 +161,26 @@ func (s *keySet) begin(pause time.Duration) {
 		}
 		var table keyTable
 		if table, r.err = s.fetch(); r.err == nil {
-			s.table.Store(&table)
+			s.keep(table)
 		}
 		s.mu.Lock()
 		s.reading = nil
 		s.mu.Unlock()
 		close(r.done)
 	}()
+}
+
+// keep puts a reading in place of the one before. A key that is as it was stays the same one: tokens are remembered as
+// verified by it, and whoever makes key ids up must not have all of them verified again.
+func (s *keySet) keep(table keyTable) {
+	if before := s.table.Load(); before != nil {
+		for id, k := range table {
+			if was := (*before)[id]; was != nil && was.same(k) {
+				table[id] = was
+			}
+		}
+	}
+	s.table.Store(&table)
 }
 
 func (r *reading) wait(ctx context.Context) error {

@@ -3,6 +3,7 @@ package resource
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -303,6 +304,35 @@ func TestCheck_D9_unknownKeys(t *testing.T) {
 		check(t, v, known, 0, "")
 		i.set(func() { i.failKeys = nil })
 		check(t, v, signed("x"), BadToken, "unknown_key")
+	})
+}
+
+// Reading the set again has no token verified again whose key is as it was: made-up key ids would have all of them verified
+// twice a second. A key that is another under the same id verifies nothing of the former's.
+func TestCheck_D9_knownTokensStayKnown(t *testing.T) {
+	in(t, func(t *testing.T, i *issuer, v *Verifier, known string) {
+		remembered := func() (*token, *key) {
+			return v.verified.get(sha256.Sum256([]byte(known))), v.lasting.find("lasting-1")
+		}
+		wasToken, wasKey := remembered()
+		if wasToken == nil || wasKey == nil {
+			t.Fatal("the token is not remembered")
+		}
+		read := i.lastingRead.Load()
+		check(t, v, sign(t, newKey(t), jose.ES256, "made-up", "apikey+jwt", i.claims()), BadToken, "unknown_key")
+		check(t, v, known, 0, "")
+		if n := i.lastingRead.Load() - read; n != 2 {
+			t.Errorf("%d readings", n)
+		}
+		if token, key := remembered(); token != wasToken || key != wasKey {
+			t.Error("a reading that brings nothing new has a known token verified again")
+		}
+		another := newKey(t)
+		i.set(func() { i.lastJWKs[0].Key = &another.PublicKey })
+		if err := v.lasting.load(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		check(t, v, known, BadToken, "bad_signature")
 	})
 }
 
