@@ -6,6 +6,7 @@ package endpoint
 
 import (
 	"encoding/json"
+	"io"
 	"log/slog"
 	"net/http"
 	"net/url"
@@ -94,9 +95,13 @@ func secure(w http.ResponseWriter) {
 func writeJSON(w http.ResponseWriter, status int, body any) {
 	w.Header()["Content-Type"] = isJSON
 	w.WriteHeader(status)
+	printJSON(w, body) // the client went away: nothing is left to be done
+}
+
+func printJSON(w io.Writer, body any) error {
 	enc := json.NewEncoder(w)
 	enc.SetEscapeHTML(false)
-	enc.Encode(body) // the client went away: nothing is left to be done
+	return enc.Encode(body)
 }
 
 // oauthError is RFC 6749, 5.2.

@@ -1,6 +1,7 @@
 package endpoint
 
 import (
+	"bytes"
 	"errors"
 	"net/http"
 	"net/url"
@@ -194,9 +195,17 @@ func (h *handler) introspect(w http.ResponseWriter, r *http.Request) {
 	case v == nil:
 		writeJSON(w, http.StatusOK, introspection{})
 	default:
-		writeJSON(w, http.StatusOK, introspection{Active: true, Issuer: v.Issuer, Audience: v.Audience, Subject: v.Subject, ClientID: v.ClientID,
-			TokenType: "Bearer", IssuedAt: v.IssuedAt, Expires: v.Expires, ID: v.ID, Scope: v.Scope, Rights: v.Rights, GrantID: v.GrantID, Epoch: v.Epoch, ISeq: v.ISeq})
+		w.Header()["Content-Type"] = isJSON
+		w.Write(v.Printed(active))
 	}
+}
+
+// active prints what a key may do.
+func active(v *oauth.Introspection) []byte {
+	var text bytes.Buffer // takes whatever is written
+	printJSON(&text, introspection{Active: true, Issuer: v.Issuer, Audience: v.Audience, Subject: v.Subject, ClientID: v.ClientID,
+		TokenType: "Bearer", IssuedAt: v.IssuedAt, Expires: v.Expires, ID: v.ID, Scope: v.Scope, Rights: v.Rights, GrantID: v.GrantID, Epoch: v.Epoch, ISeq: v.ISeq})
+	return text.Bytes()
 }
 
 // formOnly reads parameters that may come in a form alone.

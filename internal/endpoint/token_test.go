@@ -2,6 +2,7 @@ package endpoint
 
 import (
 	"encoding/base64"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -281,6 +282,38 @@ func TestIntrospect_RFC7662(t *testing.T) {
 		if got.status != 400 || got.refusal() != "invalid_request" {
 			t.Errorf("%s: %d %s", name, got.status, got.body)
 		}
+	}
+}
+
+// What is answered again is what is true now, to the byte.
+func TestIntrospect_PrintsWhatIsTrueNow(t *testing.T) {
+	w := newWorld(t)
+	lasting, _ := w.key(w.exchange)
+	w.key(w.standard)
+	ask := func() (text string, in map[string]any) {
+		got := w.post("/oauth/introspect", url.Values{"token": {lasting}}, "Authorization", basic(w.api.ID, w.api.Secret.Reveal()))
+		got.json(t, &in)
+		if got.status != 200 || got.header.Get("Content-Type") != "application/json" || in["active"] != true {
+			t.Fatalf("%d %s %s", got.status, got.header, got.body)
+		}
+		return got.body, in
+	}
+	first, in := ask()
+	if again, _ := ask(); again != first {
+		t.Errorf("again %s, before %s", again, first)
+	}
+	if err := w.server.RevokeGrant(t.Context(), command, w.grantOf("alice", w.standard)); err != nil {
+		t.Fatal(err)
+	}
+	moved := strings.Replace(first, fmt.Sprintf(`"iseq":%.0f`, in["iseq"]), fmt.Sprintf(`"iseq":%.0f`, in["iseq"].(float64)+1), 1)
+	if again, _ := ask(); again != moved {
+		t.Errorf("after an event about another key %s, want %s", again, moved)
+	}
+	if err := w.server.DropMembership(t.Context(), command, "alice", "s1"); err != nil {
+		t.Fatal(err)
+	}
+	if again, _ := ask(); strings.Contains(again, "s1") || !strings.Contains(first, "s1") {
+		t.Errorf("after a store is lost %s, before %s", again, first)
 	}
 }
 

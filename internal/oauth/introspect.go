@@ -12,6 +12,18 @@ import (
 type Introspection struct {
 	Claims
 	Epoch int64 // of the feed whose sequence ISeq is
+	text  atomic.Pointer[[]byte]
+}
+
+// Printed returns what print makes of it, and keeps that: what is answered again as it
+// was need not be printed again.
+func (i *Introspection) Printed(print func(*Introspection) []byte) []byte {
+	if text := i.text.Load(); text != nil {
+		return *text
+	}
+	text := print(i)
+	i.text.Store(&text)
+	return text
 }
 
 // Introspect answers an API that has the credentials auth. It returns nil for a
@@ -19,6 +31,7 @@ type Introspection struct {
 // cannot tell which (RFC 7662, 2.2). An error means that the API is not who it says
 // it is, or that the server cannot know. One question to the database proves the
 // API and says what the token may do now, or that it may do what it could before.
+// The value is shared: do not change it.
 func (s *Server) Introspect(ctx context.Context, auth ClientAuth, token string) (*Introspection, error) {
 	answer, err := s.introspect(ctx, auth, token)
 	o := Outcome{Grant: "introspection"}
@@ -66,13 +79,14 @@ func (s *Server) introspect(ctx context.Context, auth ClientAuth, token string) 
 		rights = rights.narrow(limit)
 	}
 	s.usedGrant(f.GrantID)
-	now := Introspection{Claims: v.Claims, Epoch: st.Epoch}
+	now := &Introspection{Claims: v.Claims, Epoch: st.Epoch}
 	now.Scope, now.Rights, now.ISeq = rights.Flat().String(), rights.Claim(), min(st.Seq, followed)
-	said := &answer{Introspection: now, api: api.ID, index: f.StatusIndex}
+	said := &answer{api: api.ID, index: f.StatusIndex}
+	said.now.Store(now)
 	said.upto.Store(st.Seq)
 	v.answer.Store(said)
 	s.cache.show(auth.showing(), api, followed)
-	return &now, nil
+	return now, nil
 }
 
 // unexpired reads a token that says it is ours and has not expired; any other reads as
@@ -92,7 +106,7 @@ func (s *Server) unexpired(token string) (p presented, epoch, followed int64) {
 // a key may do tells the feed one or the other. That none has is looked for anew each
 // time, up to what the database says at that time; nothing is decided from it alone.
 type answer struct {
-	Introspection
+	now   atomic.Pointer[Introspection]
 	api   string
 	index int64
 	upto  atomic.Int64 // the feed's sequence up to which it is known to hold
@@ -120,10 +134,14 @@ func (s *Server) repeat(ctx context.Context, auth ClientAuth, last *answer, aske
 		return nil, nil
 	}
 	last.upto.Store(upto)
-	s.usedGrant(last.GrantID)
-	now := last.Introspection
-	now.ISeq = upto
-	return &now, nil
+	now := last.now.Load()
+	s.usedGrant(now.GrantID)
+	if now.ISeq != upto {
+		now = &Introspection{Claims: now.Claims, Epoch: now.Epoch}
+		now.ISeq = upto
+		last.now.Store(now)
+	}
+	return now, nil
 }
 
 // silentMost is how many entries of the feed are looked through for one that an answer
@@ -136,7 +154,7 @@ func (f *feed) silent(c *clientCache, a *answer) (upto int64, ok bool) {
 	f.mu.RLock()
 	defer f.mu.RUnlock()
 	was, now := a.upto.Load(), c.seq.Load()
-	if a.Epoch != c.epoch.Load() || was > now || was < f.base {
+	if a.now.Load().Epoch != c.epoch.Load() || was > now || was < f.base {
 		return 0, false
 	}
 	since := f.log[f.after(was):]

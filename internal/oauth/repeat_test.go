@@ -3,6 +3,7 @@ package oauth_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -72,12 +73,15 @@ func TestIntrospect_RepeatsByOneNumber(t *testing.T) {
 		}
 		return in
 	}
-	if in := same("again", [2]int64{0, 1}); in.ISeq != first.ISeq {
-		t.Errorf("the sequence went from %d to %d", first.ISeq, in.ISeq)
+	printings := 0
+	print := func(in *oauth.Introspection) []byte { printings++; return fmt.Append(nil, in.ISeq) }
+	first.Printed(print)
+	if in := same("again", [2]int64{0, 1}); in.ISeq != first.ISeq || string(in.Printed(print)) != fmt.Sprint(first.ISeq) || printings != 1 {
+		t.Errorf("the sequence went from %d to %d, in %d printings", first.ISeq, in.ISeq, printings)
 	}
 	w.must(w.RevokeGrant(ctx, command, another.GrantID))
-	if in := same("after an event about another", [2]int64{0, 1}); in.ISeq != first.ISeq+1 {
-		t.Errorf("the sequence went from %d to %d at one event", first.ISeq, in.ISeq)
+	if in := same("after an event about another", [2]int64{0, 1}); in.ISeq != first.ISeq+1 || string(in.Printed(print)) != fmt.Sprint(in.ISeq) {
+		t.Errorf("the sequence went from %d to %d at one event; printed %s", first.ISeq, in.ISeq, in.Printed(print))
 	}
 	_, err := node.Introspect(ctx, oauth.ClientAuth{ID: w.api.ID, Secret: "a guess"}, key.AccessToken.Reveal())
 	wantReason(t, err, oauth.SecretWrong)
