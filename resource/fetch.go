@@ -52,7 +52,7 @@ func newHTTPClient() *http.Client {
 
 // discover reads the issuer's metadata (RFC 8414 section 3) and holds it to section 3.3: it must name the issuer.
 func (v *Verifier) discover(ctx context.Context) error {
-	body, err := v.get(ctx, base(v.cfg.Issuer)+"/.well-known/oauth-authorization-server")
+	_, body, err := v.get(ctx, base(v.cfg.Issuer)+"/.well-known/oauth-authorization-server")
 	if err != nil {
 		return fmt.Errorf("read the issuer's metadata: %w", err)
 	}
@@ -81,14 +81,16 @@ func (v *Verifier) discover(ctx context.Context) error {
 	return nil
 }
 
-func (v *Verifier) fetchKeys(from string) (keyTable, error) {
+// fetchKeys reads a key set. It is old where it says how old: a node that does not know the present says so, and a cache.
+func (v *Verifier) fetchKeys(from string) (t keyTable, old bool, err error) {
 	ctx, cancel := context.WithTimeout(v.ctx, askTimeout)
 	defer cancel()
-	body, err := v.get(ctx, from)
+	header, body, err := v.get(ctx, from)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	return parseKeys(body)
+	t, err = parseKeys(body)
+	return t, header.Get("Age") != "", err
 }
 
 // at returns where a node serves what the issuer's metadata places under the issuer. What it places elsewhere is there.
@@ -100,10 +102,10 @@ func (v *Verifier) at(node int, url string) string {
 	return v.nodes[node] + "/" + path
 }
 
-func (v *Verifier) get(ctx context.Context, from string) ([]byte, error) {
+func (v *Verifier) get(ctx context.Context, from string) (http.Header, []byte, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, from, nil)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	req.Header.Set("Cache-Control", "no-cache") // what a cache has kept may lack the key that is looked for
 	return v.send(req)
@@ -135,26 +137,26 @@ func (v *Verifier) post(ctx context.Context, node int, token string) (*answer, e
 	// Asking changes nothing. An empty list tells net/http so, which may then ask again where the issuer closed a
 	// kept connection, as it does on every upgrade. It is not sent.
 	req.Header["Idempotency-Key"] = []string{}
-	body, err := v.send(req)
+	_, body, err := v.send(req)
 	if err != nil {
 		return nil, err
 	}
 	return parseAnswer(body)
 }
 
-func (v *Verifier) send(req *http.Request) ([]byte, error) {
+func (v *Verifier) send(req *http.Request) (http.Header, []byte, error) {
 	req.Header.Set("Accept", "application/json")
 	req.Header.Set("User-Agent", userAgent)
-	status, body, err := read(v.http, req)
+	resp, body, err := read(v.http, req)
 	switch {
 	case err != nil:
-		return nil, err
-	case status == http.StatusUnauthorized && req.Method == http.MethodPost:
-		return nil, errCredentials
-	case status != http.StatusOK:
-		return nil, fmt.Errorf("%s answered %d", req.URL.Redacted(), status)
+		return nil, nil, err
+	case resp.StatusCode == http.StatusUnauthorized && req.Method == http.MethodPost:
+		return nil, nil, errCredentials
+	case resp.StatusCode != http.StatusOK:
+		return nil, nil, fmt.Errorf("%s answered %d", req.URL.Redacted(), resp.StatusCode)
 	}
-	return body, nil
+	return resp.Header, body, nil
 }
 
 func (v *Verifier) fetchList(from string) (status int, body []byte, err error) {
@@ -166,17 +168,21 @@ func (v *Verifier) fetchList(from string) (status int, body []byte, err error) {
 	}
 	req.Header.Set("Accept", "application/statuslist+jwt")
 	req.Header.Set("User-Agent", userAgent)
-	return read(v.feedHTTP, req)
-}
-
-func read(client *http.Client, req *http.Request) (status int, body []byte, err error) {
-	resp, err := client.Do(req)
+	resp, body, err := read(v.feedHTTP, req)
 	if err != nil {
 		return 0, nil, err
+	}
+	return resp.StatusCode, body, nil
+}
+
+// read returns an answer whose body was read.
+func read(client *http.Client, req *http.Request) (resp *http.Response, body []byte, err error) {
+	if resp, err = client.Do(req); err != nil {
+		return nil, nil, err
 	}
 	defer resp.Body.Close()
 	if body, err = io.ReadAll(io.LimitReader(resp.Body, maxBody+1)); err == nil && len(body) > maxBody {
 		err = fmt.Errorf("%s answered more than %d bytes", req.URL.Redacted(), maxBody)
 	}
-	return resp.StatusCode, body, err
+	return resp, body, err
 }

@@ -68,7 +68,7 @@ type keyTable map[string]*key
 type keySet struct {
 	ctx   context.Context // of the Verifier
 	now   func() time.Time
-	fetch func() (keyTable, error)
+	fetch func() (t keyTable, old bool, err error)
 	table atomic.Pointer[keyTable]
 
 	waiting atomic.Int64
@@ -81,10 +81,13 @@ type keySet struct {
 
 type reading struct {
 	done chan struct{}
+	old  bool // whoever served it does not know the keys of now
 	err  error
 }
 
-func (s *keySet) init(ctx context.Context, now func() time.Time, fetch func() (keyTable, error)) {
+var errOldKeys = errors.New("who serves the key set does not know the keys of now (Age)")
+
+func (s *keySet) init(ctx context.Context, now func() time.Time, fetch func() (keyTable, bool, error)) {
 	s.ctx, s.now, s.fetch = ctx, now, fetch
 	s.missing.half = maxMissing
 }
@@ -97,7 +100,8 @@ func (s *keySet) find(kid string) *key {
 }
 
 // lookup finds the key that a token names, reading the set again if it is not there: twice, because a node of the issuer
-// may know of a new key 100 ms later than the one that signs with it. A set that cannot be read makes no token bad.
+// may know of a new key 100 ms later than the one that signs with it. A set that cannot be read makes no token bad, nor
+// does one that lacks the key and says how old it is; what such a one has is gone by.
 func (s *keySet) lookup(ctx context.Context, kid string) (*key, error) {
 	if k := s.find(kid); k != nil {
 		return k, nil
@@ -117,9 +121,13 @@ func (s *keySet) lookup(ctx context.Context, kid string) (*key, error) {
 		return nil, unavailable("shed", nil)
 	}
 	for range 2 {
-		err := s.search().wait(ctx)
+		r := s.search()
+		err := r.wait(ctx)
 		if k := s.find(kid); k != nil {
 			return k, nil
+		}
+		if err == nil && r.old {
+			err = errOldKeys
 		}
 		if err != nil {
 			return nil, unavailable("no_keys", err)
@@ -160,7 +168,7 @@ func (s *keySet) begin(pause time.Duration) {
 		case <-s.ctx.Done():
 		}
 		var table keyTable
-		if table, r.err = s.fetch(); r.err == nil {
+		if table, r.old, r.err = s.fetch(); r.err == nil {
 			s.keep(table)
 		}
 		s.mu.Lock()

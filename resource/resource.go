@@ -134,8 +134,8 @@ func start(ctx context.Context, cfg Config, c clock, client, feed *http.Client) 
 	}
 	v.ctx, v.close = context.WithCancel(context.Background())
 	now := func() time.Time { return v.now() }
-	v.access.init(v.ctx, now, func() (keyTable, error) { return v.fetchKeys(v.endpoints.Load().jwks) })
-	v.lasting.init(v.ctx, now, func() (keyTable, error) { return v.fetchKeys(base(cfg.Issuer) + "/oauth/jwks/lasting") })
+	v.access.init(v.ctx, now, func() (keyTable, bool, error) { return v.fetchKeys(v.endpoints.Load().jwks) })
+	v.lasting.init(v.ctx, now, func() (keyTable, bool, error) { return v.fetchKeys(base(cfg.Issuer) + "/oauth/jwks/lasting") })
 	v.verified.half = cacheHalf
 	v.count.init()
 	v.seen.init()

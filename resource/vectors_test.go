@@ -78,6 +78,7 @@ type step struct {
 	Introspection map[string]object
 	Lasting       []string
 	In            time.Duration // in milliseconds
+	Age           int
 }
 
 // TestVectors holds the Verifier to what verifiers in every language are held to.
@@ -195,6 +196,7 @@ type stage struct {
 	reads  int64
 	jumped time.Duration
 	keys   []string
+	age    int
 }
 
 type heldPoll struct {
@@ -283,7 +285,7 @@ func (st *stage) step(s step, raw json.RawMessage) string {
 	case s.Snapshot != nil:
 		st.set(func() { st.s.Snapshot = s.Snapshot })
 	case s.Lasting != nil:
-		publish := func() { st.set(func() { st.keys = s.Lasting }) }
+		publish := func() { st.set(func() { st.keys, st.age = s.Lasting, s.Age }) }
 		if s.In == 0 {
 			publish()
 		} else {
@@ -387,7 +389,11 @@ func (st *stage) RoundTrip(r *http.Request) (*http.Response, error) {
 	case path == "/oauth/jwks/lasting":
 		st.mu.Lock()
 		defer st.mu.Unlock()
-		return set(st.keys), nil
+		resp := set(st.keys)
+		if st.age > 0 {
+			resp.Header.Set("Age", strconv.Itoa(st.age))
+		}
+		return resp, nil
 	case path == "/introspect":
 		body, err := io.ReadAll(r.Body)
 		if err != nil {

@@ -3,7 +3,9 @@ package endpoint
 import (
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/grantway/grantway/internal/oauth"
 )
@@ -84,11 +86,16 @@ func public(w http.ResponseWriter, r *http.Request) bool {
 }
 
 // keys serves a key set (RFC 7517, 5). Those of lasting keys have an address of
-// their own: many verifiers ignore typ and accept a missing exp.
+// their own: many verifiers ignore typ and accept a missing exp. A node that does not
+// know the present serves the set that it has and says how old it is (RFC 9111, 5.1),
+// so that nobody takes it for proof that there is no other key.
 func (h *handler) keys(use oauth.KeyUse) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		if public(w, r) {
 			w.Header().Set("Cache-Control", "no-cache") // a key may be cut off at any moment, and another signs
+			if age := h.server.KeysAge(r.Context()); age > 0 {
+				w.Header().Set("Age", strconv.Itoa(int((age+time.Second-1)/time.Second)))
+			}
 			writeJSON(w, http.StatusOK, h.server.PublicKeys(use))
 		}
 	}

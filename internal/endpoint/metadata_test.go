@@ -8,8 +8,10 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"reflect"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/go-jose/go-jose/v4"
 
@@ -240,6 +242,36 @@ func TestKeys_LastingKeysApart(t *testing.T) {
 		}
 		if (claims(t, key).Expires == 0) != (c.typ == "apikey+jwt") {
 			t.Errorf("%s: exp %d", c.of.client.Profile, claims(t, key).Expires)
+		}
+	}
+}
+
+// A node that does not know the present serves the keys that it has, for what they have signed is to be verified all the
+// same, and says how old they are: that it has no other proves nothing.
+func TestKeys_SayHowOldTheyAre(t *testing.T) {
+	w := newWorld(t)
+	paths := []string{"/oauth/jwks", "/oauth/jwks/lasting"}
+	before := map[string]string{}
+	for _, path := range paths {
+		got := w.get(path)
+		if age := got.header.Values("Age"); got.status != http.StatusOK || len(age) > 0 {
+			t.Errorf("%s: %d, Age %q", path, got.status, age)
+		}
+		before[path] = got.body
+	}
+	if err := w.db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range paths {
+		got := w.get(path)
+		for late := time.Now().Add(5 * time.Second); got.header.Get("Age") == "" && time.Now().Before(late); {
+			got = w.get(path)
+		}
+		if age, err := strconv.Atoi(got.header.Get("Age")); err != nil || age < 1 || age > 60 {
+			t.Errorf("%s: Age %q", path, got.header.Get("Age"))
+		}
+		if got.status != http.StatusOK || got.body != before[path] || got.header.Get("Cache-Control") != "no-cache" {
+			t.Errorf("%s: %d %s", path, got.status, got.body)
 		}
 	}
 }

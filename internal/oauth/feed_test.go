@@ -241,6 +241,12 @@ func TestFeed_WhoDoesNotKnowSaysSo(t *testing.T) {
 		if _, err := node.StatusList(ctx, "1-0"); reason(err) != oauth.FeedUnknown {
 			t.Errorf("a list: %v", err)
 		}
+		if age := node.KeysAge(ctx); age <= 0 {
+			t.Errorf("its keys are %v old", age)
+		}
+		if age := w.KeysAge(ctx); age != 0 {
+			t.Errorf("the keys of one that knows are %v old", age)
+		}
 	})
 	t.Run("the database has lost events", func(t *testing.T) {
 		node, _ := w.beside()

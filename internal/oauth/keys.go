@@ -145,6 +145,15 @@ func (s *Server) ensureKey(ctx context.Context, use KeyUse) error {
 // [ForLasting] must never be served as jwks_uri (DESIGN, decision 7).
 func (s *Server) PublicKeys(use KeyUse) jose.JSONWebKeySet { return s.keys.current.Load().sets[use] }
 
+// KeysAge makes sure that [Server.PublicKeys] are those of now and returns 0, or says
+// how long ago they were known to be, where this node does not know the present.
+func (s *Server) KeysAge(ctx context.Context) time.Duration {
+	if s.know(ctx) == nil {
+		return 0
+	}
+	return s.FeedLag()
+}
+
 // sign makes a JWS in compact serialisation (RFC 7515, 7.1). The header of a key
 // never changes, so it is encoded once; what is left is one hash and one
 // signature, with the r and s of fixed length that RFC 7518, 3.4 demands.

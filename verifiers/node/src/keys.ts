@@ -31,14 +31,14 @@ const maxMissing = 1024
 /** One of the issuer's two sets of keys. */
 export class KeySet {
   #table: Map<string, Key> | undefined
-  #reading: Promise<void> | undefined
+  #reading: Promise<boolean> | undefined // whether it is of now
   #began = -Infinity // when the set was last read, or will be
   #waiting = 0
   #missing = new Set<string>()
 
   constructor(
     readonly world: World,
-    readonly read: () => Promise<Uint8Array>,
+    readonly read: () => Promise<{ body: Uint8Array; cached: boolean }>,
   ) {}
 
   find(kid: string): Key | undefined {
@@ -46,7 +46,8 @@ export class KeySet {
   }
 
   /** The key that a token names, reading the set again if it is not there: twice, because a node of the issuer may know of a
-   * new key 100 ms later than the one that signs with it. A set that cannot be read makes no token bad. */
+   * new key 100 ms later than the one that signs with it. A set that cannot be read makes no token bad, nor does one
+   * that lacks the key and says how old it is (Age): who serves it does not know the keys of now. What it has is gone by. */
   async lookup(kid: string): Promise<Key> {
     const known = this.find(kid)
     if (known) return known
@@ -60,9 +61,10 @@ export class KeySet {
     this.#waiting++
     try {
       for (let n = 0; n < 2; n++) {
-        await this.#search()
+        const ofNow = await this.#search()
         const key = this.find(kid)
         if (key) return key
+        if (!ofNow) throw new Error('who serves the key set does not know the keys of now (Age)')
       }
     } catch (e) {
       throw unavailable('no_keys', e)
@@ -75,20 +77,22 @@ export class KeySet {
   }
 
   /** Reads the set, once at a time. What was read before stays in use where that fails. */
-  load(): Promise<void> {
+  load(): Promise<unknown> {
     return (this.#reading ??= this.#read(0))
   }
 
   // search reads the set for the sake of a key id that it did not hold, as soon as it may be read.
-  #search(): Promise<void> {
+  #search(): Promise<boolean> {
     return (this.#reading ??= this.#read(this.#began + searchEvery - this.world.mono()))
   }
 
-  async #read(pause: number): Promise<void> {
+  async #read(pause: number): Promise<boolean> {
     this.#began = this.world.mono() + Math.max(0, pause)
     try {
       if (pause > 0) await new Promise<void>((over) => void this.world.after(pause, over))
-      this.#table = await parseKeys(await this.read())
+      const { body, cached } = await this.read()
+      this.#table = await parseKeys(body)
+      return !cached
     } finally {
       this.#reading = undefined
     }

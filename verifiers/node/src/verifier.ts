@@ -191,10 +191,10 @@ export class Verifier {
     return exchange(this.#world, url, { method: 'POST', headers, body, within, limit: maxBody, signal: this.#closed.signal })
   }
 
-  async #get(url: string): Promise<Uint8Array> {
-    const { status, body } = await exchange(this.#world, url, { within: startMs, limit: maxBody, signal: this.#closed.signal })
+  async #get(url: string): Promise<{ body: Uint8Array; cached: boolean }> {
+    const { status, body, cached } = await exchange(this.#world, url, { within: startMs, limit: maxBody, signal: this.#closed.signal })
     if (status !== 200) throw new Error(`${new URL(url).pathname} answered ${status}`)
-    return body
+    return { body, cached }
   }
 
   /** @internal */
@@ -229,7 +229,8 @@ export class Verifier {
   }
 
   async #load(): Promise<void> {
-    const meta: unknown = JSON.parse(Buffer.from(await this.#get(this.#base + '/.well-known/oauth-authorization-server')).toString())
+    const { body } = await this.#get(this.#base + '/.well-known/oauth-authorization-server')
+    const meta: unknown = JSON.parse(Buffer.from(body).toString())
     if (!isObject(meta) || meta.issuer !== this.#config.issuer) throw new ConfigError(`the metadata found under ${this.#config.issuer} names another issuer`)
     const { jwks_uri: jwks, introspection_endpoint: introspection, revocation_feed_endpoint: feed } = meta
     this.#jwks = checkUrl('jwks_uri', jwks)

@@ -200,7 +200,7 @@ export class Stage {
     if (path === '/jwks') return Response.json(set(world.access))
     if (path === '/oauth/jwks/lasting') {
       this.keysRead++
-      return Response.json(set(this.lasting))
+      return Response.json(set(this.lasting), this.age ? { headers: { age: `${this.age}` } } : {})
     }
     if (path === '/introspect') {
       await this.#paused?.()

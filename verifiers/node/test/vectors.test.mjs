@@ -43,8 +43,9 @@ async function run(stage, step) {
   else if ('wait' in step) await stage.wait(step.wait)
   else if ('jump' in step) stage.jump(step.jump)
   else if ('lasting' in step) {
-    if (step.in) stage.later(step.in, () => (stage.lasting = step.lasting))
-    else stage.lasting = step.lasting
+    const publish = () => Object.assign(stage, { lasting: step.lasting, age: step.age })
+    if (step.in) stage.later(step.in, publish)
+    else publish()
   } else {
     const [name] = Object.keys(step)
     assert.ok(['lists', 'snapshot', 'introspection'].includes(name), `unknown step ${name}`)
