@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -21,57 +22,83 @@ import (
 // TestModel_Followed is the model with several people, two nodes that start again,
 // backups that are put back, and the ends of apps and keys and of everything; and
 // what a key may do is asked of a verifier that follows the feed. After every step
-// each key that was ever issued is checked: the verifier must say what the model says
-// once it has followed, neither more nor less, and the bits must bear it out.
+// each key that was ever issued is checked: no check that begins [promised] after the step
+// admits a key to what the model denies it, and once the verifier has followed, within
+// [comesBack], it says what the model says, neither more nor less, and the bits bear it out.
 //
-// TEST_GRANTWAY_MODEL=5m goes on for so long on each engine, with -rapid.checks=1000000.
+// Every case makes a backup, puts it back and starts a node again, beside those that
+// chance makes. TEST_GRANTWAY_MODEL=5000 is how many steps to make on each engine, with
+// -rapid.checks=1000000.
 func TestModel_Followed(t *testing.T) {
-	budget := time.Second
+	budget := 40
 	if storagetest.All() {
-		budget = 3 * time.Second
+		budget = 150
 	}
 	if text := os.Getenv("TEST_GRANTWAY_MODEL"); text != "" {
 		var err error
-		if budget, err = time.ParseDuration(text); err != nil {
+		if budget, err = strconv.Atoi(text); err != nil {
 			t.Fatal(err)
 		}
 	}
 	for name, dsn := range engines {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			x := newFollowed(t, dsn)
 			c := &crowd{followed: x, apps: []app{x.exchange, x.other, x.standard, x.public, x.rotating}, stopped: map[string]bool{}}
 			c.furnish()
-			steps := 0
-			until := time.Now().Add(budget)
+			shortest := false // a case failed, and the shortest way there is looked for
 			rapid.Check(t, func(t *rapid.T) {
-				if time.Now().After(until) {
+				if c.steps >= budget && !shortest {
 					return
 				}
 				whole := false
-				defer func() {
-					if !whole { // it is looked for the shortest way there, with no thought of time
-						until = until.Add(time.Hour)
-					}
-				}()
+				defer func() { shortest = shortest || !whole }()
 				c.begin(t)
-				actions := c.actions()
-				for name, act := range actions {
-					if name != "" {
+				part := func() {
+					left := perPart
+					actions := c.actions()
+					for name, act := range actions {
 						actions[name] = func(t *rapid.T) {
-							if time.Now().Before(until) {
-								act(t)
-								steps++
+							if left == 0 {
+								return
+							}
+							act(t)
+							if name != "" {
+								left--
+								c.stepped()
 							}
 						}
 					}
+					t.Repeat(actions)
 				}
-				t.Repeat(actions)
+				part()
+				if c.backup == nil {
+					c.makeBackup(t)
+				}
+				part()
+				if c.backup == nil { // chance put it back
+					c.makeBackup(t)
+				}
+				c.putBack(t)
+				c.stepped()
+				part()
+				c.restart(t)
+				c.stepped()
+				c.check(t)
 				whole = true
 			})
-			t.Logf("%d steps, %d backups put back, in %d epochs; the verifier: %+v", steps, x.epoch-2, x.epoch-1, x.verifier.Counters())
+			t.Logf("%d steps in %d cases, %d backups put back, %d restarts; the last wrong admission began %v after its step; %d times more than %v passed before the verifier knew, at most %v; the verifier: %+v",
+				c.steps, c.cases, c.restores, c.restarts, c.latest, c.slow, promised, c.slowest, x.verifier.Counters())
+			if c.steps < budget || c.restores == 0 || c.restarts == 0 {
+				t.Errorf("that is too little: %d steps, a restore and a restart were to be", budget)
+			}
 		})
 	}
 }
+
+// perPart is how many steps at most a case makes between its backup, its restore and
+// its restart: whatever chance makes of it, a case is over within so many seconds.
+const perPart = 20
 
 // crowd is the people of a run, and what they share.
 type crowd struct {
@@ -85,6 +112,17 @@ type crowd struct {
 	backup  *saved
 	// A store was suspended or resumed, and the bits under the rule were not written yet.
 	unfolded bool
+
+	done                      time.Time // when the last step was acknowledged
+	steps, restores, restarts int
+	latest                    time.Duration // from a step to the last check that began then and admitted a key to what it may not
+	slow                      int           // times that the verifier needed longer than the bound to know
+	slowest                   time.Duration
+}
+
+func (c *crowd) stepped() {
+	c.steps++
+	c.done = time.Now()
 }
 
 // usedCode is a code that was redeemed.
@@ -145,6 +183,7 @@ func (c *crowd) begin(t *rapid.T) {
 		m.decide(t, 1+i, "", true, rapid.Bool().Draw(t, "all"), m.stores[:2])
 		c.redeem(m, t)
 	}
+	c.done = time.Now()
 }
 
 func (c *crowd) person(t *rapid.T, user string) *model {
@@ -193,9 +232,9 @@ func (c *crowd) actions() map[string]func(*rapid.T) {
 		"cutAll":       all(c.cutAll),
 		"fold":         c.fold,
 		"wait":         all(c.wait),
-		"restart":      c.restart,
+		"restart":      func(t *rapid.T) { seldom(t, 2); c.restart(t) },
 		"nodeDown":     c.nodeDown,
-		"backup":       c.makeBackup,
+		"backup":       func(t *rapid.T) { seldom(t, 5); c.makeBackup(t) },
 		"restore":      all(c.putBack),
 	}
 }
@@ -468,10 +507,10 @@ func (c *crowd) wait(t *rapid.T) {
 }
 
 func (c *crowd) restart(t *rapid.T) {
-	seldom(t, 2)
 	n := c.nodes[rapid.IntRange(0, 1).Draw(t, "node")]
 	n.stop()
 	c.up(n)
+	c.restarts++
 }
 
 // nodeDown lets a node answer nothing, or again.
@@ -485,7 +524,6 @@ func (c *crowd) nodeDown(t *rapid.T) {
 }
 
 func (c *crowd) makeBackup(t *rapid.T) {
-	seldom(t, 5)
 	c.node(t)
 	s := &saved{file: filepath.Join(c.t.TempDir(), "backup"), apps: slices.Clone(c.apps), stopped: maps.Clone(c.stopped)}
 	_, err := c.db.Backup(context.Background(), s.file, sqlstore.Archive{Made: c.Now()}, nil)
@@ -523,6 +561,7 @@ func (c *crowd) putBack(t *rapid.T) {
 		}
 	}
 	c.restore(b.file, nil)
+	c.restores++
 	copy(c.apps, b.apps)
 	clear(c.stopped)
 	maps.Copy(c.stopped, b.stopped)
@@ -580,22 +619,64 @@ func copied(people []*model, used []usedCode) (to map[*modelFamily]*modelFamily,
 
 // check is what holds after every step.
 func (c *crowd) check(t *rapid.T) {
+	c.inTime(t)
 	c.settle()
 	from := lists{}
 	for _, m := range c.people {
 		for i, k := range m.keys {
-			name := fmt.Sprintf("key %d of %s (%s)", i, m.user, m.apps[k.grant.app].Name)
-			got, want := c.inStores(c.followed.check(k.token, m.stores)), c.inStores(m.expect(k))
-			if k.cut {
-				want = "inactive"
+			got, knows := c.ask(k.token, m.stores)
+			for ; !knows && time.Since(c.done) < comesBack; got, knows = c.ask(k.token, m.stores) {
+				again()
 			}
-			if refused := strings.HasPrefix(got, "refused"); got != want && !(refused && (want == "inactive" || c.over(k))) && !c.notYet(m, k, got) {
-				t.Fatalf("%s: the verifier says %s, the model %s; the bits %d, introspection %s, printed %s", name, got, want,
+			if c.wrong(m, k, got) {
+				t.Fatalf("%s: the verifier says %s, the model %s; the bits %d, introspection %s, printed %s", m.name(i), got, c.may(m, k),
 					c.bit(from, k.token), m.w.rights(k.token), printed(c.t, k.token))
 			}
-			c.checkBit(t, name, m, k, c.bit(from, k.token))
+			c.checkBit(t, m.name(i), m, k, c.bit(from, k.token))
 		}
 	}
+	if took := time.Since(c.done); took > promised {
+		c.slow, c.slowest = c.slow+1, max(c.slowest, took)
+	}
+}
+
+// inTime shows the verifier every key until it admits none to what the model denies. A
+// slow machine makes a check begin late, but none that began late may admit. A verifier
+// that does not know does not admit.
+func (c *crowd) inTime(t *rapid.T) {
+	for _, m := range c.people {
+		for i, k := range m.keys {
+			for {
+				began := time.Since(c.done)
+				got, knows := c.ask(k.token, m.stores)
+				if !knows || strings.HasPrefix(got, "refused") || !c.wrong(m, k, got) {
+					break
+				}
+				if c.latest = max(c.latest, began); began > promised {
+					t.Fatalf("%s: a check that began %v after it ended admitted it to %s, the model says %s", m.name(i), began, got, c.may(m, k))
+				}
+				again()
+			}
+		}
+	}
+}
+
+func (m *model) name(i int) string {
+	return fmt.Sprintf("key %d of %s (%s)", i, m.user, m.apps[m.keys[i].grant.app].Name)
+}
+
+// may is what the model lets a key do, as the verifier would say it.
+func (c *crowd) may(m *model, k *modelKey) string {
+	if k.cut {
+		return "inactive"
+	}
+	return c.inStores(m.expect(k))
+}
+
+func (c *crowd) wrong(m *model, k *modelKey, got string) bool {
+	got, want := c.inStores(got), c.may(m, k)
+	refused := strings.HasPrefix(got, "refused")
+	return got != want && !(refused && (want == "inactive" || c.over(k))) && !c.notYet(m, k, got)
 }
 
 // inStores leaves out of a line which scopes hold in every store, as long as a store
