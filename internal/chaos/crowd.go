@@ -48,6 +48,7 @@ type mark struct {
 type sighting struct {
 	last  atomic.Int64 // when the last check began that admitted it after it was sent
 	first atomic.Int64 // when the first check ended that began after it was sent and did not admit it
+	bad   atomic.Int64 // when the first one ended that called it bad: a 503 does not
 }
 
 // tally counts checks of keys that stand.
@@ -232,6 +233,9 @@ func (c *crowd) look(ctx context.Context, m *mark, p, i int) {
 	case began < sent: // it may have been revoked meanwhile
 	case err != nil:
 		seen.first.CompareAndSwap(0, ended)
+		if known(err) {
+			seen.bad.CompareAndSwap(0, ended)
+		}
 	default:
 		seen.last.Store(began)
 		if done != 0 && began-done > int64(c.trying[p].bound) {
@@ -255,9 +259,20 @@ func (c *crowd) revoke(ctx context.Context, m *mark, k *key, on *node) error {
 	var r reply
 	err := until(ctx, time.Minute, func() bool {
 		r = reply{}
+		sent := time.Now()
 		err := r.exchange(ctx, on, request{method: http.MethodPost, path: "/oauth/revoke",
 			form: map[string][]string{"token": {k.access}}, header: basic(k.app)}, 5*time.Second)
-		return err == nil && r.status == http.StatusOK
+		e := entry{At: sent, Took: time.Since(sent), Worker: "revoker", Node: on.number, What: "revocation of the key that followers watch", Status: r.status}
+		switch {
+		case err != nil:
+			e.Outcome, e.Detail = unknown, err.Error()
+		case r.status == http.StatusOK:
+			e.Outcome = acknowledged
+		default:
+			e.Outcome, e.Detail = unavailable, r.body
+		}
+		c.site.ledger.note(e)
+		return e.Outcome == acknowledged
 	})
 	if err != nil {
 		return fmt.Errorf("a key is not revoked: %w: %d %s", err, r.status, r.body)

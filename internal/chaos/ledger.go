@@ -43,6 +43,8 @@ type ledger struct {
 	answered   time.Time // when the last answer came that was not a 503
 	gap        time.Duration
 	failover   time.Duration // until another database took over
+	strict     bool          // nothing is broken: whoever is cut or turned away was wronged
+	cut        int           // of them
 	violations []string
 }
 
@@ -68,9 +70,35 @@ func (l *ledger) note(e entry) {
 		}
 	}
 	l.write(e)
-	if e.Outcome == failed {
+	switch e.Outcome {
+	case unavailable, unknown:
+		if l.strict {
+			l.cut++
+			l.violate(fmt.Sprintf("%s met nobody, was cut or turned away: %d %s", e.What, e.Status, e.Detail))
+		}
+	case failed:
+		if l.strict { // a proxy says 502 of what was cut behind it
+			l.cut++
+		}
 		l.violate(fmt.Sprintf("%s of %s was answered with %d: %s", e.What, e.Of, e.Status, e.Detail))
 	}
+}
+
+// judge says whether whoever meets nobody, is cut or is turned away is wronged from now on.
+func (l *ledger) judge(strict bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.strict = strict
+}
+
+// requests counts what was sent.
+func (l *ledger) requests() (n int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, some := range l.count {
+		n += some
+	}
+	return n
 }
 
 func (l *ledger) write(e any) {

@@ -28,7 +28,9 @@ type reached struct {
 	Questions, Shed     uint64
 	Trip                []time.Duration // of revoking calls: the commit is in it
 	Least, Most         []time.Duration // by policy: the last check that admitted, after the acknowledgement and after the call was sent
-	First               []time.Duration // from when the call was sent until a follower first refused; Introspect and Closed
+	First               []time.Duration // from when the call was sent until a follower first called it bad, or, where something is broken, did not admit it; Introspect and Closed
+	Bar                 time.Duration   // 99 of 100 of First are to be within it; 0: no matter
+	Requests, Cut       int             // of apps and customers while servers were replaced, and of them those that met nobody, were cut or turned away
 	Policies            []string
 	Good, Refused       []int64         // by policy: checks of keys that stand
 	Without             []float64       // by policy: the share of the time in which these were refused
@@ -41,8 +43,9 @@ type reached struct {
 // stage is what a situation plays on.
 type stage struct {
 	binary, dir string
-	rounds      int // of restarts
-	share       int // one in so many repetitions is made
+	rounds      int  // of restarts
+	share       int  // one in so many repetitions is made
+	busy        bool // the machine has more to do than this: a policy that refuses rather than ask may have to
 	rng         *rand.Rand
 	site        *site
 	crowd       *crowd
@@ -108,6 +111,10 @@ func reach(ctx context.Context, rounds int, quick bool, only, out string) (broke
 		fmt.Fprintf(os.Stderr, "%4.0f s  %s\n", time.Since(began).Seconds(), r.row())
 		for _, v := range r.broken() {
 			fmt.Fprintln(os.Stderr, "  ", v)
+			broken = true
+		}
+		if r.slow() && !quick {
+			fmt.Fprintf(os.Stderr, "   99 of 100 refuse within %s ms, which is over %s\n", ms(percentile(r.First, .99)), ms(r.Bar))
 			broken = true
 		}
 		all = append(all, r)
@@ -318,7 +325,11 @@ func (st *stage) conclude(m *mark) {
 			if last := seen.last.Load(); last != 0 {
 				r.Least[p], r.Most[p] = max(r.Least[p], time.Duration(last-done)), max(r.Most[p], time.Duration(last-sent))
 			}
-			if first := seen.first.Load(); first != 0 && c.trying[p].bound == bound {
+			first := seen.first.Load()
+			if r.Title == isHealthy {
+				first = seen.bad.Load()
+			}
+			if first != 0 && c.trying[p].bound == bound {
 				r.First = append(r.First, time.Duration(first-sent))
 			}
 		}

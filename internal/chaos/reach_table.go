@@ -22,10 +22,16 @@ func (r *reached) broken() (all []string) {
 		all = append(all, fmt.Sprintf("%d checks admitted a revoked key past the bound", r.Late))
 	}
 	if len(r.Violations) > 0 {
-		all = append(all, r.Violations[:min(3, len(r.Violations))]...)
+		for _, v := range r.Violations[:min(3, len(r.Violations))] {
+			all = append(all, strings.Join(strings.Fields(v), " ")) // a line, whatever page came as an answer
+		}
 	}
 	return all
 }
+
+// slow reports whether the bar is missed. Only a report that is made in full, on a
+// machine that does nothing else, is judged by it.
+func (r *reached) slow() bool { return r.Bar > 0 && percentile(r.First, .99) > r.Bar }
 
 func percentile(all []time.Duration, p float64) time.Duration {
 	if len(all) == 0 {
@@ -87,7 +93,7 @@ func reachReport(all []*reached, began time.Time, of string, rounds int) string 
 	say("Machine: %s. Servers, databases, proxies, followers and callers share it; load at the end %s.\n", machine(), loadAverage())
 	b.WriteString(`
 Real ` + "`grantway serve`" + ` processes, on SQLite or PostgreSQL with every commit synced; followers are ` + "`resource.Verifier`" + `s of one process, each with
-its own connections; so that they do not stop for each other's garbage, as no API server does for another's, its collector runs at GOGC=1000. To each of them callers show, all the time and under each policy beside each other, a key that stands and the key that is
+its own connections; so that they do not stop for each other's garbage, as no API server does for another's, its collector runs at GOGC=1000, but in the row with Go's own. To each of them callers show, all the time and under each policy beside each other, a key that stands and the key that is
 revoked next, every 10 ms (1,000 followers: 1 s), and the latter from when its revocation is sent every millisecond (100 followers: 2 ms,
 1,000: 100 ms) until it is refused. A thousand are more than this machine serves beside what they do themselves: their leases lapse, and what must hold is
 that none admits late. *Admitted* is the instant of the check.
@@ -95,12 +101,13 @@ that none admits late. *Admitted* is the instant of the check.
 The commit lies between the moment at which the revoking call was sent and its acknowledgement. So a figure "a–b" is at least a and at most
 b; "late" counts checks that **began** more than 850 ms after the acknowledgement and admitted the key (under Open(1s), which gives that
 second away: 1,850 ms): those were late however short the commit was. First refusals count from when the call was sent, so that the call and its commit
-are in them: they are at most what is printed. A refusal of a key that stands is 503; one that says the key is bad fails the report.
+are in them: they are at most what is printed. Where nothing is broken, a first refusal is the first that calls the key bad (401); elsewhere a 503, which
+admits nobody either, counts as well. A refusal of a key that stands is 503; one that says the key is bad fails the report.
 
 `)
 	verdict(&b, all)
 	say("## %s\n\n", isHealthy)
-	b.WriteString("| | engine | revocations | revoking call, p50 | first refusal, p50 / p99 / max | last acceptance | late | good keys refused, of checks | checks by introspection | shed |\n|---|---|---|---|---|---|---|---|---|---|\n")
+	b.WriteString("| | engine | revocations | revoking call, p50 | first refusal (401), p50 / p99 / max | last acceptance | late | good keys refused, of checks | checks by introspection | shed |\n|---|---|---|---|---|---|---|---|---|---|\n")
 	for _, r := range all {
 		if r.Title == isHealthy {
 			refused, good := int64(0), int64(0)
@@ -120,7 +127,7 @@ are in them: they are at most what is printed. A refusal of a key that stands is
 		} else {
 			say("%d times each; a key is revoked at some moment of each.\n\n", rounds)
 		}
-		b.WriteString("| | engine | revocations | first refusal, p50 / max | last acceptance: Introspect | Closed | Open(1s) | late | good keys refused, share of the time and longest (checks): Introspect | Closed | Open(1s) | checks by introspection |\n|---|---|---|---|---|---|---|---|---|---|---|---|\n")
+		b.WriteString("| | engine | revocations | first refusal (401 or 503), p50 / max | last acceptance: Introspect | Closed | Open(1s) | late | good keys refused, share of the time and longest (checks): Introspect | Closed | Open(1s) | checks by introspection |\n|---|---|---|---|---|---|---|---|---|---|---|---|\n")
 		for _, r := range all {
 			if r.Title == title {
 				say("| %s | %s | %d | %s / %s ms | %s ms | %s ms | %s ms | %d | %s | %s | %s | %d of %d |\n", r.Name, r.Engine, r.Revocations,
@@ -152,6 +159,7 @@ func verdict(b *strings.Builder, all []*reached) {
 		return "**not met**"
 	}
 	var late int64
+	var sent, cut int
 	worst, p99, seen := time.Duration(0), time.Duration(0), false
 	var restarts, away int64
 	for _, r := range all {
@@ -161,23 +169,30 @@ func verdict(b *strings.Builder, all []*reached) {
 				worst = max(worst, r.Most[p])
 			}
 		}
-		if r.Title == isHealthy && r.Followers == crowdFor {
+		if r.Bar > 0 {
 			p99, seen = max(p99, percentile(r.First, .99)), true
 		}
 		if r.Title == isReplaced {
 			restarts += int64(r.Revocations)
-			if len(r.Refused) > 0 {
-				away += r.Refused[0]
+			sent, cut = sent+r.Requests, cut+r.Cut
+			for _, n := range r.Refused {
+				away += n
 			}
 		}
 	}
+	// The commit is somewhere between the call and its acknowledgement: only what is in
+	// time counted from the call is shown to be.
+	inTime := met(late == 0)
+	if late == 0 && worst > bound {
+		inTime = "**not shown**"
+	}
 	b.WriteString("| must be | measured | |\n|---|---|---|\n")
-	fmt.Fprintf(b, "| no check admits a revoked key later than 850 ms after the commit | %d late; the last one at most %s ms after | %s |\n", late, ms(worst), met(late == 0))
+	fmt.Fprintf(b, "| no check admits a revoked key later than 850 ms after the commit | %d late; the last one at most %s ms after, counted from the revoking call | %s |\n", late, ms(worst), inTime)
 	if seen {
 		fmt.Fprintf(b, "| 99 of 100 of 100 followers refuse within %s ms | %s ms, the revoking call included | %s |\n", ms(crowdBar), ms(p99), met(p99 <= crowdBar))
 	}
 	if restarts > 0 {
-		fmt.Fprintf(b, "| hand-over and rolling restart: no good request refused | %d in %d rounds | %s |\n", away, restarts, met(away == 0))
+		fmt.Fprintf(b, "| hand-over and rolling restart: no good request refused or cut | %d checks under any policy, and %d of %d requests of apps and customers, in %d rounds | %s |\n", away, cut, sent, restarts, met(away == 0 && cut == 0))
 	}
 	b.WriteString("\n")
 }
