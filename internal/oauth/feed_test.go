@@ -461,6 +461,45 @@ func TestFeed_WhatTheLastLookFinds(t *testing.T) {
 	}
 }
 
+// meanwhile is a storage beside which something happens while a page is read from it.
+type meanwhile struct {
+	oauth.Storage
+	happens func()
+}
+
+func (m *meanwhile) StatusChanges(ctx context.Context, after, upto int64) ([]oauth.StatusChange, error) {
+	if f := m.happens; f != nil {
+		m.happens = nil
+		f()
+	}
+	return m.Storage.StatusChanges(ctx, after, upto)
+}
+
+// A page is as of when it was begun: that the node has heard more since makes it no
+// newer.
+func TestFeed_WhatAPageIsAsOf(t *testing.T) {
+	ctx := context.Background()
+	w := newWorld(t)
+	key := w.connect(w.exchange, "alice", "s1")
+	at := w.begin(w.Server)
+	w.must(w.SuspendClient(ctx, command, w.other.id))
+	storage := &meanwhile{Storage: w.db}
+	node := w.office(storage) // it has not seen that itself
+	storage.happens = func() {
+		w.must(w.RevokeGrant(ctx, command, key.GrantID))
+		<-time.After(101 * time.Millisecond) // by then what the node knows is too old
+		w.must(node.Follow(ctx))
+	}
+	p, err := w.poll(node, at.Epoch, at.Seq)
+	w.must(err)
+	if p.Seq >= node.FeedSeq() || !p.More {
+		t.Errorf("the node is at %d, and what was over 100 ms old says that it is all: %+v", node.FeedSeq(), p)
+	}
+	if p, err = w.poll(node, at.Epoch, p.Seq); err != nil || len(p.Changes) != 1 || p.More {
+		t.Errorf("then: %+v, %v", p, err)
+	}
+}
+
 // A page ends between events and says that there is more.
 func TestFeed_PagesOfMany(t *testing.T) {
 	ctx := context.Background()

@@ -125,7 +125,10 @@ func (s *Server) page(ctx context.Context, api *API, after int64) (*FeedPage, er
 	f := &s.feed
 	f.mu.RLock()
 	p := &FeedPage{Epoch: s.cache.epoch.Load(), Seq: s.cache.seq.Load()}
-	known, kept := after >= f.base, f.kept
+	// A reading notes of when it was after all that it brought is in, and the sequence
+	// moves under this lock alone: all that was so at asOf is up to Seq. A reading that
+	// comes in while the rest is made moves the node on, but not this page.
+	known, kept, asOf := after >= f.base, f.kept, f.asOf
 	if known {
 		for _, e := range f.log[f.after(after):] {
 			if len(p.Changes) >= pageMax && e.seq > p.Changes[len(p.Changes)-1].Seq {
@@ -144,9 +147,10 @@ func (s *Server) page(ctx context.Context, api *API, after int64) (*FeedPage, er
 			return nil, err
 		}
 	}
-	if age, err := f.age(); err != nil {
+	if _, err := f.age(); err != nil { // also keeps the beat going
 		return nil, refuseBecause(FeedUnknown, err)
-	} else if age > knownFor {
+	}
+	if asOf == 0 || time.Since(start)-asOf > knownFor {
 		p.More = true // it did happen, but there may be more
 	}
 	return p, nil
