@@ -29,7 +29,7 @@ type followers struct {
 	mu    sync.Mutex
 	known map[followerKey]*Follower
 	of    map[string]int           // how many of known are of an API
-	noted map[followerKey]Follower // as the database has it
+	noted map[followerKey]Follower // as the database has it, or had it before a write that is on its way
 	put   chan struct{}            // something is to be noted at once
 }
 
@@ -78,17 +78,15 @@ func (s *Server) follows(ctx context.Context, api *API, q FeedQuery) error {
 	f.Seen = now
 	uncounted := now.Sub(fs.noted[k].Seen) > 2*presenceEvery
 	news := *f
-	if uncounted {
-		fs.noted[k] = news
-	}
 	fs.mu.Unlock()
+	// One that asks again meanwhile is noted by each of the two.
 	if uncounted {
 		limited, cancel := context.WithTimeout(ctx, knowTimeout)
 		defer cancel()
 		if err := s.storage.PutFollowers(limited, []Follower{news}); err != nil {
-			fs.forget(news)
 			return refuseBecause(FeedUnknown, err)
 		}
+		fs.note(news)
 		if err := s.followSoon(ctx, time.Since(start)); err != nil {
 			return refuseBecause(FeedUnknown, err)
 		}
@@ -103,12 +101,15 @@ func (s *Server) follows(ctx context.Context, api *API, q FeedQuery) error {
 	return nil
 }
 
-// forget makes sure that these are noted again.
-func (fs *followers) forget(list ...Follower) {
+// note remembers that the database has these. Of two writes the older may end last.
+func (fs *followers) note(list ...Follower) {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
 	for _, f := range list {
-		delete(fs.noted, followerKey{f.API, f.Instance})
+		k := followerKey{f.API, f.Instance}
+		if fs.known[k] != nil && !f.Seen.Before(fs.noted[k].Seen) {
+			fs.noted[k] = f
+		}
 	}
 }
 
@@ -159,7 +160,6 @@ func (s *Server) putFollowers(ctx context.Context) error {
 			delete(fs.noted, k)
 		case f.Seq != was.Seq || f.Epoch != was.Epoch || f.Seen.Sub(was.Seen) >= presenceEvery:
 			news = append(news, *f)
-			fs.noted[k] = *f
 		}
 	}
 	fs.mu.Unlock()
@@ -168,9 +168,9 @@ func (s *Server) putFollowers(ctx context.Context) error {
 	})
 	for batch := range slices.Chunk(news, 100) {
 		if err := s.storage.PutFollowers(ctx, batch); err != nil {
-			fs.forget(batch...)
 			return err
 		}
+		fs.note(batch...)
 	}
 	return nil
 }

@@ -18,10 +18,14 @@ type noting struct {
 	mu    sync.Mutex
 	err   error
 	noted []Follower
-	most  int // at once
+	most  int           // at once
+	holds chan struct{} // if not nil: nothing is noted until it is closed
 }
 
 func (n *noting) PutFollowers(_ context.Context, list []Follower) error {
+	if n.holds != nil {
+		<-n.holds
+	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.err != nil {
@@ -98,6 +102,42 @@ func TestFollows_NotedBeforeTold(t *testing.T) {
 		n.fails(nil)
 		ask(3, true)
 	})
+}
+
+// Who asks a second time while he is being noted is not told anything before he is,
+// whether a poll or the chore began to.
+func TestFollows_NotedBeforeTheSecondIsTold(t *testing.T) {
+	for what, begins := range map[string]func(*testing.T, *Server) error{
+		"a poll":    func(t *testing.T, s *Server) error { return s.asks(t, "one", 7, 1) },
+		"the chore": func(t *testing.T, s *Server) error { return s.putFollowers(t.Context()) },
+	} {
+		t.Run(what, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s, n := noter()
+				s.followers.known[followerKey{"api", "one"}] = &Follower{API: "api", Instance: "one", Epoch: 7, Seq: 1, Seen: time.Now(), Node: "here"}
+				s.followers.of["api"]++
+				n.holds = make(chan struct{})
+				ended := make(chan error, 2)
+				go func() { ended <- begins(t, s) }()
+				synctest.Wait()
+				go func() { ended <- s.asks(t, "one", 7, 1) }()
+				synctest.Wait()
+				if len(ended) > 0 {
+					t.Error("he is told something, and no other node knows of him")
+				}
+				close(n.holds)
+				for range 2 {
+					if err := <-ended; err != nil {
+						t.Error(err)
+					}
+				}
+				n.take()
+				if err := s.asks(t, "one", 7, 1); err != nil || len(n.take()) > 0 {
+					t.Errorf("he is noted once more, %v", err)
+				}
+			})
+		})
+	}
 }
 
 // A chore notes what is new, soon, and who is there, now and then; nothing else.
