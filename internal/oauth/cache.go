@@ -171,6 +171,7 @@ func (s *Server) Run(ctx context.Context) {
 			chore("count wrong secrets", s.flushGuesses(ctx))
 		case <-sweep.C:
 			chore("sweep", s.sweep(ctx))
+			chore("forget status lists", s.forgetLists(ctx))
 		case <-fold.C:
 			chore("write status lists", s.fold(ctx))
 		}

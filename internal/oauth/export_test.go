@@ -31,11 +31,12 @@ func (s *Server) VerifyOwn(token string) bool {
 // Unseal opens a signing key at rest.
 func (s *Server) Unseal(k StoredKey) ([]byte, error) { return s.ring.open(sealKeyPurpose, k.Sealed) }
 
-// Follow, Flush, FlushGuesses, SweepRound, Fold and NoteFollowers are the chores of Run, once each.
+// Follow, Flush, FlushGuesses, SweepRound, Fold, ForgetLists and NoteFollowers are the chores of Run, once each.
 func (s *Server) Follow(ctx context.Context) error        { return s.follow(ctx, math.MaxInt64) }
 func (s *Server) Flush(ctx context.Context) error         { return s.flushUsage(ctx) }
 func (s *Server) SweepRound(ctx context.Context) error    { return s.sweep(ctx) }
 func (s *Server) Fold(ctx context.Context) error          { return s.fold(ctx) }
+func (s *Server) ForgetLists(ctx context.Context) error   { return s.forgetLists(ctx) }
 func (s *Server) NoteFollowers(ctx context.Context) error { return s.putFollowers(ctx) }
 func (s *Server) FlushGuesses(ctx context.Context) error  { return s.flushGuesses(ctx) }
 

@@ -20,13 +20,14 @@ type list struct {
 	number int64
 	api    string
 	chunks [listChunks]*chunk
+	last   int64 // the newest change in it; under feed.mu
 
 	signing sync.Mutex // held by the one that prints it
 	printed string     // the list as it was signed last
 	at      time.Time  // when
 	seq     int64      // what it reflects
-	dirty   bool       // it has changed since it was printed; under feed.mu
-	lst     string     // compressed; under signing
+	lst     string     // compressed,
+	lstSeq  int64      // with all changes up to this; both under signing
 }
 
 type chunk struct {
@@ -48,7 +49,7 @@ func (l *list) apply(ch StatusChange) {
 		return
 	}
 	SetStatus((*c).bits[:], place%ChunkValues, ch.Value)
-	l.dirty = true
+	l.last = max(l.last, ch.Seq)
 }
 
 // SetStatus writes two bits (Token Status List, 4.1: from the lowest ones up).
@@ -106,15 +107,16 @@ func (s *Server) print(l *list) (string, error) {
 		return l.printed, nil
 	}
 	var bits []byte
-	if l.dirty || l.lst == "" {
-		bits, l.dirty = l.bitmap(), false
+	if l.lst == "" || l.lstSeq < l.last {
+		bits = l.bitmap()
 	}
 	f.mu.Unlock()
 	if bits != nil {
-		var err error
-		if l.lst, err = compress(bits); err != nil {
+		lst, err := compress(bits)
+		if err != nil {
 			return "", err
 		}
+		l.lst, l.lstSeq = lst, seq
 	}
 	payload, err := json.Marshal(statusListClaims{
 		Issuer: s.issuer, Subject: s.statusURI(l.number), IssuedAt: at(now), Expires: at(now.Add(listLife)), TTL: int64(listTTL.Seconds()),
@@ -212,6 +214,22 @@ func (s *Server) list(ctx context.Context, number int64) (*list, error) {
 	}
 	f.lists[number] = l
 	return l, nil
+}
+
+// forgetLists drops the lists that the database has dropped. Nothing hangs on when: a
+// list goes long after all that it tells of is over.
+func (s *Server) forgetLists(ctx context.Context) error {
+	gone, err := s.storage.GoneLists(ctx)
+	if err != nil {
+		return err
+	}
+	f := &s.feed
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, number := range gone {
+		delete(f.lists, number)
+	}
+	return nil
 }
 
 // parseListID reads what [Server.statusURI] prints last.

@@ -2,6 +2,8 @@ package oauth_test
 
 import (
 	"context"
+	"errors"
+	"strings"
 	"testing"
 
 	"github.com/grantway/grantway/internal/oauth"
@@ -45,4 +47,25 @@ func TestList_AnEventWhileItIsRead(t *testing.T) {
 	if v, _ := w.bit(node, kept.AccessToken); v != byte(oauth.StatusValid) {
 		t.Errorf("a key that was suspended and resumed meanwhile is %d", v)
 	}
+}
+
+// What the database has dropped no node serves or keeps for long.
+func TestList_GoneFromTheDatabase(t *testing.T) {
+	ctx := context.Background()
+	w := newWorld(t)
+	stays, goes := w.place(w.connect(w.exchange, "alice", "s1").AccessToken), w.place(w.connect(w.standard, "alice", "s1").AccessToken)
+	has := func(ref oauth.StatusRef, want error) {
+		t.Helper()
+		if _, err := w.StatusList(ctx, ref.URI[strings.LastIndex(ref.URI, "/")+1:]); !errors.Is(err, want) {
+			t.Errorf("%s: %v, want %v", ref.URI, err, want)
+		}
+	}
+	has(stays, nil)
+	has(goes, nil)
+	w.must(w.ForgetLists(ctx))
+	has(goes, nil)
+	exec(t, w.raw(), "UPDATE status_lists SET kind = 'gone' WHERE kind = 'family'")
+	w.must(w.ForgetLists(ctx))
+	has(stays, nil)
+	has(goes, oauth.ErrNoList)
 }

@@ -152,6 +152,9 @@ type StatusStorage interface {
 	// StatusList reads a list by its number (epoch × 2^ListBits + list), with the
 	// changes after folded, or ErrNotFound.
 	StatusList(ctx context.Context, number, folded int64) (*StoredList, error)
+	// GoneLists lists the numbers of lists that were dropped: there is one for each
+	// 2^IndexBits sign-ins that are long over.
+	GoneLists(ctx context.Context) ([]int64, error)
 	// CutOff ends all that a signing key has signed, and the key with it, or all keys
 	// and refresh tokens that there are (RuleAll, ""). It loses if the key is cut.
 	CutOff(ctx context.Context, kind RuleKind, subject string, e Event) (won bool, err error)

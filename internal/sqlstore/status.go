@@ -298,6 +298,20 @@ func (s *Store) StatusList(ctx context.Context, number, folded int64) (*oauth.St
 	return &l, err
 }
 
+// GoneLists implements oauth.StatusStorage.
+func (s *Store) GoneLists(ctx context.Context) ([]int64, error) {
+	var list []int64
+	err := s.engine.query(ctx, "SELECT number FROM status_lists WHERE kind = 'gone'", nil, func(scan func(...any) error) error {
+		var number int64
+		if err := scan(&number); err != nil {
+			return unavailable(err)
+		}
+		list = append(list, number)
+		return nil
+	})
+	return list, err
+}
+
 // FoldChunks implements oauth.StatusStorage. Of two that fold the same changes the
 // second finds the mark moved and writes nothing.
 func (s *Store) FoldChunks(ctx context.Context, from, upto int64, chunks []oauth.StatusChunk) (bool, error) {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/grantway/grantway/internal/oauth"
@@ -498,6 +499,10 @@ func status(w *world) {
 			if err != nil && !errors.Is(err, oauth.ErrNotFound) {
 				w.t.Fatal(err)
 			}
+			list, listed := w.s.GoneLists(w.ctx)
+			w.ok(listed)
+			w.same("it is among those that are gone", slices.Contains(list, first>>oauth.IndexBits), err != nil)
+			w.same("the other is", slices.Contains(list, lasting>>oauth.IndexBits), false)
 			return err != nil
 		}
 		end := w.now.Add(24 * time.Hour)
