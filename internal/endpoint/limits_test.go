@@ -114,7 +114,8 @@ func TestLimits_WhatIsAnonymous(t *testing.T) {
 		"grant": func(w *world) answer {
 			return w.get("/oauth/grants/gr_x", "Authorization", basic(w.standard.id, "wrong"))
 		},
-		"introspect, none": func(w *world) answer { return w.post("/oauth/introspect", form) },
+		"a list that is not there": func(w *world) answer { return w.get("/status/1-2000") },
+		"introspect, none":         func(w *world) answer { return w.post("/oauth/introspect", form) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newLimitedWorld(t, Limits{Anonymous: Bucket{3, 1, time.Minute}})

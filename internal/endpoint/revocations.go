@@ -125,6 +125,11 @@ func (h *handler) statusList(w http.ResponseWriter, r *http.Request) {
 	list, err := h.server.StatusList(r.Context(), r.PathValue("list"))
 	if errors.Is(err, oauth.ErrNoList) {
 		secure(w)
+		// Whoever makes ids up costs a question of the database each time.
+		if err := h.charge(r, "", oauth.Refuse(oauth.NoSuch)); oauth.ReasonOf(err) == oauth.RateLimited {
+			h.refused(w, r, err, http.StatusUnauthorized, "")
+			return
+		}
 		writeJSON(w, http.StatusNotFound, oauthError{Error: string(oauth.InvalidRequest), Description: "There is no such status list."})
 		return
 	}
