@@ -27,9 +27,9 @@ type clientCache struct {
 
 const (
 	pollEvery    = 40 * time.Millisecond
-	pollPatience = 2 * time.Second // a connection that went silent must not end the following
-	staleAfter   = 100 * time.Millisecond
-	cacheMax     = 10_000 // beyond it the shelf is cleared
+	pollPatience = 2 * time.Second        // a connection that went silent must not end the following
+	staleAfter   = 100 * time.Millisecond // of a reading, whether a beat has proved it or not; knownFor is what followers are promised, of one that is proved
+	cacheMax     = 10_000                 // beyond it the shelf is cleared
 )
 
 var start = time.Now()
