@@ -77,9 +77,6 @@ func (l *ledger) note(e entry) {
 			l.violate(fmt.Sprintf("%s met nobody, was cut or turned away: %d %s", e.What, e.Status, e.Detail))
 		}
 	case failed:
-		if l.strict { // a proxy says 502 of what was cut behind it
-			l.cut++
-		}
 		l.violate(fmt.Sprintf("%s of %s was answered with %d: %s", e.What, e.Of, e.Status, e.Detail))
 	}
 }
