@@ -225,3 +225,28 @@ func TestFollows_Many(t *testing.T) {
 		}
 	})
 }
+
+// Those who were told of an event at the same moment are not answered at the same moment
+// from then on; what happens in the middle of a hundred answers is told late.
+func TestFollows_AfterNewsTheyAreSpread(t *testing.T) {
+	s, _ := noter()
+	s.feed.movedAt = time.Since(start) - holdPoll
+	if held := s.feed.hold(); held != holdPoll {
+		t.Errorf("where nothing has happened lately a poll is held for %v", held)
+	}
+	const each = 100
+	var parts [4]int
+	for range each * len(parts) {
+		s.feed.movedAt = time.Since(start)
+		held := s.feed.hold()
+		if held < 0 || held >= holdPoll {
+			t.Fatalf("held for %v", held)
+		}
+		parts[held*time.Duration(len(parts))/holdPoll]++
+	}
+	for _, n := range parts {
+		if n < each/2 {
+			t.Errorf("of the quarters of a hold one has few: %v", parts)
+		}
+	}
+}

@@ -3,6 +3,7 @@ package oauth
 import (
 	"context"
 	"errors"
+	"math/rand/v2"
 	"time"
 )
 
@@ -60,7 +61,7 @@ func (s *Server) revocations(ctx context.Context, auth ClientAuth, q FeedQuery) 
 		}
 		return s.beginning(), nil
 	}
-	hold := time.NewTimer(holdPoll)
+	hold := time.NewTimer(s.feed.hold())
 	defer hold.Stop()
 	for held := false; ; {
 		f := &s.feed
@@ -105,6 +106,18 @@ func (s *Server) revocations(ctx context.Context, auth ClientAuth, q FeedQuery) 
 			return nil, refuseBecause(FeedUnknown, ctx.Err())
 		}
 	}
+}
+
+// hold is for how long a poll is held. Those who were told of an event come back at the
+// same moment, and from then on would all be answered at the same moment, in the way of
+// the next event. One hold of any length spreads them.
+func (f *feed) hold() time.Duration {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	if time.Since(start)-f.movedAt < holdPoll {
+		return rand.N(holdPoll)
+	}
+	return holdPoll
 }
 
 // beginning is all rules there are, as of now.
