@@ -245,7 +245,7 @@ func (c *secretAdd) Run(ctx context.Context, t terminal) error {
 type secretRevoke struct {
 	Admin
 	ID    string `arg:"" help:"Client id of the app."`
-	Last4 string `arg:"" help:"Last four characters of the secret."`
+	Last4 string `arg:"" help:"Last four characters of the secret; -- goes before them if they begin with a dash."`
 }
 
 // Run revokes a secret.

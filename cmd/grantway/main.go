@@ -91,7 +91,11 @@ func run(ctx context.Context, args []string, t terminal) int {
 	}
 	parsed, err := parser.Parse(args)
 	if err != nil {
-		fmt.Fprintf(t.err, "grantway: %v; grantway --help shows what there is\n", err)
+		remedy := "grantway --help shows what there is"
+		if strings.HasPrefix(err.Error(), "unknown flag") { // the end of a secret may look like one
+			remedy += ", and -- goes before a value that begins with a dash"
+		}
+		fmt.Fprintf(t.err, "grantway: %v; %s\n", err, remedy)
 		return notUnderstood
 	}
 	parsed.BindTo(ctx, (*context.Context)(nil))

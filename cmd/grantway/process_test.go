@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -163,7 +164,11 @@ func newSite(t *testing.T) *site {
 func (s *site) run(stdin string, doc any, args ...string) {
 	s.Helper()
 	if args[0] != "init" {
-		args = append(args, "--config", "config.yaml", "--json")
+		flags := len(args)
+		if i := slices.Index(args, "--"); i >= 0 {
+			flags = i
+		}
+		args = slices.Insert(args, flags, "--config", "config.yaml", "--json")
 	}
 	out, err := grantway(s.dir, stdin, args...)
 	if err != nil {

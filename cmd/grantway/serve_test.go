@@ -85,7 +85,7 @@ func TestServe_SeesCommandsWithin100ms(t *testing.T) {
 	var second credentials
 	s.run("", &second, "client", "secret", "add", someApp)
 	change(second.ClientSecret, "invalid_code", "client", "verify", someApp)
-	change(app.ClientSecret, "invalid_client_secret", "client", "secret", "revoke", someApp, app.ClientSecret[68:])
+	change(app.ClientSecret, "invalid_client_secret", "client", "secret", "revoke", "--", someApp, app.ClientSecret[68:])
 	t.Logf("seen at the latest %v after the command ended", worst)
 }
 

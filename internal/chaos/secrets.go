@@ -91,7 +91,7 @@ func (k *keeper) change(ctx context.Context) {
 	}
 	s := k.find(oldest)
 	var doc struct{}
-	switch k.command(ctx, &doc, "client", "secret", "revoke", k.app.id, oldest) {
+	switch k.command(ctx, &doc, "client", "secret", "revoke", "--", k.app.id, oldest) {
 	case acknowledged:
 		if s != nil {
 			s.state, s.since = dead, time.Now()

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 )
@@ -105,7 +106,11 @@ func (s *site) environ() []string { return []string{"PATH=" + os.Getenv("PATH")}
 // what it printed.
 func (s *site) command(ctx context.Context, stdin string, args ...string) ([]byte, error) {
 	if args[0] != "init" {
-		args = append(args, "--config", "config.yaml", "--json")
+		flags := len(args)
+		if i := slices.Index(args, "--"); i >= 0 {
+			flags = i
+		}
+		args = slices.Insert(args, flags, "--config", "config.yaml", "--json")
 	}
 	cmd := exec.CommandContext(ctx, s.binary, args...)
 	cmd.Dir, cmd.Env, cmd.Stdin = s.dir, s.environ(), strings.NewReader(stdin)
