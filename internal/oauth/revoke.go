@@ -1,6 +1,7 @@
 package oauth
 
 import (
+	"cmp"
 	"context"
 	"errors"
 )
@@ -13,21 +14,15 @@ func (s *Server) Revoke(ctx context.Context, auth ClientAuth, token string) erro
 	if err != nil {
 		return err
 	}
-	if err := s.confirm(ctx, c, secret); err != nil {
-		return err
-	}
 	if token == "" {
-		return refuseParam(ParamMissing, "token")
+		return cmp.Or(s.confirm(ctx, c, secret), error(refuseParam(ParamMissing, "token")))
 	}
 	family, err := s.familyOf(ctx, token)
 	if err != nil || family == "" {
-		return err
+		return cmp.Or(s.confirm(ctx, c, secret), err)
 	}
-	f, _, err := s.storage.Family(ctx, family)
-	if errors.Is(err, ErrNotFound) || err == nil && f.ClientID != c.ID {
-		return nil
-	}
-	if err != nil {
+	f, err := s.own(ctx, c, secret, family)
+	if err != nil || f == nil {
 		return err
 	}
 	e, err := s.NewEvent(ctx, EventFamilyRevoked, Actor{AsClient, c.ID}, ofFamily{Family: f.ID})
@@ -37,6 +32,23 @@ func (s *Server) Revoke(ctx context.Context, auth ClientAuth, token string) erro
 	e.ClientID, e.UserID, e.GrantID = c.ID, f.UserID, f.GrantID
 	_, err = s.storage.RevokeFamily(ctx, f.ID, e)
 	return err
+}
+
+// own is [Server.confirm], and reads a family of the client in the same question: whoever
+// revokes waits for as few as can be. It is nil if the client has none of this id.
+func (s *Server) own(ctx context.Context, c *Client, secret Hash, family string) (*Family, error) {
+	if secret == nil {
+		f, _, err := s.storage.Family(ctx, family)
+		if errors.Is(err, ErrNotFound) || err == nil && f.ClientID != c.ID {
+			return nil, nil
+		}
+		return f, err
+	}
+	f, err := s.storage.Shown(ctx, c.ID, secret, family)
+	if errors.Is(err, ErrNotFound) {
+		return nil, refuse(SecretWrong)
+	}
+	return f, err
 }
 
 func (s *Server) familyOf(ctx context.Context, token string) (string, error) {

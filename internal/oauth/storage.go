@@ -99,6 +99,9 @@ type CodeStorage interface {
 type FamilyStorage interface {
 	// Family reads a family with the standing of its grant.
 	Family(ctx context.Context, id string) (*Family, *Standing, error)
+	// Shown reads, in one question, whether a secret is a client's, or ErrNotFound, and
+	// the client's family of this id without its standing, or nil if it has none.
+	Shown(ctx context.Context, clientID string, secret Hash, family string) (*Family, error)
 	// Asked reads, in one question, all that introspection rests on: the active API
 	// that has this live secret, or ErrNotFound, and the family with the standing of
 	// its grant, or nil if there is none of this id.

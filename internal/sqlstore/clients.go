@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/grantway/grantway/internal/oauth"
@@ -11,15 +12,27 @@ import (
 
 const clientColumns = "id, owner, name, type, profile, origin, auth_method, settings, status, version, created"
 
+// clientParts reads an app's redirects and scopes, a line each, in the question that
+// reads the app. Neither holds a line break.
+const clientParts = `, COALESCE((SELECT string_agg(r.uri, ` + "'\n'" + ` ORDER BY r.position) FROM client_redirects r WHERE r.client_id = clients.id), ''),
+	COALESCE((SELECT string_agg(CASE WHEN p.required THEN '!' ELSE '?' END || p.scope, ` + "'\n'" + ` ORDER BY p.scope) FROM client_scopes p WHERE p.client_id = clients.id), '')`
+
 func scanClient(scan func(...any) error) (*oauth.Client, error) {
 	var c oauth.Client
-	var settings string
+	var settings, redirects, scopes string
 	var created int64
 	if err := scan(&c.ID, &c.Owner, &c.Name, (*string)(&c.Type), (*string)(&c.Profile), &c.Origin, (*string)(&c.AuthMethod), &settings,
-		(*string)(&c.Status), &c.Version, &created); err != nil {
+		(*string)(&c.Status), &c.Version, &created, &redirects, &scopes); err != nil {
 		return nil, unavailable(err)
 	}
 	c.Created = fromMicros(created)
+	for uri := range strings.Lines(redirects) {
+		c.Redirects = append(c.Redirects, oauth.RedirectURI(strings.TrimSuffix(uri, "\n")))
+	}
+	for scope := range strings.Lines(scopes) {
+		name, required := strings.CutPrefix(strings.TrimSuffix(scope, "\n"), "!")
+		c.Scopes = append(c.Scopes, oauth.ClientScope{Name: strings.TrimPrefix(name, "?"), Required: required})
+	}
 	var err error
 	c.Settings, err = parseSettings(settings)
 	return &c, err
@@ -50,7 +63,7 @@ func (s *Store) Clients(ctx context.Context, owner string, p oauth.Page) ([]*oau
 }
 
 func (s *Store) clients(ctx context.Context, where string, args []any, tail ...string) ([]*oauth.Client, error) {
-	sql := "SELECT " + clientColumns + " FROM clients WHERE status <> 'deleted' AND " + where
+	sql := "SELECT " + clientColumns + clientParts + " FROM clients WHERE status <> 'deleted' AND " + where
 	for _, t := range tail {
 		sql += " " + t
 	}
@@ -64,34 +77,11 @@ func (s *Store) clients(ctx context.Context, where string, args []any, tail ...s
 		return nil, err
 	}
 	for _, c := range list {
-		if err := s.fillClient(ctx, c); err != nil {
+		if c.Secrets, err = s.ClientSecrets(ctx, c.ID); err != nil {
 			return nil, err
 		}
 	}
 	return list, nil
-}
-
-func (s *Store) fillClient(ctx context.Context, c *oauth.Client) error {
-	err := s.engine.query(ctx, "SELECT uri FROM client_redirects WHERE client_id = $1 ORDER BY position", []any{c.ID}, func(scan func(...any) error) error {
-		var uri string
-		err := scan(&uri)
-		c.Redirects = append(c.Redirects, oauth.RedirectURI(uri))
-		return err
-	})
-	if err != nil {
-		return err
-	}
-	err = s.engine.query(ctx, "SELECT scope, required FROM client_scopes WHERE client_id = $1 ORDER BY scope", []any{c.ID}, func(scan func(...any) error) error {
-		var sc oauth.ClientScope
-		err := scan(&sc.Name, &sc.Required)
-		c.Scopes = append(c.Scopes, sc)
-		return err
-	})
-	if err != nil {
-		return err
-	}
-	c.Secrets, err = s.ClientSecrets(ctx, c.ID)
-	return err
 }
 
 // ClientSecrets implements oauth.ClientStorage.

@@ -49,6 +49,17 @@ func (s *Store) Family(ctx context.Context, id string) (*oauth.Family, *oauth.St
 	return r.result(), st, nil
 }
 
+// Shown implements oauth.FamilyStorage.
+func (s *Store) Shown(ctx context.Context, clientID string, secret oauth.Hash, family string) (*oauth.Family, error) {
+	var r familyReader
+	err := s.row(ctx, "SELECT "+familyColumns+` FROM client_secrets k LEFT JOIN families f ON f.id = $3 AND f.client_id = k.client_id
+		WHERE k.hash = $1 AND k.client_id = $2`, []any{[]byte(secret), clientID, family}, r.dest()...)
+	if err != nil || r.family.ID == "" {
+		return nil, err
+	}
+	return r.result(), nil
+}
+
 // Asked implements oauth.FamilyStorage.
 func (s *Store) Asked(ctx context.Context, apiID string, secret oauth.Hash, family string) (*oauth.API, *oauth.Family, *oauth.Standing, error) {
 	var r familyReader

@@ -35,6 +35,24 @@ func families(w *world) {
 		w.loses("unknown", revoke("unknown"))
 		w.wins(feed, oauth.EventFamilyRevoked, revoke(sibling.Family.ID))
 	})
+	w.test("Shown reads a family of the client whose secret it is", func(w *world) {
+		app, other := w.newApp(), w.newApp()
+		for _, c := range []*oauth.Client{app, other} {
+			w.must(oauth.EventClientCreated, func(e oauth.Event) (bool, error) { return w.s.CreateClient(w.ctx, c, e) })
+		}
+		_, r := w.live(w.person(), app.ID)
+		want := w.family(r.Family.ID)
+		got, err := w.s.Shown(w.ctx, app.ID, app.Secrets[0].Hash, r.Family.ID)
+		w.ok(err)
+		w.same("its own", got, want)
+		for what, of := range map[string]string{"another's": r.Family.ID, "one that is not there": "unknown"} {
+			got, err := w.s.Shown(w.ctx, other.ID, other.Secrets[0].Hash, of)
+			w.ok(err)
+			w.same(what, got, (*oauth.Family)(nil))
+		}
+		_, err = w.s.Shown(w.ctx, app.ID, other.Secrets[0].Hash, r.Family.ID)
+		w.missing("with another's secret", err)
+	})
 	w.test("AllotIndices goes on where it was, for each API and kind apart", func(w *world) {
 		allot := func(api, kind string, n int64) int64 {
 			w.t.Helper()
@@ -187,7 +205,9 @@ func families(w *world) {
 		}
 	})
 	w.test("reads of what is not there", func(w *world) {
-		_, _, err := w.s.Family(w.ctx, "unknown")
+		_, err := w.s.Shown(w.ctx, "unknown", w.hash(), "unknown")
+		w.missing("Shown", err)
+		_, _, err = w.s.Family(w.ctx, "unknown")
 		w.missing("Family", err)
 		_, _, _, err = w.s.Refresh(w.ctx, "unknown")
 		w.missing("Refresh", err)
