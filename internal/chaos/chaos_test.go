@@ -88,22 +88,22 @@ func TestReachReport(t *testing.T) {
 	good := &reached{Name: "100 followers", Engine: sqlite, Title: isHealthy, Followers: crowdFor, Bar: crowdBar, Revocations: 1, Checks: 10, Policies: []string{"Introspect"},
 		Least: []time.Duration{2 * time.Millisecond}, Most: []time.Duration{5 * time.Millisecond}, First: []time.Duration{6 * time.Millisecond},
 		Trip: []time.Duration{3 * time.Millisecond}, Good: []int64{5}, Refused: []int64{0}, Without: []float64{0}, Stretch: []time.Duration{0}}
-	if text := reachReport([]*reached{good}, time.Now(), "this", 20); strings.Contains(text, "not met") || !strings.Contains(text, "| 100 followers | SQLite | 1 | 3.0 ms | 6.0 / 6.0 / 6.0 ms | 2.0–5.0 ms | 0 | 0 of 5 |") {
+	if text := reachReport([]*reached{good}, time.Now(), "this", "", 20); strings.Contains(text, "not met") || !strings.Contains(text, "| 100 followers | SQLite | 1 | 3.0 ms | 6.0 / 6.0 / 6.0 ms | 2.0–5.0 ms | 0 | 0 of 5 |") {
 		t.Error(text)
 	}
 	unsure := *good
 	unsure.Most = []time.Duration{bound + time.Millisecond}
-	if text := reachReport([]*reached{&unsure}, time.Now(), "this", 20); !strings.Contains(text, "0 late; the last one at most 851 ms after, counted from the revoking call | **not shown** |") {
+	if text := reachReport([]*reached{&unsure}, time.Now(), "this", "", 20); !strings.Contains(text, "0 late; the last one at most 851 ms after, counted from the revoking call | **not shown** |") {
 		t.Error(text)
 	}
 	replaced := &reached{Title: isReplaced, Revocations: 1, Policies: []string{"Introspect", "Closed"}, Good: []int64{5, 5}, Refused: []int64{0, 1},
 		Without: []float64{0, 0.1}, Stretch: []time.Duration{0, 1}, Requests: 9, Cut: 2}
-	if text := reachReport([]*reached{replaced}, time.Now(), "this", 20); !strings.Contains(text, "| 1 checks under any policy, and 2 of 9 requests of apps and customers, in 1 rounds | **not met** |") {
+	if text := reachReport([]*reached{replaced}, time.Now(), "this", "", 20); !strings.Contains(text, "| 1 checks under any policy, and 2 of 9 requests of apps and customers, in 1 rounds | **not met** |") {
 		t.Error(text)
 	}
 	bad := *good
 	bad.Late, bad.First, bad.Violations = 1, []time.Duration{30 * time.Millisecond}, []string{"a key that stands was refused as if it were bad"}
-	if text := reachReport([]*reached{&bad}, time.Now(), "this", 20); strings.Count(text, "**not met**") != 2 || !strings.Contains(text, "as if it were bad") || len(bad.broken()) != 2 || !bad.slow() || good.slow() {
+	if text := reachReport([]*reached{&bad}, time.Now(), "this", "", 20); strings.Count(text, "**not met**") != 2 || !strings.Contains(text, "as if it were bad") || len(bad.broken()) != 2 || !bad.slow() || good.slow() {
 		t.Error(text)
 	}
 }

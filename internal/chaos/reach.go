@@ -36,6 +36,7 @@ type reached struct {
 	Without             []float64       // by policy: the share of the time in which these were refused
 	Stretch             []time.Duration // by policy: how long one was refused at a stretch
 	Late                int64
+	Took                string // how much of the machine others had
 	Notes               []string
 	Violations          []string
 }
@@ -65,7 +66,7 @@ func (st *stage) note(format string, args ...any) {
 
 // reach plays every situation once and writes the report.
 func reach(ctx context.Context, rounds int, quick bool, only, out string) (broken bool, err error) {
-	began, of := time.Now(), commit()
+	began, of, before := time.Now(), commit(), processorTime()
 	// Followers share the heap of this process as no API servers do: its collector held
 	// up all of them, and the revoking call, for 10 to 20 ms every two seconds (measured;
 	// the slowest of 40 revocations were those that it met).
@@ -101,14 +102,16 @@ func reach(ctx context.Context, rounds int, quick bool, only, out string) (broke
 		if err := os.Mkdir(st.dir, 0o711); err != nil {
 			return false, err
 		}
+		meanwhile := processorTime()
 		r, err := o.run(ctx, st)
+		r.Took = meanwhile.since()
 		if ctx.Err() != nil {
 			return broken, ctx.Err()
 		}
 		if err != nil { // the others tell something all the same
 			r.Violations = append(r.Violations, "not played: "+err.Error())
 		}
-		fmt.Fprintf(os.Stderr, "%4.0f s  %s\n", time.Since(began).Seconds(), r.row())
+		fmt.Fprintf(os.Stderr, "%4.0f s  %s. %s\n", time.Since(began).Seconds(), r.row(), r.Took)
 		for _, v := range r.broken() {
 			fmt.Fprintln(os.Stderr, "  ", v)
 			broken = true
@@ -119,7 +122,7 @@ func reach(ctx context.Context, rounds int, quick bool, only, out string) (broke
 		}
 		all = append(all, r)
 	}
-	text := reachReport(all, began, of, rounds)
+	text := reachReport(all, began, of, before.since(), rounds)
 	fmt.Print(text)
 	if out != "" {
 		err = os.WriteFile(out, []byte(text), 0o644)

@@ -85,12 +85,15 @@ func (r *reached) refusals(p int) string {
 	return fmt.Sprintf("%.1f %%, %.1f s (%d of %d)", 100*r.Without[p], r.Stretch[p].Seconds(), r.Refused[p], r.Good[p])
 }
 
-func reachReport(all []*reached, began time.Time, of string, rounds int) string {
+func reachReport(all []*reached, began time.Time, of, took string, rounds int) string {
 	var b strings.Builder
 	say := func(format string, args ...any) { fmt.Fprintf(&b, format, args...) }
 	say("# Revocation within a second\n\n")
 	say("`make revocation-report` wrote this on %s, in %v, at commit %s.\n\n", began.Format("2 January 2006, 15:04"), time.Since(began).Round(time.Second), of)
 	say("Machine: %s. Servers, databases, proxies, followers and callers share it; load at the end %s.\n", machine(), loadAverage())
+	if took != "" {
+		say("%s\n", took)
+	}
 	b.WriteString(`
 Real ` + "`grantway serve`" + ` processes, on SQLite or PostgreSQL with every commit synced; followers are ` + "`resource.Verifier`" + `s of one process, each with
 its own connections; so that they do not stop for each other's garbage, as no API server does for another's, its collector runs at GOGC=1000, but in the row with Go's own. To each of them callers show, all the time and under each policy beside each other, a key that stands and the key that is
@@ -138,6 +141,9 @@ admits nobody either, counts as well. A refusal of a key that stands is 503; one
 	}
 	b.WriteString("\n## Notes\n\n")
 	for _, r := range all {
+		if r.Followers == crowdFor && r.Took != "" {
+			say("- %s, %s: %s\n", r.Name, r.Engine, r.Took)
+		}
 		for _, n := range r.Notes {
 			say("- %s\n", n)
 		}
@@ -210,6 +216,28 @@ func machine() string {
 	}
 	kernel, _ := os.ReadFile("/proc/sys/kernel/osrelease")
 	return fmt.Sprintf("%s, %d cores, Linux %s, %s", cpu, runtime.NumCPU(), strings.TrimSpace(string(kernel)), runtime.Version())
+}
+
+// processor is time of all cores, in ticks: what was used, and what was wanted while
+// other guests of the host had it (proc_stat(5): steal).
+type processor struct{ used, stolen int64 }
+
+func processorTime() (p processor) {
+	text, _ := os.ReadFile("/proc/stat")
+	var user, nice, system, idle, iowait, irq, softirq int64
+	fmt.Sscanf(string(text), "cpu %d %d %d %d %d %d %d %d", &user, &nice, &system, &idle, &iowait, &irq, &softirq, &p.stolen)
+	p.used = user + nice + system + irq + softirq
+	return p
+}
+
+// since says how much of the machine others had; "" where the kernel does not tell.
+func (p processor) since() string {
+	now := processorTime()
+	used, stolen := now.used-p.used, now.stolen-p.stolen
+	if used <= 0 {
+		return ""
+	}
+	return fmt.Sprintf("Other guests of its host had %.0f %% of the processor time that was wanted meanwhile.", 100*float64(stolen)/float64(used+stolen))
 }
 
 func loadAverage() string {
