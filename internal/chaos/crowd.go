@@ -41,8 +41,13 @@ type mark struct {
 	// committed between the two.
 	sent, done atomic.Int64
 	begun      chan struct{} // closed when it is sent
+	stolen     atomic.Int64  // ticks that other guests of the host had in the window behind that
 	seen       []sighting    // by policy and follower
 }
+
+// window is for how long a revocation is looked at for what others had of the machine
+// meanwhile: three times what nearly all take.
+const window = 60 * time.Millisecond
 
 // sighting is what one follower made of a mark under one policy.
 type sighting struct {
@@ -254,6 +259,8 @@ func (c *crowd) present(k *key) *mark {
 
 // revoke revokes the key at a node, which may need more than one attempt.
 func (c *crowd) revoke(ctx context.Context, m *mark, k *key, on *node) error {
+	before := processorTime()
+	time.AfterFunc(window, func() { m.stolen.Store(processorTime().stolen - before.stolen) })
 	m.sent.Store(c.now())
 	close(m.begun)
 	var r reply

@@ -36,7 +36,9 @@ type reached struct {
 	Without             []float64       // by policy: the share of the time in which these were refused
 	Stretch             []time.Duration // by policy: how long one was refused at a stretch
 	Late                int64
-	Took                string // how much of the machine others had
+	Took                string          // how much of the machine others had
+	Undisturbed         int             // revocations in whose window they had none of it,
+	Alone               []time.Duration // and First of these
 	Notes               []string
 	Violations          []string
 }
@@ -318,6 +320,10 @@ func (st *stage) conclude(m *mark) {
 	c, r := st.crowd, st.result
 	sent, done := m.sent.Load(), m.done.Load()
 	r.Revocations++
+	alone := m.stolen.Load() == 0
+	if alone {
+		r.Undisturbed++
+	}
 	r.Trip = append(r.Trip, time.Duration(done-sent))
 	if r.Least == nil {
 		r.Least, r.Most = make([]time.Duration, len(c.trying)), make([]time.Duration, len(c.trying))
@@ -334,6 +340,9 @@ func (st *stage) conclude(m *mark) {
 			}
 			if first != 0 && c.trying[p].bound == bound {
 				r.First = append(r.First, time.Duration(first-sent))
+				if alone {
+					r.Alone = append(r.Alone, time.Duration(first-sent))
+				}
 			}
 		}
 	}

@@ -142,7 +142,8 @@ admits nobody either, counts as well. A refusal of a key that stands is 503; one
 	b.WriteString("\n## Notes\n\n")
 	for _, r := range all {
 		if r.Followers == crowdFor && r.Took != "" {
-			say("- %s, %s: %s\n", r.Name, r.Engine, r.Took)
+			say("- %s, %s: %s In the %v behind %d of the %d revocations they had none that the kernel could tell: first refusal %s / %s / %s ms in these.\n",
+				r.Name, r.Engine, r.Took, window, r.Undisturbed, r.Revocations, ms(percentile(r.Alone, .5)), ms(percentile(r.Alone, .99)), ms(percentile(r.Alone, 1)))
 		}
 		for _, n := range r.Notes {
 			say("- %s\n", n)
