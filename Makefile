@@ -2,7 +2,7 @@
 # make test    everything: installs what a fresh Debian machine with Go lacks, then the whole suite
 # make bench   benchmarks beside the code, then ours against the floor: writes docs/performance.md (SIZE=1000000: also with so many live grants)
 # make chaos   every fault 20 times, about an hour, as root; goes on where it was stopped: writes docs/faults.md
-# make revocation-report   how soon revoked keys are refused, whatever fails, 8 minutes, as root: writes docs/revocation-report.md (QUICK=1: 3 minutes)
+# make revocation-report   how soon revoked keys are refused, whatever fails, 12 minutes, as root: writes docs/revocation-report.md (QUICK=1: 3 minutes)
 # make lint    gofmt, go vet, staticcheck
 
 GO ?= go
