@@ -257,6 +257,14 @@ func (w *writer) churn(n int) {
 }
 
 func (w *writer) sweepAll() {
+	// As the chore does: what is told goes once it is in the lists.
+	p, err := w.s.Present(w.tb.Context())
+	if err == nil {
+		_, err = w.s.FoldChunks(w.tb.Context(), p.Folded, p.Seq, nil)
+	}
+	if err != nil {
+		w.tb.Fatal(err)
+	}
 	w.tb.Helper()
 	for range 10_000 {
 		n, err := w.s.Sweep(w.tb.Context(), w.now, oauth.EventsKept, 100)
