@@ -116,10 +116,7 @@ type joined struct {
 }
 
 func (j *joined) PutFollowers(ctx context.Context, list []oauth.Follower) error {
-	if f := j.happens; f != nil {
-		j.happens = nil
-		f()
-	}
+	happen(&j.happens)
 	return j.Storage.PutFollowers(ctx, list)
 }
 
@@ -207,10 +204,7 @@ type counting struct {
 
 func (c *counting) CountFollowers(ctx context.Context, epoch, seq int64, since time.Time) (int, int, error) {
 	all, behind, err := c.Storage.CountFollowers(ctx, epoch, seq, since)
-	if f := c.happens; f != nil {
-		c.happens = nil
-		f()
-	}
+	happen(&c.happens)
 	return all, behind, err
 }
 

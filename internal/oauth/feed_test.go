@@ -429,18 +429,28 @@ func TestFeed_AListIsSignedAnew(t *testing.T) {
 	}
 }
 
-// early is a storage beside which something happens before it says where it stands.
-type early struct {
+// meanwhile is a storage beside which something happens once, before it answers what is
+// new or which keys changed.
+type meanwhile struct {
 	oauth.Storage
-	happens func()
+	beforeNews, beforeChanges func()
 }
 
-func (e *early) News(ctx context.Context, after int64, limit int) (oauth.News, error) {
-	if f := e.happens; f != nil {
-		e.happens = nil
-		f()
+func (m *meanwhile) News(ctx context.Context, after int64, limit int) (oauth.News, error) {
+	happen(&m.beforeNews)
+	return m.Storage.News(ctx, after, limit)
+}
+
+func (m *meanwhile) StatusChanges(ctx context.Context, after, upto int64) ([]oauth.StatusChange, error) {
+	happen(&m.beforeChanges)
+	return m.Storage.StatusChanges(ctx, after, upto)
+}
+
+func happen(once *func()) {
+	if does := *once; does != nil {
+		*once = nil
+		does()
 	}
-	return e.Storage.News(ctx, after, limit)
 }
 
 // What the last look before "nothing" finds is told, and "nothing" is not.
@@ -449,30 +459,16 @@ func TestFeed_WhatTheLastLookFinds(t *testing.T) {
 	w := newWorld(t)
 	ring, err := oauth.ParseKeyRing(w.ring)
 	w.must(err)
-	storage := &early{Storage: w.db}
+	storage := &meanwhile{Storage: w.db}
 	node, err := oauth.New(ctx, oauth.Config{Issuer: issuer, Audience: audience, Catalogue: catalogue(), Storage: storage, Ring: ring, Now: w.clock.now, Rand: newRand("early")})
 	w.must(err)
 	key := w.connect(w.exchange, "alice", "s1")
 	w.must(node.Follow(ctx))
 	at := w.begin(node)
-	storage.happens = func() { w.must(w.RevokeGrant(ctx, command, key.GrantID)) }
+	storage.beforeNews = func() { w.must(w.RevokeGrant(ctx, command, key.GrantID)) }
 	if p, err := w.poll(node, at.Epoch, at.Seq); err != nil || p == nil || len(p.Changes) != 1 {
 		t.Errorf("%+v, %v", p, err)
 	}
-}
-
-// meanwhile is a storage beside which something happens while a page is read from it.
-type meanwhile struct {
-	oauth.Storage
-	happens func()
-}
-
-func (m *meanwhile) StatusChanges(ctx context.Context, after, upto int64) ([]oauth.StatusChange, error) {
-	if f := m.happens; f != nil {
-		m.happens = nil
-		f()
-	}
-	return m.Storage.StatusChanges(ctx, after, upto)
 }
 
 // A page is as of when it was begun: that the node has heard more since makes it no
@@ -485,7 +481,7 @@ func TestFeed_WhatAPageIsAsOf(t *testing.T) {
 	w.must(w.SuspendClient(ctx, command, w.other.id))
 	storage := &meanwhile{Storage: w.db}
 	node := w.office(storage) // it has not seen that itself
-	storage.happens = func() {
+	storage.beforeChanges = func() {
 		w.must(w.RevokeGrant(ctx, command, key.GrantID))
 		<-time.After(101 * time.Millisecond) // by then what the node knows is too old
 		w.must(node.Follow(ctx))

@@ -18,10 +18,7 @@ type reading struct {
 
 func (r *reading) StatusList(ctx context.Context, number, folded int64) (*oauth.StoredList, error) {
 	stored, err := r.Storage.StatusList(ctx, number, folded)
-	if f := r.happens; f != nil {
-		r.happens = nil
-		f()
-	}
+	happen(&r.happens)
 	return stored, err
 }
 
