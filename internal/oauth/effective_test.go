@@ -3,6 +3,7 @@ package oauth_test
 import (
 	"context"
 	"errors"
+	"sync"
 	"testing"
 	"time"
 
@@ -77,11 +78,15 @@ func TestEffective_Acknowledged(t *testing.T) {
 		t.Fatalf("%+v, and nobody has acknowledged it", e)
 	case <-time.After(50 * time.Millisecond):
 	}
-	go polls[0]() // asks on, and is held
-	polls[1]()
+	var held sync.WaitGroup
+	for _, poll := range polls {
+		held.Go(poll) // asks on
+	}
 	if e := <-waited; !e.Everywhere || e.Followers != 2 || e.After < 50*time.Millisecond || e.After >= bound {
 		t.Errorf("%+v", e)
 	}
+	w.must(w.SuspendClient(ctx, oauth.Actor{Kind: oauth.AsCommand}, w.standard.id))
+	held.Wait() // for the next event
 	if e, at := command.LastEffect(); !e.Everywhere || e.Followers != 2 || at.IsZero() {
 		t.Errorf("the last one: %+v, %v", e, at)
 	}
