@@ -34,7 +34,7 @@ for (const [kind, a] of Object.entries(apps)) {
       const tokens = await client.authorizationCodeGrant(config, back, { pkceCodeVerifier, expectedState })
       assert.equal(tokens.token_type, 'bearer')
       assert.equal(tokens.scope, scope)
-      assert.equal(tokens.expiresIn(), 600)
+      assert.equal(tokens.expires_in, 600)
 
       const again = await client.refreshTokenGrant(config, tokens.refresh_token)
       assert.notEqual(again.access_token, tokens.access_token)
