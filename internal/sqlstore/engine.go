@@ -13,6 +13,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/pressly/goose/v3"
+	sqlite3 "modernc.org/sqlite/lib"
 )
 
 // engine is everything in which SQLite and PostgreSQL differ.
@@ -82,9 +83,16 @@ func (s *Store) Migrate(ctx context.Context) error {
 	}
 	// Each step is a transaction of its own. Where no lock keeps two nodes apart
 	// (SQLite), the one that comes second fails on what is there already, without a
-	// trace, and finds nothing left to do when it looks again.
+	// trace, and finds nothing left to do when it looks again. A file turns to a
+	// write-ahead log only while nobody else writes it, and SQLite does not wait for that.
 	_, err = provider.Up(ctx)
-	for again := 0; err != nil && again < 3 && ctx.Err() == nil; again++ {
+	began := time.Now()
+	for again := 0; err != nil && (again < 3 || sqliteCode(err) == sqlite3.SQLITE_BUSY && time.Since(began) < writeLimit); again++ {
+		select {
+		case <-ctx.Done():
+			return errors.Join(ctx.Err(), release())
+		case <-time.After(10 * time.Millisecond):
+		}
 		_, err = provider.Up(ctx)
 	}
 	if err != nil {

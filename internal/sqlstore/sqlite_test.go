@@ -202,3 +202,39 @@ func TestMigrate_TwoNodesAtOnce(t *testing.T) {
 		})
 	}
 }
+
+// A file cannot turn to a write-ahead log while another process writes it, and SQLite
+// does not wait for that; who migrates it does.
+func TestMigrate_WhileAnotherWrites(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "test.db")
+	s, err := Open(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	other, err := sql.Open("sqlite", sqliteDSN(path, "&_txlock=immediate"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { other.Close() })
+	writing, err := other.Begin()
+	if err != nil {
+		t.Fatal(err)
+	}
+	migrated := make(chan error, 1)
+	go func() { migrated <- s.Migrate(t.Context()) }()
+	select {
+	case err := <-migrated:
+		t.Fatalf("it did not wait: %v", err)
+	case <-time.After(200 * time.Millisecond):
+	}
+	if err := writing.Rollback(); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-migrated; err != nil {
+		t.Error(err)
+	}
+	if schema, err := s.Schema(t.Context()); err != nil || schema.Have != schema.Want {
+		t.Errorf("%+v, %v", schema, err)
+	}
+}
