@@ -6,7 +6,9 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
+	"unsafe"
 )
 
 // stat is what /proc/PID/stat says that we need (proc(5)). Times are exact to 10 ms.
@@ -36,10 +38,16 @@ func statOf(pid int) (stat, error) {
 	return stat{parent: number(4), cpu: time.Duration(number(14)+number(15)) * tick, children: time.Duration(number(16)+number(17)) * tick}, nil
 }
 
-// cpuOf is the processor time that a process has used.
+// cpuOf is the processor time that all threads of a process have used, to the nanosecond:
+// a few hundred questions take less of a server than a tick. It is read off the clock that
+// the kernel has for each process (clock_getcpuclockid(3)).
 func cpuOf(pid int) (time.Duration, error) {
-	s, err := statOf(pid)
-	return s.cpu, err
+	const cpuclockSched = 2
+	var t syscall.Timespec
+	if _, _, errno := syscall.Syscall(syscall.SYS_CLOCK_GETTIME, uintptr(^pid<<3|cpuclockSched), uintptr(unsafe.Pointer(&t)), 0); errno != 0 {
+		return 0, fmt.Errorf("the clock of process %d: %w", pid, errno)
+	}
+	return time.Duration(t.Nano()), nil
 }
 
 // cpuOfTree is the processor time of a process and all its children, also those
