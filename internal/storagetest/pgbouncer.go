@@ -56,13 +56,14 @@ var bouncer struct {
 var errNoPgBouncer = fmt.Errorf("there is no pgbouncer in PATH or /usr/sbin")
 
 // bouncerKeeper arguments: the program, its directory, and its port.
-// It is ready when something answers there.
+// It is ready when it says so: whatever answers at the port for a moment, a listener of
+// another test or bash itself, is not it.
 const bouncerKeeper = `
 cd "$2" || exit 1
-"$1" -q pgbouncer.ini >log 2>&1 &
+"$1" pgbouncer.ini >log 2>&1 &
 pid=$!
 n=0
-until (exec 3<>"/dev/tcp/127.0.0.1/$3") 2>/dev/null
+until grep -q "listening on 127.0.0.1:$3" log
 do
 	n=$((n+1))
 	if [ $n = 200 ] || ! kill -0 $pid 2>/dev/null; then tail -n 20 log; echo failed; break; fi
