@@ -110,6 +110,17 @@ func (f *follower) poll(node int, after position) (r reply) {
 	return r
 }
 
+// leave tells the issuer that nobody follows here any more. If that is not heard, whoever revokes waits for this process
+// until it was not seen for a minute.
+func (f *follower) leave() {
+	ctx, cancel := context.WithTimeout(context.Background(), lastReport)
+	defer cancel()
+	q := url.Values{"instance": {f.instance}}
+	if req, err := f.v.request(ctx, http.MethodDelete, f.v.at(f.current(), f.v.endpoints.Load().feed)+"?"+q.Encode(), nil); err == nil {
+		_, _, _ = read(f.v.http, req)
+	}
+}
+
 // parseEvents reads an answer and holds it to what was asked. What it does not know it does not pass over: an event
 // that has no effect here would be a key that lives on.
 func parseEvents(body []byte, after position) (*events, error) {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"log/slog"
+	"maps"
 	"net/http"
 	"slices"
 	"testing"
@@ -197,5 +198,40 @@ func TestFollow_pages(t *testing.T) {
 			check(t, v, i.held(t, n, nil), BadToken, "not_active")
 		}
 		check(t, v, i.held(t, 20, nil), 0, "")
+	})
+}
+
+// Whoever closes says so, once nothing is accepted here any more, and does not wait long
+// to be heard.
+func TestFollow_leaves(t *testing.T) {
+	for _, stale := range []OnStale{Introspect, Closed, Open(time.Hour)} {
+		in(t, func(t *testing.T, i *issuer, v *Verifier, token string) {
+			var left []string
+			i.feed.set(func() {
+				i.feed.leaves = func(instance string) {
+					left = append(left, instance)
+					if _, err := v.Check(context.Background(), token, Access{}); err == nil {
+						t.Error("it still accepts")
+					}
+				}
+			})
+			v.Close()
+			v.Close() // follows nothing
+			var followed []string
+			i.feed.set(func() { followed = slices.Collect(maps.Keys(i.feed.acked)) })
+			if len(left) != 1 || !slices.Equal(left, followed) {
+				t.Errorf("%q left, %q followed", left, followed)
+			}
+		}, func(c *Config) { c.OnStale = stale })
+	}
+	in(t, func(t *testing.T, i *issuer, v *Verifier, token string) {
+		over := make(chan struct{})
+		i.feed.set(func() { i.feed.leaves = func(string) { <-over } })
+		began := time.Now()
+		v.Close()
+		if took := time.Since(began); took != lastReport {
+			t.Errorf("it waited for %v", took)
+		}
+		close(over)
 	})
 }

@@ -44,6 +44,7 @@ type feed struct {
 	editList   object
 	reports    [][]string
 	acked      map[string]int64
+	leaves     func(instance string) // called with who follows no more
 
 	polls, lists atomic.Int64
 }
@@ -54,6 +55,18 @@ func (f *feed) init(i *issuer, mux *http.ServeMux) {
 	f.acked = map[string]int64{}
 	f.put("1-0", askedIndex, ask)
 	mux.HandleFunc("GET /revocations", f.serve)
+	mux.HandleFunc("DELETE /revocations", func(w http.ResponseWriter, r *http.Request) {
+		if !i.knows(w, r) {
+			return
+		}
+		f.mu.Lock()
+		leaves := f.leaves
+		f.mu.Unlock()
+		if leaves != nil {
+			leaves(r.URL.Query().Get("instance"))
+		}
+		w.WriteHeader(204)
+	})
 	mux.HandleFunc("GET /status/{id}", f.serveList)
 	mux.HandleFunc("POST /revocations/seen", func(w http.ResponseWriter, r *http.Request) {
 		var body struct{ Grants []string }

@@ -174,16 +174,20 @@ func (v *Verifier) Ready() error {
 	return nil
 }
 
-// Close ends background work and closes connections. Checks after it are refused as Unavailable. It may take half a
-// second, to report to the issuer which grants were seen.
+// Close ends background work and closes connections. Checks after it are refused as Unavailable. It may take a second, to
+// tell the issuer which grants were seen, and that whoever revokes need not wait for this process any more.
 func (v *Verifier) Close() {
 	v.follow.mu.Lock() // nobody begins to fetch a list from now on
 	v.close()
 	v.follow.mu.Unlock()
 	v.done.Wait()
 	v.follow.mu.Lock()
+	followed := v.follow.at.known
 	v.follow.drop()
 	v.follow.mu.Unlock()
+	if followed {
+		v.follow.leave() // nothing is accepted here from now on
+	}
 	v.http.CloseIdleConnections()
 	v.feedHTTP.CloseIdleConnections()
 }

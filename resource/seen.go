@@ -15,7 +15,7 @@ const (
 	seenEvery = time.Hour
 	// maxSeen bounds the grants of one report. Those beyond it have their turn in a later hour.
 	maxSeen = 10_000
-	// lastReport bounds the report at Close.
+	// lastReport bounds each of the two things that are said at Close.
 	lastReport = 500 * time.Millisecond
 )
 

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/grantway/grantway/internal/oauth"
@@ -112,12 +113,12 @@ type oauthError struct {
 }
 
 // allow refuses other methods.
-func allow(w http.ResponseWriter, r *http.Request, method string) bool {
-	if r.Method == method {
+func allow(w http.ResponseWriter, r *http.Request, methods ...string) bool {
+	if slices.Contains(methods, r.Method) {
 		return true
 	}
-	w.Header().Set("Allow", method)
-	writeJSON(w, http.StatusMethodNotAllowed, oauthError{Error: string(oauth.InvalidRequest), Description: "Use " + method + "."})
+	w.Header().Set("Allow", strings.Join(methods, ", "))
+	writeJSON(w, http.StatusMethodNotAllowed, oauthError{Error: string(oauth.InvalidRequest), Description: "Use " + strings.Join(methods, " or ") + "."})
 	return false
 }
 

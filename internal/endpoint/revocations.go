@@ -40,9 +40,10 @@ type feedRule struct {
 // revocations is GET /revocations, for APIs: what happened to their keys. The answer
 // is held while nothing does. 204 says that nothing has, as of now; a node that does
 // not know answers 503, so that a verifier's lease ends and not the door opens.
+// DELETE says that the instance follows no more.
 func (h *handler) revocations(w http.ResponseWriter, r *http.Request) {
 	secure(w)
-	if !allow(w, r, http.MethodGet) {
+	if !allow(w, r, http.MethodGet, http.MethodDelete) {
 		return
 	}
 	auth, err := credentials(r, nil)
@@ -55,6 +56,14 @@ func (h *handler) revocations(w http.ResponseWriter, r *http.Request) {
 		if h.proved(w, r, auth) {
 			h.refused(w, r, malformed, http.StatusUnauthorized, "")
 		}
+		return
+	}
+	if r.Method == http.MethodDelete {
+		if err := h.server.Unfollow(r.Context(), auth, q.Instance); err != nil {
+			h.refused(w, r, h.charge(r, auth.ID, err), http.StatusUnauthorized, "")
+			return
+		}
+		w.WriteHeader(http.StatusNoContent)
 		return
 	}
 	if room, ok := w.(interface{ Holding() }); ok {

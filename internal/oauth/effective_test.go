@@ -92,6 +92,31 @@ func TestEffective_Acknowledged(t *testing.T) {
 	}
 }
 
+// Who says that it ends is not waited for any more; whoever comes back counts again.
+func TestEffective_WhoLeavesIsNotWaitedFor(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	w := newWorld(t)
+	counts := func(followers int, everywhere bool) {
+		t.Helper()
+		if e, err := w.Effective(ctx); err != nil || e.Everywhere != everywhere || e.Followers != followers {
+			t.Errorf("%+v, %v; want %d, %v", e, err, followers, everywhere)
+		}
+	}
+	w.begins(w.Server, "one")
+	w.begins(w.Server, "two")
+	w.must(w.Unfollow(ctx, w.api, "one"))
+	counts(1, false)
+	if err := w.Unfollow(ctx, oauth.ClientAuth{ID: w.api.ID, Secret: "wrong"}, "two"); err == nil || oauth.AsError(err).Code != oauth.InvalidClient {
+		t.Error(err)
+	}
+	w.must(w.Unfollow(ctx, w.api, "two"))
+	w.must(w.NoteFollowers(ctx)) // the chore does not bring them back
+	counts(0, true)
+	w.begins(w.Server, "one")
+	counts(1, false)
+}
+
 // A follower counts from before it is told anything, and again when it comes back:
 // else something could be said to be in effect that it has not heard of.
 func TestEffective_CountsWhoHasJustBegun(t *testing.T) {

@@ -101,6 +101,33 @@ func (s *Server) follows(ctx context.Context, api *API, q FeedQuery) error {
 	return nil
 }
 
+// Unfollow forgets a follower that has ended: it accepts nothing any more, and who waits
+// for an event to be in effect need not wait for it. One that is just being noted as it
+// leaves is counted for a minute, as is one that ends without a word.
+func (s *Server) Unfollow(ctx context.Context, auth ClientAuth, instance string) error {
+	api, err := s.apiOf(ctx, auth)
+	if err != nil {
+		return err
+	}
+	s.followers.forget(followerKey{api.ID, instance})
+	return s.storage.RemoveFollower(ctx, api.ID, instance)
+}
+
+func (fs *followers) forget(k followerKey) {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	if fs.known[k] != nil {
+		fs.drop(k)
+	}
+}
+
+// drop is called with mu held.
+func (fs *followers) drop(k followerKey) {
+	delete(fs.known, k)
+	fs.of[k.api]--
+	delete(fs.noted, k)
+}
+
 // note remembers that the database has these. Of two writes the older may end last.
 func (fs *followers) note(list ...Follower) {
 	fs.mu.Lock()
@@ -155,9 +182,7 @@ func (s *Server) putFollowers(ctx context.Context) error {
 		was := fs.noted[k]
 		switch {
 		case now.Sub(f.Seen) > followerGone:
-			delete(fs.known, k)
-			fs.of[k.api]--
-			delete(fs.noted, k)
+			fs.drop(k)
 		case f.Seq != was.Seq || f.Epoch != was.Epoch || f.Seen.Sub(was.Seen) >= presenceEvery:
 			news = append(news, *f)
 		}

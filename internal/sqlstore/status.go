@@ -351,6 +351,11 @@ func (s *Store) PutFollowers(ctx context.Context, list []oauth.Follower) error {
 	return s.engine.write(ctx, ev)
 }
 
+// RemoveFollower implements oauth.StatusStorage.
+func (s *Store) RemoveFollower(ctx context.Context, api, instance string) error {
+	return s.engine.write(ctx, one(do("DELETE FROM followers WHERE api = $1 AND instance = $2", api, instance)))
+}
+
 // CountFollowers implements oauth.StatusStorage.
 func (s *Store) CountFollowers(ctx context.Context, epoch, seq int64, since time.Time) (all, behind int, err error) {
 	err = s.row(ctx, `SELECT COUNT(*), COALESCE(SUM(CASE WHEN epoch < $1 OR epoch = $1 AND seq < $2 THEN 1 ELSE 0 END), 0) FROM followers WHERE seen >= $3`,

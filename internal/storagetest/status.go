@@ -418,6 +418,23 @@ func status(w *world) {
 		w.ok(err)
 		w.same("followers", list, []oauth.Follower{at("a", "x", 2, 1, 2*time.Second), at("a", "y", 1, 7, time.Minute)})
 	})
+	w.test("a follower that left is gone, and no other", func(w *world) {
+		f := oauth.Follower{API: "left", Instance: "x", Epoch: 1, Seq: 5, Seen: w.now.Add(10 * time.Minute), Node: "n"}
+		beside, namesake := f, f
+		beside.Instance, namesake.API = "y", "left-not"
+		w.ok(w.s.PutFollowers(w.ctx, []oauth.Follower{f, beside, namesake}))
+		for range 2 {
+			w.ok(w.s.RemoveFollower(w.ctx, f.API, f.Instance))
+			list, err := w.s.Followers(w.ctx, f.Seen)
+			w.ok(err)
+			w.same("followers", list, []oauth.Follower{beside, namesake})
+		}
+		f.Seq = 1 // it begins anew
+		w.ok(w.s.PutFollowers(w.ctx, []oauth.Follower{f}))
+		list, err := w.s.Followers(w.ctx, f.Seen)
+		w.ok(err)
+		w.same("followers", list, []oauth.Follower{f, beside, namesake})
+	})
 	w.test("followers are counted by how far they have come", func(w *world) {
 		for i, f := range []struct{ epoch, seq int64 }{{7, 5}, {7, 6}, {7, 7}, {6, 9}, {8, 1}, {7, 4}} {
 			seen := w.now.Add(time.Hour)

@@ -72,6 +72,7 @@ export class Follower {
   #trouble = ''
   #badList = ''
   #instance = randomBytes(12).toString('base64url')
+  #node = 0
 
   constructor(
     readonly world: World,
@@ -82,13 +83,13 @@ export class Follower {
 
   /** Milliseconds since the lease was taken, by whichever clock says more; Infinity without one. */
   get age(): number {
-    if (!this.#sent) return Infinity
+    if (!this.#sent || this.o.signal.aborted) return Infinity
     return Math.max(this.world.mono() - this.#sent.mono, this.world.wall() - this.#sent.wall)
   }
 
   /** Whether what is known here is of now. A machine that slept, or whose clock was set, does not know. */
   get live(): boolean {
-    if (!this.#sent) return false
+    if (!this.#sent || this.o.signal.aborted) return false
     const mono = this.world.mono() - this.#sent.mono
     return mono <= leaseMs && Math.abs(this.world.wall() - this.#sent.wall - mono) <= clocksAgreeMs
   }
@@ -128,7 +129,6 @@ export class Follower {
 
   // run polls until the signal ends it; it never rejects.
   async #run(heard: () => void): Promise<void> {
-    let node = 0
     let failed = 0
     while (!this.o.signal.aborted) {
       this.counters.polls++
@@ -136,7 +136,7 @@ export class Follower {
       const following = this.#following
       const began = this.world.mono()
       try {
-        const more = await this.#poll(this.o.nodes[node]!)
+        const more = await this.#poll(this.o.nodes[this.#node]!)
         failed = 0
         if (this.#trouble) this.world.log('the revocation feed is followed again')
         this.#trouble = ''
@@ -151,10 +151,19 @@ export class Follower {
         const why = (e as Error).message
         if (!this.#trouble) this.world.log('the revocation feed is not followed: ' + why)
         this.#trouble = why
-        node = (node + 1) % this.o.nodes.length
+        this.#node = (this.#node + 1) % this.o.nodes.length
         if (++failed % this.o.nodes.length === 0) await sleep(this.world, pauseMs, this.o.signal)
       }
     }
+  }
+
+  /** Tells the issuer, once the signal has ended everything here, that whoever revokes need not wait for this process. If
+   * that is not heard, it is waited for until it was not seen for a minute. */
+  async leave(within: number): Promise<void> {
+    if (!this.#following) return
+    const { signal } = new AbortController()
+    const url = `${this.o.nodes[this.#node]}/revocations?instance=${this.#instance}`
+    await exchange(this.world, url, { method: 'DELETE', headers: { Authorization: this.o.authorization }, within, limit: maxFeed, signal }).catch(() => {})
   }
 
   // poll asks once, and says whether there is more to be had at once.

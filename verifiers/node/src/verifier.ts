@@ -45,6 +45,7 @@ const startMs = 2_000
 const retryMs = 1_000
 const reloadMs = 600_000
 const reportMs = 3_600_000
+const lastMs = 500
 const maxReport = 10_000
 const maxBody = 1 << 20
 
@@ -92,9 +93,12 @@ export class Verifier {
     return { ...this.#counts, ...this.#answers.counters, ...this.#follower?.counters }
   }
 
-  /** Ends background work. Checks after it are refused as unavailable. */
-  close(): void {
+  /** Ends background work. Checks after it are refused as unavailable. Resolves, after half a second at most, when the issuer
+   * was told which grants were seen, and that whoever revokes need not wait for this process any more. */
+  async close(): Promise<void> {
+    if (this.#closed.signal.aborted) return
     this.#closed.abort()
+    await Promise.all([this.#report(lastMs, new AbortController().signal), this.#follower?.leave(lastMs)])
   }
 
   /** Resolves with the caller that the token stands for, if it has the access asked for; rejects with a Refusal. */
@@ -186,9 +190,9 @@ export class Verifier {
     return this.#post(this.#introspection, 'application/x-www-form-urlencoded', form.toString(), within)
   }
 
-  #post(url: string, type: string, body: string, within: number) {
+  #post(url: string, type: string, body: string, within: number, signal = this.#closed.signal) {
     const headers = { Authorization: this.#authorization, 'Content-Type': type }
-    return exchange(this.#world, url, { method: 'POST', headers, body, within, limit: maxBody, signal: this.#closed.signal })
+    return exchange(this.#world, url, { method: 'POST', headers, body, within, limit: maxBody, signal })
   }
 
   async #get(url: string): Promise<{ body: Uint8Array; cached: boolean }> {
@@ -201,7 +205,7 @@ export class Verifier {
   async start(): Promise<void> {
     const failed = await this.#tryLoading()
     if (failed instanceof ConfigError) {
-      this.close()
+      void this.close()
       throw failed
     }
     void this.#keepLoading(failed)
@@ -263,11 +267,16 @@ export class Verifier {
     for (;;) {
       await sleep(this.#world, reportMs, signal)
       if (signal.aborted) return
-      if (this.#seen.size === 0 || !this.#follower) continue
-      const grants = [...this.#seen]
-      this.#seen.clear()
-      await this.#post(this.#base + '/revocations/seen', 'application/json', JSON.stringify({ grants }), startMs).catch(() => {})
+      await this.#report(startMs, signal)
     }
+  }
+
+  // A report that does not arrive is lost: "last used" is then as old as it was.
+  async #report(within: number, signal: AbortSignal): Promise<void> {
+    if (this.#seen.size === 0 || !this.#follower) return
+    const grants = [...this.#seen]
+    this.#seen.clear()
+    await this.#post(this.#base + '/revocations/seen', 'application/json', JSON.stringify({ grants }), within, signal).catch(() => {})
   }
 }
 

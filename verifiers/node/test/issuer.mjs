@@ -58,6 +58,7 @@ export class Stage {
   keysRead = 0
   lasting = world.lasting
   seen = []
+  left = [] // the instances that follow no more
   silent = new Set() // hosts whose packets are dropped
   hold = 200
   #paused
@@ -215,6 +216,11 @@ export class Stage {
       const id = path.slice('/status/'.length)
       const list = this.lists[id] ?? { status: 404 }
       return list.status ? new Response(null, { status: list.status }) : new Response(listOf(id, list))
+    }
+    if (path === '/revocations' && method === 'DELETE') {
+      this.left.push(url.searchParams.get('instance'))
+      await Promise.race([this.leaving?.(), new Promise((_, reject) => signal.addEventListener('abort', () => reject(signal.reason)))])
+      return new Response(null, { status: 204 })
     }
     if (path === '/revocations') return this.#poll(url, signal)
     return new Response(null, { status: 404 })

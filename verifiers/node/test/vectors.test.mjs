@@ -58,7 +58,7 @@ for (const file of readdirSync(folder).filter((f) => f.endsWith('.json') && f !=
     for (const scenario of JSON.parse(readFileSync(new URL(file, folder), 'utf8'))) {
       test(scenario.name, async (t) => {
         const stage = new Stage(scenario)
-        t.after(() => stage.verifier.close())
+        t.after(() => void stage.verifier.close())
         await stage.start()
         for (const [i, step] of scenario.steps.entries()) {
           await run(stage, step).catch((e) => {

@@ -11,7 +11,7 @@ const good = { tokens: { key: {} }, lists: { '1-0': {} } }
 
 async function staged(t, scenario = good, config) {
   const stage = new Stage(scenario)
-  t.after(() => stage.verifier?.close())
+  t.after(() => void stage.verifier?.close())
   await stage.start(config)
   return stage
 }
@@ -198,6 +198,36 @@ test('so many may wait for a key set', async (t) => {
   await stage.within(1000, Promise.all(flood))
 })
 
+test('who closes says so, once nothing is accepted any more, and which grants were seen', async (t) => {
+  const stage = await staged(t, good, { nodes: ['https://a.example', 'https://b.example'] })
+  await stage.verifier.check(stage.texts.get('key'))
+  stage.silent.add('a.example')
+  await stage.wait(500)
+  const { node, query } = await stage.held()
+  assert.equal(node, 'b.example')
+  const answered = []
+  stage.leaving = async () => {
+    for (const onStale of ['introspect', 'closed', { open: 3_600_000 }])
+      answered.push(await stage.verifier.check(stage.texts.get('key'), { onStale }).then(() => 200, (e) => e.status))
+  }
+  await stage.verifier.close()
+  await stage.verifier.close()
+  assert.deepEqual(stage.left, [query.get('instance')])
+  assert.deepEqual(answered, [503, 503, 503])
+  assert.deepEqual(stage.seen, [{ grants: ['grant-1'] }])
+})
+
+test('who closes does not wait long to be heard', async (t) => {
+  const stage = await staged(t)
+  stage.leaving = () => new Promise(() => {})
+  let closed = false
+  const closing = stage.verifier.close().then(() => (closed = true))
+  await stage.wait(499)
+  assert.equal(closed, false)
+  await stage.wait(1)
+  await closing
+})
+
 test('the issuer is told once an hour which grants were seen', async (t) => {
   const stage = await staged(t)
   await stage.verifier.check(stage.texts.get('key'))
@@ -231,7 +261,7 @@ test('a slip of the pen opens no route', async (t) => {
 
 test('an issuer that does not answer is no error, and is tried again', async (t) => {
   const stage = new Stage(good)
-  t.after(() => stage.verifier?.close())
+  t.after(() => void stage.verifier?.close())
   stage.silent.add('issuer.example')
   await stage.start()
   assert.equal(stage.verifier.ready, false)
