@@ -9,7 +9,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"runtime/debug"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -43,7 +42,6 @@ func situations() []situation {
 		{"1 follower", postgres, isHealthy, healthy(1, 20, asks)},
 		{"100 followers", sqlite, isHealthy, healthy(crowdFor, 100, asks)},
 		{"100 followers", postgres, isHealthy, healthy(crowdFor, 100, asks)},
-		{"100 followers, Go's own collector", sqlite, isHealthy, ownCollector(healthy(crowdFor, 40, asks))},
 		{"1,000 followers", sqlite, isHealthy, healthy(1000, 6, asks)},
 		{"list rollover", sqlite, isHealthy, rollover},
 		{"a buffering proxy", sqlite, isHealthy, buffering},
@@ -76,9 +74,6 @@ func healthy(followers, revocations int, trying []policy) func(context.Context, 
 			}
 			database = s.url()
 		}
-		if followers == crowdFor {
-			st.result.Bar = crowdBar
-		}
 		n := st.some(revocations)
 		if err := st.open(ctx, database, 1); err != nil {
 			return err
@@ -92,17 +87,6 @@ func healthy(followers, revocations int, trying []policy) func(context.Context, 
 			}
 		}
 		return nil
-	}
-}
-
-// ownCollector leaves the followers' garbage to the collector as Go sets it, which the
-// bar does not allow for: a hundred API servers in one process wait for each other's.
-func ownCollector(play func(context.Context, *stage) error) func(context.Context, *stage) error {
-	return func(ctx context.Context, st *stage) error {
-		defer debug.SetGCPercent(debug.SetGCPercent(100))
-		err := play(ctx, st)
-		st.result.Bar = 0
-		return err
 	}
 }
 
