@@ -178,3 +178,22 @@ func folder(t *testing.T) string {
 	})
 	return dir
 }
+
+// 99 of 100 are within the 99th percentile, and 98 would not be enough.
+func TestPercentile(t *testing.T) {
+	var all []time.Duration
+	for n := 200; n > 0; n-- {
+		all = append(all, time.Duration(n))
+	}
+	for of100, want := range map[int]time.Duration{0: 1, 1: 2, 50: 100, 99: 198, 100: 200} {
+		if got := percentile(all, of100); got != want {
+			t.Errorf("%d: %d, want %d", of100, got, want)
+		}
+	}
+	if got := percentile(all[:1], 99); got != 200 {
+		t.Errorf("of one: %d", got)
+	}
+	if got := percentile(nil, 99); got != 0 {
+		t.Errorf("of none: %d", got)
+	}
+}

@@ -113,7 +113,7 @@ func reach(ctx context.Context, rounds int, quick bool, only, out string) (broke
 			broken = true
 		}
 		if r.slow() && !quick {
-			fmt.Fprintf(os.Stderr, "   99 of 100 refuse within %s ms, which is over %s\n", ms(percentile(r.First, .99)), ms(crowdBar))
+			fmt.Fprintf(os.Stderr, "   99 of 100 refuse within %s ms, which is over %s\n", ms(percentile(r.First, 99)), ms(crowdBar))
 			broken = true
 		}
 		all = append(all, r)

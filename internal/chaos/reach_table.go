@@ -31,16 +31,17 @@ func (r *reached) broken() (all []string) {
 
 // slow reports whether the bar is missed. Only a report that is made in full, on a
 // machine that does nothing else, is judged by it.
-func (r *reached) slow() bool { return r.isCrowd() && percentile(r.First, .99) > crowdBar }
+func (r *reached) slow() bool { return r.isCrowd() && percentile(r.First, 99) > crowdBar }
 
 func (r *reached) isCrowd() bool { return r.Title == isHealthy && r.Followers == crowdFor }
 
-func percentile(all []time.Duration, p float64) time.Duration {
+// percentile is the least duration that so many of 100 do not exceed.
+func percentile(all []time.Duration, of100 int) time.Duration {
 	if len(all) == 0 {
 		return 0
 	}
 	sorted := slices.Sorted(slices.Values(all))
-	return sorted[min(len(sorted)-1, int(p*float64(len(sorted))))]
+	return sorted[max(1, (len(sorted)*of100+99)/100)-1]
 }
 
 func ms(d time.Duration) string {
@@ -61,7 +62,7 @@ func (r *reached) row() string {
 		good = append(good, name+" "+r.refusals(p))
 	}
 	return fmt.Sprintf("%s, %s: %d revocations, %d followers; first refusal p50 %s p99 %s max %s ms; last acceptance %s ms; good keys refused: %s; %d of %d checks introspected, %d shed; %d late",
-		r.Name, r.Engine, r.Revocations, r.Followers, ms(percentile(r.First, .5)), ms(percentile(r.First, .99)), ms(percentile(r.First, 1)),
+		r.Name, r.Engine, r.Revocations, r.Followers, ms(percentile(r.First, 50)), ms(percentile(r.First, 99)), ms(percentile(r.First, 100)),
 		strings.Join(last, ", "), strings.Join(good, ", "), r.Questions, r.Checks, r.Shed, r.Late)
 }
 
@@ -119,8 +120,8 @@ admits nobody either, counts as well. A refusal of a key that stands is 503; one
 			for p := range r.Policies {
 				refused, good = refused+r.Refused[p], good+r.Good[p]
 			}
-			say("| %s | %s | %d | %s ms | %s / %s / %s ms | %s ms | %d | %d of %d | %.2f %% | %d |\n", r.Name, r.Engine, r.Revocations, ms(percentile(r.Trip, .5)),
-				ms(percentile(r.First, .5)), ms(percentile(r.First, .99)), ms(percentile(r.First, 1)), r.last(0), r.Late, refused, good,
+			say("| %s | %s | %d | %s ms | %s / %s / %s ms | %s ms | %d | %d of %d | %.2f %% | %d |\n", r.Name, r.Engine, r.Revocations, ms(percentile(r.Trip, 50)),
+				ms(percentile(r.First, 50)), ms(percentile(r.First, 99)), ms(percentile(r.First, 100)), r.last(0), r.Late, refused, good,
 				100*float64(r.Questions)/float64(max(1, r.Checks)), r.Shed)
 		}
 	}
@@ -136,7 +137,7 @@ admits nobody either, counts as well. A refusal of a key that stands is 503; one
 		for _, r := range all {
 			if r.Title == title {
 				say("| %s | %s | %d | %s / %s ms | %s ms | %s ms | %s ms | %d | %s | %s | %s | %d of %d |\n", r.Name, r.Engine, r.Revocations,
-					ms(percentile(r.First, .5)), ms(percentile(r.First, 1)), r.last(0), r.last(1), r.last(2), r.Late,
+					ms(percentile(r.First, 50)), ms(percentile(r.First, 100)), r.last(0), r.last(1), r.last(2), r.Late,
 					r.refusals(0), r.refusals(1), r.refusals(2), r.Questions, r.Checks)
 			}
 		}
@@ -145,7 +146,7 @@ admits nobody either, counts as well. A refusal of a key that stands is 503; one
 	for _, r := range all {
 		if r.Followers == crowdFor && r.Took != "" {
 			say("- %s, %s: %s In the %v behind %d of the %d revocations they had none that the kernel could tell: first refusal %s / %s / %s ms in these.\n",
-				r.Name, r.Engine, r.Took, window, r.Undisturbed, r.Revocations, ms(percentile(r.Alone, .5)), ms(percentile(r.Alone, .99)), ms(percentile(r.Alone, 1)))
+				r.Name, r.Engine, r.Took, window, r.Undisturbed, r.Revocations, ms(percentile(r.Alone, 50)), ms(percentile(r.Alone, 99)), ms(percentile(r.Alone, 100)))
 		}
 		for _, n := range r.Notes {
 			say("- %s\n", n)
@@ -179,7 +180,7 @@ func verdict(b *strings.Builder, all []*reached) {
 			}
 		}
 		if r.isCrowd() {
-			p99, seen = max(p99, percentile(r.First, .99)), true
+			p99, seen = max(p99, percentile(r.First, 99)), true
 		}
 		if r.Title == isReplaced {
 			restarts += int64(r.Revocations)
