@@ -71,7 +71,7 @@ type crowd struct {
 	verifiers []*resource.Verifier
 	trying    []policy
 	fast      time.Duration // between two checks of a key that is revoked and not refused yet
-	sweeps    bool          // one caller makes these at all followers in turn
+	sweeping  time.Duration // between two rounds of one caller who makes them at all followers in turn; 0: there is none
 	slow      time.Duration // between two other checks
 	good      []string
 	mark      atomic.Pointer[mark]
@@ -91,8 +91,10 @@ func gather(ctx context.Context, s *site, n int, trying []policy, good []*key, n
 	running, stop := context.WithCancel(context.WithoutCancel(ctx))
 	c := &crowd{site: s, start: time.Now(), verifiers: make([]*resource.Verifier, n), trying: trying, tally: make([]tally, len(trying)), running: running, stop: stop,
 		// The callers of a thousand would need more than the machine has.
-		fast: max(time.Millisecond, time.Duration(n)*20*time.Microsecond), slow: max(10*time.Millisecond, time.Duration(n*n)*time.Microsecond),
-		sweeps: n >= crowdFor}
+		fast: max(time.Millisecond, time.Duration(n)*100*time.Microsecond), slow: max(10*time.Millisecond, time.Duration(n*n)*time.Microsecond)}
+	if n >= crowdFor {
+		c.sweeping = time.Duration(n) * 20 * time.Microsecond
+	}
 	for _, k := range good {
 		c.good = append(c.good, k.access)
 	}
@@ -200,7 +202,7 @@ func (c *crowd) strict(err error, what string) {
 }
 
 // show shows the key that is revoked next until ctx ends: slowly while it stands, and
-// at once and fast when its revocation was sent, until it is refused.
+// fast when its revocation was sent, until it is refused; at once, unless one sweeps.
 func (c *crowd) show(ctx context.Context, p, i int) {
 	next := time.NewTimer(0)
 	defer next.Stop()
@@ -216,9 +218,11 @@ func (c *crowd) show(ctx context.Context, p, i int) {
 		if m := c.mark.Load(); m != nil {
 			c.look(ctx, m, p, i)
 			switch {
-			case m.sent.Load() == 0 && !c.sweeps:
-				begun = m.begun
-			case m.seen[p*len(c.verifiers)+i].first.Load() == 0 && !c.sweeps:
+			case m.sent.Load() == 0:
+				if c.sweeping == 0 {
+					begun = m.begun
+				}
+			case m.seen[p*len(c.verifiers)+i].first.Load() == 0:
 				pause = c.fast
 			}
 		}
@@ -236,11 +240,12 @@ func (c *crowd) look(ctx context.Context, m *mark, p, i int) {
 
 // sweep shows a mark to every follower in turn, from when its revocation is sent until
 // all have refused it. A hundred callers who did so, each with a timer, took one of two
-// cores from those whom they watched (measured). So that it waits for nobody it goes by
-// Closed: what that admits is admitted under any policy, and what it knows to be bad is
-// refused under any; its 503 says nothing of the others.
+// cores from those whom they watched (measured). It goes by
+// Closed, so as not to wait for those whose lease has lapsed: what that admits is admitted
+// under any policy, and what it knows to be bad is refused under any; its 503 says nothing
+// of the others.
 func (c *crowd) sweep(ctx context.Context, m *mark) {
-	tick := time.NewTicker(c.fast)
+	tick := time.NewTicker(c.sweeping)
 	defer tick.Stop()
 	for left := true; left; {
 		left = false
@@ -278,7 +283,7 @@ func (c *crowd) saw(m *mark, p, i int, began, ended int64, err error) {
 			seen.bad.CompareAndSwap(0, ended)
 		}
 	default:
-		seen.last.Store(began)
+		most(&seen.last, began)
 		if done != 0 && began-done > int64(c.trying[p].bound) {
 			c.late.Add(1)
 			c.site.ledger.violation("%s: a key was admitted by a check that began %v after its revocation was acknowledged", c.trying[p].name, time.Duration(began-done))
@@ -299,7 +304,7 @@ func (c *crowd) revoke(ctx context.Context, m *mark, k *key, on *node) error {
 	time.AfterFunc(window, func() { m.stolen.Store(processorTime().stolen - before.stolen) })
 	m.sent.Store(c.now())
 	close(m.begun)
-	if c.sweeps {
+	if c.sweeping > 0 {
 		c.group.Go(func() { c.sweep(c.running, m) })
 	}
 	var r reply

@@ -100,8 +100,9 @@ func reachReport(all []*reached, began time.Time, of, took string, rounds int) s
 	b.WriteString(`
 Real ` + "`grantway serve`" + ` processes, on SQLite or PostgreSQL with every commit synced; followers are ` + "`resource.Verifier`" + `s of one process, each with
 its own connections. To each of them callers show, all the time and under each policy beside each other, a key that stands and the key that is
-revoked next, every 10 ms (1,000 followers: 1 s), and the latter from when its revocation is sent every millisecond until it is refused (100
-followers: one caller at all of them in turn, every 2 ms; 1,000: every 20 ms). A thousand are more than this machine serves beside what they do themselves: their leases lapse, and what must hold is
+revoked next, every 10 ms (1,000 followers: 1 s), and the latter from when its revocation is sent every millisecond (100 followers: 10 ms,
+1,000: 100 ms) until it is refused. At 100 and more one caller shows it to all of them in turn besides, every 2 ms (1,000: 20 ms), and goes by what
+they were told (Closed). A thousand are more than this machine serves beside what they do themselves: their leases lapse, and what must hold is
 that none admits late. *Admitted* is the instant of the check.
 
 The commit lies between the moment at which the revoking call was sent and its acknowledgement. So a figure "a–b" is at least a and at most
@@ -144,7 +145,7 @@ admits nobody either, counts as well. A refusal of a key that stands is 503; one
 	}
 	b.WriteString("\n## Notes\n\n")
 	for _, r := range all {
-		if r.Followers == crowdFor && r.Took != "" {
+		if r.isCrowd() && r.Took != "" {
 			say("- %s, %s: %s In the %v behind %d of the %d revocations they had none that the kernel could tell: first refusal %s / %s / %s ms in these.\n",
 				r.Name, r.Engine, r.Took, window, r.Undisturbed, r.Revocations, ms(percentile(r.Alone, 50)), ms(percentile(r.Alone, 99)), ms(percentile(r.Alone, 100)))
 		}
