@@ -222,7 +222,7 @@ func (r *result) markdown() string {
 	say("  grants. Codes and refresh tokens are loaded before; what is measured goes over HTTP, on keep-alive connections, after a warm-up of a tenth. Users and stores")
 	say("  have ids in no order.")
 	say("- PostgreSQL is Debian's at its defaults but for 64 MB of shared buffers, on the same machine, every commit synced; its figure is that of all its processes.")
-	say("- Processor time is exact to 10 ms, %.0f µs for one operation.", 1e4/float64(r.plan.ops-r.plan.ops/warmup))
+	say("- A server's processor time is exact; its database's to 10 ms, %.0f µs for one operation.", 1e4/float64(r.plan.ops-r.plan.ops/warmup))
 	say("- Idle memory is read %v after the start.", r.plan.idle)
 	return b.String()
 }

@@ -265,8 +265,8 @@ func (b *bench) round(in *installation, s *stock, ours, floor target, conns int)
 	return err
 }
 
-// aimed sends the same requests to a route of the floor. Where that is so cheap that
-// processor time, exact to 10 ms, would hardly show, they are sent ten times.
+// aimed sends the same requests to a route of the floor. Where that is so cheap that it
+// would be over before it says much, they are sent ten times.
 func aimed(requests [][]byte, route string) [][]byte {
 	all := make([][]byte, len(requests))
 	for i, r := range requests {

@@ -90,7 +90,7 @@ func (s *Store) Migrate(ctx context.Context) error {
 	for again := 0; err != nil && (again < 3 || sqliteCode(err) == sqlite3.SQLITE_BUSY && time.Since(began) < writeLimit); again++ {
 		select {
 		case <-ctx.Done():
-			return errors.Join(ctx.Err(), release())
+			return errors.Join(fmt.Errorf("migrating the database: %w", err), ctx.Err(), release())
 		case <-time.After(10 * time.Millisecond):
 		}
 		_, err = provider.Up(ctx)

@@ -63,7 +63,7 @@ cd "$2" || exit 1
 "$1" pgbouncer.ini >log 2>&1 &
 pid=$!
 n=0
-until grep -q "listening on 127.0.0.1:$3" log
+until grep -qs "listening on 127.0.0.1:$3" log
 do
 	n=$((n+1))
 	if [ $n = 200 ] || ! kill -0 $pid 2>/dev/null; then tail -n 20 log; echo failed; break; fi
