@@ -116,9 +116,12 @@ func (f *follower) leave() {
 	ctx, cancel := context.WithTimeout(context.Background(), lastReport)
 	defer cancel()
 	q := url.Values{"instance": {f.instance}}
-	if req, err := f.v.request(ctx, http.MethodDelete, f.v.at(f.current(), f.v.endpoints.Load().feed)+"?"+q.Encode(), nil); err == nil {
-		_, _, _ = read(f.v.http, req)
+	req, err := f.v.request(ctx, http.MethodDelete, f.v.at(f.current(), f.v.endpoints.Load().feed)+"?"+q.Encode(), nil)
+	if err != nil {
+		return
 	}
+	req.Header["Idempotency-Key"] = []string{} // as in post: where a kept connection was closed, it is said again
+	_, _, _ = read(f.v.http, req)
 }
 
 // parseEvents reads an answer and holds it to what was asked. What it does not know it does not pass over: an event

@@ -110,11 +110,16 @@ func TestEffective_WhoLeavesIsNotWaitedFor(t *testing.T) {
 	if err := w.Unfollow(ctx, oauth.ClientAuth{ID: w.api.ID, Secret: "wrong"}, "two"); err == nil || oauth.AsError(err).Code != oauth.InvalidClient {
 		t.Error(err)
 	}
+	other, _ := w.beside()
+	poll := w.begins(other.Server, "two")
+	w.clock.advance(6 * time.Second)
+	poll() // noted by a chore only
 	w.must(w.Unfollow(ctx, w.api, "two"))
-	w.must(w.NoteFollowers(ctx)) // the chore does not bring them back
+	w.must(other.NoteFollowers(ctx)) // which comes after it left elsewhere
 	counts(0, true)
-	w.begins(w.Server, "one")
-	counts(1, false)
+	w.clock.advance(time.Second)
+	w.begins(other.Server, "two") // by the same name, where it seems to be noted
+	counts(1, true)
 }
 
 // A follower counts from before it is told anything, and again when it comes back:

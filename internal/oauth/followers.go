@@ -76,7 +76,8 @@ func (s *Server) follows(ctx context.Context, api *API, q FeedQuery) error {
 		f.Epoch, f.Seq = q.Epoch, q.After
 	}
 	f.Seen = now
-	uncounted := now.Sub(fs.noted[k].Seen) > 2*presenceEvery
+	// One that begins may have left at another node.
+	uncounted := q.Epoch == 0 || now.Sub(fs.noted[k].Seen) > 2*presenceEvery
 	news := *f
 	fs.mu.Unlock()
 	// One that asks again meanwhile is noted by each of the two.
@@ -102,15 +103,16 @@ func (s *Server) follows(ctx context.Context, api *API, q FeedQuery) error {
 }
 
 // Unfollow forgets a follower that has ended: it accepts nothing any more, and who waits
-// for an event to be in effect need not wait for it. One that is just being noted as it
-// leaves is counted for a minute, as is one that ends without a word.
+// for an event to be in effect need not wait for it. Where another node's clock is ahead,
+// that may count it for a minute still, as one that ends without a word.
 func (s *Server) Unfollow(ctx context.Context, auth ClientAuth, instance string) error {
 	api, err := s.apiOf(ctx, auth)
 	if err != nil {
 		return err
 	}
+	now := s.now()
 	s.followers.forget(followerKey{api.ID, instance})
-	return s.storage.RemoveFollower(ctx, api.ID, instance)
+	return s.storage.RemoveFollower(ctx, api.ID, instance, now)
 }
 
 func (fs *followers) forget(k followerKey) {

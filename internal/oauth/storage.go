@@ -175,8 +175,9 @@ type StatusStorage interface {
 	// PutFollowers notes how far followers have come; none goes back. One of epoch 0 has
 	// begun: where it is known already, only that it was seen is noted.
 	PutFollowers(ctx context.Context, list []Follower) error
-	// RemoveFollower forgets one that follows no more. It is no error if it is not there.
-	RemoveFollower(ctx context.Context, api, instance string) error
+	// RemoveFollower counts one no more, until it is seen after at. It is no error if it
+	// is not there.
+	RemoveFollower(ctx context.Context, api, instance string, at time.Time) error
 	// CountFollowers counts those that were seen since, and of these the ones that have
 	// not come as far as seq in this epoch.
 	CountFollowers(ctx context.Context, epoch, seq int64, since time.Time) (all, behind int, err error)

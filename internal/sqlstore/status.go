@@ -338,22 +338,25 @@ func (s *Store) Chunk(ctx context.Context, list, chunk int64) ([]byte, error) {
 func (s *Store) Moved() <-chan struct{} { return s.moved }
 
 // PutFollowers implements oauth.StatusStorage. A follower that asked two nodes may be
-// noted by both, in any order. One of epoch 0 stays where it is.
+// noted by both, in any order. One of epoch 0 stays where it is. One that left is kept
+// until the sweep, seen at the negative of when that was, and what it asked before then
+// does not bring it back, whichever node notes it late.
 func (s *Store) PutFollowers(ctx context.Context, list []oauth.Follower) error {
 	var ev []statement
 	for _, f := range list {
 		ev = append(ev, do(`INSERT INTO followers (api, instance, seq, epoch, seen, node, lag) VALUES ($1, $2, $3, $4, $5, $6, $7)
 			ON CONFLICT (api, instance) DO UPDATE SET seq = CASE WHEN excluded.epoch = 0 THEN followers.seq ELSE excluded.seq END,
 				epoch = CASE WHEN excluded.epoch = 0 THEN followers.epoch ELSE excluded.epoch END, seen = excluded.seen, node = excluded.node, lag = excluded.lag
-			WHERE excluded.epoch = 0 OR followers.epoch < excluded.epoch OR followers.epoch = excluded.epoch AND followers.seq <= excluded.seq`,
+			WHERE (followers.seen >= 0 OR excluded.seen > -followers.seen)
+				AND (excluded.epoch = 0 OR followers.epoch < excluded.epoch OR followers.epoch = excluded.epoch AND followers.seq <= excluded.seq)`,
 			f.API, f.Instance, f.Seq, f.Epoch, micros(f.Seen), f.Node, f.Lag.Microseconds()))
 	}
 	return s.engine.write(ctx, ev)
 }
 
 // RemoveFollower implements oauth.StatusStorage.
-func (s *Store) RemoveFollower(ctx context.Context, api, instance string) error {
-	return s.engine.write(ctx, one(do("DELETE FROM followers WHERE api = $1 AND instance = $2", api, instance)))
+func (s *Store) RemoveFollower(ctx context.Context, api, instance string, at time.Time) error {
+	return s.engine.write(ctx, one(do("UPDATE followers SET seen = -CAST($3 AS BIGINT) WHERE api = $1 AND instance = $2", api, instance, micros(at))))
 }
 
 // CountFollowers implements oauth.StatusStorage.

@@ -424,16 +424,18 @@ func status(w *world) {
 		beside.Instance, namesake.API = "y", "left-not"
 		w.ok(w.s.PutFollowers(w.ctx, []oauth.Follower{f, beside, namesake}))
 		for range 2 {
-			w.ok(w.s.RemoveFollower(w.ctx, f.API, f.Instance))
+			w.ok(w.s.RemoveFollower(w.ctx, f.API, f.Instance, f.Seen.Add(time.Second)))
+			w.ok(w.s.PutFollowers(w.ctx, []oauth.Follower{f})) // by a node that it asked before
 			list, err := w.s.Followers(w.ctx, f.Seen)
 			w.ok(err)
 			w.same("followers", list, []oauth.Follower{beside, namesake})
 		}
-		f.Seq = 1 // it begins anew
+		f.Epoch, f.Seq, f.Seen = 2, 1, f.Seen.Add(time.Second+time.Microsecond) // it begins anew
 		w.ok(w.s.PutFollowers(w.ctx, []oauth.Follower{f}))
-		list, err := w.s.Followers(w.ctx, f.Seen)
+		list, err := w.s.Followers(w.ctx, beside.Seen)
 		w.ok(err)
 		w.same("followers", list, []oauth.Follower{f, beside, namesake})
+		w.ok(w.s.RemoveFollower(w.ctx, "left", "never there", w.now))
 	})
 	w.test("followers are counted by how far they have come", func(w *world) {
 		for i, f := range []struct{ epoch, seq int64 }{{7, 5}, {7, 6}, {7, 7}, {6, 9}, {8, 1}, {7, 4}} {

@@ -161,9 +161,8 @@ export class Follower {
    * that is not heard, it is waited for until it was not seen for a minute. */
   async leave(within: number): Promise<void> {
     if (!this.#following) return
-    const { signal } = new AbortController()
     const url = `${this.o.nodes[this.#node]}/revocations?instance=${this.#instance}`
-    await exchange(this.world, url, { method: 'DELETE', headers: { Authorization: this.o.authorization }, within, limit: maxFeed, signal }).catch(() => {})
+    await exchange(this.world, url, { method: 'DELETE', headers: { Authorization: this.o.authorization }, within, limit: maxFeed }).catch(() => {})
   }
 
   // poll asks once, and says whether there is more to be had at once.

@@ -53,6 +53,7 @@ const maxBody = 1 << 20
 export class Verifier {
   #ready = false
   #closed = new AbortController()
+  #closing: Promise<void> | undefined
   #introspection = ''
   #access: KeySet
   #lasting: KeySet
@@ -95,10 +96,13 @@ export class Verifier {
 
   /** Ends background work. Checks after it are refused as unavailable. Resolves, after half a second at most, when the issuer
    * was told which grants were seen, and that whoever revokes need not wait for this process any more. */
-  async close(): Promise<void> {
-    if (this.#closed.signal.aborted) return
+  close(): Promise<void> {
+    return (this.#closing ??= this.#end())
+  }
+
+  async #end(): Promise<void> {
     this.#closed.abort()
-    await Promise.all([this.#report(lastMs, new AbortController().signal), this.#follower?.leave(lastMs)])
+    await Promise.all([this.#report(lastMs), this.#follower?.leave(lastMs)])
   }
 
   /** Resolves with the caller that the token stands for, if it has the access asked for; rejects with a Refusal. */
@@ -187,12 +191,12 @@ export class Verifier {
 
   #question(token: string, within: number) {
     const form = new URLSearchParams({ token, token_type_hint: 'access_token' })
-    return this.#post(this.#introspection, 'application/x-www-form-urlencoded', form.toString(), within)
+    return this.#post(this.#introspection, 'application/x-www-form-urlencoded', form.toString(), within, this.#closed.signal)
   }
 
-  #post(url: string, type: string, body: string, within: number, signal = this.#closed.signal) {
+  #post(url: string, type: string, body: string, within: number, signal?: AbortSignal) {
     const headers = { Authorization: this.#authorization, 'Content-Type': type }
-    return exchange(this.#world, url, { method: 'POST', headers, body, within, limit: maxBody, signal })
+    return exchange(this.#world, url, { method: 'POST', headers, body, within, limit: maxBody, ...(signal && { signal }) })
   }
 
   async #get(url: string): Promise<{ body: Uint8Array; cached: boolean }> {
@@ -272,7 +276,7 @@ export class Verifier {
   }
 
   // A report that does not arrive is lost: "last used" is then as old as it was.
-  async #report(within: number, signal: AbortSignal): Promise<void> {
+  async #report(within: number, signal?: AbortSignal): Promise<void> {
     if (this.#seen.size === 0 || !this.#follower) return
     const grants = [...this.#seen]
     this.#seen.clear()

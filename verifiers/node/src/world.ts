@@ -40,16 +40,16 @@ export function sleep(world: World, ms: number, signal: AbortSignal): Promise<vo
 export async function exchange(
   world: World,
   url: string,
-  o: { within: number; bodyWithin?: number; limit: number; signal: AbortSignal } & Pick<RequestInit, 'method' | 'headers' | 'body'>,
+  o: { within: number; bodyWithin?: number; limit: number; signal?: AbortSignal } & Pick<RequestInit, 'method' | 'headers' | 'body'>,
 ): Promise<{ status: number; body: Uint8Array; cached: boolean }> {
   const stop = new AbortController()
   const late = () => stop.abort(new Error('no answer in time'))
   let cancel = world.after(o.within, late)
   const close = () => stop.abort(new Error('closed'))
-  o.signal.addEventListener('abort', close)
+  o.signal?.addEventListener('abort', close)
   const { method = 'GET', headers = {}, body } = o
   try {
-    o.signal.throwIfAborted()
+    o.signal?.throwIfAborted()
     const response = await world.fetch(url, {
       method,
       headers: { Accept: 'application/json', 'User-Agent': 'grantway-node', 'Cache-Control': 'no-cache', ...headers },
@@ -75,6 +75,6 @@ export async function exchange(
     throw new Error(`${new URL(url).pathname}: ${(cause as Error | undefined)?.message ?? message}`, { cause: e })
   } finally {
     cancel()
-    o.signal.removeEventListener('abort', close)
+    o.signal?.removeEventListener('abort', close)
   }
 }

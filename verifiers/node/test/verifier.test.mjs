@@ -199,21 +199,23 @@ test('so many may wait for a key set', async (t) => {
 })
 
 test('who closes says so, once nothing is accepted any more, and which grants were seen', async (t) => {
-  const stage = await staged(t, good, { nodes: ['https://a.example', 'https://b.example'] })
-  await stage.verifier.check(stage.texts.get('key'))
+  const stage = await staged(t, { ...good, introspection: { key: { active: true } } }, { nodes: ['https://a.example', 'https://b.example'] })
+  const checks = () => ['introspect', 'closed', { open: 3_600_000 }].map((onStale) =>
+    stage.verifier.check(stage.texts.get('key'), { onStale }).then(() => 200, (e) => e.status))
+  assert.deepEqual(await Promise.all(checks()), [200, 200, 200])
   stage.silent.add('a.example')
   await stage.wait(500)
   const { node, query } = await stage.held()
   assert.equal(node, 'b.example')
-  const answered = []
-  stage.leaving = async () => {
-    for (const onStale of ['introspect', 'closed', { open: 3_600_000 }])
-      answered.push(await stage.verifier.check(stage.texts.get('key'), { onStale }).then(() => 200, (e) => e.status))
-  }
-  await stage.verifier.close()
-  await stage.verifier.close()
+  let after
+  stage.leaving = async () => (after = await Promise.all(checks()))
+  const underWay = checks()
+  const closing = stage.verifier.close()
+  assert.equal(stage.verifier.close(), closing)
+  await closing
+  assert.deepEqual(await Promise.all(underWay), [503, 503, 503])
+  assert.deepEqual(after, [503, 503, 503])
   assert.deepEqual(stage.left, [query.get('instance')])
-  assert.deepEqual(answered, [503, 503, 503])
   assert.deepEqual(stage.seen, [{ grants: ['grant-1'] }])
 })
 
