@@ -23,6 +23,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/grantway/grantway/internal/sqlstore"
 	"github.com/grantway/grantway/resource"
 )
 
@@ -345,12 +346,30 @@ func TestGuard_Process(t *testing.T) {
 	}
 }
 
-// On SIGTERM readiness fails first, and the guard leaves with 0.
+// On SIGTERM readiness fails first, the guard leaves with 0, and from then on nobody waits
+// for it to hear of a revocation.
 func TestGuard_Ends(t *testing.T) {
-	d := startDemo(t, "--listen", "127.0.0.1:0")
+	database := filepath.Join(t.TempDir(), "demo.db")
+	d := startDemo(t, "--listen", "127.0.0.1:0", "--database", database)
+	store, err := sqlstore.Open(t.Context(), database)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	followers := func() int {
+		list, err := store.Followers(t.Context(), time.Now().Add(-time.Minute))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(list)
+	}
+	others := followers() // the demo's own API
 	g := startGuard(t, d, "--listen", "0.0.0.0:0", "--log-format", "text")
 	if log := g.logged(); !strings.Contains(log, "other machines can reach the guard") {
 		t.Errorf("no warning:\n%s", log)
+	}
+	if n := followers(); n != others+1 {
+		t.Errorf("%d follow beside the guard, %d with it", others, n)
 	}
 	g.url = strings.Replace(g.url, "[::]", "127.0.0.1", 1)
 	g.cmd.Process.Signal(syscall.SIGTERM)
@@ -365,6 +384,9 @@ func TestGuard_Ends(t *testing.T) {
 	}
 	if err := g.cmd.Wait(); err != nil || strings.Count(g.logged(), "msg=stopped") != 1 {
 		t.Errorf("%v\n%s", err, g.logged())
+	}
+	if n := followers(); n != others {
+		t.Errorf("%d follow without the guard, and %d did before", n, others)
 	}
 }
 
