@@ -224,6 +224,15 @@ func TestFollow_leaves(t *testing.T) {
 			}
 		}, func(c *Config) { c.OnStale = stale })
 	}
+	in(t, func(t *testing.T, i *issuer, v *Verifier, token string) { // where it was just told to begin anew, too
+		left := 0
+		i.feed.set(func() { i.feed.fail, i.feed.leaves = status(http.StatusGone), func(string) { left++ } })
+		settled(time.Second)
+		v.Close()
+		if left != 1 {
+			t.Errorf("it left %d times", left)
+		}
+	})
 	in(t, func(t *testing.T, i *issuer, v *Verifier, token string) {
 		over := make(chan struct{})
 		i.feed.set(func() { i.feed.leaves = func(string) { <-over } })

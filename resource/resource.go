@@ -182,7 +182,8 @@ func (v *Verifier) Close() {
 	v.follow.mu.Unlock()
 	v.done.Wait()
 	v.follow.mu.Lock()
-	followed := v.follow.at.known
+	followed := v.follow.seen.known
+	v.follow.seen = position{}
 	v.follow.drop()
 	v.follow.mu.Unlock()
 	if followed {
