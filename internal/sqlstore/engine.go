@@ -87,16 +87,15 @@ func (s *Store) Migrate(ctx context.Context) error {
 	// write-ahead log only while nobody else writes it, and SQLite does not wait for that.
 	_, err = provider.Up(ctx)
 	began := time.Now()
-	for again := 0; err != nil && (again < 3 || sqliteCode(err) == sqlite3.SQLITE_BUSY && time.Since(began) < writeLimit); again++ {
+	for again := 0; err != nil && ctx.Err() == nil && (again < 3 || sqliteCode(err) == sqlite3.SQLITE_BUSY && time.Since(began) < writeLimit); again++ {
 		select {
 		case <-ctx.Done():
-			return errors.Join(fmt.Errorf("migrating the database: %w", err), ctx.Err(), release())
 		case <-time.After(10 * time.Millisecond):
+			_, err = provider.Up(ctx)
 		}
-		_, err = provider.Up(ctx)
 	}
 	if err != nil {
-		return errors.Join(fmt.Errorf("migrating the database: %w%s", err, remedy(err)), release())
+		return errors.Join(fmt.Errorf("migrating the database: %w%s", err, remedy(err)), ctx.Err(), release())
 	}
 	return release()
 }
