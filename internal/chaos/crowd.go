@@ -239,8 +239,8 @@ func (c *crowd) look(ctx context.Context, m *mark, p, i int) {
 }
 
 // sweep shows a mark to every follower in turn, from when its revocation is sent until
-// all have refused it. A hundred callers who did so, each with a timer, took one of two
-// cores from those whom they watched (measured). It goes by
+// all have refused it. A hundred callers who did so, each with a timer, took two fifths of
+// a core from those whom they watched (measured in a revocation that was slow). It goes by
 // Closed, so as not to wait for those whose lease has lapsed: what that admits is admitted
 // under any policy, and what it knows to be bad is refused under any; its 503 says nothing
 // of the others.

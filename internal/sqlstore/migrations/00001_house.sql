@@ -299,7 +299,8 @@ CREATE TABLE refresh_tokens (
 );
 CREATE INDEX refresh_tokens_by_family ON refresh_tokens (family);
 
--- seq is what a follower of the feed has acknowledged, by whichever node.
+-- seq is what a follower of the feed has acknowledged, by whichever node. seen is when it
+-- asked last; of one that left, the negative of when it did.
 CREATE TABLE followers (
     api      TEXT NOT NULL,
     instance TEXT NOT NULL,
