@@ -229,9 +229,12 @@ func (v *Verifier) listTrouble(id string, err error) {
 	}
 }
 
-// drop forgets everything that came of the feed. The lease goes first: what is left is no state to go by.
+// drop forgets everything that came of the feed, and what another epoch may make otherwise. The lease goes first: what is
+// left is no state to go by.
 func (f *follower) drop() {
 	f.lease.Store(nil)
+	f.v.access.forget()
+	f.v.lasting.forget()
 	f.view.Store(&view{rules: &rules{}})
 	f.at = position{}
 	f.fetches = map[string]*fetching{}

@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -107,12 +108,13 @@ func makeIssuer(t testing.TB) *issuer {
 
 func (i *issuer) serveKeys(w http.ResponseWriter, r *http.Request, keys func() []jose.JSONWebKey) {
 	i.mu.Lock()
-	defer i.mu.Unlock()
-	if i.failKeys != nil {
-		i.failKeys(w, r)
+	fail, set := i.failKeys, jose.JSONWebKeySet{Keys: slices.Clone(keys())}
+	i.mu.Unlock()
+	if fail != nil {
+		fail(w, r)
 		return
 	}
-	json.NewEncoder(w).Encode(jose.JSONWebKeySet{Keys: keys()})
+	json.NewEncoder(w).Encode(set)
 }
 
 func (i *issuer) introspect(w http.ResponseWriter, r *http.Request) {

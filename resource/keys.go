@@ -24,6 +24,9 @@ const (
 	// token of a signing key that was made a moment ago waits for the next reading, which has it. To ask the issuer about
 	// the token instead would cost it a question to its database for each that is made up.
 	searchEvery = 500 * time.Millisecond
+	// nodeKnows is how much later another node of the issuer may know of a new key than the one that signs with it, and
+	// goes on serving the set without it.
+	nodeKnows = 100 * time.Millisecond
 	// maxMissing bounds the key ids of which it is known that they are not there, times two.
 	maxMissing = 512
 )
@@ -72,7 +75,7 @@ type keySet struct {
 	table atomic.Pointer[keyTable]
 
 	waiting atomic.Int64
-	missing cache[string, struct{}]
+	missing atomic.Pointer[cache[string, struct{}]]
 
 	mu      sync.Mutex
 	reading *reading
@@ -80,17 +83,21 @@ type keySet struct {
 }
 
 type reading struct {
-	done chan struct{}
-	old  bool // whoever served it does not know the keys of now
-	err  error
+	began time.Time // or will begin
+	done  chan struct{}
+	old   bool // whoever served it does not know the keys of now
+	err   error
 }
 
 var errOldKeys = errors.New("who serves the key set does not know the keys of now (Age)")
 
 func (s *keySet) init(ctx context.Context, now func() time.Time, fetch func() (keyTable, bool, error)) {
 	s.ctx, s.now, s.fetch = ctx, now, fetch
-	s.missing.half = maxMissing
+	s.forget()
 }
+
+// forget drops what is known not to be there: a backup that was put back brings keys with it that were cut off since.
+func (s *keySet) forget() { s.missing.Store(&cache[string, struct{}]{half: maxMissing}) }
 
 func (s *keySet) find(kid string) *key {
 	if t := s.table.Load(); t != nil {
@@ -99,9 +106,9 @@ func (s *keySet) find(kid string) *key {
 	return nil
 }
 
-// lookup finds the key that a token names, reading the set again if it is not there: twice, because a node of the issuer
-// may know of a new key 100 ms later than the one that signs with it. A set that cannot be read makes no token bad, nor
-// does one that lacks the key and says how old it is; what such a one has is gone by.
+// lookup finds the key that a token names, reading the set again if it is not there, until a reading has begun so much later
+// that every node of the issuer knew of it. A set that cannot be read makes no token bad, nor does one that lacks the key
+// and says how old it is; what such a one has is gone by.
 func (s *keySet) lookup(ctx context.Context, kid string) (*key, error) {
 	if k := s.find(kid); k != nil {
 		return k, nil
@@ -112,7 +119,8 @@ func (s *keySet) lookup(ctx context.Context, kid string) (*key, error) {
 	if s.table.Load() == nil {
 		return nil, unavailable("no_keys", nil)
 	}
-	if s.missing.get(kid) != nil {
+	missing := s.missing.Load()
+	if missing.get(kid) != nil {
 		s.search() // for those that come later
 		return nil, refused("unknown_key")
 	}
@@ -120,7 +128,7 @@ func (s *keySet) lookup(ctx context.Context, kid string) (*key, error) {
 	if s.waiting.Add(1) > maxAsking {
 		return nil, unavailable("shed", nil)
 	}
-	for range 2 {
+	for known := s.now().Add(nodeKnows); ; {
 		r := s.search()
 		err := r.wait(ctx)
 		if k := s.find(kid); k != nil {
@@ -132,9 +140,11 @@ func (s *keySet) lookup(ctx context.Context, kid string) (*key, error) {
 		if err != nil {
 			return nil, unavailable("no_keys", err)
 		}
+		if !r.began.Before(known) {
+			missing.put(kid, &struct{}{})
+			return nil, refused("unknown_key")
+		}
 	}
-	s.missing.put(kid, &struct{}{})
-	return nil, refused("unknown_key")
 }
 
 // search reads the set for the sake of a key id that it did not hold, as soon as it may be read.
@@ -160,8 +170,8 @@ func (s *keySet) load(ctx context.Context) error {
 
 // begin starts the one reading at a time, which outlives the request that wanted it. The caller holds s.mu.
 func (s *keySet) begin(pause time.Duration) {
-	r := &reading{done: make(chan struct{})}
-	s.reading, s.began = r, s.now().Add(pause)
+	r := &reading{began: s.now().Add(pause), done: make(chan struct{})}
+	s.reading, s.began = r, r.began
 	go func() {
 		select {
 		case <-time.After(pause):

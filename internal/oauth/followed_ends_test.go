@@ -66,6 +66,34 @@ func TestFollowed_ABackupIsPutBack(t *testing.T) {
 	}
 }
 
+// A backup is put back that has a signing key that was cut off since: what it signed counts again, at once, though the API
+// has found out meanwhile that there is no such key.
+func TestFollowed_ASigningKeyComesBack(t *testing.T) {
+	for name, dsn := range engines {
+		t.Run(name, func(t *testing.T) {
+			x := newFollowed(t, dsn)
+			old := x.connect(x.exchange, "alice", "s1").AccessToken
+			file := x.backup()
+			x.must(x.CutKey(context.Background(), command, kidOf(t, old)))
+			next := x.connect(x.exchange, "alice", "s2").AccessToken
+			want := func(when string, key oauth.Secret, status int) {
+				t.Helper()
+				if got := x.asked(key); got != status {
+					t.Errorf("%s the API answers %d, want %d", when, got, status)
+				}
+			}
+			x.settle()
+			want("its successor's:", next, http.StatusNoContent)
+			want("cut off:", old, http.StatusUnauthorized)
+			want("cut off, and known not to be there:", old, http.StatusUnauthorized)
+			x.restore(file, nil)
+			x.settle()
+			want("put back:", old, http.StatusNoContent)
+			want("issued since:", next, http.StatusUnauthorized)
+		})
+	}
+}
+
 // What ends keys meets what issues them, on two nodes, in both orders: once the feed
 // is followed nothing counts that had to end.
 func TestFollowed_IssueAgainstEnd(t *testing.T) {

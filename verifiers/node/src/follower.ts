@@ -76,7 +76,7 @@ export class Follower {
 
   constructor(
     readonly world: World,
-    readonly o: { issuer: string; nodes: string[]; authorization: string; keys: KeySet; changes: Changes; signal: AbortSignal },
+    readonly o: { issuer: string; nodes: string[]; authorization: string; keys: Record<'access' | 'lasting', KeySet>; changes: Changes; signal: AbortSignal },
   ) {
     this.heard = new Promise((heard) => void this.#run(heard))
   }
@@ -199,6 +199,8 @@ export class Follower {
     this.#rules.clear()
     this.#storeRules = 0
     this.#lists.clear()
+    this.o.keys.access.forget()
+    this.o.keys.lasting.forget()
     this.o.changes.lost()
   }
 
@@ -261,7 +263,7 @@ export class Follower {
   async #openList(id: string, jws: string): Promise<{ epoch: number; seq: number; entries: Uint8Array }> {
     const { header, claims } = parseJws(jws)
     const { iss, sub, exp, epoch, seq, status_list: body } = claims
-    const key = await this.o.keys.lookup(typeof header.kid === 'string' ? header.kid : '')
+    const key = await this.o.keys.access.lookup(typeof header.kid === 'string' ? header.kid : '')
     const uri = `${this.o.issuer.replace(/\/$/, '')}/status/${id}`
     if (header.typ !== 'statuslist+jwt' || header.alg !== 'ES256' || key.alg !== 'ES256' || 'crit' in header) throw new Error('not a status list')
     if (iss !== this.o.issuer || sub !== uri) throw new Error('of another issuer, or another list')

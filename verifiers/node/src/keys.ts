@@ -25,13 +25,16 @@ export async function confirms(key: Key, jws: string): Promise<boolean> {
 // than it asks the feed, and keeps nobody out: a token of a signing key that was made a moment ago waits for the next reading,
 // which has it. To ask the issuer about the token would cost it a question to its database for each that is made up.
 const searchEvery = 500
+// How much later another node of the issuer may know of a new key than the one that signs with it, and goes on serving the
+// set without it.
+const nodeKnows = 100
 const maxWaiting = 1024
 const maxMissing = 1024
 
 /** One of the issuer's two sets of keys. */
 export class KeySet {
   #table: Map<string, Key> | undefined
-  #reading: Promise<boolean> | undefined // whether it is of now
+  #reading: Promise<{ began: number; ofNow: boolean }> | undefined
   #began = -Infinity // when the set was last read, or will be
   #waiting = 0
   #missing = new Set<string>()
@@ -45,34 +48,41 @@ export class KeySet {
     return this.#table?.get(kid)
   }
 
-  /** The key that a token names, reading the set again if it is not there: twice, because a node of the issuer may know of a
-   * new key 100 ms later than the one that signs with it. A set that cannot be read makes no token bad, nor does one
-   * that lacks the key and says how old it is (Age): who serves it does not know the keys of now. What it has is gone by. */
+  /** Drops what is known not to be there: a backup that was put back brings keys with it that were cut off since. */
+  forget(): void {
+    this.#missing = new Set()
+  }
+
+  /** The key that a token names, reading the set again if it is not there, until a reading has begun so much later that every
+   * node of the issuer knew of it. A set that cannot be read makes no token bad, nor does one that lacks the key and
+   * says how old it is (Age): who serves it does not know the keys of now. What it has is gone by. */
   async lookup(kid: string): Promise<Key> {
     const known = this.find(kid)
     if (known) return known
     if (!kid) throw bad('unknown_key')
     if (!this.#table) throw unavailable('no_keys')
-    if (this.#missing.has(kid)) {
+    const missing = this.#missing
+    if (missing.has(kid)) {
       this.#search().catch(() => {}) // for those that come later
       throw bad('unknown_key')
     }
     if (this.#waiting >= maxWaiting) throw unavailable('shed')
     this.#waiting++
     try {
-      for (let n = 0; n < 2; n++) {
-        const ofNow = await this.#search()
+      for (let known = this.world.mono() + nodeKnows, began = -Infinity; began < known; ) {
+        const reading = await this.#search()
         const key = this.find(kid)
         if (key) return key
-        if (!ofNow) throw new Error('who serves the key set does not know the keys of now (Age)')
+        if (!reading.ofNow) throw new Error('who serves the key set does not know the keys of now (Age)')
+        began = reading.began
       }
     } catch (e) {
       throw unavailable('no_keys', e)
     } finally {
       this.#waiting--
     }
-    if (this.#missing.size >= maxMissing) this.#missing.clear()
-    this.#missing.add(kid)
+    if (missing.size >= maxMissing) missing.clear()
+    missing.add(kid)
     throw bad('unknown_key')
   }
 
@@ -82,17 +92,17 @@ export class KeySet {
   }
 
   // search reads the set for the sake of a key id that it did not hold, as soon as it may be read.
-  #search(): Promise<boolean> {
+  #search(): Promise<{ began: number; ofNow: boolean }> {
     return (this.#reading ??= this.#read(this.#began + searchEvery - this.world.mono()))
   }
 
-  async #read(pause: number): Promise<boolean> {
-    this.#began = this.world.mono() + Math.max(0, pause)
+  async #read(pause: number): Promise<{ began: number; ofNow: boolean }> {
+    const began = (this.#began = this.world.mono() + Math.max(0, pause))
     try {
       if (pause > 0) await new Promise<void>((over) => void this.world.after(pause, over))
       const { body, cached } = await this.read()
       this.#table = await parseKeys(body)
-      return !cached
+      return { began, ofNow: !cached }
     } finally {
       this.#reading = undefined
     }

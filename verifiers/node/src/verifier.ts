@@ -258,7 +258,7 @@ export class Verifier {
     const { signal } = this.#closed
     const { issuer, nodes = [this.#base] } = this.#config
     this.#follower ??= new Follower(this.#world, {
-      issuer, authorization: this.#authorization, keys: this.#access, changes: this.#answers, signal,
+      issuer, authorization: this.#authorization, keys: { access: this.#access, lasting: this.#lasting }, changes: this.#answers, signal,
       nodes: nodes.map((node) => node.replace(/\/$/, '')),
     })
     await Promise.race([this.#follower.heard, sleep(this.#world, startMs, signal)])
