@@ -52,6 +52,7 @@ func (c *serveCommand) Run(ctx context.Context, t terminal) (err error) {
 	if err != nil {
 		return wrongRing(cfg, err)
 	}
+	store.Rehearse()
 	l, err := sockets.listen("listen", cfg.Listen)
 	if err != nil {
 		return err

@@ -11,6 +11,8 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -29,6 +31,9 @@ type postgres struct {
 	counters
 	pool *pgxpool.Pool
 	line *line
+
+	rehearses  atomic.Bool
+	rehearsing sync.Mutex
 }
 
 const (
@@ -113,7 +118,7 @@ func (p *postgres) send(ctx context.Context, event []statement) error {
 			return unavailable(err)
 		}
 		committing, err := batch(ctx, conn, event)
-		conn.Release()
+		p.release(conn)
 		if err == nil {
 			return nil
 		}
@@ -220,7 +225,11 @@ func (p *postgres) query(ctx context.Context, sql string, args []any, row func(f
 	if err != nil {
 		return unavailable(err)
 	}
-	defer conn.Release()
+	defer p.release(conn)
+	return ask(ctx, conn, sql, args, row)
+}
+
+func ask(ctx context.Context, conn *pgxpool.Conn, sql string, args []any, row func(func(...any) error) error) error {
 	rows, err := conn.Query(ctx, sql, args...)
 	if err != nil {
 		return unavailable(err)
