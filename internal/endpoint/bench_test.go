@@ -3,6 +3,7 @@ package endpoint
 import (
 	"context"
 	"crypto/rand"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -149,6 +150,28 @@ func BenchmarkRefreshRotating(b *testing.B) {
 			_, refresh := w.keyOf(user, w.public)
 			requests[i] = formRequest("/oauth/token", url.Values{"grant_type": {"refresh_token"}, "refresh_token": {refresh}, "client_id": {w.public.id}})
 		})
+		drive(b, w, requests)
+	})
+}
+
+// BenchmarkRevocations is what all followers of an API ask after an event.
+func BenchmarkRevocations(b *testing.B) {
+	on(b, func(b *testing.B, w *world) {
+		w.key(w.exchange)
+		ctx := b.Context()
+		auth := basic(w.api.ID, w.api.Secret.Reveal())
+		begin, err := w.server.Revocations(ctx, w.api, oauth.FeedQuery{Instance: "bench"})
+		if err == nil {
+			err = w.server.SuspendClient(ctx, command, w.exchange.id)
+		}
+		if err != nil {
+			b.Fatal(err)
+		}
+		requests := make([]*http.Request, b.N)
+		for i := range requests {
+			requests[i] = httptest.NewRequest(http.MethodGet, fmt.Sprintf("/revocations?instance=bench&epoch=%d&after=%d", begin.Epoch, begin.Seq), nil)
+			requests[i].Header.Set("Authorization", auth)
+		}
 		drive(b, w, requests)
 	})
 }

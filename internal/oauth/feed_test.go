@@ -669,6 +669,9 @@ func TestFeed_NothingOfAnotherAudience(t *testing.T) {
 	if p == nil || p.Seq != at.Seq+1 || len(p.Changes) > 0 {
 		t.Errorf("another audience is told %+v", p)
 	}
+	if p, err := w.poll(w.Server, at.Epoch, at.Seq); err != nil || p == nil || len(p.Changes) != 1 { // the same question
+		t.Errorf("and ours %+v, %v", p, err)
+	}
 	if in, err := w.Introspect(ctx, second, w.connect(w.other, "alice", "s1").AccessToken.Reveal()); in != nil || err != nil {
 		t.Errorf("and that a key of the first is %+v, %v", in, err)
 	}
