@@ -99,9 +99,6 @@ type CodeStorage interface {
 type FamilyStorage interface {
 	// Family reads a family with the standing of its grant.
 	Family(ctx context.Context, id string) (*Family, *Standing, error)
-	// Shown reads, in one question, whether a secret is a client's, or ErrNotFound, and
-	// the client's family of this id without its standing, or nil if it has none.
-	Shown(ctx context.Context, clientID string, secret Hash, family string) (*Family, error)
 	// Asked reads, in one question, all that introspection rests on: the active API
 	// that has this live secret, or ErrNotFound, and the family with the standing of
 	// its grant, or nil if there is none of this id.
@@ -117,6 +114,9 @@ type FamilyStorage interface {
 	RotateRefreshToken(ctx context.Context, r Rotation) (won bool, err error)
 	// RevokeFamily ends a family that is alive.
 	RevokeFamily(ctx context.Context, family string, e Event) (won bool, err error)
+	// RevokeOwn ends a family that is alive for its client. It loses, too, if the family is
+	// another's, or if secret, unless it is nil, is not one of the client's.
+	RevokeOwn(ctx context.Context, clientID string, secret Hash, family string, e Event) (won bool, err error)
 	// AllotIndices moves the high-water mark of the current status list of an API and
 	// kind ("key", "family") by n, at now, and returns the first index, as
 	// (epoch × 2^ListBits + list) × 2^IndexBits + place. No index is ever handed out

@@ -49,17 +49,6 @@ func (s *Store) Family(ctx context.Context, id string) (*oauth.Family, *oauth.St
 	return r.result(), st, nil
 }
 
-// Shown implements oauth.FamilyStorage.
-func (s *Store) Shown(ctx context.Context, clientID string, secret oauth.Hash, family string) (*oauth.Family, error) {
-	var r familyReader
-	err := s.row(ctx, "SELECT "+familyColumns+` FROM client_secrets k LEFT JOIN families f ON f.id = $3 AND f.client_id = k.client_id
-		WHERE k.hash = $1 AND k.client_id = $2`, []any{[]byte(secret), clientID, family}, r.dest()...)
-	if err != nil || r.family.ID == "" {
-		return nil, err
-	}
-	return r.result(), nil
-}
-
 // Asked implements oauth.FamilyStorage.
 func (s *Store) Asked(ctx context.Context, apiID string, secret oauth.Hash, family string) (*oauth.API, *oauth.Family, *oauth.Standing, error) {
 	var r familyReader
@@ -123,9 +112,24 @@ func (s *Store) RotateRefreshToken(ctx context.Context, r oauth.Rotation) (bool,
 
 // RevokeFamily implements oauth.FamilyStorage.
 func (s *Store) RevokeFamily(ctx context.Context, family string, e oauth.Event) (bool, error) {
+	return s.revokeFamily(ctx, family, "", nil, e)
+}
+
+// RevokeOwn implements oauth.FamilyStorage.
+func (s *Store) RevokeOwn(ctx context.Context, clientID string, secret oauth.Hash, family string, e oauth.Event) (bool, error) {
+	ask, args := " AND client_id = $4", []any{clientID}
+	if secret != nil {
+		ask, args = ask+secretLive(4), append(args, []byte(secret), clientID)
+	}
+	return s.revokeFamily(ctx, family, ask, args, e)
+}
+
+// revokeFamily ends a family if ask holds, whose arguments are $4 and on.
+func (s *Store) revokeFamily(ctx context.Context, family, ask string, args []any, e oauth.Event) (bool, error) {
 	var n int64
 	lock := s.engine.lock("SELECT id FROM grants WHERE id = (SELECT grant_id FROM families WHERE id = $1)", family)
-	guard := counted(&n, "UPDATE families SET status = 'invalid', op = $1, due = $3 WHERE id = $2 AND status <> 'invalid'", e.ID, family, micros(e.At))
+	guard := counted(&n, "UPDATE families SET status = 'invalid', op = $1, due = $3 WHERE id = $2 AND status <> 'invalid'"+ask,
+		append([]any{e.ID, family, micros(e.At)}, args...)...)
 	return s.won(ctx, &n, lock, one(guard), tell(e, opOf("families", family, e.ID), "f.id = $5", family))
 }
 

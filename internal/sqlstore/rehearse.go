@@ -59,10 +59,9 @@ func (s *Store) revokeNothing(ctx context.Context) error {
 	e := oauth.Event{Kind: oauth.EventFamilyRevoked}
 	for _, step := range []func() error{
 		func() error { _, err := s.Client(ctx, ""); return err },
-		func() error { _, err := s.Shown(ctx, "", oauth.Hash{}, ""); return err },
-		func() error { _, _, err := s.Family(ctx, ""); return err },
 		func() error { _, _, _, err := s.Refresh(ctx, ""); return err },
-		func() error { _, err := s.RevokeFamily(ctx, "", e); return err },
+		func() error { _, err := s.RevokeOwn(ctx, "", oauth.Hash{}, "", e); return err },
+		func() error { _, err := s.RevokeOwn(ctx, "", nil, "", e); return err },
 		func() error { _, err := s.RevokeGrant(ctx, "", e); return err },
 		func() error { _, err := s.News(ctx, 0, 0); return err },
 	} {

@@ -54,7 +54,7 @@ func TestPostgres_Rehearsal(t *testing.T) {
 	}
 	before := count(conn, prepared)
 	on := &Store{engine: stage{p, conn}, moved: make(chan struct{}, 1)}
-	if _, err := on.RevokeFamily(ctx, "fam_x", oauth.Event{ID: "x", Kind: oauth.EventFamilyRevoked}); err != nil {
+	if _, err := on.RevokeOwn(ctx, "app", oauth.HashOf("x"), "fam_x", oauth.Event{ID: "x", Kind: oauth.EventFamilyRevoked}); err != nil {
 		t.Fatal(err)
 	}
 	if n := count(conn, prepared); n != before {

@@ -35,23 +35,28 @@ func families(w *world) {
 		w.loses("unknown", revoke("unknown"))
 		w.wins(feed, oauth.EventFamilyRevoked, revoke(sibling.Family.ID))
 	})
-	w.test("Shown reads a family of the client whose secret it is", func(w *world) {
+	w.test("RevokeOwn ends a family for its client alone", func(w *world) {
 		app, other := w.newApp(), w.newApp()
 		for _, c := range []*oauth.Client{app, other} {
 			w.must(oauth.EventClientCreated, func(e oauth.Event) (bool, error) { return w.s.CreateClient(w.ctx, c, e) })
 		}
-		_, r := w.live(w.person(), app.ID)
-		want := w.family(r.Family.ID)
-		got, err := w.s.Shown(w.ctx, app.ID, app.Secrets[0].Hash, r.Family.ID)
-		w.ok(err)
-		w.same("its own", got, want)
-		for what, of := range map[string]string{"another's": r.Family.ID, "one that is not there": "unknown"} {
-			got, err := w.s.Shown(w.ctx, other.ID, other.Secrets[0].Hash, of)
-			w.ok(err)
-			w.same(what, got, (*oauth.Family)(nil))
+		user := w.person()
+		_, r := w.live(user, app.ID)
+		revoke := func(family, client string, secret oauth.Hash) func(oauth.Event) (bool, error) {
+			return func(e oauth.Event) (bool, error) {
+				return w.s.RevokeOwn(w.ctx, client, secret, family, e)
+			}
 		}
-		_, err = w.s.Shown(w.ctx, app.ID, other.Secrets[0].Hash, r.Family.ID)
-		w.missing("with another's secret", err)
+		w.loses("another's", revoke(r.Family.ID, other.ID, other.Secrets[0].Hash))
+		w.loses("another's, which has no secret", revoke(r.Family.ID, other.ID, nil))
+		w.loses("with another's secret", revoke(r.Family.ID, app.ID, other.Secrets[0].Hash))
+		w.loses("unknown", revoke("unknown", app.ID, app.Secrets[0].Hash))
+		w.same("so far", w.family(r.Family.ID).Status, r.Family.Status)
+		w.wins(feed, oauth.EventFamilyRevoked, revoke(r.Family.ID, app.ID, app.Secrets[0].Hash))
+		w.same("family", w.family(r.Family.ID).Status, oauth.Invalid)
+		w.loses("again", revoke(r.Family.ID, app.ID, app.Secrets[0].Hash))
+		_, r = w.live(w.person(), app.ID)
+		w.wins(feed, oauth.EventFamilyRevoked, revoke(r.Family.ID, app.ID, nil))
 	})
 	w.test("AllotIndices goes on where it was, for each API and kind apart", func(w *world) {
 		allot := func(api, kind string, n int64) int64 {
@@ -205,9 +210,7 @@ func families(w *world) {
 		}
 	})
 	w.test("reads of what is not there", func(w *world) {
-		_, err := w.s.Shown(w.ctx, "unknown", w.hash(), "unknown")
-		w.missing("Shown", err)
-		_, _, err = w.s.Family(w.ctx, "unknown")
+		_, _, err := w.s.Family(w.ctx, "unknown")
 		w.missing("Family", err)
 		_, _, _, err = w.s.Refresh(w.ctx, "unknown")
 		w.missing("Refresh", err)
