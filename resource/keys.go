@@ -80,6 +80,7 @@ type keySet struct {
 	mu      sync.Mutex
 	reading *reading
 	began   time.Time // when the set was last read, or will be
+	era     int       // how often what was known was dropped
 }
 
 type reading struct {
@@ -93,11 +94,25 @@ var errOldKeys = errors.New("who serves the key set does not know the keys of no
 
 func (s *keySet) init(ctx context.Context, now func() time.Time, fetch func() (keyTable, bool, error)) {
 	s.ctx, s.now, s.fetch = ctx, now, fetch
-	s.forget()
+	s.missing.Store(&cache[string, struct{}]{half: maxMissing})
 }
 
-// forget drops what is known not to be there: a backup that was put back brings keys with it that were cut off since.
-func (s *keySet) forget() { s.missing.Store(&cache[string, struct{}]{half: maxMissing}) }
+// forget drops what is known, of what is there and what is not, and reads the set: a backup that was put back brings keys
+// with it that were cut off since, and knows nothing of those that were made since, nor of a rule about one that was cut.
+func (s *keySet) forget() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.era++
+	s.missing.Store(&cache[string, struct{}]{half: maxMissing})
+	if s.table.Load() == nil || s.ctx.Err() != nil {
+		return
+	}
+	s.table.Store(&keyTable{})
+	s.began = time.Time{}
+	if s.reading == nil {
+		s.begin(0)
+	}
+}
 
 func (s *keySet) find(kid string) *key {
 	if t := s.table.Load(); t != nil {
@@ -177,11 +192,15 @@ func (s *keySet) begin(pause time.Duration) {
 		case <-time.After(pause):
 		case <-s.ctx.Done():
 		}
+		s.mu.Lock()
+		era := s.era
+		s.mu.Unlock()
 		var table keyTable
-		if table, r.old, r.err = s.fetch(); r.err == nil {
+		table, r.old, r.err = s.fetch()
+		s.mu.Lock()
+		if r.err == nil && era == s.era {
 			s.keep(table)
 		}
-		s.mu.Lock()
 		s.reading = nil
 		s.mu.Unlock()
 		close(r.done)

@@ -78,7 +78,7 @@ const (
 	// askTimeout bounds reading anything else of the issuer's.
 	askTimeout = 2 * time.Second
 	// loadEvery is how long a key that the issuer withdrew may stay known here. A token signed by it is refused by the
-	// rule about the key, or by introspection, long before.
+	// rule about the key, or by introspection, long before; where a new epoch ends the rule, the set is read anew.
 	loadEvery = 10 * time.Minute
 	// retryEvery paces attempts to reach an issuer that did not answer.
 	retryEvery = time.Second

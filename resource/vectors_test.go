@@ -77,7 +77,7 @@ type step struct {
 	Snapshot      object
 	Introspection map[string]object
 	Lasting       []string
-	In            time.Duration // in milliseconds
+	In, Slow      time.Duration // in milliseconds
 	Age           int
 }
 
@@ -196,6 +196,7 @@ type stage struct {
 	reads  int64
 	jumped time.Duration
 	keys   []string
+	slow   time.Duration
 	age    int
 }
 
@@ -285,7 +286,7 @@ func (st *stage) step(s step, raw json.RawMessage) string {
 	case s.Snapshot != nil:
 		st.set(func() { st.s.Snapshot = s.Snapshot })
 	case s.Lasting != nil:
-		publish := func() { st.set(func() { st.keys, st.age = s.Lasting, s.Age }) }
+		publish := func() { st.set(func() { st.keys, st.age, st.slow = s.Lasting, s.Age, s.Slow*time.Millisecond }) }
 		if s.In == 0 {
 			publish()
 		} else {
@@ -388,11 +389,12 @@ func (st *stage) RoundTrip(r *http.Request) (*http.Response, error) {
 		return set(st.w.Access), nil
 	case path == "/oauth/jwks/lasting":
 		st.mu.Lock()
-		defer st.mu.Unlock()
-		resp := set(st.keys)
+		resp, slow := set(st.keys), st.slow
 		if st.age > 0 {
 			resp.Header.Set("Age", strconv.Itoa(st.age))
 		}
+		st.mu.Unlock()
+		<-time.After(slow)
 		return resp, nil
 	case path == "/introspect":
 		body, err := io.ReadAll(r.Body)

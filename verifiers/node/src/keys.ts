@@ -31,13 +31,20 @@ const nodeKnows = 100
 const maxWaiting = 1024
 const maxMissing = 1024
 
+interface Reading {
+  began: number
+  /** Whether whoever served it knows the keys of now. */
+  ofNow: boolean
+}
+
 /** One of the issuer's two sets of keys. */
 export class KeySet {
   #table: Map<string, Key> | undefined
-  #reading: Promise<{ began: number; ofNow: boolean }> | undefined
+  #reading: Promise<Reading> | undefined
   #began = -Infinity // when the set was last read, or will be
   #waiting = 0
   #missing = new Set<string>()
+  #era = 0 // how often what was known was dropped
 
   constructor(
     readonly world: World,
@@ -48,9 +55,15 @@ export class KeySet {
     return this.#table?.get(kid)
   }
 
-  /** Drops what is known not to be there: a backup that was put back brings keys with it that were cut off since. */
+  /** Drops what is known, of what is there and what is not, and reads the set: a backup that was put back brings keys with it
+   * that were cut off since, and knows nothing of those that were made since, nor of a rule about one that was cut. */
   forget(): void {
+    this.#era++
     this.#missing = new Set()
+    if (!this.#table) return
+    this.#table = new Map()
+    this.#began = -Infinity
+    this.load().catch(() => {}) // whoever needs a key tries again
   }
 
   /** The key that a token names, reading the set again if it is not there, until a reading has begun so much later that every
@@ -69,12 +82,13 @@ export class KeySet {
     if (this.#waiting >= maxWaiting) throw unavailable('shed')
     this.#waiting++
     try {
-      for (let known = this.world.mono() + nodeKnows, began = -Infinity; began < known; ) {
-        const reading = await this.#search()
+      const everyNodeKnows = this.world.mono() + nodeKnows
+      for (let proof = false; !proof; ) {
+        const { began, ofNow } = await this.#search()
         const key = this.find(kid)
         if (key) return key
-        if (!reading.ofNow) throw new Error('who serves the key set does not know the keys of now (Age)')
-        began = reading.began
+        if (!ofNow) throw new Error('who serves the key set does not know the keys of now (Age)')
+        proof = began >= everyNodeKnows
       }
     } catch (e) {
       throw unavailable('no_keys', e)
@@ -92,16 +106,18 @@ export class KeySet {
   }
 
   // search reads the set for the sake of a key id that it did not hold, as soon as it may be read.
-  #search(): Promise<{ began: number; ofNow: boolean }> {
+  #search(): Promise<Reading> {
     return (this.#reading ??= this.#read(this.#began + searchEvery - this.world.mono()))
   }
 
-  async #read(pause: number): Promise<{ began: number; ofNow: boolean }> {
+  async #read(pause: number): Promise<Reading> {
     const began = (this.#began = this.world.mono() + Math.max(0, pause))
     try {
       if (pause > 0) await new Promise<void>((over) => void this.world.after(pause, over))
+      const era = this.#era
       const { body, cached } = await this.read()
-      this.#table = await parseKeys(body)
+      const table = await parseKeys(body)
+      if (era === this.#era) this.#table = table
       return { began, ofNow: !cached }
     } finally {
       this.#reading = undefined

@@ -201,7 +201,9 @@ export class Stage {
     if (path === '/jwks') return Response.json(set(world.access))
     if (path === '/oauth/jwks/lasting') {
       this.keysRead++
-      return Response.json(set(this.lasting), this.age ? { headers: { age: `${this.age}` } } : {})
+      const answer = Response.json(set(this.lasting), this.age ? { headers: { age: `${this.age}` } } : {})
+      if (this.slow) await new Promise((over) => this.later(this.slow, over))
+      return answer
     }
     if (path === '/introspect') {
       await this.#paused?.()

@@ -43,7 +43,7 @@ async function run(stage, step) {
   else if ('wait' in step) await stage.wait(step.wait)
   else if ('jump' in step) stage.jump(step.jump)
   else if ('lasting' in step) {
-    const publish = () => Object.assign(stage, { lasting: step.lasting, age: step.age })
+    const publish = () => Object.assign(stage, { lasting: step.lasting, age: step.age, slow: step.slow })
     if (step.in) stage.later(step.in, publish)
     else publish()
   } else {
