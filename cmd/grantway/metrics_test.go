@@ -6,6 +6,9 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/grantway/grantway/internal/storagetest"
 )
 
 // sample finds the value of a series on a page of metrics; -1 if it is not there.
@@ -20,13 +23,9 @@ func sample(page, series string) float64 {
 	return -1
 }
 
-// What a node did is counted by grant and reason, on a listener of its own, and no
-// label holds what a client sent.
-func TestServe_Metrics(t *testing.T) {
-	s := newSite(t)
-	var app clientDoc
-	s.run("", &app, "client", "add", "--name", "Stylist", "--profile", "direct")
-	p := s.serve("--metrics-listen", "127.0.0.1:0")
+// scraped is what a server's metrics say, wherever its log says that they are.
+func scraped(t *testing.T, p *process) string {
+	t.Helper()
 	log, err := os.ReadFile(p.log)
 	if err != nil {
 		t.Fatal(err)
@@ -35,13 +34,38 @@ func TestServe_Metrics(t *testing.T) {
 	if found == nil {
 		t.Fatalf("the log does not say where: %s", log)
 	}
-	scrape := func() string {
-		a, err := send("GET", "http://"+string(found[1])+"/metrics", nil, "")
-		if err != nil || a.status != 200 {
-			t.Fatalf("%v, %d", err, a.status)
-		}
-		return a.body
+	a, err := send("GET", "http://"+string(found[1])+"/metrics", nil, "")
+	if err != nil || a.status != 200 {
+		t.Fatalf("%v, %d", err, a.status)
 	}
+	return a.body
+}
+
+// A server on PostgreSQL has its connections rehearse before anybody revokes anything.
+func TestServe_Rehearses(t *testing.T) {
+	database := storagetest.Postgres(t)
+	s := newSite(t)
+	s.run("", nil, "migrate", "up", "--database", database)
+	p := s.serve("--database", database, "--metrics-listen", "127.0.0.1:0")
+	for late := time.Now().Add(10 * time.Second); ; {
+		if sample(scraped(t, p), "grantway_connections_rehearsed_total") > 0 {
+			break
+		}
+		if time.Now().After(late) {
+			t.Fatal("no connection has rehearsed")
+		}
+		<-time.After(20 * time.Millisecond)
+	}
+}
+
+// What a node did is counted by grant and reason, on a listener of its own, and no
+// label holds what a client sent.
+func TestServe_Metrics(t *testing.T) {
+	s := newSite(t)
+	var app clientDoc
+	s.run("", &app, "client", "add", "--name", "Stylist", "--profile", "direct")
+	p := s.serve("--metrics-listen", "127.0.0.1:0")
+	scrape := func() string { return scraped(t, p) }
 	before := scrape()
 	code, err := p.guestCode(app.ClientID)
 	if err != nil {

@@ -113,8 +113,8 @@ var nobody = Hash(make([]byte, sha256.Size))
 // admit nil everybody.
 //
 // The secret by which a client is known here, mostly from the cache, is still a
-// question to the database: the event that issues asks it in its guard, and whoever
-// refuses, or revokes, first asks [Server.confirm]. So a secret is never decided
+// question to the database: the event that issues, or revokes, asks it in its guard, and
+// whoever refuses first asks [Server.confirm]. So a secret is never decided
 // from a cache (DESIGN, decision 14), and costs no read of its own.
 func (s *Server) authenticate(ctx context.Context, a ClientAuth, serves []ProfileName, admit func(*Client) error) (c *Client, secret Hash, err error) {
 	if a.ID == "" {

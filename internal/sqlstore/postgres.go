@@ -118,10 +118,11 @@ func (p *postgres) send(ctx context.Context, event []statement) error {
 			return unavailable(err)
 		}
 		committing, err := batch(ctx, conn, event)
-		p.release(conn)
 		if err == nil {
+			p.release(conn)
 			return nil
 		}
+		conn.Release()
 		state, refused := errors.AsType[*pgconn.PgError](err)
 		switch {
 		case refused && !keptNothing(state, committing), !refused && !pgconn.SafeToRetry(err):

@@ -13,14 +13,16 @@ import (
 
 const (
 	// rehearsals is one more than the five times for which PostgreSQL plans a prepared statement anew whenever it is sent.
-	rehearsals     = 6
+	rehearsals = 6
+	// rehearsalLimit is when a server that is slow, or far away, is left in peace.
 	rehearsalLimit = 2 * time.Second
 )
 
 // Rehearse has each connection to PostgreSQL play revocations that end nothing, once its first user has given it back. A
 // server process that never saw a statement reads what the catalogue says of its tables, and plans it, when it is needed:
-// a revocation took 3.4 ms on a new connection and more than 1 ms the next five times, and then 0.2. Connections come up
-// seldom and live long, and so do revocations: without this nearly every one would meet a connection that knows none.
+// a revocation took 3.4 ms on a new connection and more than 1 ms the next five times, and then 0.2. They are rare, so that
+// without this most would be among the first that their connection sees. A connection is away for some ten
+// milliseconds meanwhile, once in its life.
 func (s *Store) Rehearse() {
 	if p, ok := s.engine.(*postgres); ok && p.pool.Config().ConnConfig.DefaultQueryExecMode == pgx.QueryExecModeCacheStatement {
 		p.rehearses.Store(true)
@@ -43,25 +45,26 @@ func (p *postgres) release(conn *pgxpool.Conn) {
 	go func() {
 		defer p.rehearsing.Unlock()
 		defer conn.Release()
-		ctx, cancel := context.WithTimeout(context.Background(), rehearsalLimit)
-		defer cancel()
 		on := &Store{engine: stage{p, conn}, moved: make(chan struct{}, 1)}
-		for range rehearsals {
-			if on.revokeNothing(ctx) != nil { // whoever takes the connection next finds out why
+		for began, n := time.Now(), 0; n < rehearsals && time.Since(began) < rehearsalLimit; n++ {
+			if on.revokeNothing(context.Background()) != nil { // whoever takes the connection next finds out why
 				return
 			}
 		}
+		p.rehearsed.Add(1)
 	}()
 }
 
-// revokeNothing is what the ways to revoke ask of the database, about things that there are not.
+// revokeNothing is what an app's revocation asks of the database, and a grant's, about things that there are not.
 func (s *Store) revokeNothing(ctx context.Context) error {
 	e := oauth.Event{Kind: oauth.EventFamilyRevoked}
 	for _, step := range []func() error{
 		func() error { _, err := s.Client(ctx, ""); return err },
+		func() error { _, err := s.ClientSecrets(ctx, ""); return err },
 		func() error { _, _, _, err := s.Refresh(ctx, ""); return err },
 		func() error { _, err := s.RevokeOwn(ctx, "", oauth.Hash{}, "", e); return err },
 		func() error { _, err := s.RevokeOwn(ctx, "", nil, "", e); return err },
+		func() error { _, err := s.RevokeFamily(ctx, "", e); return err },
 		func() error { _, err := s.RevokeGrant(ctx, "", e); return err },
 		func() error { _, err := s.News(ctx, 0, 0); return err },
 	} {
@@ -79,10 +82,14 @@ type stage struct {
 }
 
 func (s stage) write(ctx context.Context, event []statement) error {
+	ctx, cancel := context.WithTimeout(ctx, writeLimit)
+	defer cancel()
 	_, err := batch(ctx, s.conn, event)
 	return err
 }
 
 func (s stage) query(ctx context.Context, sql string, args []any, row func(func(...any) error) error) error {
+	ctx, cancel := context.WithTimeout(ctx, readLimit)
+	defer cancel()
 	return ask(ctx, s.conn, sql, args, row)
 }

@@ -47,14 +47,20 @@ func TestPostgres_Rehearsal(t *testing.T) {
 	}
 	const prepared = "SELECT COUNT(*) FROM pg_prepared_statements"
 	const planned = prepared + " WHERE generic_plans > 0"
-	const most = 15
+	const all = 15
 	conn := used()
-	if n := count(conn, planned); n < most {
+	if n := count(conn, planned); n < all {
 		t.Errorf("%d statements are planned for good", n)
 	}
 	before := count(conn, prepared)
 	on := &Store{engine: stage{p, conn}, moved: make(chan struct{}, 1)}
-	if _, err := on.RevokeOwn(ctx, "app", oauth.HashOf("x"), "fam_x", oauth.Event{ID: "x", Kind: oauth.EventFamilyRevoked}); err != nil {
+	e := oauth.Event{ID: "x", Kind: oauth.EventFamilyRevoked}
+	for _, secret := range []oauth.Hash{oauth.HashOf("x"), nil} {
+		if _, err := on.RevokeOwn(ctx, "app", secret, "fam_x", e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := on.RevokeGrant(ctx, "grant_x", e); err != nil {
 		t.Fatal(err)
 	}
 	if n := count(conn, prepared); n != before {
@@ -63,28 +69,42 @@ func TestPostgres_Rehearsal(t *testing.T) {
 	if now, _, err := s.Head(ctx); err != nil || now != seq || count(conn, "SELECT COUNT(*) FROM events") != 0 {
 		t.Errorf("the rehearsal moved the feed from %d to %d, or left events (%v)", seq, now, err)
 	}
-	if n := count(used(), planned); n < most {
+	if n := count(used(), planned); n < all {
 		t.Errorf("%d statements are planned for good on the next connection", n)
 	}
 
-	// A connection is not kept from its next user while another rehearses.
+	// While one rehearses another goes back at once, and has its turn behind a later use.
 	p.rehearsing.Lock()
 	if _, _, err := s.Head(ctx); err != nil {
 		t.Fatal(err)
 	}
+	if st := p.pool.Stat(); st.IdleConns() != 1 || s.Stats().Rehearsed != 2 {
+		t.Errorf("%d connections are there and %d have rehearsed, want 1 and 2", st.IdleConns(), s.Stats().Rehearsed)
+	}
 	p.rehearsing.Unlock()
+	if used(); s.Stats().Rehearsed != 3 {
+		t.Errorf("%d connections have rehearsed, want 3", s.Stats().Rehearsed)
+	}
 }
 
 // Without a server process to itself a connection has nothing to rehearse for, and who
 // opens the database for one command does not pay for it.
 func TestPostgres_RehearsesOnlyWhereAsked(t *testing.T) {
 	dsn, pooled := storagetest.PgBouncer(t)
-	behind := openAt(t, pooled)
+	behind, unasked := openAt(t, pooled), openAt(t, dsn)
 	behind.Rehearse()
-	if behind.engine.(*postgres).rehearses.Load() {
-		t.Error("behind a pooler")
-	}
-	if openAt(t, dsn).engine.(*postgres).rehearses.Load() {
-		t.Error("unasked")
+	for what, s := range map[string]*Store{"behind a pooler": behind, "unasked": unasked} {
+		if err := s.Migrate(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := s.Head(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		p := s.engine.(*postgres)
+		p.rehearsing.Lock()
+		if n := s.Stats().Rehearsed; n != 0 {
+			t.Errorf("%s: %d connections have rehearsed", what, n)
+		}
+		p.rehearsing.Unlock()
 	}
 }

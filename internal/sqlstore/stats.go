@@ -14,6 +14,8 @@ type Stats struct {
 	Failed  uint64                  // events that came to nothing, or whose outcome is unknown
 	Retries uint64                  // sent again after a serialization failure or a deadlock (PostgreSQL)
 	Waiting int64                   // events that wait for the writer, or for a connection
+
+	Rehearsed uint64 // connections that have played revocations (PostgreSQL)
 }
 
 // Stats returns the counts so far. They are read one by one, so that they may be
@@ -22,9 +24,9 @@ func (s *Store) Stats() Stats { return s.engine.stats() }
 
 // counters are what both engines count.
 type counters struct {
-	events, commits, failed, retries atomic.Uint64
-	groups                           [len(GroupSizes)]atomic.Uint64
-	waiting                          atomic.Int64
+	events, commits, failed, retries, rehearsed atomic.Uint64
+	groups                                      [len(GroupSizes)]atomic.Uint64
+	waiting                                     atomic.Int64
 }
 
 // committed counts a transaction that made n events durable.
@@ -43,7 +45,7 @@ func (c *counters) committed(n int) {
 }
 
 func (c *counters) stats() Stats {
-	s := Stats{Events: c.events.Load(), Commits: c.commits.Load(), Failed: c.failed.Load(), Retries: c.retries.Load(), Waiting: c.waiting.Load()}
+	s := Stats{Events: c.events.Load(), Commits: c.commits.Load(), Failed: c.failed.Load(), Retries: c.retries.Load(), Waiting: c.waiting.Load(), Rehearsed: c.rehearsed.Load()}
 	for i := range s.Groups {
 		s.Groups[i] = c.groups[i].Load()
 	}
