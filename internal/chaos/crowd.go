@@ -90,8 +90,8 @@ func (c *crowd) now() int64 { return int64(time.Since(c.start)) + 1 }
 func gather(ctx context.Context, s *site, n int, trying []policy, good []*key, nodes ...string) (*crowd, error) {
 	running, stop := context.WithCancel(context.WithoutCancel(ctx))
 	c := &crowd{site: s, start: time.Now(), verifiers: make([]*resource.Verifier, n), trying: trying, tally: make([]tally, len(trying)), running: running, stop: stop,
-		// The callers of a thousand would need more than the machine has.
-		fast: max(time.Millisecond, time.Duration(n)*100*time.Microsecond), slow: max(10*time.Millisecond, time.Duration(n*n)*time.Microsecond)}
+		// The callers of a thousand would need more than the machine has, and those of a hundred took a fifth of it.
+		fast: max(time.Millisecond, time.Duration(n)*100*time.Microsecond), slow: max(10, time.Duration(n)) * time.Millisecond}
 	if n >= crowdFor {
 		c.sweeping = time.Duration(n) * 20 * time.Microsecond
 	}

@@ -100,7 +100,7 @@ func reachReport(all []*reached, began time.Time, of, took string, rounds int) s
 	b.WriteString(`
 Real ` + "`grantway serve`" + ` processes, on SQLite or PostgreSQL with every commit synced; followers are ` + "`resource.Verifier`" + `s of one process, each with
 its own connections. To each of them callers show, all the time and under each policy beside each other, a key that stands and the key that is
-revoked next, every 10 ms (1,000 followers: 1 s), and the latter from when its revocation is sent every millisecond (100 followers: 10 ms,
+revoked next, every 10 ms (100 followers: 100 ms, 1,000: 1 s), and the latter from when its revocation is sent every millisecond (100 followers: 10 ms,
 1,000: 100 ms) until it is refused. At 100 and more one caller shows it to all of them in turn besides, every 2 ms (1,000: 20 ms), and goes by what
 they were told (Closed). A thousand are more than this machine serves beside what they do themselves: their leases lapse, and what must hold is
 that none admits late. *Admitted* is the instant of the check.
@@ -171,7 +171,7 @@ func verdict(b *strings.Builder, all []*reached) {
 	}
 	var late int64
 	var sent, cut int
-	worst, p99, seen := time.Duration(0), time.Duration(0), false
+	worst, p99, alone, seen := time.Duration(0), time.Duration(0), time.Duration(0), false
 	var restarts, away int64
 	for _, r := range all {
 		late += r.Late
@@ -181,7 +181,7 @@ func verdict(b *strings.Builder, all []*reached) {
 			}
 		}
 		if r.isCrowd() {
-			p99, seen = max(p99, percentile(r.First, 99)), true
+			p99, alone, seen = max(p99, percentile(r.First, 99)), max(alone, percentile(r.Alone, 99)), true
 		}
 		if r.Title == isReplaced {
 			restarts += int64(r.Revocations)
@@ -200,7 +200,8 @@ func verdict(b *strings.Builder, all []*reached) {
 	b.WriteString("| must be | measured | |\n|---|---|---|\n")
 	fmt.Fprintf(b, "| no check admits a revoked key later than 850 ms after the commit | %d late; the last one at most %s ms after, counted from the revoking call | %s |\n", late, ms(worst), inTime)
 	if seen {
-		fmt.Fprintf(b, "| 99 of 100 of 100 followers refuse within %s ms | %s ms, the revoking call included | %s |\n", ms(crowdBar), ms(p99), met(p99 <= crowdBar))
+		fmt.Fprintf(b, "| 99 of 100 of 100 followers refuse within %s ms | %s ms, the revoking call included; %s ms where the kernel could tell of no other guest at work meanwhile (below, *Notes*) | %s |\n",
+			ms(crowdBar), ms(p99), ms(alone), met(p99 <= crowdBar))
 	}
 	if restarts > 0 {
 		fmt.Fprintf(b, "| hand-over and rolling restart: no good request refused or cut | %d checks under any policy, and %d of %d requests of apps and customers, in %d rounds | %s |\n", away, cut, sent, restarts, met(away == 0 && cut == 0))
