@@ -165,7 +165,7 @@ func (r *result) markdown() string {
 	var b bytes.Buffer
 	say := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
 	say("# Performance\n")
-	say("`make bench` wrote this on %s, in %s, at commit %s.\n", r.began.Format("2 January 2006, 15:04"), time.Since(r.began).Round(time.Second), commit())
+	say("`make bench` wrote this on %s, in %s, at commit %s.\n", r.began.Format("2 January 2006, 15:04"), time.Since(r.began).Round(time.Second), r.of)
 	say("Machine: %s.\n", machine())
 	say("What counts is the **ratio to the floor**: a program that does in one request what no token endpoint can do without (net/http, one row updated and one")
 	say("of 400 bytes inserted by random keys in one durable commit, one ES256 signature; `internal/bench/floor`). It runs beside ours, on the same database, under")

@@ -46,6 +46,7 @@ type point struct {
 type result struct {
 	plan         plan
 	began        time.Time
+	of           string // the commit that was built
 	ours, floor  map[point][]sample
 	crowd        map[point]sample
 	signed       map[int][]sample           // of the floor: one signature without the store, by connections
@@ -59,7 +60,7 @@ type result struct {
 }
 
 func (p plan) run(ctx context.Context, dir string, say func(string, ...any)) (*result, error) {
-	r := &result{plan: p, began: time.Now(), ours: map[point][]sample{}, floor: map[point][]sample{}, signed: map[int][]sample{}, crowd: map[point]sample{},
+	r := &result{plan: p, began: time.Now(), of: commit(), ours: map[point][]sample{}, floor: map[point][]sample{}, signed: map[int][]sample{}, crowd: map[point]sample{},
 		ready: map[string][]time.Duration{}, idle: map[string]float64{}, loaded: map[string][2]float64{},
 		small: map[point][]sample{}, large: map[point][]sample{}, sizes: map[string][2]float64{}}
 	server, floor, err := build(ctx, dir)

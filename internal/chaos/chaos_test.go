@@ -91,6 +91,11 @@ func TestReachReport(t *testing.T) {
 	if text := reachReport([]*reached{good}, time.Now(), "this", "", 20); strings.Contains(text, "not met") || !strings.Contains(text, "| 100 followers | SQLite | 1 | 3.0 ms | 6.0 / 6.0 / 6.0 ms | 2.0–5.0 ms | 0 | 0 of 5 |") {
 		t.Error(text)
 	}
+	alone := *good
+	alone.Alone = []time.Duration{4 * time.Millisecond}
+	if text := reachReport([]*reached{&alone}, time.Now(), "this", "", 20); !strings.Contains(text, "| 6.0 ms, the revoking call included; 4.0 ms where the kernel could tell of no other guest") {
+		t.Error(text)
+	}
 	unsure := *good
 	unsure.Most = []time.Duration{bound + time.Millisecond}
 	if text := reachReport([]*reached{&unsure}, time.Now(), "this", "", 20); !strings.Contains(text, "0 late; the last one at most 851 ms after, counted from the revoking call | **not shown** |") {
