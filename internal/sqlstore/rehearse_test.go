@@ -2,6 +2,7 @@ package sqlstore
 
 import (
 	"context"
+	"errors"
 	"testing"
 
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -24,13 +25,20 @@ func TestPostgres_Rehearsal(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.Rehearse()
-	// used returns a connection that was used, behind all that came of it.
-	used := func() *pgxpool.Conn {
-		if _, _, err := s.Head(ctx); err != nil {
+	// use uses a connection, and waits for what comes of that; used returns it then.
+	use := func() int64 {
+		t.Helper()
+		seq, _, err := s.Head(ctx)
+		if err != nil {
 			t.Fatal(err)
 		}
 		p.rehearsing.Lock()
 		defer p.rehearsing.Unlock()
+		return seq
+	}
+	used := func() *pgxpool.Conn {
+		t.Helper()
+		use()
 		conn, err := p.pool.Acquire(ctx)
 		if err != nil {
 			t.Fatal(err)
@@ -66,8 +74,8 @@ func TestPostgres_Rehearsal(t *testing.T) {
 	if n := count(conn, prepared); n != before {
 		t.Errorf("a revocation prepares %d statements that were not rehearsed", n-before)
 	}
-	if now, _, err := s.Head(ctx); err != nil || now != seq || count(conn, "SELECT COUNT(*) FROM events") != 0 {
-		t.Errorf("the rehearsal moved the feed from %d to %d, or left events (%v)", seq, now, err)
+	if now := use(); now != seq || count(conn, "SELECT COUNT(*) FROM events") != 0 {
+		t.Errorf("the rehearsal moved the feed from %d to %d, or left events", seq, now)
 	}
 	if n := count(used(), planned); n < all {
 		t.Errorf("%d statements are planned for good on the next connection", n)
@@ -84,6 +92,42 @@ func TestPostgres_Rehearsal(t *testing.T) {
 	p.rehearsing.Unlock()
 	if used(); s.Stats().Rehearsed != 3 {
 		t.Errorf("%d connections have rehearsed, want 3", s.Stats().Rehearsed)
+	}
+}
+
+// Whoever closes the database waits for a rehearsal that is under way, and one whose
+// connection is lost ends with it.
+func TestPostgres_RehearsalIsInNobodysWay(t *testing.T) {
+	ctx := context.Background()
+	dsn := storagetest.Postgres(t)
+	s := openAt(t, dsn)
+	if err := s.Migrate(ctx); err != nil {
+		t.Fatal(err)
+	}
+	p := s.engine.(*postgres)
+	s.Rehearse()
+	for range 20 {
+		if _, _, err := s.Head(ctx); err != nil {
+			t.Fatal(err)
+		}
+		p.line.cut() // every connection, in use or not
+		if err := s.engine.write(ctx, put(int(s.Stats().Events))); err != nil && !errors.Is(err, oauth.ErrUnavailable) {
+			t.Fatal(err)
+		}
+	}
+	second, err := Open(ctx, dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	second.Rehearse()
+	if _, _, err := second.Head(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := second.Close(); err != nil {
+		t.Error(err)
+	}
+	if n := second.Stats().Rehearsed; n != 1 {
+		t.Errorf("closed during a rehearsal, and %d are over", n)
 	}
 }
 
