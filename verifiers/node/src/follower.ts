@@ -180,6 +180,8 @@ export class Follower {
     if (cached) throw new Error('the answer comes out of a cache')
     if (status === 410 && this.#following) {
       this.#forget()
+      this.o.keys.access.forget()
+      this.o.keys.lasting.forget()
       return false
     }
     if (status === 204 && this.#following) {
@@ -199,8 +201,6 @@ export class Follower {
     this.#rules.clear()
     this.#storeRules = 0
     this.#lists.clear()
-    this.o.keys.access.forget()
-    this.o.keys.lasting.forget()
     this.o.changes.lost()
   }
 
