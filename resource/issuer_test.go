@@ -12,7 +12,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -108,13 +107,12 @@ func makeIssuer(t testing.TB) *issuer {
 
 func (i *issuer) serveKeys(w http.ResponseWriter, r *http.Request, keys func() []jose.JSONWebKey) {
 	i.mu.Lock()
-	fail, set := i.failKeys, jose.JSONWebKeySet{Keys: slices.Clone(keys())}
-	i.mu.Unlock()
-	if fail != nil {
-		fail(w, r)
+	defer i.mu.Unlock()
+	if i.failKeys != nil {
+		i.failKeys(w, r)
 		return
 	}
-	json.NewEncoder(w).Encode(set)
+	json.NewEncoder(w).Encode(jose.JSONWebKeySet{Keys: keys()})
 }
 
 func (i *issuer) introspect(w http.ResponseWriter, r *http.Request) {

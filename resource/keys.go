@@ -75,12 +75,11 @@ type keySet struct {
 	table atomic.Pointer[keyTable]
 
 	waiting atomic.Int64
-	missing atomic.Pointer[cache[string, struct{}]]
+	missing atomic.Pointer[cache[string, struct{}]] // another one, once what was known was dropped
 
 	mu      sync.Mutex
 	reading *reading
 	began   time.Time // when the set was last read, or will be
-	era     int       // how often what was known was dropped
 }
 
 type reading struct {
@@ -94,7 +93,7 @@ var errOldKeys = errors.New("who serves the key set does not know the keys of no
 
 func (s *keySet) init(ctx context.Context, now func() time.Time, fetch func() (keyTable, bool, error)) {
 	s.ctx, s.now, s.fetch = ctx, now, fetch
-	s.missing.Store(&cache[string, struct{}]{half: maxMissing})
+	s.forget()
 }
 
 // forget drops what is known, of what is there and what is not, and reads the set: a backup that was put back brings keys
@@ -102,7 +101,6 @@ func (s *keySet) init(ctx context.Context, now func() time.Time, fetch func() (k
 func (s *keySet) forget() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.era++
 	s.missing.Store(&cache[string, struct{}]{half: maxMissing})
 	if s.table.Load() == nil || s.ctx.Err() != nil {
 		return
@@ -192,13 +190,11 @@ func (s *keySet) begin(pause time.Duration) {
 		case <-time.After(pause):
 		case <-s.ctx.Done():
 		}
-		s.mu.Lock()
-		era := s.era
-		s.mu.Unlock()
+		missing := s.missing.Load()
 		var table keyTable
 		table, r.old, r.err = s.fetch()
 		s.mu.Lock()
-		if r.err == nil && era == s.era {
+		if r.err == nil && s.missing.Load() == missing { // nothing was dropped meanwhile
 			s.keep(table)
 		}
 		s.reading = nil

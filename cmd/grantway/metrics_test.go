@@ -47,14 +47,8 @@ func TestServe_Rehearses(t *testing.T) {
 	s := newSite(t)
 	s.run("", nil, "migrate", "up", "--database", database)
 	p := s.serve("--database", database, "--metrics-listen", "127.0.0.1:0")
-	for late := time.Now().Add(10 * time.Second); ; {
-		if sample(scraped(t, p), "grantway_connections_rehearsed_total") > 0 {
-			break
-		}
-		if time.Now().After(late) {
-			t.Fatal("no connection has rehearsed")
-		}
-		<-time.After(20 * time.Millisecond)
+	if err := until(10*time.Second, func() bool { return sample(scraped(t, p), "grantway_connections_rehearsed_total") > 0 }); err != nil {
+		t.Fatalf("no connection has rehearsed: %v", err)
 	}
 }
 

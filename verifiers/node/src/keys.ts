@@ -43,8 +43,7 @@ export class KeySet {
   #reading: Promise<Reading> | undefined
   #began = -Infinity // when the set was last read, or will be
   #waiting = 0
-  #missing = new Set<string>()
-  #era = 0 // how often what was known was dropped
+  #missing = new Set<string>() // another one, once what was known was dropped
 
   constructor(
     readonly world: World,
@@ -58,7 +57,6 @@ export class KeySet {
   /** Drops what is known, of what is there and what is not, and reads the set: a backup that was put back brings keys with it
    * that were cut off since, and knows nothing of those that were made since, nor of a rule about one that was cut. */
   forget(): void {
-    this.#era++
     this.#missing = new Set()
     if (!this.#table) return
     this.#table = new Map()
@@ -114,10 +112,10 @@ export class KeySet {
     const began = (this.#began = this.world.mono() + Math.max(0, pause))
     try {
       if (pause > 0) await new Promise<void>((over) => void this.world.after(pause, over))
-      const era = this.#era
+      const missing = this.#missing
       const { body, cached } = await this.read()
       const table = await parseKeys(body)
-      if (era === this.#era) this.#table = table
+      if (this.#missing === missing) this.#table = table // nothing was dropped meanwhile
       return { began, ofNow: !cached }
     } finally {
       this.#reading = undefined
