@@ -44,6 +44,11 @@ func percentile(all []time.Duration, of100 int) time.Duration {
 	return sorted[max(1, (len(sorted)*of100+99)/100)-1]
 }
 
+// quantiles are p50 / p99 / max, in ms.
+func quantiles(all []time.Duration) string {
+	return ms(percentile(all, 50)) + " / " + ms(percentile(all, 99)) + " / " + ms(percentile(all, 100))
+}
+
 func ms(d time.Duration) string {
 	v := float64(d.Microseconds()) / 1000
 	if v < 10 && v > -10 {
@@ -61,8 +66,8 @@ func (r *reached) row() string {
 		}
 		good = append(good, name+" "+r.refusals(p))
 	}
-	return fmt.Sprintf("%s, %s: %d revocations, %d followers; first refusal p50 %s p99 %s max %s ms; last acceptance %s ms; good keys refused: %s; %d of %d checks introspected, %d shed; %d late",
-		r.Name, r.Engine, r.Revocations, r.Followers, ms(percentile(r.First, 50)), ms(percentile(r.First, 99)), ms(percentile(r.First, 100)),
+	return fmt.Sprintf("%s, %s: %d revocations, %d followers; revoking call %s, first refusal %s ms (p50 / p99 / max); last acceptance %s ms; good keys refused: %s; %d of %d checks introspected, %d shed; %d late",
+		r.Name, r.Engine, r.Revocations, r.Followers, quantiles(r.Trip), quantiles(r.First),
 		strings.Join(last, ", "), strings.Join(good, ", "), r.Questions, r.Checks, r.Shed, r.Late)
 }
 
@@ -114,15 +119,14 @@ admits nobody either, counts as well. A refusal of a key that stands is 503; one
 `)
 	verdict(&b, all)
 	say("## %s\n\n", isHealthy)
-	b.WriteString("| | engine | revocations | revoking call, p50 | first refusal (401), p50 / p99 / max | last acceptance | late | good keys refused, of checks | checks by introspection | shed |\n|---|---|---|---|---|---|---|---|---|---|\n")
+	b.WriteString("| | engine | revocations | revoking call, p50 / p99 / max | first refusal (401), p50 / p99 / max | last acceptance | late | good keys refused, of checks | checks by introspection | shed |\n|---|---|---|---|---|---|---|---|---|---|\n")
 	for _, r := range all {
 		if r.Title == isHealthy {
 			refused, good := int64(0), int64(0)
 			for p := range r.Policies {
 				refused, good = refused+r.Refused[p], good+r.Good[p]
 			}
-			say("| %s | %s | %d | %s ms | %s / %s / %s ms | %s ms | %d | %d of %d | %.2f %% | %d |\n", r.Name, r.Engine, r.Revocations, ms(percentile(r.Trip, 50)),
-				ms(percentile(r.First, 50)), ms(percentile(r.First, 99)), ms(percentile(r.First, 100)), r.last(0), r.Late, refused, good,
+			say("| %s | %s | %d | %s ms | %s ms | %s ms | %d | %d of %d | %.2f %% | %d |\n", r.Name, r.Engine, r.Revocations, quantiles(r.Trip), quantiles(r.First), r.last(0), r.Late, refused, good,
 				100*float64(r.Questions)/float64(max(1, r.Checks)), r.Shed)
 		}
 	}
@@ -146,8 +150,8 @@ admits nobody either, counts as well. A refusal of a key that stands is 503; one
 	b.WriteString("\n## Notes\n\n")
 	for _, r := range all {
 		if r.isCrowd() && r.Took != "" {
-			say("- %s, %s: %s In the %v behind %d of the %d revocations they had none that the kernel could tell: first refusal %s / %s / %s ms in these.\n",
-				r.Name, r.Engine, r.Took, window, r.Undisturbed, r.Revocations, ms(percentile(r.Alone, 50)), ms(percentile(r.Alone, 99)), ms(percentile(r.Alone, 100)))
+			say("- %s, %s: %s In the %v behind %d of the %d revocations they had none that the kernel could tell: first refusal %s ms in these.\n",
+				r.Name, r.Engine, r.Took, window, r.Undisturbed, r.Revocations, quantiles(r.Alone))
 		}
 		for _, n := range r.Notes {
 			say("- %s\n", n)
