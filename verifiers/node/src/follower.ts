@@ -91,7 +91,8 @@ export class Follower {
   get live(): boolean {
     if (!this.#sent || this.o.signal.aborted) return false
     const mono = this.world.mono() - this.#sent.mono
-    return mono <= leaseMs && Math.abs(this.world.wall() - this.#sent.wall - mono) <= clocksAgreeMs
+    const wall = this.world.wall() - this.#sent.wall
+    return Math.max(mono, wall) <= leaseMs && Math.abs(wall - mono) <= clocksAgreeMs
   }
 
   /** What is known of a token now, if anything. */
