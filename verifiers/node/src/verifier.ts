@@ -9,7 +9,8 @@ import { TokenReader, type Token } from './token.js'
 import { exchange, sleep, type World } from './world.js'
 
 /** What happens while it is not known here whether a token still stands: `introspect` asks the issuer, for 300 ms at most,
- * `closed` answers 503, and `open` goes by what was known last for so many milliseconds: a revoked key is accepted as long. */
+ * `closed` answers 503, and `open` goes by what was known last for so many milliseconds, and asks the issuer where that says
+ * nothing: a revoked key is accepted as long. */
 export type OnStale = 'introspect' | 'closed' | { open: number }
 
 /** Says whose tokens a verifier admits. */
@@ -148,17 +149,17 @@ export class Verifier {
       await f!.load(t.status!.list)
       verdict = f!.judgeNow(t)
     }
-    if (verdict) this.#open = false
+    const live = verdict !== undefined
+    if (live) this.#open = false
     else {
       this.#counts.stale++
       if (onStale === 'closed') throw unavailable('stale')
       if (onStale !== 'introspect') {
         if (!f || f.age > leaseMs + onStale.open) throw unavailable('stale')
         verdict = f.judge(t)
-        if (verdict !== 'valid' && verdict !== 'refused') throw unavailable('stale')
-        this.#counts.open++
-        if (!this.#open) this.#world.log(`tokens are accepted by what was known last, for ${onStale.open} ms at most`)
-        this.#open = true
+        if (verdict === 'valid') this.#opens(onStale.open)
+        // For checks to come: this one may take no longer than the issuer's answer.
+        if (verdict === 'no list') void f.load(t.status!.list)
       }
     }
     switch (verdict) {
@@ -167,12 +168,18 @@ export class Verifier {
       case 'refused':
         throw bad('not_active')
     }
-    const kept = verdict && this.#answers.kept(t)
+    const kept = live && this.#answers.kept(t)
     if (kept) return callerOf(t, f!.narrow(t, kept.powers))
     const said = await this.#answers.ask(t, text)
     // The answer is of when it was given; what the feed said since holds.
     if (f?.judgeNow(t) === 'refused' && !(said.epoch === f.epoch && said.iseq >= f.seq)) throw bad('not_active')
     return callerOf(t, f?.narrow(t, said.powers) ?? said.powers)
+  }
+
+  #opens(ms: number): void {
+    this.#counts.open++
+    if (!this.#open) this.#world.log(`tokens are accepted by what was known last, for ${ms} ms at most`)
+    this.#open = true
   }
 
   // A kept connection that the issuer closed at this moment is no outage. Asking changes nothing, so it may be done again.
