@@ -14,6 +14,15 @@ const pauseMs = 40
 // Passes before the next poll once there is news, which the node tells all others at this moment.
 const newsMs = 10
 const failedMs = 250
+/** The longest that a healthy node lets us wait, and some: it holds an answer for 200 ms at most. After it the next node is
+ * asked as well, so that a silent one costs no lease: that began 200 ms, a round trip and newsMs before the poll that stays
+ * unanswered, and the next node's answer takes as long once more: 200 + 10 + 250 + 200, which of 700 leaves two round trips
+ * of 20 ms each. */
+const patienceMs = 250
+// When an answer must have begun. A later one would be worth no lease.
+const pollMs = 600
+// When it must have ended: a long one moves us on even if it is worth no lease.
+const bodyMs = 2_000
 const maxFeed = 8 << 20
 const listBytes = listEntries / 4
 
@@ -39,6 +48,14 @@ interface Answer {
   more: boolean
   changes: (Slot & { seq: number; value: number })[]
   rules: (Rule & { seq: number })[]
+}
+
+/** What came of one poll: an answer, nothing, or that we must begin anew. */
+interface Reply {
+  node: number
+  /** From before it was sent. */
+  sent: { mono: number; wall: number }
+  said: Answer | 'nothing' | 'begin'
 }
 
 interface List {
@@ -132,30 +149,47 @@ export class Follower {
   async #run(heard: () => void): Promise<void> {
     let failed = 0
     while (!this.o.signal.aborted) {
-      this.counters.polls++
       const { seq } = this
       const following = this.#following
-      const began = this.world.mono()
       try {
-        const more = await this.#poll(this.o.nodes[this.#node]!)
+        const reply = await this.#round()
+        this.#node = reply.node
+        const more = this.#take(reply)
         failed = 0
         if (this.#trouble) this.world.log('the revocation feed is followed again')
         this.#trouble = ''
         heard()
         // Whoever has nothing to say holds its answer; if something in between does not, it is not asked all the time.
-        const idle = this.seq === seq && this.world.mono() - began < pauseMs
+        const idle = this.seq === seq && this.world.mono() - reply.sent.mono < pauseMs
         const news = this.seq !== seq && following && !more
         if (idle || news) await sleep(this.world, news ? newsMs : pauseMs, this.o.signal)
       } catch (e) {
         if (this.o.signal.aborted) return
-        this.counters.pollsFailed++
         const why = (e as Error).message
         if (!this.#trouble) this.world.log('the revocation feed is not followed: ' + why)
         this.#trouble = why
-        this.#node = (this.#node + 1) % this.o.nodes.length
         if (++failed % this.o.nodes.length === 0) await sleep(this.world, pauseMs, this.o.signal)
       }
     }
+  }
+
+  // round asks a node, and beside it the next one where the answer is late. The first right answer counts; one that comes
+  // after it is dropped.
+  async #round(): Promise<Reply> {
+    const first = this.#poll(this.#node)
+    const over = new AbortController()
+    const end = () => over.abort()
+    first.then(end, end)
+    await sleep(this.world, patienceMs, over.signal)
+    if (over.signal.aborted) return first
+    this.#moveOn(this.#node)
+    const next = this.#poll(this.#node)
+    return Promise.any([first, next]).catch(() => next)
+  }
+
+  // moveOn goes to the node after one that failed, if nobody did before.
+  #moveOn(from: number): void {
+    if (this.#node === from) this.#node = (from + 1) % this.o.nodes.length
   }
 
   /** Tells the issuer, once the signal has ended everything here, that whoever revokes need not wait for this process. If
@@ -166,34 +200,44 @@ export class Follower {
     await exchange(this.world, url, { method: 'DELETE', headers: { Authorization: this.o.authorization }, within, limit: maxFeed }).catch(() => {})
   }
 
-  // poll asks once, and says whether there is more to be had at once.
-  async #poll(node: string): Promise<boolean> {
+  // poll asks one node what happened since what is known now.
+  async #poll(node: number): Promise<Reply> {
+    this.counters.polls++
     const sent = { mono: this.world.mono(), wall: this.world.wall() }
-    const query = new URLSearchParams({ ...(this.#following && { after: `${this.seq}`, epoch: `${this.epoch}` }), instance: this.#instance })
-    const { status, body, cached } = await exchange(this.world, `${node}/revocations?${query}`, {
-      headers: { Authorization: this.o.authorization },
-      // An answer is held for 200 ms at most. With another node to turn to, it must be asked within the lease.
-      within: this.o.nodes.length > 1 ? 280 : leaseMs,
-      bodyWithin: 2_000, // a long one moves us on even if it is worth no lease
-      limit: maxFeed,
-      signal: this.o.signal,
-    })
-    if (cached) throw new Error('the answer comes out of a cache')
-    if (status === 410 && this.#following) {
+    const { seq, epoch } = this
+    const following = this.#following
+    const query = new URLSearchParams({ ...(following && { after: `${seq}`, epoch: `${epoch}` }), instance: this.#instance })
+    try {
+      const { status, body, cached } = await exchange(this.world, `${this.o.nodes[node]}/revocations?${query}`, {
+        headers: { Authorization: this.o.authorization }, within: pollMs, bodyWithin: bodyMs, limit: maxFeed, signal: this.o.signal,
+      })
+      if (cached) throw new Error('the answer comes out of a cache')
+      if (status === 410 && following) return { node, sent, said: 'begin' }
+      if (status === 204 && following) return { node, sent, said: 'nothing' }
+      if (status !== 200) throw new Error(`answered ${status}`)
+      const said = readAnswer(JSON.parse(Buffer.from(body).toString()), following ? seq : -1)
+      if (said.epoch < epoch || (said.epoch === epoch && said.seq < seq)) throw new Error('the feed went backwards')
+      if (following && said.epoch !== epoch) throw new Error('the answer is of another epoch')
+      return { node, sent, said }
+    } catch (e) {
+      if (!this.o.signal.aborted) this.counters.pollsFailed++
+      this.#moveOn(node)
+      throw e
+    }
+  }
+
+  // take puts a reply into effect, and says whether there is more to be had at once.
+  #take({ sent, said }: Reply): boolean {
+    if (said === 'begin') {
       this.#forget()
       this.o.keys.access.forget()
       this.o.keys.lasting.forget()
       return false
     }
-    if (status === 204 && this.#following) {
-      this.#sent = sent
-      return false
-    }
-    if (status !== 200) throw new Error(`answered ${status}`)
-    const answer = readAnswer(JSON.parse(Buffer.from(body).toString()), this.#following ? this.seq : -1)
-    this.#take(answer)
-    if (!answer.more) this.#sent = sent
-    return answer.more
+    if (said !== 'nothing') this.#apply(said)
+    if (said !== 'nothing' && said.more) return true
+    this.#sent = sent
+    return false
   }
 
   #forget(): void {
@@ -205,9 +249,7 @@ export class Follower {
     this.o.changes.lost()
   }
 
-  #take(a: Answer): void {
-    if (a.epoch < this.epoch || (a.epoch === this.epoch && a.seq < this.seq)) throw new Error('the feed went backwards')
-    if (this.#following && a.epoch !== this.epoch) throw new Error('the answer is of another epoch')
+  #apply(a: Answer): void {
     if (!this.#following) this.#forget()
     this.epoch = a.epoch
     this.seq = a.seq

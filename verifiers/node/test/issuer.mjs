@@ -61,6 +61,7 @@ export class Stage {
   left = [] // the instances that follow no more
   silent = new Set() // hosts whose packets are dropped
   hold = 200
+  way = 0 // how long a request travels, and as long its answer
   #paused
   #mono = 0
   #wall = world.starts * 1000
@@ -89,7 +90,7 @@ export class Stage {
 
   #machine() {
     return {
-      fetch: (url, options) => this.#serve(new URL(url), options),
+      fetch: (url, options) => this.#travel(new URL(url), options),
       mono: () => this.#mono,
       wall: () => this.#wall,
       log: (message) => this.logged.push(message),
@@ -152,7 +153,7 @@ export class Stage {
   /** Waits until the follower can do nothing before time passes. */
   async settle() {
     for (let n = 0; n < 3; n++) await tick()
-    for (let n = 0; n < 500 && this.#polls.length === 0 && ![...this.#timers].some((t) => t.ms === 40); n++) await tick()
+    for (let n = 0; n < 500 && this.#polls.length === 0 && ![...this.#timers].some((t) => t.ms === 40 || t.ms === this.way); n++) await tick()
   }
 
   /** The poll that is held, the follower's pauses being over. */
@@ -186,6 +187,13 @@ export class Stage {
   #reply({ status = 200, text, age, ...edits }, base) {
     const headers = age === undefined ? {} : { age: `${age}` }
     return new Response(status === 200 ? (text ?? JSON.stringify(edited(base, edits))) : null, { status, headers })
+  }
+
+  #travel(url, options) {
+    if (!this.way) return this.#serve(url, options)
+    const way = (answer) => new Promise((there) => this.later(this.way, () => there(answer)))
+    const aborted = new Promise((_, reject) => options.signal.addEventListener('abort', () => reject(options.signal.reason)))
+    return Promise.race([aborted, way().then(() => this.#serve(url, options)).then(way)])
   }
 
   async #serve(url, { method, headers, body, signal }) {
