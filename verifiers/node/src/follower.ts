@@ -42,11 +42,16 @@ export const covers = (rule: Rule, t: Token): boolean => rule.kind === 'key' || 
 
 const ruleValues = { client: [0, 1, 2], key: [0, 1], all: [0, 1], store: [0, 1, 3] }
 
+interface Change extends Slot {
+  seq: number
+  value: number
+}
+
 interface Answer {
   seq: number
   epoch: number
   more: boolean
-  changes: (Slot & { seq: number; value: number })[]
+  changes: Change[]
   rules: (Rule & { seq: number })[]
 }
 
@@ -62,6 +67,8 @@ interface List {
   entries?: Uint8Array
   seq: number
   loading?: Promise<void> | undefined
+  /** What the feed said of it since its reading began. */
+  missed: Change[]
   tryAfter: number
 }
 
@@ -263,10 +270,8 @@ export class Follower {
     if (a.rules.length > 0) this.#storeRules = [...this.#rules.values()].filter((r) => r.kind === 'store').length
     for (const c of a.changes) {
       const list = this.#lists.get(c.list)
-      if (list?.entries && c.seq > list.seq) {
-        const shift = (c.idx & 3) * 2
-        list.entries[c.idx >> 2] = (list.entries[c.idx >> 2]! & ~(3 << shift)) | (c.value << shift)
-      }
+      if (list?.entries) change(list.entries, list.seq, c)
+      else if (list?.loading) list.missed.push(c)
       this.o.changes.changed(c)
     }
   }
@@ -274,12 +279,16 @@ export class Follower {
   /** Reads a list, once at a time and not too often. Whether it is here then, judge says. */
   async load(id: string): Promise<void> {
     let list = this.#lists.get(id)
-    if (!list) this.#lists.set(id, (list = { seq: 0, tryAfter: 0 }))
+    if (!list) this.#lists.set(id, (list = { seq: 0, missed: [], tryAfter: 0 }))
     if (!list.loading && this.world.mono() < list.tryAfter) return
     await (list.loading ??= this.#read(id, list).finally(() => (list.loading = undefined)))
   }
 
+  // read takes a list that is not older than what was known here when its reading began, and does to it what the feed said
+  // since: a feed that never rests for as long as a list is on its way would leave none that is up to it when it comes.
   async #read(id: string, list: List): Promise<void> {
+    const began = this.seq
+    list.missed = []
     list.tryAfter = this.world.mono() + pauseMs
     this.counters.listsRead++
     for (const node of this.o.nodes) {
@@ -289,7 +298,9 @@ export class Follower {
         })
         if (status !== 200) throw new Error(`answered ${status}`)
         const { seq, epoch, entries } = await this.#openList(id, Buffer.from(body).toString())
-        if (epoch !== this.epoch || seq < this.seq) return // behind what is known here: it is read again
+        if (epoch !== this.epoch || seq < began) return // behind what was known here: it is read again
+        for (const c of list.missed) change(entries, seq, c)
+        list.missed = []
         list.seq = seq
         list.entries = entries
         this.#badList = ''
@@ -317,6 +328,13 @@ export class Follower {
     if (entries.length !== listBytes) throw new Error(`${entries.length} bytes`)
     return { epoch, seq, entries }
   }
+}
+
+// change does to the entries of a list what was said after they were read.
+function change(entries: Uint8Array, seq: number, c: Change): void {
+  if (c.seq <= seq) return
+  const shift = (c.idx & 3) * 2
+  entries[c.idx >> 2] = (entries[c.idx >> 2]! & ~(3 << shift)) | (c.value << shift)
 }
 
 // readAnswer refuses an answer whole if any of it is not as agreed. `after` is -1 for a snapshot.

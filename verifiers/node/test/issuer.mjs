@@ -62,7 +62,7 @@ export class Stage {
   silent = new Set() // hosts whose packets are dropped
   hold = 200
   way = 0 // how long a request travels, and as long its answer
-  #paused
+  #paused = {}
   #mono = 0
   #wall = world.starts * 1000
   #timers = new Set()
@@ -167,11 +167,11 @@ export class Stage {
     await this.settle()
   }
 
-  /** Holds up introspection: `reached` resolves when a question is out. */
-  pause() {
+  /** Holds up the answers of introspection, or of another path: `reached` resolves when a question is out. */
+  pause(path = '/introspect') {
     const reached = deferred()
     const resumed = deferred()
-    this.#paused = () => {
+    this.#paused[path] = () => {
       reached.resolve()
       return resumed.promise
     }
@@ -214,7 +214,7 @@ export class Stage {
       return answer
     }
     if (path === '/introspect') {
-      await this.#paused?.()
+      await this.#paused[path]?.()
       return this.#introspect(new URLSearchParams(body).get('token'))
     }
     if (path === '/revocations/seen') {
@@ -225,7 +225,9 @@ export class Stage {
       this.reads++
       const id = path.slice('/status/'.length)
       const list = this.lists[id] ?? { status: 404 }
-      return list.status ? new Response(null, { status: list.status }) : new Response(listOf(id, list))
+      const answer = list.status ? new Response(null, { status: list.status }) : new Response(listOf(id, list))
+      await this.#paused[path]?.()
+      return answer
     }
     if (path === '/revocations' && method === 'DELETE') {
       this.left.push(url.searchParams.get('instance'))

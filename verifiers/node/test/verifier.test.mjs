@@ -184,6 +184,51 @@ test('nor is what it answers kept', async (t) => {
   assert.equal(stage.asked, 3)
 })
 
+const change = (seq, idx, value) => ({ seq, changes: [{ seq, list: '1-0', idx, value }] })
+
+// onItsWay has keys checked whose list is then on its way, made before anything that the feed says from then on.
+async function onItsWay(t, list) {
+  const tokens = { five: { idx: 5 }, six: { idx: 6 }, seven: { idx: 7 } }
+  const stage = await staged(t, { tokens, lists: { '1-0': list } })
+  const out = stage.pause('/status/1-0')
+  const checks = Object.fromEntries(Object.keys(tokens).map((name) =>
+    [name, stage.verifier.check(stage.texts.get(name)).then(() => 'accepted', (e) => e.reason)]))
+  await out.reached
+  const arrived = async () => {
+    out.resume()
+    return Object.fromEntries(await Promise.all(Object.entries(checks).map(async ([name, outcome]) => [name, await outcome])))
+  }
+  return { stage, arrived }
+}
+
+test('a list counts that was made before what the feed said while it was on its way, and so does what it said', async (t) => {
+  const { stage, arrived } = await onItsWay(t, {})
+  for (const news of [change(13, 6, 1), change(14, 7, 2), change(15, 5, 0), change(16, 7, 0)]) await stage.feed(news)
+  assert.deepEqual(await arrived(), { five: 'accepted', six: 'not_active', seven: 'accepted' })
+  await stage.feed(change(17, 5, 1))
+  await assert.rejects(stage.verifier.check(stage.texts.get('five')), { reason: 'not_active' })
+  assert.deepEqual([stage.reads, stage.asked], [1, 0])
+})
+
+test('what a list has in it is not done to it once more', async (t) => {
+  const { stage, arrived } = await onItsWay(t, { seq: 14, values: { 6: 1 } })
+  for (const news of [change(13, 5, 1), change(14, 6, 0), change(15, 7, 1)]) await stage.feed(news)
+  assert.deepEqual(await arrived(), { five: 'accepted', six: 'not_active', seven: 'not_active' })
+  assert.deepEqual([stage.reads, stage.asked], [1, 0])
+})
+
+test('a list on its way when the feed begins anew is dropped', async (t) => {
+  const { stage, arrived } = await onItsWay(t, {})
+  stage.snapshot = { seq: 13 }
+  await stage.feed({ status: 410 })
+  await stage.held()
+  await arrived()
+  const { asked } = stage
+  stage.lists['1-0'] = { seq: 13, values: { 5: 1 } }
+  await assert.rejects(stage.verifier.check(stage.texts.get('five')), { reason: 'not_active' })
+  assert.deepEqual([stage.reads, stage.asked], [2, asked])
+})
+
 test('made-up key ids have the keys read twice a second at most, and keep nobody out', async (t) => {
   const stage = await staged(t, { tokens: { key: {}, successors: { header: { kid: 'lasting-3' } } }, lists: { '1-0': {} } })
   const { verifier, texts } = stage
