@@ -31,6 +31,8 @@ const (
 	listStale  = 40 * time.Millisecond
 	listGone   = time.Second
 	listFailed = 250 * time.Millisecond
+	// maxMissed bounds the changes that are kept for a list on its way: half a megabyte of them.
+	maxMissed = 1 << 14
 )
 
 // view is what checks read. It never changes, but for the bits of its lists: another one takes its place.
@@ -68,6 +70,19 @@ type follower struct {
 type fetching struct {
 	busy bool
 	next time.Duration // not before
+
+	// While it is on its way: how new it must be, and what the feed has said of its keys after that.
+	seq    int64
+	missed []change
+}
+
+// miss keeps a change for a list on its way. Beyond the bound what was kept is forgotten, and the list must be as new as
+// that.
+func (w *fetching) miss(c change) {
+	if len(w.missed) == maxMissed {
+		w.seq, w.missed = w.missed[maxMissed-1].seq, w.missed[:0]
+	}
+	w.missed = append(w.missed, c)
 }
 
 func (f *follower) init(v *Verifier) {
@@ -201,8 +216,10 @@ func (f *follower) apply(r reply) error {
 func (f *follower) changed(e *events) {
 	now := f.view.Load()
 	for _, c := range e.changes {
-		if l := now.lists[c.list]; l != nil && c.seq > l.seq {
-			l.set(c.idx, c.value)
+		if l := now.lists[c.list]; l != nil {
+			l.follow(c)
+		} else if w := f.fetches[c.list]; w != nil && w.busy {
+			w.miss(c)
 		}
 		f.answers.forget(place{c.list, c.idx}, c.seq)
 	}
@@ -290,6 +307,9 @@ func (w *view) value(t *token) (is value, why string) {
 func (f *follower) want(id string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if !f.at.known || f.view.Load().lists[id] != nil {
+		return // there is nothing to hold it against, or it came after the check had looked
+	}
 	w := f.fetches[id]
 	if w == nil {
 		if len(f.fetches) >= maxLists {
@@ -301,12 +321,12 @@ func (f *follower) want(id string) {
 	if w.busy || f.v.clock().mono < w.next || f.v.ctx.Err() != nil {
 		return
 	}
-	w.busy = true
+	w.busy, w.seq = true, f.at.seq
 	f.v.count.listFetches.Add(1)
 	f.v.done.Go(func() {
-		pause, err := f.fetch(id)
+		pause, err := f.fetch(id, w)
 		f.mu.Lock()
-		w.busy, w.next = false, f.v.clock().mono+pause
+		w.busy, w.next, w.missed = false, f.v.clock().mono+pause, nil
 		f.mu.Unlock()
 		f.v.listTrouble(id, err)
 	})
@@ -314,8 +334,10 @@ func (f *follower) want(id string) {
 
 var errNoList = errors.New("there is no such list")
 
-// fetch reads a list and puts it into the view, unless the feed is further than the list or elsewhere.
-func (f *follower) fetch(id string) (pause time.Duration, err error) {
+// fetch reads a list and puts it into the view, with what the feed has said of it meanwhile: while events come faster than
+// lists travel, every list is behind when it is here. It is not used where it lacks what was known when the fetch began, or
+// where the feed has begun anew since.
+func (f *follower) fetch(id string, w *fetching) (pause time.Duration, err error) {
 	uri := base(f.v.cfg.Issuer) + "/status/" + id
 	node := f.current()
 	status, body, err := f.v.fetchList(f.v.at(node, uri))
@@ -335,7 +357,10 @@ func (f *follower) fetch(id string) (pause time.Duration, err error) {
 	made := newList(l.seq, l.bits)
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if now := f.view.Load(); f.at.known && l.epoch == f.at.epoch && l.seq >= f.at.seq {
+	if now := f.view.Load(); f.fetches[id] == w && l.epoch == f.at.epoch && l.seq >= w.seq {
+		for _, c := range w.missed {
+			made.follow(c)
+		}
 		lists := maps.Clone(now.lists)
 		if lists == nil {
 			lists = map[string]*list{}

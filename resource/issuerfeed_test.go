@@ -218,11 +218,12 @@ func (f *feed) serve(w http.ResponseWriter, r *http.Request) {
 func (f *feed) serveList(w http.ResponseWriter, r *http.Request) {
 	f.lists.Add(1)
 	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.failList != nil {
-		f.failList(w, r)
+	if fail := f.failList; fail != nil {
+		f.mu.Unlock()
+		fail(w, r)
 		return
 	}
+	defer f.mu.Unlock()
 	id := r.PathValue("id")
 	bits := f.bits[id]
 	if bits == nil {

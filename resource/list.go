@@ -52,6 +52,13 @@ func (l *list) set(i int32, v value) {
 	word.Store(word.Load()&^(3<<shift) | uint64(v)<<shift)
 }
 
+// follow puts a change into effect, unless the list had it when it was fetched.
+func (l *list) follow(c change) {
+	if c.seq > l.seq {
+		l.set(c.idx, c.value)
+	}
+}
+
 // newList takes over the bits of a list, entry i in byte i/4, the lowest bits first.
 func newList(seq int64, bits []byte) *list {
 	l := &list{seq: seq}

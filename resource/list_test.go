@@ -12,7 +12,7 @@ import (
 	"unsafe"
 )
 
-// A list is used when the feed is not further than it; until then its keys are asked about.
+// A list is used when the feed was not further than it at the time it was asked for; until then its keys are asked about.
 func TestList_olderThanTheFeed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		i := quietIssuer(t)
@@ -49,6 +49,133 @@ func TestList_olderThanTheFeed(t *testing.T) {
 			t.Error("an event that the list had was applied")
 		}
 	})
+}
+
+// While a list is on its way the feed goes on, and the list is older than it when it is here. It is used, with what the feed
+// has said of its keys since: nothing older than what is known is ever in effect.
+func TestList_theFeedGoesOn(t *testing.T) {
+	out := func(do func(i *issuer, v *Verifier, made, sent chan struct{}, want func(idx int, reason string, asked, read int64))) {
+		synctest.Test(t, func(t *testing.T) {
+			i := quietIssuer(t)
+			v, _ := i.wired(t)
+			defer v.Close()
+			made, sent := make(chan struct{}), make(chan struct{})
+			i.feed.set(func() {
+				i.feed.failList = func(w http.ResponseWriter, _ *http.Request) {
+					var text string
+					<-made
+					i.feed.set(func() { text = i.feed.signed("1-0", i.feed.bits["1-0"], nil) })
+					<-sent
+					fmt.Fprint(w, text)
+				}
+			})
+			want := func(idx int, reason string, asked, read int64) {
+				t.Helper()
+				i.asked.Store(0)
+				check(t, v, i.held(t, idx, nil), BadToken, reason)
+				synctest.Wait()
+				if a, r := i.asked.Load(), i.feed.lists.Load(); a != asked || r != read {
+					t.Errorf("key %d: asked %d times, and %d lists read in all", idx, a, r)
+				}
+			}
+			settled(time.Second)
+			want(9, "", 1, 1)
+			do(i, v, made, sent, want)
+		})
+	}
+	// An event for every poll, and the list is made before all of them.
+	out(func(i *issuer, v *Verifier, made, sent chan struct{}, want func(int, string, int64, int64)) {
+		close(made)
+		for idx := range int32(20) {
+			i.feed.mark(20+idx, invalid)
+			heard()
+		}
+		i.feed.mark(10, invalid)
+		i.feed.mark(11, invalid)
+		heard()
+		i.feed.mark(11, valid)
+		heard()
+		close(sent)
+		synctest.Wait()
+		for range 5 {
+			want(9, "", 0, 1)
+			want(10, "not_active", 0, 1)
+			want(11, "", 0, 1)
+			i.feed.mark(12, invalid)
+			heard()
+			want(12, "not_active", 0, 1)
+		}
+		v.follow.want("1-0") // by a check that had looked before it was there
+		want(9, "", 0, 1)
+	})
+	// One that is ahead of the feed when it is here has what was kept for it, and what came later.
+	out(func(i *issuer, v *Verifier, made, sent chan struct{}, want func(int, string, int64, int64)) {
+		i.feed.mark(9, invalid)
+		heard()
+		i.feed.set(func() { i.feed.fail = status(503) })
+		settled(300 * time.Millisecond) // the poll that was held is over
+		i.feed.mark(9, valid)
+		close(made)
+		close(sent)
+		synctest.Wait()
+		want(9, "", 0, 1)
+		i.feed.set(func() { i.feed.fail = nil })
+		settled(300 * time.Millisecond)
+		want(9, "", 0, 1)
+	})
+	// The feed begins anew meanwhile, in the same epoch: what happened between is in no list of before.
+	out(func(i *issuer, v *Verifier, made, sent chan struct{}, want func(int, string, int64, int64)) {
+		close(made)
+		synctest.Wait()
+		i.feed.set(func() { i.feed.fail = status(410) })
+		settled(300 * time.Millisecond)
+		v.follow.want("1-0") // and there is nothing to hold a list against
+		synctest.Wait()
+		i.feed.mark(10, invalid)
+		i.feed.set(func() { i.feed.fail = nil })
+		settled(300 * time.Millisecond)
+		close(sent)
+		synctest.Wait()
+		v.follow.want("1-0")
+		synctest.Wait()
+		want(10, "not_active", 0, 2)
+	})
+	// More than is kept: the list must be as new as what was forgotten.
+	for _, late := range []bool{false, true} {
+		out(func(i *issuer, v *Verifier, made, sent chan struct{}, want func(int, string, int64, int64)) {
+			if !late {
+				close(made)
+			}
+			synctest.Wait()
+			for n := range int32(3) {
+				var changes []change
+				for idx := range int32(maxMissed - 1) {
+					changes = append(changes, change{list: "1-0", idx: 100 + n*maxMissed + idx, value: invalid})
+				}
+				i.feed.event(nil, changes...)
+				heard()
+			}
+			if late {
+				close(made)
+				synctest.Wait()
+			}
+			i.feed.mark(10, invalid)
+			heard()
+			if n := cap(v.follow.fetches["1-0"].missed); n > 2*maxMissed {
+				t.Errorf("room for %d changes", n)
+			}
+			close(sent)
+			settled(listStale)
+			v.follow.want("1-0")
+			synctest.Wait()
+			for _, idx := range []int{10, 100, 100 + maxMissed, 100 + 3*maxMissed - 2} {
+				want(idx, "not_active", 0, map[bool]int64{false: 2, true: 1}[late])
+			}
+			if n := cap(v.follow.fetches["1-0"].missed); n != 0 {
+				t.Errorf("room for %d changes is left over", n)
+			}
+		})
+	}
 }
 
 // Whatever is wrong with a list, its keys are asked about, and the log says so once.
