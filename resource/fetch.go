@@ -33,8 +33,8 @@ func (v *Verifier) hasFeed() bool {
 
 // newHTTPClient returns a client of our own: its time limits hold whatever the program did to the default one, and it
 // follows no redirect, which would carry credentials and tokens to a place nobody configured. HTTP/1.1, so that maxConns
-// is also the number of questions on their way, and a lost packet holds up one of them. The feed has a client to itself:
-// a poll that waited for a connection behind questions would cost the lease.
+// is also the number of questions on their way, and a lost packet holds up one of them. The feed has a client of
+// its own, of which lists take maxFetches connections at most: a poll that waited for one would cost the lease.
 func newHTTPClient() *http.Client {
 	return &http.Client{
 		Transport: &http.Transport{

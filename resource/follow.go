@@ -26,6 +26,8 @@ const (
 
 	// maxLists bounds the lists that are held or looked for: keys by the thousand million.
 	maxLists = 4096
+	// maxFetches bounds the lists on their way. They go by the feed's connections, and it needs one or two.
+	maxFetches = 8
 	// listStale, listGone and listFailed pace fetching a list: again after one that was behind the feed, after 404, and
 	// after anything else.
 	listStale  = 40 * time.Millisecond
@@ -58,6 +60,7 @@ type follower struct {
 	at      position
 	seen    position // the furthest ever: a feed that falls behind it is not ours
 	fetches map[string]*fetching
+	onWay   int // lists on their way, those of before a drop too
 	answers asked
 
 	// The poller's own.
@@ -307,8 +310,13 @@ func (w *view) value(t *token) (is value, why string) {
 func (f *follower) want(id string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if !f.at.known || f.view.Load().lists[id] != nil {
-		return // there is nothing to hold it against, or it came after the check had looked
+	switch {
+	case !f.at.known: // there is nothing to hold it against
+		return
+	case f.view.Load().lists[id] != nil: // it came after the check had looked
+		return
+	case f.onWay >= maxFetches: // the next check wants it again
+		return
 	}
 	w := f.fetches[id]
 	if w == nil {
@@ -322,11 +330,13 @@ func (f *follower) want(id string) {
 		return
 	}
 	w.busy, w.seq = true, f.at.seq
+	f.onWay++
 	f.v.count.listFetches.Add(1)
 	f.v.done.Go(func() {
 		pause, err := f.fetch(id, w)
 		f.mu.Lock()
 		w.busy, w.next, w.missed = false, f.v.clock().mono+pause, nil
+		f.onWay--
 		f.mu.Unlock()
 		f.v.listTrouble(id, err)
 	})

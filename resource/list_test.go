@@ -248,14 +248,57 @@ func TestList_bounded(t *testing.T) {
 		if n := i.feed.lists.Load(); n != 1 && n != 2 {
 			t.Errorf("a list that is not there was asked for %d times in a second", n)
 		}
+		i.feed.lists.Store(0)
 		for n := range 2 * maxLists {
 			v.follow.want(fmt.Sprint("7-", n))
+			if n%maxFetches == 0 {
+				synctest.Wait()
+			}
 		}
 		settled(time.Second)
-		if n := i.feed.lists.Load(); n > maxLists+2 {
+		if n := i.feed.lists.Load(); n < maxLists-2 || n > maxLists {
 			t.Errorf("%d lists were asked for", n)
 		}
 	})
+}
+
+// Of many lists that are wanted at once a few are on their way at a time, and all come.
+func TestList_aFewAtATime(t *testing.T) {
+	in(t, func(t *testing.T, i *issuer, v *Verifier, _ string) {
+		const all = 3 * maxFetches
+		for n := range all {
+			i.feed.set(func() { i.feed.bits[fmt.Sprint("2-", n)] = make([]byte, listBytes) })
+		}
+		for round := range 3 {
+			for n := range all {
+				v.follow.want(fmt.Sprint("2-", n))
+			}
+			synctest.Wait()
+			if n := v.Counters().Lists; n != 1+(round+1)*maxFetches {
+				t.Errorf("round %d: %d lists", round, n)
+			}
+		}
+	})
+}
+
+// However many lists are wanted, and however long they take, the next poll waits for none of them.
+func TestList_pollsDoNotWait(t *testing.T) {
+	i := newIssuer(t)
+	v := i.verifier(t)
+	i.feed.set(func() { i.feed.failList = func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() } })
+	const held = 200 * time.Millisecond
+	polls := i.feed.polls.Load()
+	for n := range 100 {
+		v.follow.want(fmt.Sprint("1-", n))
+	}
+	for began := time.Now(); time.Duration(i.feed.polls.Load()-polls)*held <= leaseLife+held; passes(time.Millisecond) {
+		if c := v.Counters(); c.Lapses > 0 || time.Since(began) > 10*time.Second {
+			t.Fatalf("the lease lapsed: %+v", c)
+		}
+	}
+	if n := i.feed.lists.Load(); n != maxFetches {
+		t.Errorf("%d lists are on their way", n)
+	}
 }
 
 // The values of a list are those that were packed, and a list takes memory only where a key is not valid.
