@@ -113,7 +113,8 @@ func (r *jsonReader) scopes(all *[]string) error {
 
 // asker asks about one token once at a time, however many requests carry it. A request that comes while a question is
 // out waits for the next one, which all that came meanwhile share: the question that is out may have been answered
-// before a revocation that this request comes after. Beyond a number of tokens asked about at once the answer is no: an
+// before a revocation that this request comes after. Each question has its whole time: one deadline around both would
+// refuse most requests with a busy key as soon as the issuer takes more than half of it. Beyond a number of tokens asked about at once the answer is no: an
 // issuer that is slow would hold up every request there is.
 type asker struct {
 	do func(token string) (*answer, error)

@@ -46,6 +46,34 @@ func TestIntrospect_timeout(t *testing.T) {
 	})
 }
 
+// A request that comes while a question is out waits for that one and for its own, each for as long as a question may
+// take: an issuer that is slow, but answers, sheds none of the requests with a busy key.
+func TestIntrospect_whileAQuestionIsOut(t *testing.T) {
+	for name, c := range map[string]struct {
+		issuer func(w *wire)
+		reason string
+		waited time.Duration
+	}{
+		"slow":   {func(w *wire) { w.back = 200 * time.Millisecond }, "", 150*time.Millisecond + 200*time.Millisecond},
+		"silent": {func(w *wire) { w.silent["auth.example"] = true }, "no_answer", 250*time.Millisecond + introspectTimeout},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			i := quietIssuer(t)
+			v, w := i.wired(t)
+			defer v.Close()
+			token := i.lasting(t, nil)
+			i.feed.set(func() { i.feed.fail = status(503) })
+			settled(time.Second)
+			w.set(func() { c.issuer(w) })
+			go check(t, v, token, Unavailable, c.reason)
+			passes(50 * time.Millisecond)
+			if took := elapsed(func() { check(t, v, token, Unavailable, c.reason) }); took != c.waited {
+				t.Errorf("%s: waited %v", name, took)
+			}
+		})
+	}
+}
+
 // Of several nodes, one that is silent or fails costs no request that the issuer must answer.
 func TestIntrospect_nextNode(t *testing.T) {
 	for name, fault := range map[string]func(w *wire){

@@ -71,7 +71,8 @@ const (
 )
 
 const (
-	// introspectTimeout bounds one question about a token; a request waits for two at most, see asker.
+	// introspectTimeout bounds one question about a token. A request waits for two at most, see asker, and begins anew
+	// only in its first 300 ms, where a node that is behind has answered.
 	introspectTimeout = 300 * time.Millisecond
 	// maxAsking bounds the tokens that are asked about at once, and the requests that wait for one key set.
 	maxAsking = 1024

@@ -9,8 +9,9 @@ import (
 type OnStale int64
 
 const (
-	// Introspect asks the issuer, for 300 ms at most; requests with one key share a question, and beyond 1,024 keys at
-	// once they are refused. Where it cannot be asked the request is refused as Unavailable. It is the default.
+	// Introspect asks the issuer, and waits for the answer for 300 ms at most. Requests with one key share a question, but
+	// not one that was out before they came: such a request waits for that one first, so for 600 ms at most. Beyond 1,024
+	// keys at once, and where the issuer does not answer, the request is refused as Unavailable. It is the default.
 	Introspect OnStale = iota + 1
 	// Closed refuses the request as Unavailable.
 	Closed
