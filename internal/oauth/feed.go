@@ -41,8 +41,8 @@ type feed struct {
 	folded  int64
 	kept    int64
 	changed chan struct{} // closed when the sequence has moved
-	movedTo int64         // where to,
-	movedAt time.Duration // and when
+	movedAt time.Duration // when,
+	moves   []move        // and the last times, oldest first
 }
 
 // entry is one thing of the feed: a change of an index, or of a rule.
@@ -159,7 +159,7 @@ func (s *Server) beginFeed(ctx context.Context, p Present) error {
 	c.keys.Store(true)
 	c.epoch.Store(p.Epoch)
 	c.seq.Store(p.Seq)
-	f.log, f.base, f.behind, f.last = nil, p.Seq, nil, p.Last
+	f.log, f.base, f.behind, f.last, f.moves = nil, p.Seq, nil, p.Last, nil
 	f.rules, f.lists = map[about]Rule{}, map[int64]*list{}
 	for _, r := range rules {
 		f.rules[about{r.Kind, r.Subject}] = r
@@ -212,7 +212,11 @@ func (s *Server) apply(n News) {
 	newest := n.Events[len(n.Events)-1]
 	c.seq.Store(newest.Seq)
 	f.last = newest.ID
-	f.movedTo, f.movedAt = c.seq.Load(), time.Since(start)
+	f.movedAt = time.Since(start)
+	f.moves = append(f.moves, move{newest.Seq, f.movedAt})
+	if len(f.moves) >= 2*movesKept {
+		f.moves = append(f.moves[:0], f.moves[len(f.moves)-movesKept:]...)
+	}
 	f.wake()
 }
 

@@ -21,6 +21,17 @@ type Follower struct {
 	Lag      time.Duration // from when an event was known here until it was acknowledged, of late
 }
 
+// Followed says how far all have come that follow the feed.
+type Followed struct {
+	All        int
+	Epoch, Seq int64 // every one is in this epoch or a later one, and in this one has all up to Seq
+}
+
+// has reports whether everybody has all up to seq of an epoch.
+func (f Followed) has(epoch, seq int64) bool {
+	return f.All == 0 || f.Epoch > epoch || f.Epoch == epoch && f.Seq >= seq
+}
+
 // followers are those that asked this node. What they acknowledge is noted in the
 // database, because they may ask another node next, and because whoever waits for an
 // event to be in effect may wait at another one: at once while somebody might wait,
@@ -70,7 +81,9 @@ func (s *Server) follows(ctx context.Context, api *API, q FeedQuery) error {
 	}
 	moved := q.Epoch != 0 && (q.Epoch != f.Epoch || q.After > f.Seq)
 	if moved && f.Epoch == q.Epoch {
-		f.Lag = s.feed.since(q.After)
+		if lag, known := s.feed.since(q.After); known {
+			f.Lag = lag
+		}
 	}
 	if q.Epoch != 0 {
 		f.Epoch, f.Seq = q.Epoch, q.After
@@ -142,14 +155,25 @@ func (fs *followers) note(list ...Follower) {
 	}
 }
 
-// since says how long ago this node saw the sequence move to seq; 0 if it is not known.
-func (f *feed) since(seq int64) time.Duration {
+// move is one reading that moved the feed.
+type move struct {
+	to int64
+	at time.Duration
+}
+
+// movesKept are those of some seconds at least, however many events there are.
+const movesKept = 256
+
+// since says how long ago this node saw the sequence reach seq, or, if that was before
+// the moves that it remembers, at least how long; false if it has not seen it.
+func (f *feed) since(seq int64) (time.Duration, bool) {
 	f.mu.RLock()
 	defer f.mu.RUnlock()
-	if seq != f.movedTo {
-		return 0
+	i, _ := slices.BinarySearchFunc(f.moves, seq, func(m move, seq int64) int { return cmp.Compare(m.to, seq) })
+	if i == len(f.moves) {
+		return 0, false
 	}
-	return time.Since(start) - f.movedAt
+	return time.Since(start) - f.moves[i].at, true
 }
 
 // noteFollowers writes what is new about followers until ctx ends.
@@ -223,13 +247,13 @@ type Effect struct {
 // go on accepting, 850 ms: after that nothing is accepted that was revoked before. So
 // either way it is in effect when Effective returns without an error, which is only
 // ctx's. A follower that its API has set to stay open without a lease is none of this.
-// It needs no chores: the followers are those that the nodes noted in the database.
+// It needs no chores: the followers are those that the nodes noted in the database. All
+// who wait ask at the same moments, so that they share what they ask: however many they
+// are, they are never in the way of the feed, by which the others hear.
 func (s *Server) Effective(ctx context.Context) (Effect, error) {
 	began := time.Now()
 	limited, cancel := context.WithTimeout(ctx, effectWithin)
 	defer cancel()
-	poll := time.NewTicker(effectPoll)
-	defer poll.Stop()
 	var e Effect
 	var seq, epoch int64
 	for limited.Err() == nil && !e.Everywhere {
@@ -238,15 +262,17 @@ func (s *Server) Effective(ctx context.Context) (Effect, error) {
 			seq, epoch, err = s.storage.Head(limited)
 		}
 		if err == nil {
-			var all, behind int
-			if all, behind, err = s.storage.CountFollowers(limited, epoch, seq, s.now().Add(-followerGone)); err == nil {
-				e.Followers, e.Everywhere = all, behind == 0
+			var f Followed
+			if f, err = s.storage.CountFollowers(limited, s.now().Add(-followerGone)); err == nil {
+				e.Followers, e.Everywhere = f.All, f.has(epoch, seq)
 			}
 		}
 		if !e.Everywhere {
+			again := time.NewTimer(effectPoll - time.Since(start)%effectPoll)
 			select {
-			case <-poll.C:
+			case <-again.C:
 			case <-limited.Done():
+				again.Stop()
 			}
 		}
 	}

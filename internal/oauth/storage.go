@@ -178,9 +178,10 @@ type StatusStorage interface {
 	// RemoveFollower counts one no more, until it is seen after at. It is no error if it
 	// is not there.
 	RemoveFollower(ctx context.Context, api, instance string, at time.Time) error
-	// CountFollowers counts those that were seen since, and of these the ones that have
-	// not come as far as seq in this epoch.
-	CountFollowers(ctx context.Context, epoch, seq int64, since time.Time) (all, behind int, err error)
+	// CountFollowers counts those that were seen since, and says how far the last of them
+	// has come. Those who ask at the same time may share a question that is sent after
+	// they asked, with the since of who asked first.
+	CountFollowers(ctx context.Context, since time.Time) (Followed, error)
 	// Followers lists those that were seen since.
 	Followers(ctx context.Context, since time.Time) ([]Follower, error)
 }

@@ -31,12 +31,16 @@ func (s *Store) events(ctx context.Context, where string, args ...any) ([]oauth.
 
 // Head implements oauth.EventStorage.
 func (s *Store) Head(ctx context.Context) (seq, epoch int64, err error) {
-	return s.heads.ask(ctx, s.head)
+	h, err := s.heads.ask(ctx, s.head)
+	return h.seq, h.epoch, err
 }
 
-func (s *Store) head(ctx context.Context) (h head) {
-	h.err = s.row(ctx, "SELECT seq, epoch FROM heads WHERE name = 'feed'", nil, &h.seq, &h.epoch)
-	return h
+// head is how far the feed is.
+type head struct{ seq, epoch int64 }
+
+func (s *Store) head(ctx context.Context) (h head, err error) {
+	err = s.row(ctx, "SELECT seq, epoch FROM heads WHERE name = 'feed'", nil, &h.seq, &h.epoch)
+	return h, err
 }
 
 // FeedAfter implements oauth.EventStorage.

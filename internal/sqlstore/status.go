@@ -360,10 +360,12 @@ func (s *Store) RemoveFollower(ctx context.Context, api, instance string, at tim
 }
 
 // CountFollowers implements oauth.StatusStorage.
-func (s *Store) CountFollowers(ctx context.Context, epoch, seq int64, since time.Time) (all, behind int, err error) {
-	err = s.row(ctx, `SELECT COUNT(*), COALESCE(SUM(CASE WHEN epoch < $1 OR epoch = $1 AND seq < $2 THEN 1 ELSE 0 END), 0) FROM followers WHERE seen >= $3`,
-		[]any{epoch, seq, micros(since)}, &all, &behind)
-	return all, behind, err
+func (s *Store) CountFollowers(ctx context.Context, since time.Time) (oauth.Followed, error) {
+	return s.follow.ask(ctx, func(ctx context.Context) (f oauth.Followed, err error) {
+		err = s.row(ctx, `SELECT COUNT(*), COALESCE(MIN(epoch), 0), COALESCE(MIN(CASE WHEN epoch = (SELECT MIN(epoch) FROM followers WHERE seen >= $1) THEN seq END), 0)
+			FROM followers WHERE seen >= $1`, []any{micros(since)}, &f.All, &f.Epoch, &f.Seq)
+		return f, err
+	})
 }
 
 // Followers implements oauth.StatusStorage.

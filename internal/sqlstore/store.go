@@ -32,7 +32,8 @@ type Store struct {
 	engine engine
 	known  oauth.Recent[string, known] // by grant
 	moved  chan struct{}               // an event of this process moved the feed
-	heads  heads
+	heads  shared[head]
+	follow shared[oauth.Followed]
 }
 
 // Open opens the database that dsn names: a postgres:// URL, or the path of a

@@ -438,19 +438,23 @@ func status(w *world) {
 		w.ok(w.s.RemoveFollower(w.ctx, "left", "never there", w.now))
 	})
 	w.test("followers are counted by how far they have come", func(w *world) {
-		for i, f := range []struct{ epoch, seq int64 }{{7, 5}, {7, 6}, {7, 7}, {6, 9}, {8, 1}, {7, 4}} {
-			seen := w.now.Add(time.Hour)
-			if i == 5 {
-				seen = w.now.Add(time.Hour - time.Microsecond)
+		hour := w.now.Add(time.Hour)
+		for i, f := range []oauth.Followed{{Epoch: 7, Seq: 5}, {Epoch: 6, Seq: 11}, {Epoch: 6, Seq: 9}, {Epoch: 8, Seq: 3}, {Epoch: 8, Seq: 1}} {
+			seen := hour
+			if f.Epoch == 8 {
+				seen = hour.Add(time.Hour)
 			}
-			w.ok(w.s.PutFollowers(w.ctx, []oauth.Follower{{API: "counted", Instance: fmt.Sprint(i), Epoch: f.epoch, Seq: f.seq, Seen: seen, Node: "n"}}))
+			w.ok(w.s.PutFollowers(w.ctx, []oauth.Follower{{API: "counted", Instance: fmt.Sprint(i), Epoch: f.Epoch, Seq: f.Seq, Seen: seen, Node: "n"}}))
 		}
-		all, behind, err := w.s.CountFollowers(w.ctx, 7, 6, w.now.Add(time.Hour))
-		w.ok(err)
-		w.same("all, and behind", [2]int{all, behind}, [2]int{5, 2})
-		all, behind, err = w.s.CountFollowers(w.ctx, 7, 6, w.now.Add(2*time.Hour))
-		w.ok(err)
-		w.same("nobody", [2]int{all, behind}, [2]int{})
+		for since, want := range map[time.Time]oauth.Followed{
+			hour:                       {All: 5, Epoch: 6, Seq: 9},
+			hour.Add(time.Microsecond): {All: 2, Epoch: 8, Seq: 1},
+			hour.Add(2 * time.Hour):    {},
+		} {
+			got, err := w.s.CountFollowers(w.ctx, since)
+			w.ok(err)
+			w.same("followed", got, want)
+		}
 	})
 	w.test("an API touches only the grants that it has keys of", func(w *world) {
 		g, _ := w.live(w.person(), w.app())

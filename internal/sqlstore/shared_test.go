@@ -3,6 +3,7 @@ package sqlstore
 import (
 	"context"
 	"errors"
+	"path/filepath"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -13,19 +14,19 @@ import (
 
 // Who asks while a question is out shares the next one with all others, and is never
 // told what was asked before he came.
-func TestHeads_ShareTheNextQuestion(t *testing.T) {
+func TestShared_TheNextQuestion(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var h heads
+		var h shared[int64]
 		sent := int64(0)
 		answer := make(chan error)
-		read := func(ctx context.Context) head {
+		read := func(ctx context.Context) (int64, error) {
 			sent++
 			seq := sent
 			select {
 			case err := <-answer:
-				return head{seq, 1, err}
+				return seq, err
 			case <-ctx.Done():
-				return head{0, 0, ctx.Err()}
+				return 0, ctx.Err()
 			}
 		}
 		type got struct {
@@ -37,7 +38,7 @@ func TestHeads_ShareTheNextQuestion(t *testing.T) {
 		ask := func(ctx context.Context, who string, n int) {
 			for range n {
 				go func() {
-					seq, _, err := h.ask(ctx, read)
+					seq, err := h.ask(ctx, read)
 					mu.Lock()
 					told[who] = append(told[who], got{seq, err})
 					mu.Unlock()
@@ -77,6 +78,57 @@ func TestHeads_ShareTheNextQuestion(t *testing.T) {
 		want("nobody answers the fourth", "fourth", 1, 0, context.DeadlineExceeded)
 		if sent != 4 || h.out || h.next != nil {
 			t.Errorf("%d questions; %+v", sent, &h)
+		}
+	})
+}
+
+// gated is an engine whose questions wait.
+type gated struct {
+	engine
+	asked int
+	gate  chan struct{}
+}
+
+func (g *gated) query(ctx context.Context, text string, args []any, row func(func(...any) error) error) error {
+	g.asked++ // one at a time, or the race detector says so
+	<-g.gate
+	return g.engine.query(ctx, text, args, row)
+}
+
+// However many wait for an event to be in effect, one question is out, and the feed
+// beside them has all other connections.
+func TestCountFollowers_OneQuestionIsOut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, err := Open(t.Context(), filepath.Join(t.TempDir(), "grantway.db"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close()
+		if err := s.Migrate(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		g := &gated{engine: s.engine, gate: make(chan struct{})}
+		s.engine = g
+		var all sync.WaitGroup
+		ask := func(n int) {
+			for range n {
+				all.Go(func() {
+					if f, err := s.CountFollowers(t.Context(), time.Now()); err != nil || f != (oauth.Followed{}) {
+						t.Errorf("%+v, %v", f, err)
+					}
+				})
+			}
+			synctest.Wait()
+		}
+		ask(1)
+		ask(1000)
+		if g.asked != 1 {
+			t.Errorf("%d questions are out", g.asked)
+		}
+		close(g.gate)
+		all.Wait()
+		if g.asked != 2 {
+			t.Errorf("%d questions for 1,001 who asked in two moments", g.asked)
 		}
 	})
 }
