@@ -257,15 +257,25 @@ func (s *Server) reopen(ctx context.Context, r *AuthorizationRequest) (*Client, 
 
 const pendingKind = "authorization"
 
-// Keep stores the query of a POSTed authorization request and returns the handle
-// under which our own GET finds it again (Kept). A POST from another origin thus
-// decides nothing.
+// requestParams are what [Server.Authorize] reads, each of bounded length.
+var requestParams = []string{"client_id", "redirect_uri", "response_type", "scope", "state", "nonce", "code_challenge", "code_challenge_method"}
+
+// Keep stores the query of a POSTed authorization request that [Server.Authorize] has
+// let through, and returns the handle under which our own GET finds it again (Kept). A
+// POST from another origin thus decides nothing. What else was sent is not kept: anybody
+// may post, and it could be of any size (attack G8).
 func (s *Server) Keep(ctx context.Context, q url.Values) (string, error) {
 	a, err := s.newArtefact()
 	if err != nil {
 		return "", err
 	}
-	sealed := s.ring.seal(pendingKind+" "+a.Secret.Reveal(), []byte(q.Encode()))
+	kept := url.Values{}
+	for _, name := range requestParams {
+		if v, ok := q[name]; ok {
+			kept[name] = v
+		}
+	}
+	sealed := s.ring.seal(pendingKind+" "+a.Secret.Reveal(), []byte(kept.Encode()))
 	return a.Secret.Reveal(), s.storage.PutPending(ctx, a.Selector, pendingKind, sealed, s.now().Add(RequestLife))
 }
 

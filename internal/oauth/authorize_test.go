@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/base64"
+	"maps"
 	"net/url"
 	"strings"
 	"testing"
@@ -295,7 +296,9 @@ func TestKeep(t *testing.T) {
 	w := newWorld(t)
 	ctx := context.Background()
 	q := url.Values{"client_id": {"a", "b"}, "state": {"\x00 +&"}}
-	handle, err := w.Keep(ctx, q)
+	sent := maps.Clone(q)
+	sent.Set("pad", strings.Repeat("x", 1<<20)) // nobody reads it, so nobody keeps it
+	handle, err := w.Keep(ctx, sent)
 	w.must(err)
 	got, err := w.Kept(ctx, handle)
 	w.must(err)
