@@ -43,17 +43,20 @@ func (h *handler) directAuthorize(w http.ResponseWriter, r *http.Request) {
 	secure(w)
 	query, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
-		h.refused(w, r, bad(oauth.ParamMalformed, "", "The query cannot be read: check its percent-encoding."), http.StatusBadRequest, "")
+		h.refused(w, r, h.charge(r, "", bad(oauth.ParamMalformed, "", "The query cannot be read: check its percent-encoding.")), http.StatusBadRequest, "")
 		return
 	}
 	if prefetched(r) {
-		h.refused(w, r, bad(oauth.Prefetch, "", "A profile is not begun by a prefetch or by opening a link."), http.StatusBadRequest, query.Get("state"))
+		h.refused(w, r, h.charge(r, "", bad(oauth.Prefetch, "", "A profile is not begun by a prefetch or by opening a link.")), http.StatusBadRequest, query.Get("state"))
 		return
 	}
 	answer, err := h.server.AuthorizeDirect(r.Context(), oauth.DirectRequest{
 		Query: query, APIKey: oauth.Secret(r.Header.Get("X-Api-Key")), Guest: r.Header.Get("X-Dressipi-Jwt"),
 	})
 	if err != nil {
+		if oauth.AsError(err).Anonymous() {
+			err = h.charge(r, query.Get("client_id"), err)
+		}
 		h.refused(w, r, err, http.StatusBadRequest, answer.State)
 		return
 	}

@@ -125,9 +125,6 @@ func limited(wait time.Duration) *oauth.Error {
 // A wrong secret of id, "" if nobody was named, is also counted over all nodes, but
 // only while there are tokens: so many in a second, however many come.
 func (h *handler) charge(r *http.Request, id string, err error) error {
-	if h.anonymous == nil {
-		return err
-	}
 	if _, theirs := errors.AsType[komerzaError](err); !theirs {
 		switch oauth.AsError(err).Code {
 		case oauth.TemporarilyUnavailable, oauth.ServerError:

@@ -26,6 +26,13 @@ func newLimitedWorld(t testing.TB, l Limits) *world {
 	return w
 }
 
+// flush writes what is counted, as at the end of a process.
+func (w *world) flush() {
+	ctx, end := context.WithCancel(context.Background())
+	end()
+	w.server.Run(ctx)
+}
+
 // exchangeFrom asks for a key, from an address of 203.0.113.0/24.
 func (w *world) exchangeFrom(host int, a app, secret oauth.Secret, code string) answer {
 	r := with(httptest.NewRequest(http.MethodGet, "/oauth2/"+a.id+"/exchange/"+code, nil), "User-Agent", "Exporter/1.0")
@@ -114,8 +121,15 @@ func TestLimits_WhatIsAnonymous(t *testing.T) {
 		"grant": func(w *world) answer {
 			return w.get("/oauth/grants/gr_x", "Authorization", basic(w.standard.id, "wrong"))
 		},
-		"a list that is not there": func(w *world) answer { return w.get("/status/1-2000") },
-		"introspect, none":         func(w *world) answer { return w.post("/oauth/introspect", form) },
+		"direct authorize, no such app": func(w *world) answer { return w.get("/api/oauth/authorize?client_id=nobody") },
+		"direct authorize, wrong key": func(w *world) answer {
+			return w.get("/oauth/authorize?client_id="+w.keyed.id, "X-Api-Key", "wrong")
+		},
+		"direct authorize, no key":   func(w *world) answer { return w.get("/oauth/authorize?client_id=" + w.keyed.id) },
+		"direct authorize, unread":   func(w *world) answer { return w.get("/oauth/authorize?x=%zz&client_id=" + w.direct.id) },
+		"direct authorize, prefetch": func(w *world) answer { return w.get("/oauth/authorize?client_id="+w.direct.id, "Purpose", "prefetch") },
+		"a list that is not there":   func(w *world) answer { return w.get("/status/1-2000") },
+		"introspect, none":           func(w *world) answer { return w.post("/oauth/introspect", form) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newLimitedWorld(t, Limits{Anonymous: Bucket{3, 1, time.Minute}})
@@ -246,21 +260,16 @@ func TestLimits_429BurnsNothing(t *testing.T) {
 // dialect, and the right secret still passes.
 func TestLimits_WrongSecretsAreCounted(t *testing.T) {
 	w := newLimitedWorld(t, Limits{Anonymous: Bucket{oauth.GuessesMax - 1, 1, time.Second}})
-	flush := func() { // as at the end of a process
-		ctx, end := context.WithCancel(context.Background())
-		end()
-		w.server.Run(ctx)
-	}
 	for range 3 * oauth.GuessesMax {
 		w.exchangeFrom(1, w.exchange, "wrong", "x")
 	}
-	flush()
+	w.flush()
 	if wait := limitedFor(t, w.exchangeFrom(1, w.exchange, "wrong", "x"), "RateLimited"); wait > time.Second {
 		t.Fatalf("closed for %v by what found no token", wait)
 	}
 	w.advance(time.Second)
 	w.exchangeFrom(1, w.exchange, "wrong", "x") // the hundredth
-	flush()
+	w.flush()
 	if wait := limitedFor(t, w.exchangeFrom(2, w.exchange, "wrong", "x"), "RateLimited"); wait != oauth.GuessesClosed {
 		t.Errorf("Retry-After %v", wait)
 	}
@@ -276,7 +285,7 @@ func TestLimits_WrongSecretsAreCounted(t *testing.T) {
 		w.post("/oauth/introspect", url.Values{}, "Authorization", basic(w.api.ID, "wrong"))
 		w.advance(2 * time.Second)
 	}
-	flush()
+	w.flush()
 	for target, id := range map[string]string{"/oauth/token": w.standard.id, "/oauth/revoke": w.standard.id, "/oauth/introspect": w.api.ID} {
 		if wait := limitedFor(t, w.post(target, url.Values{}, "Authorization", basic(id, "wrong")), "temporarily_unavailable"); wait < oauth.GuessesClosed/2 {
 			t.Errorf("%s: Retry-After %v", target, wait)
@@ -285,6 +294,39 @@ func TestLimits_WrongSecretsAreCounted(t *testing.T) {
 	key, _ := w.key(w.standard)
 	if !w.active(key) {
 		t.Error("the API's right secret does not pass")
+	}
+}
+
+// The key of a direct app may be a short one, so it is guarded like a secret wherever it
+// is shown.
+func TestLimits_WrongAPIKeysAreCounted(t *testing.T) {
+	w := newLimitedWorld(t, published)
+	ask := func(key string) answer { return w.get("/oauth/authorize?client_id="+w.keyed.id, "X-Api-Key", key) }
+	for range oauth.GuessesMax {
+		ask("wrong")
+		w.advance(2 * time.Second)
+	}
+	w.flush()
+	if wait := limitedFor(t, ask("wrong"), "temporarily_unavailable"); wait < oauth.GuessesClosed/2 {
+		t.Errorf("Retry-After %v", wait)
+	}
+	if a := ask("right"); a.refusal() == "temporarily_unavailable" {
+		t.Errorf("the right key: %d %s", a.status, a.body)
+	}
+}
+
+// Who sets no limit of his own has a proxy for that. Secrets are guarded all the same.
+func TestLimits_OffStillCountsWrongSecrets(t *testing.T) {
+	w := newLimitedWorld(t, Limits{})
+	for range oauth.GuessesMax {
+		w.exchangeFrom(1, w.exchange, "wrong", "x")
+	}
+	w.flush()
+	if wait := limitedFor(t, w.exchangeFrom(2, w.exchange, "wrong", "x"), "RateLimited"); wait < oauth.GuessesClosed/2 {
+		t.Errorf("Retry-After %v", wait)
+	}
+	if a := w.exchangeFrom(2, w.other, "wrong", "x"); a.refusal() != "invalid_client_secret" {
+		t.Errorf("another app: %d %s", a.status, a.body)
 	}
 }
 

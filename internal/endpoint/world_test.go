@@ -51,8 +51,8 @@ type world struct {
 	at   time.Time
 	slow time.Time // if set, a clock a hundred times slower than the wall's has run since then
 
-	api                                               oauth.ClientAuth
-	exchange, other, standard, nopkce, public, direct app
+	api                                                      oauth.ClientAuth
+	exchange, other, standard, nopkce, public, direct, keyed app
 }
 
 type app struct {
@@ -108,6 +108,7 @@ func newWorldAt(t testing.TB, issuer, dsn string) *world {
 	w.nopkce = register("Old", oauth.Standard, oauth.Confidential, oauth.ClientSettings{NoPKCE: true})
 	w.public = register("Pocket", oauth.Standard, oauth.Public, oauth.ClientSettings{})
 	w.direct = register("Stylist", oauth.Direct, oauth.Public, oauth.ClientSettings{})
+	w.keyed = register("Wardrobe", oauth.Direct, oauth.Public, oauth.ClientSettings{APIKeyHash: oauth.HashOf("right")})
 	w.api.ID, w.api.Secret, err = w.server.AddAPISecret(ctx, command)
 	must(err)
 	w.Handler = New(Config{Server: w.server, Authorize: http.HandlerFunc(portal), Log: slog.New(slog.NewJSONHandler(w.log, &slog.HandlerOptions{Level: slog.LevelDebug}))})
