@@ -106,20 +106,26 @@ func clientAddr(r *http.Request, proxies []netip.Prefix) string {
 	if err != nil || !trusted(peer.Addr()) {
 		return r.RemoteAddr
 	}
-	hops := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
-	for _, hop := range slices.Backward(hops) {
-		hop = strings.TrimSpace(hop)
-		a, err := netip.ParseAddr(strings.Trim(hop, "[]"))
-		if err != nil { // some proxies add the port
-			var with netip.AddrPort
-			with, err = netip.ParseAddrPort(hop)
-			a = with.Addr()
-		}
-		switch {
-		case err != nil:
-			return r.RemoteAddr // no address: the proxy is the last one we know
-		case !trusted(a):
-			return netip.AddrPortFrom(a.Unmap(), 0).String()
+	// Read from its end, and no further than needed: the client may have sent a
+	// megabyte of commas.
+	for _, hops := range slices.Backward(r.Header.Values("X-Forwarded-For")) {
+		for more := true; more; {
+			var hop string
+			at := strings.LastIndexByte(hops, ',')
+			hop, more = strings.TrimSpace(hops[at+1:]), at >= 0
+			hops = hops[:max(at, 0)]
+			a, err := netip.ParseAddr(strings.Trim(hop, "[]"))
+			if err != nil { // some proxies add the port
+				var with netip.AddrPort
+				with, err = netip.ParseAddrPort(hop)
+				a = with.Addr()
+			}
+			switch {
+			case err != nil:
+				return r.RemoteAddr // no address: the proxy is the last one we know
+			case !trusted(a):
+				return netip.AddrPortFrom(a.Unmap(), 0).String()
+			}
 		}
 	}
 	return r.RemoteAddr
@@ -162,7 +168,7 @@ func (f *front) readyz(w http.ResponseWriter, r *http.Request) {
 	case f.draining.Load():
 		say(w, http.StatusServiceUnavailable, "draining")
 	case err != nil:
-		f.log.Warn("not ready", "error", err)
+		f.log.WarnContext(r.Context(), "not ready", "error", err)
 		say(w, http.StatusServiceUnavailable, f.needs)
 	default:
 		say(w, http.StatusOK, "ready")

@@ -14,6 +14,7 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -144,6 +145,11 @@ func TestFront_Health(t *testing.T) {
 	f.ready = func(context.Context) error { return errors.New("disk gone") }
 	check("/healthz", 200, "ok")
 	check("/readyz", 503, "database")
+	for line := range strings.Lines(log.String()) {
+		if strings.Contains(line, "disk gone") != strings.Contains(line, `"not ready"`) || !strings.Contains(line, `"request_id":"`) {
+			t.Errorf("the operator is told %s", line)
+		}
+	}
 	if !strings.Contains(log.String(), "disk gone") {
 		t.Error("the operator is not told why")
 	}
@@ -267,5 +273,26 @@ func TestFront_G11_ClientBehindProxies(t *testing.T) {
 		if got := clientAddr(r, nil); got != c.peer {
 			t.Errorf("%s, nobody trusted: %s", c.name, got)
 		}
+	}
+}
+
+// A client may send a megabyte of the header, which the proxy passes on with its own
+// word at the end: it costs no more than that word.
+func TestClientAddr_OfAHugeHeader(t *testing.T) {
+	r := httptest.NewRequest("GET", "/", nil)
+	r.RemoteAddr = "10.0.0.7:1"
+	r.Header.Set("X-Forwarded-For", strings.Repeat(",", 1<<20)+"198.51.100.1, 10.0.0.8")
+	proxies := []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}
+	if got := clientAddr(r, proxies); got != "198.51.100.1:0" {
+		t.Error(got)
+	}
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	for range 10 {
+		clientAddr(r, proxies)
+	}
+	runtime.ReadMemStats(&after)
+	if each := (after.TotalAlloc - before.TotalAlloc) / 10; each > 64<<10 {
+		t.Errorf("%d bytes", each)
 	}
 }
