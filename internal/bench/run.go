@@ -33,7 +33,7 @@ var operations = []operation{
 	{opStandard, "confidential client, HTTP Basic and PKCE; access token and refresh token of a new connection", "/exchange", 1.8, true},
 	{opRotate, "public client, every token used once", "/exchange", 1.6, true},
 	{opFirst, "keys never asked about before", "/json", 4, false},
-	{opAgain, "64 keys, asked about again and again", "/json", 2, false},
+	{opAgain, "64 keys, asked about again and again, ten times as often as what else is measured, since it is over so soon", "/json", 2, false},
 }
 
 // point is where a figure stands: which operation, database, and concurrency.
@@ -250,6 +250,9 @@ func (b *bench) round(in *installation, s *stock, ours, floor target, conns int)
 			return err
 		}
 		b.floor[at] = append(b.floor[at], got)
+		if op.name == opAgain { // which may be said again, so that it gets what the floor got
+			requests = slices.Repeat(requests, cheap)
+		}
 		if got, err = ours.measure(conns, requests, op.name == opExchange); err != nil {
 			return err
 		}
@@ -266,8 +269,11 @@ func (b *bench) round(in *installation, s *stock, ours, floor target, conns int)
 	return err
 }
 
-// aimed sends the same requests to a route of the floor. Where that is so cheap that it
-// would be over before it says much, they are sent ten times.
+// cheap is how often requests are sent that cost so little that they would be over
+// before they said much.
+const cheap = 10
+
+// aimed sends the same requests to a route of the floor.
 func aimed(requests [][]byte, route string) [][]byte {
 	all := make([][]byte, len(requests))
 	for i, r := range requests {
@@ -276,7 +282,7 @@ func aimed(requests [][]byte, route string) [][]byte {
 		all[i] = fmt.Appendf(nil, "%s %s %s", method, route, rest)
 	}
 	if route != "/exchange" {
-		all = slices.Repeat(all, 10)
+		all = slices.Repeat(all, cheap)
 	}
 	return all
 }
