@@ -263,13 +263,18 @@ func (c *secretRevoke) Run(ctx context.Context, t terminal) error {
 }
 
 type apiCommands struct {
-	Secret apiSecret `cmd:"" help:"Give the platform's API a new secret for introspection and print it, once."`
+	Secret apiSecret `cmd:"" help:"Add and revoke secrets of the platform's API, with which it introspects keys and follows revocations."`
 }
 
-type apiSecret struct{ Admin }
+type apiSecret struct {
+	Add    apiSecretAdd    `cmd:"" default:"withargs" help:"Give the API a new secret and print it, once. Two at most."`
+	Revoke apiSecretRevoke `cmd:"" help:"End the secret with these last four characters."`
+}
+
+type apiSecretAdd struct{ Admin }
 
 // Run adds a secret of the API.
-func (c *apiSecret) Run(ctx context.Context, t terminal) error {
+func (c *apiSecretAdd) Run(ctx context.Context, t terminal) error {
 	return c.run(ctx, t, func(o *office) error {
 		id, secret, err := o.server.AddAPISecret(ctx, command)
 		if err != nil {
@@ -279,5 +284,24 @@ func (c *apiSecret) Run(ctx context.Context, t terminal) error {
 			credentials
 			Audience string `json:"audience"`
 		}{credentials{id, secret.Reveal()}, o.server.Audience()}, "Credentials of the API %s. The secret is shown this once.\nclient id  %s\nsecret     %s", o.server.Audience(), id, secret.Reveal())
+	})
+}
+
+type apiSecretRevoke struct {
+	Admin
+	Last4 string `arg:"" help:"Last four characters of the secret; -- goes before them if they begin with a dash."`
+}
+
+// Run revokes a secret of the API.
+func (c *apiSecretRevoke) Run(ctx context.Context, t terminal) error {
+	return c.run(ctx, t, func(o *office) error {
+		if err := o.server.RevokeAPISecret(ctx, command, c.Last4); err != nil {
+			return about{"secret of the API", err}
+		}
+		return o.show(struct {
+			Audience string `json:"audience"`
+			Last4    string `json:"last4"`
+			Revoked  bool   `json:"revoked"`
+		}{o.server.Audience(), c.Last4, true}, "The secret that ends in %s is revoked.", c.Last4)
 	})
 }

@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -71,6 +72,11 @@ func scriptKeep(ts *testscript.TestScript, neg bool, args []string) {
 	value, ok := doc[args[1]].(string)
 	if !ok || value == "" {
 		ts.Fatalf("no text %s in %s", args[1], ts.ReadFile("stdout"))
+	}
+	if len(args) > 2 { // only its last characters
+		n, err := strconv.Atoi(args[2])
+		ts.Check(err)
+		value = value[len(value)-n:]
 	}
 	ts.Setenv(args[0], value)
 }

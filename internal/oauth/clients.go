@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode"
@@ -432,28 +433,33 @@ func (s *Server) RevokeSecret(ctx context.Context, actor Actor, id, last4 string
 	if err != nil {
 		return err
 	}
-	var match *ClientSecret
-	for i := range c.Secrets {
-		if c.Secrets[i].Last4 == last4 {
-			match = &c.Secrets[i]
-		}
-	}
-	switch {
-	case match == nil:
-		return refuse(NoSuch)
-	case len(c.Secrets) == 1:
-		return refuse(LastSecret)
+	hash, err := revocable(c.Secrets, last4)
+	if err != nil {
+		return err
 	}
 	e, err := s.NewEvent(ctx, EventSecretRevoked, actor, map[string]string{"last4": last4})
 	if err != nil {
 		return err
 	}
 	e.ClientID = id
-	won, err := s.storage.RevokeSecret(ctx, id, match.Hash, e)
+	won, err := s.storage.RevokeSecret(ctx, id, hash, e)
 	if err == nil && !won {
 		return refuse(Changed)
 	}
 	return err
+}
+
+// revocable finds the secret whose last four characters are last4, if there is
+// another one.
+func revocable(secrets []ClientSecret, last4 string) (Hash, error) {
+	i := slices.IndexFunc(secrets, func(s ClientSecret) bool { return s.Last4 == last4 })
+	switch {
+	case i < 0:
+		return nil, refuse(NoSuch)
+	case len(secrets) == 1:
+		return nil, refuse(LastSecret)
+	}
+	return secrets[i].Hash, nil
 }
 
 // Reach says how many live grants an app has, of how many users: what deleting it

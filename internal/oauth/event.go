@@ -46,6 +46,7 @@ const (
 	EventMembershipDropped Kind = "membership.dropped" // feed
 	EventAPIPut            Kind = "api.put"            // feed
 	EventAPISecretAdded    Kind = "api.secret_added"   // feed
+	EventAPISecretRevoked  Kind = "api.secret_revoked" // feed
 	EventKeyAdded          Kind = "key.added"          // feed
 	EventKeyCut            Kind = "key.cut"            // feed; all that it has signed is over
 	EventEverythingCut     Kind = "everything.cut"     // feed; every key and refresh token is over

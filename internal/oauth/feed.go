@@ -183,7 +183,7 @@ func (s *Server) apply(n News) {
 		switch e.Kind {
 		case EventKeyAdded, EventKeyCut:
 			c.keys.Store(true)
-		case EventAPIPut, EventAPISecretAdded:
+		case EventAPIPut, EventAPISecretAdded, EventAPISecretRevoked:
 			c.shown = new(Recent[showing, *API])
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 )
 
@@ -41,6 +42,7 @@ var replays = map[Kind]func(*replay) (bool, error){
 	EventMembershipDropped: func(r *replay) (bool, error) { return r.s.DropMembership(r.ctx, r.e.UserID, r.e.StoreID, r.e) },
 	EventAPIPut:            nil,
 	EventAPISecretAdded:    nil,
+	EventAPISecretRevoked:  (*replay).revokeAPISecret,
 	EventKeyAdded:          nil,
 	EventKeyCut:            (*replay).cutKey,
 	EventEverythingCut:     func(r *replay) (bool, error) { return r.s.CutOff(r.ctx, RuleAll, "", r.e) },
@@ -199,14 +201,14 @@ func (r *replay) updateClient() (bool, error) {
 	return r.s.UpdateClient(r.ctx, c, r.e)
 }
 
-// revokeSecret ends the secret that the event names by its last characters. If it
-// is the only one that the database knows, because the one that replaced it came
-// after the backup, a secret that nobody knows takes its place first: an app always
-// has one.
+// ofSecret is in the payload of events about a secret.
+type ofSecret struct {
+	API   string `json:"api,omitempty"` // whose it is, if it is not an app's
+	Last4 string `json:"last4"`
+}
+
 func (r *replay) revokeSecret() (bool, error) {
-	var p struct {
-		Last4 string `json:"last4"`
-	}
+	var p ofSecret
 	if err := r.payload(&p); err != nil {
 		return false, err
 	}
@@ -214,33 +216,50 @@ func (r *replay) revokeSecret() (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	for _, sec := range secrets {
-		if sec.Last4 != p.Last4 {
-			continue
-		}
-		if len(secrets) == 1 {
-			if err := r.lockOut(); err != nil {
-				return false, err
-			}
-		}
-		return r.s.RevokeSecret(r.ctx, r.e.ClientID, sec.Hash, r.e)
-	}
-	return false, nil
+	return r.endSecret(r.e.ClientID, secrets, p, EventSecretAdded, r.s.AddSecret, r.s.RevokeSecret)
 }
 
-func (r *replay) lockOut() error {
-	secret, err := NewClientSecret(r.rand)
+func (r *replay) revokeAPISecret() (bool, error) {
+	var p ofSecret
+	if err := r.payload(&p); err != nil {
+		return false, err
+	}
+	api, err := r.s.API(r.ctx, p.API)
 	if err != nil {
-		return err
+		return false, err
 	}
-	e := r.e
-	if e.ID, err = NewID("ev_", r.now, r.rand); err != nil {
-		return err
+	return r.endSecret(p.API, api.Secrets, p, EventAPISecretAdded, r.s.AddAPISecret, r.s.RevokeAPISecret)
+}
+
+// endSecret ends the secret of owner that the event names by its last characters. If
+// it is the only one that the database knows, because the one that replaced it came
+// after the backup, a secret that nobody knows takes its place first: an app, or an
+// API, always has one.
+func (r *replay) endSecret(owner string, secrets []ClientSecret, of ofSecret, added Kind,
+	add func(context.Context, string, ClientSecret, Event) (bool, error), revoke func(context.Context, string, Hash, Event) (bool, error)) (bool, error) {
+	i := slices.IndexFunc(secrets, func(s ClientSecret) bool { return s.Last4 == of.Last4 })
+	if i < 0 {
+		return false, nil
 	}
-	row := ClientSecret{Hash: HashOf(secret), Last4: "none", Created: r.now}
-	e.Kind, e.At, e.Actor, e.Payload = EventSecretAdded, r.now, Actor{Kind: AsSystem}.String(), json.RawMessage(`{"last4":"none"}`)
-	_, err = r.s.AddSecret(r.ctx, r.e.ClientID, row, e)
-	return err
+	if len(secrets) == 1 {
+		secret, err := NewClientSecret(r.rand)
+		if err != nil {
+			return false, err
+		}
+		e := r.e
+		if e.ID, err = NewID("ev_", r.now, r.rand); err != nil {
+			return false, err
+		}
+		of.Last4 = "none"
+		e.Kind, e.At, e.Actor = added, r.now, Actor{Kind: AsSystem}.String()
+		if e.Payload, err = json.Marshal(of); err != nil {
+			return false, err
+		}
+		if _, err := add(r.ctx, owner, ClientSecret{Hash: HashOf(secret), Last4: of.Last4, Created: r.now}, e); err != nil {
+			return false, err
+		}
+	}
+	return revoke(r.ctx, owner, secrets[i].Hash, r.e)
 }
 
 // ofKey is in the payload of events about a signing key.

@@ -179,6 +179,36 @@ func TestRecover_EveryEnding(t *testing.T) {
 	}
 }
 
+// A secret of the API that was revoked after the backup stays revoked, also if its
+// successor came after the backup as well: then somebody must make another.
+func TestRecover_AnAPISecret(t *testing.T) {
+	ctx := context.Background()
+	w := newWorld(t)
+	key := w.connect(w.exchange, "alice", "s1").AccessToken
+	file := w.backup()
+	w.clock.advance(5 * time.Second)
+	_, _, err := w.AddAPISecret(ctx, command)
+	w.must(err)
+	w.must(w.RevokeAPISecret(ctx, command, w.api.Secret.Reveal()[68:]))
+	log := w.export()
+	for range 2 { // and the log of a restored database tells the next restore the same
+		back, _ := w.restore(file, log)
+		_, err = back.introspection(key.Reveal())
+		wantReason(t, err, oauth.SecretWrong)
+		apis, err := back.APIs(ctx, command)
+		w.must(err)
+		if s := apis[0].Secrets; len(s) != 1 || s[0].Last4 != "none" {
+			t.Errorf("it has %+v", s)
+		}
+		back.api.ID, back.api.Secret, err = back.AddAPISecret(ctx, command)
+		w.must(err)
+		if back.rights(key) == "inactive" {
+			t.Error("a new one does not work")
+		}
+		log = back.export()
+	}
+}
+
 // A refresh token that was replaced after the backup stands there unspent. Nobody
 // honest has it any more, so the log ends its family.
 func TestRecover_ASpentRefreshToken(t *testing.T) {

@@ -255,6 +255,8 @@ type APIStorage interface {
 	// AddAPISecret stores one more secret of an audience, if there are fewer than
 	// MaxSecrets.
 	AddAPISecret(ctx context.Context, apiID string, s ClientSecret, e Event) (won bool, err error)
+	// RevokeAPISecret removes a secret of an audience, unless it is the only one.
+	RevokeAPISecret(ctx context.Context, apiID string, h Hash, e Event) (won bool, err error)
 	// SigningKeys lists every signing key there is, oldest first.
 	SigningKeys(ctx context.Context) ([]StoredKey, error)
 	// AddSigningKey stores a key, unless one of its use is active.

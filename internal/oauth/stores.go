@@ -240,3 +240,29 @@ func (s *Server) AddAPISecret(ctx context.Context, actor Actor) (id string, secr
 	}
 	return s.api.ID, secret, nil
 }
+
+// RevokeAPISecret ends the secret of the API of this server whose last four characters
+// are last4. The only secret cannot be revoked. Whoever follows the feed with it, or
+// asks, is refused from then on, on every node within 100 ms.
+func (s *Server) RevokeAPISecret(ctx context.Context, actor Actor, last4 string) error {
+	if !actor.runs() {
+		return refuse(NotPermitted)
+	}
+	api, err := s.storage.API(ctx, s.api.ID)
+	if err != nil {
+		return err
+	}
+	hash, err := revocable(api.Secrets, last4)
+	if err != nil {
+		return err
+	}
+	e, err := s.NewEvent(ctx, EventAPISecretRevoked, actor, map[string]string{"api": s.api.ID, "last4": last4})
+	if err != nil {
+		return err
+	}
+	won, err := s.storage.RevokeAPISecret(ctx, s.api.ID, hash, e)
+	if err == nil && !won {
+		return refuse(Changed)
+	}
+	return err
+}

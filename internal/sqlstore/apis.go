@@ -54,9 +54,17 @@ func (s *Store) CreateAPI(ctx context.Context, a *oauth.API, e oauth.Event) (boo
 func (s *Store) AddAPISecret(ctx context.Context, apiID string, sec oauth.ClientSecret, e oauth.Event) (bool, error) {
 	var n int64
 	m := opOf("apis", apiID, e.ID)
-	lock := s.engine.lock("SELECT id FROM apis WHERE id = $1", apiID)
 	guard := counted(&n, "UPDATE apis SET op = $1 WHERE id = $2 AND (SELECT COUNT(*) FROM api_secrets WHERE api_id = $2) < $3", e.ID, apiID, oauth.MaxSecrets)
-	return s.won(ctx, &n, lock, one(guard), one(insertSecret("api_secrets", "api_id", apiID, sec, e, m)), note(e, true, m))
+	return s.won(ctx, &n, s.lockAPI(apiID), one(guard), one(insertSecret("api_secrets", "api_id", apiID, sec, e, m)), note(e, true, m))
+}
+
+// RevokeAPISecret implements oauth.APIStorage.
+func (s *Store) RevokeAPISecret(ctx context.Context, apiID string, h oauth.Hash, e oauth.Event) (bool, error) {
+	return s.dropSecret(ctx, "apis", s.lockAPI(apiID), "api_secrets", "api_id", apiID, h, e)
+}
+
+func (s *Store) lockAPI(id string) []statement {
+	return s.engine.lock("SELECT id FROM apis WHERE id = $1", id)
 }
 
 // SigningKeys implements oauth.APIStorage.

@@ -186,13 +186,17 @@ func (s *Store) AddSecret(ctx context.Context, clientID string, sec oauth.Client
 
 // RevokeSecret implements oauth.ClientStorage.
 func (s *Store) RevokeSecret(ctx context.Context, clientID string, h oauth.Hash, e oauth.Event) (bool, error) {
+	return s.dropSecret(ctx, "clients", s.lockClient(clientID), "client_secrets", "client_id", clientID, h, e)
+}
+
+// dropSecret removes a secret, from table, of the row id of owners, if it has another.
+func (s *Store) dropSecret(ctx context.Context, owners string, lock []statement, table, key, id string, h oauth.Hash, e oauth.Event) (bool, error) {
 	var n int64
-	m := opOf("clients", clientID, e.ID)
-	guard := counted(&n, `UPDATE clients SET op = $1 WHERE id = $2
-		AND EXISTS (SELECT 1 FROM client_secrets WHERE client_id = $2 AND hash = $3)
-		AND EXISTS (SELECT 1 FROM client_secrets WHERE client_id = $2 AND hash <> $3)`, e.ID, clientID, []byte(h))
-	return s.won(ctx, &n, s.lockClient(clientID), one(guard),
-		one(do("DELETE FROM client_secrets WHERE client_id = $1 AND hash = $2 AND "+m.where(3), m.args(clientID, []byte(h))...)), note(e, true, m))
+	m := opOf(owners, id, e.ID)
+	theirs := "EXISTS (SELECT 1 FROM " + table + " WHERE " + key + " = $2 AND hash "
+	guard := counted(&n, "UPDATE "+owners+" SET op = $1 WHERE id = $2 AND "+theirs+"= $3) AND "+theirs+"<> $3)", e.ID, id, []byte(h))
+	return s.won(ctx, &n, lock, one(guard),
+		one(do("DELETE FROM "+table+" WHERE "+key+" = $1 AND hash = $2 AND "+m.where(3), m.args(id, []byte(h))...)), note(e, true, m))
 }
 
 // CountGrants implements oauth.ClientStorage.

@@ -29,7 +29,7 @@ func apis(w *world) {
 		_, err = w.s.APIByURI(w.ctx, "https://unknown.example/")
 		w.missing("APIByURI", err)
 	})
-	w.test("two secrets of an API at most", func(w *world) {
+	w.test("two secrets of an API at most, and never none once it has one", func(w *world) {
 		a := oauth.API{ID: "api-4", URI: "https://four.example/"}
 		w.must(oauth.EventAPIPut, create(a))
 		add := func(id string, s oauth.ClientSecret) func(oauth.Event) (bool, error) {
@@ -43,6 +43,29 @@ func apis(w *world) {
 		got, err := w.s.API(w.ctx, a.ID)
 		w.ok(err)
 		w.same("secrets, oldest first", got.Secrets, []oauth.ClientSecret{first, second})
+
+		other := oauth.API{ID: "api-4b", URI: "https://four-b.example/", Secrets: []oauth.ClientSecret{w.secret()}}
+		w.must(oauth.EventAPIPut, create(other))
+		revoke := func(id string, h oauth.Hash) func(oauth.Event) (bool, error) {
+			return func(e oauth.Event) (bool, error) { return w.s.RevokeAPISecret(w.ctx, id, h, e) }
+		}
+		w.loses("revoking what is not there", revoke(a.ID, w.hash()))
+		w.loses("revoking another API's", revoke(a.ID, other.Secrets[0].Hash))
+		w.loses("the only one", revoke(other.ID, other.Secrets[0].Hash))
+		w.loses("of an unknown API", revoke("unknown", first.Hash))
+		w.wins(feed, oauth.EventAPISecretRevoked, revoke(a.ID, first.Hash))
+		_, _, _, err = w.s.Asked(w.ctx, a.ID, first.Hash, "any")
+		w.missing("who shows it", err)
+		w.loses("again", revoke(a.ID, first.Hash))
+		w.loses("the last", revoke(a.ID, second.Hash))
+		third := w.secret()
+		w.wins(feed, oauth.EventAPISecretAdded, add(a.ID, third))
+		got, err = w.s.API(w.ctx, a.ID)
+		w.ok(err)
+		w.same("secrets", got.Secrets, []oauth.ClientSecret{second, third})
+		got, err = w.s.API(w.ctx, other.ID)
+		w.ok(err)
+		w.same("another API's", got.Secrets, other.Secrets)
 	})
 	w.test("an API that asks is proved by the same question that reads the family", func(w *world) {
 		a, b := oauth.API{ID: "api-5", URI: "https://five.example/", Name: "Five", Secrets: []oauth.ClientSecret{w.secret(), w.secret()}},
