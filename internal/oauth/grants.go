@@ -189,7 +189,7 @@ type AppInStore struct {
 	Person  string // who connected it; "" if no name is known
 	Since   time.Time
 	Scopes  ScopeSet // what it may do there now
-	Paused  bool
+	Paused  bool     // it, its app or who connected it is suspended: it may come back
 }
 
 // AppsOfOthers lists, for the owner of stores, the apps that other people connected to
@@ -215,7 +215,7 @@ func (s *Server) AppsOfOthers(ctx context.Context, actor Actor, storeID string, 
 		m := r.Stores[0]
 		list = append(list, AppInStore{
 			GrantID: r.ID, Store: Store{ID: m.StoreID, Name: m.StoreName, Domain: m.StoreDomain, Status: m.StoreStatus}, Client: r.Client, Person: r.Person,
-			Since: r.Created, Scopes: effective(&r.Grant, r.Stores).Stores[m.StoreID], Paused: r.Status == GrantOnHold || r.Client.Status == Suspended,
+			Since: r.Created, Scopes: effective(&r.Grant, r.Stores).Stores[m.StoreID], Paused: r.Status == GrantOnHold || r.Client.Status == Suspended || r.UserStatus == Suspended,
 		})
 	}
 	return list, nil

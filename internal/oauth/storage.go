@@ -49,7 +49,8 @@ type GrantStorage interface {
 	// GrantsOfOthers lists, for the owner of stores, the live and suspended grants by
 	// which other users gave apps access to them: one for each grant and store, with
 	// nothing of it but that store, by store name, then newest first. storeID "" means
-	// all of his stores. Where a grant leaves a store out of all, it has none there.
+	// all of his stores. Where a grant leaves a store out of all, it has none there. A
+	// suspended user's are among them: they are live again when he is.
 	GrantsOfOthers(ctx context.Context, ownerID, storeID string, p Page) ([]Connection, error)
 	// Grants lists grants in any state for operators, newest first.
 	Grants(ctx context.Context, f GrantFilter) ([]Connection, error)
@@ -317,8 +318,10 @@ type Connection struct {
 	Grant
 	Client Client // without redirects, scopes and secrets
 	Stores []Membership
-	Keys   int    // families that are alive: how many keys are out
-	Person string // GrantsOfOthers: the name of its user
+	Keys   int // families that are alive: how many keys are out
+	// Of its user, in GrantsOfOthers.
+	Person     string // his name
+	UserStatus Status
 }
 
 // DecisionRecord is the argument of RecordDecision.

@@ -248,6 +248,9 @@ func TestOthers_OwnerTakesAStore(t *testing.T) {
 	b.sees(200, "Apps that other people connected to your stores")
 	b.open("/connected-apps/others")
 	b.sees(200, "Store mara-1", "Shelfmate", "otto connected the app on", "Sentence of stores.view.")
+	if strings.Contains(b.body, "paused") {
+		t.Error("nobody is suspended, and the page says paused")
+	}
 	if strings.Contains(b.body, "otto-1") || strings.Contains(b.body, "refund") || strings.Contains(b.body, "otto@") {
 		t.Errorf("the owner reads of more than her store:\n%s", b.body)
 	}
@@ -289,4 +292,39 @@ func TestOthers_OwnerTakesAStore(t *testing.T) {
 	if err != nil || events[0].Actor != "user:mara" || events[0].StoreID != "mara-1" || events[0].UserID != "otto" {
 		t.Errorf("event %+v %v", events, err)
 	}
+}
+
+// While a member is suspended, what he connected rests and comes back with him: the owner sees it, and takes it out.
+func TestOthers_OfASuspendedMember(t *testing.T) {
+	ctx := context.Background()
+	s := newSite(t)
+	s.user("mara", 1)
+	s.user("otto", 1)
+	err := s.server.SetMembership(ctx, system, oauth.Membership{UserID: "otto", StoreID: "mara-1", Scopes: oauth.Scopes("stores.view"), MayDelegate: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.browser().allowed(s.app("Shelfmate", "stores.view"), "otto", nil, "otto-1", "mara-1")
+	g := s.grants("otto")[0]
+	if err := s.server.SuspendUser(ctx, system, "otto"); err != nil {
+		t.Fatal(err)
+	}
+	b := s.browser()
+	b.open("/sign-in")
+	b.signIn("mara")
+	b.sees(200, "Apps that other people connected to your stores")
+	b.open("/connected-apps/others")
+	b.sees(200, "otto connected the app on", "Shelfmate is paused. It has no access until that is lifted.")
+	b.open("/connected-apps/others/remove?" + url.Values{"grant": {g.ID}, "store": {"mara-1"}}.Encode())
+	b.sees(200, "Take Store mara-1 from Shelfmate?")
+	b.press("Remove")
+	b.sees(200, "Shelfmate can no longer use Store mara-1 by that connection", "Nobody else connected an app")
+	if err := s.server.ResumeUser(ctx, system, "otto"); err != nil {
+		t.Fatal(err)
+	}
+	if left := s.grants("otto")[0]; len(left.Grant.Stores) != 1 || left.Grant.Stores[0].StoreID != "otto-1" {
+		t.Errorf("the member is back, and the app in the store: %+v", left.Grant)
+	}
+	b.open("/connected-apps/others")
+	b.sees(200, "Nobody else connected an app to your stores")
 }

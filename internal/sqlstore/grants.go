@@ -268,12 +268,12 @@ func padded(ids []string) []string {
 // GrantsOfOthers implements oauth.GrantStorage.
 func (s *Store) GrantsOfOthers(ctx context.Context, ownerID, storeID string, p oauth.Page) ([]oauth.Connection, error) {
 	var list []oauth.Connection
-	err := s.engine.query(ctx, `SELECT g.id, g.user_id, g.client_id, g.scopes, g.all_stores, g.status, g.created, gs.scopes, u.name,
+	err := s.engine.query(ctx, `SELECT g.id, g.user_id, g.client_id, g.scopes, g.all_stores, g.status, g.created, gs.scopes, u.name, u.status,
 			c.name, c.settings, c.status, st.id, st.name, st.domain, st.status, m.scopes, m.is_owner, m.may_delegate
 		FROM memberships o
 		JOIN stores st ON st.id = o.store_id AND st.status = 'active'
 		JOIN memberships m ON m.store_id = o.store_id AND m.user_id <> o.user_id
-		JOIN users u ON u.id = m.user_id AND u.status = 'active'
+		JOIN users u ON u.id = m.user_id
 		JOIN grants g ON g.user_id = m.user_id AND g.status IN ('live', 'suspended')
 		JOIN clients c ON c.id = g.client_id AND c.status <> 'deleted'
 		LEFT JOIN grant_stores gs ON gs.grant_id = g.id AND gs.store_id = m.store_id
@@ -287,7 +287,7 @@ func (s *Store) GrantsOfOthers(ctx context.Context, ownerID, storeID string, p o
 			var grantScopes, settings, memberScopes string
 			var own *string
 			var created int64
-			if err := scan(&c.ID, &c.UserID, &c.ClientID, &grantScopes, &c.AllStores, (*string)(&c.Status), &created, &own, &c.Person,
+			if err := scan(&c.ID, &c.UserID, &c.ClientID, &grantScopes, &c.AllStores, (*string)(&c.Status), &created, &own, &c.Person, (*string)(&c.UserStatus),
 				&c.Client.Name, &settings, (*string)(&c.Client.Status), &m.StoreID, &m.StoreName, &m.StoreDomain, (*string)(&m.StoreStatus),
 				&memberScopes, &m.Owner, &m.MayDelegate); err != nil {
 				return unavailable(err)

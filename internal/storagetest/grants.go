@@ -489,6 +489,12 @@ func grants(w *world) {
 		w.same("a page", see(owner, "", oauth.Page{Offset: 1, Limit: 1}), rows[1:2])
 		w.same("a store that is not the owner's", see(owner, theirs, whole), []string(nil))
 		w.same("a member who owns neither", see(member, "", whole), []string(nil))
+		w.setUser(member, oauth.Suspended) // what he connected is there again when he is
+		w.same("of a member who is suspended", see(owner, "", whole), rows)
+		resting, err := w.s.GrantsOfOthers(w.ctx, owner, b, whole)
+		w.ok(err)
+		w.same("his status", resting[0].UserStatus, oauth.Suspended)
+		w.setUser(member, oauth.Active)
 		join(a, false) // all stores are those that he may open to apps
 		w.same("no more among all", see(owner, a, whole), rows[1:2])
 		w.must(oauth.EventMembershipDropped, func(e oauth.Event) (bool, error) { return w.s.DropMembership(w.ctx, member, a, e) })
