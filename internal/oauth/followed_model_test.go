@@ -25,6 +25,8 @@ import (
 // each key that was ever issued is checked: no check that begins [promised] after the step
 // admits a key to what the model denies it, and once the verifier has followed, within
 // [comesBack], it says what the model says, neither more nor less, and the bits bear it out.
+// Within [promised], too, it is to have followed and to know of every key, after all steps
+// but one in [seldomLate].
 //
 // Every case makes a backup, puts it back and starts a node again, beside those that
 // chance makes. TEST_GRANTWAY_MODEL=5000 is how many steps to make on each engine, with
@@ -44,7 +46,7 @@ func TestModel_Followed(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			x := newFollowed(t, dsn)
-			c := &crowd{followed: x, apps: []app{x.exchange, x.other, x.standard, x.public, x.rotating}, stopped: map[string]bool{}}
+			c := &crowd{followed: x, apps: []app{x.exchange, x.other, x.standard, x.public, x.rotating}, stopped: map[string]bool{}, late: map[int]time.Duration{}}
 			c.furnish()
 			shortest := false // a case failed, and the shortest way there is looked for
 			rapid.Check(t, func(t *rapid.T) {
@@ -87,8 +89,11 @@ func TestModel_Followed(t *testing.T) {
 				c.check(t)
 				whole = true
 			})
-			t.Logf("%d steps in %d cases, %d backups put back, %d restarts; the last wrong admission began %v after its step; %d times more than %v passed before the verifier knew, at most %v; the verifier: %+v",
-				c.steps, c.cases, c.restores, c.restarts, c.latest, c.slow, promised, c.slowest, x.verifier.Counters())
+			t.Logf("%d steps in %d cases, %d backups put back, %d restarts; the last wrong admission began %v after its step; after %d steps the verifier did not know %v later, the longest %v; the verifier: %+v",
+				c.steps, c.cases, c.restores, c.restarts, c.latest, len(c.late), promised, slices.Max(append(slices.Collect(maps.Values(c.late)), 0)), x.verifier.Counters())
+			if len(c.late) > max(1, c.steps/seldomLate) {
+				t.Errorf("after %d of %d steps the verifier did not know the present %v later: %v", len(c.late), c.steps, promised, c.late)
+			}
 			if c.steps < budget || c.restores == 0 || c.restarts == 0 {
 				t.Errorf("that is too little: %d steps, a restore and a restart were to be", budget)
 			}
@@ -99,6 +104,11 @@ func TestModel_Followed(t *testing.T) {
 // perPart is how many steps at most a case makes between its backup, its restore and
 // its restart: whatever chance makes of it, a case is over within so many seconds.
 const perPart = 20
+
+// seldomLate is of how many steps one may be followed late; one may in any case. On a
+// machine that many share a few are, when all that runs here waits for its turn. A verifier
+// that hears of news late as a rule is late after a third of them and more.
+const seldomLate = 10
 
 // crowd is the people of a run, and what they share.
 type crowd struct {
@@ -115,9 +125,8 @@ type crowd struct {
 
 	done                      time.Time // when the last step was acknowledged
 	steps, restores, restarts int
-	latest                    time.Duration // from a step to the last check that began then and admitted a key to what it may not
-	slow                      int           // times that the verifier needed longer than the bound to know
-	slowest                   time.Duration
+	latest                    time.Duration         // from a step to the last check that began then and admitted a key to what it may not
+	late                      map[int]time.Duration // steps after which the verifier did not know in time, and how long that was seen
 }
 
 func (c *crowd) stepped() {
@@ -624,9 +633,12 @@ func (c *crowd) check(t *rapid.T) {
 	from := lists{}
 	for _, m := range c.people {
 		for i, k := range m.keys {
+			asked := time.Now()
 			got, knows := c.ask(k.token, m.stores)
-			for ; !knows && time.Since(c.done) < comesBack; got, knows = c.ask(k.token, m.stores) {
+			for ; !knows && asked.Sub(c.done) < comesBack; got, knows = c.ask(k.token, m.stores) {
+				c.behind = asked
 				again()
+				asked = time.Now()
 			}
 			if c.wrong(m, k, got) {
 				t.Fatalf("%s: the verifier says %s, the model %s; the bits %d, introspection %s, printed %s", m.name(i), got, c.may(m, k),
@@ -635,8 +647,9 @@ func (c *crowd) check(t *rapid.T) {
 			c.checkBit(t, m.name(i), m, k, c.bit(from, k.token))
 		}
 	}
-	if took := time.Since(c.done); took > promised {
-		c.slow, c.slowest = c.slow+1, max(c.slowest, took)
+	// What the checks themselves take is not the verifier's: only what was seen counts.
+	if late := c.behind.Sub(c.done); late > promised {
+		c.late[c.steps] = max(c.late[c.steps], late)
 	}
 }
 

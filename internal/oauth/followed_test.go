@@ -37,6 +37,8 @@ type followed struct {
 	nodes    [2]*node
 	verifier *resource.Verifier
 
+	behind time.Time // when somebody last looked and the verifier did not know the present
+
 	mu    sync.Mutex
 	acked oauth.FeedQuery // how far the verifier has come
 }
@@ -186,9 +188,10 @@ const (
 	// promised is from an acknowledgement to the last check that may begin and go by what
 	// was before it.
 	promised = 850 * time.Millisecond
-	// comesBack is how long a verifier may need until it knows the present, and admits again,
-	// where a node answers. It is long for the machine's sake: nodes, databases and
-	// verifier share it. What comes late is refused meanwhile, or asked about.
+	// comesBack is how long a verifier may need at most until it knows the present, and admits
+	// again, where a node answers. It is long for the machine's sake: nodes, databases and
+	// verifier share it. What comes late is refused meanwhile, or asked about. It is to be
+	// rare, see [seldomLate].
 	comesBack = 3 * time.Second
 )
 
@@ -203,12 +206,14 @@ func (x *followed) settle() {
 	seq, epoch, err := x.nodes[0].db.Head(ctx)
 	x.must(err)
 	for began := time.Now(); ; again() {
+		looked := time.Now()
 		x.mu.Lock()
 		acked := x.acked
 		x.mu.Unlock()
 		if acked.Epoch == epoch && acked.After >= seq {
 			return
 		}
+		x.behind = looked
 		if time.Since(began) > comesBack {
 			x.t.Fatalf("the verifier has come to %d of epoch %d, the feed is at %d of %d", acked.After, acked.Epoch, seq, epoch)
 		}
