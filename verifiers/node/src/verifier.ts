@@ -153,9 +153,9 @@ export class Verifier {
     if (live) this.#open = false
     else {
       this.#counts.stale++
-      if (onStale === 'closed') throw unavailable('stale')
-      if (onStale !== 'introspect') {
-        if (!f || f.age > leaseMs + onStale.open) throw unavailable('stale')
+      const feedless = !f && this.#ready // then there is no lease that could be waited for
+      if (onStale !== 'introspect' && !feedless) {
+        if (!f || onStale === 'closed' || f.age > leaseMs + onStale.open) throw unavailable('stale')
         verdict = f.judge(t)
         if (verdict === 'valid') this.#opens(onStale.open)
         // For checks to come: this one may take no longer than the issuer's answer.
@@ -171,9 +171,10 @@ export class Verifier {
     const kept = live && this.#answers.kept(t)
     if (kept) return callerOf(t, f!.narrow(t, kept.powers))
     const said = await this.#answers.ask(t, text)
-    // The answer is of when it was given; what the feed said since holds.
-    if (f?.judgeNow(t) === 'refused' && !(said.epoch === f.epoch && said.iseq >= f.seq)) throw bad('not_active')
-    return callerOf(t, f?.narrow(t, said.powers) ?? said.powers)
+    // The answer is of when it was given; what the feed said since holds, while it is of now.
+    if (!f?.live) return callerOf(t, said.powers)
+    if (f.judge(t) === 'refused' && !(said.epoch === f.epoch && said.iseq >= f.seq)) throw bad('not_active')
+    return callerOf(t, f.narrow(t, said.powers))
   }
 
   #opens(ms: number): void {

@@ -204,7 +204,7 @@ export class Stage {
     const set = (ids) => ({ keys: ids.map((kid) => ({ ...createPublicKey({ key: world.keys[kid], format: 'jwk' }).export({ format: 'jwk' }), kid })) })
     if (path === '/.well-known/oauth-authorization-server') {
       const at = (p) => world.issuer + p
-      return Response.json({ issuer: world.issuer, jwks_uri: at('/jwks'), introspection_endpoint: at('/introspect'), revocation_feed_endpoint: at('/revocations') })
+      return Response.json({ issuer: world.issuer, jwks_uri: at('/jwks'), introspection_endpoint: at('/introspect'), ...(!this.feedless && { revocation_feed_endpoint: at('/revocations') }) })
     }
     if (path === '/jwks') return Response.json(set(world.access))
     if (path === '/oauth/jwks/lasting') {

@@ -326,6 +326,16 @@ test('a slip of the pen opens no route', async (t) => {
   }
 })
 
+test('an issuer without a feed is asked about every token, whatever the route would do without a lease', async (t) => {
+  const stage = new Stage({ ...good, introspection: { key: { active: true } } })
+  stage.feedless = true
+  t.after(() => void stage.verifier?.close())
+  await stage.start()
+  for (const onStale of ['introspect', 'closed', { open: 1000 }])
+    assert.equal((await stage.verifier.check(stage.texts.get('key'), { onStale })).subject, 'user-7')
+  assert.equal(stage.asked, 3)
+})
+
 test('an issuer that does not answer is no error, and is tried again', async (t) => {
   const stage = new Stage(good)
   t.after(() => void stage.verifier?.close())
