@@ -122,6 +122,17 @@ func copyTables(ctx context.Context, from, to *Store, progress func(Progress)) (
 	return compare(ctx, tables, source, target, &pace{tell: progress, step: "comparing", of: of})
 }
 
+// analyze counts what was copied: the first queries would be planned for empty
+// tables else. Table by table, as CockroachDB knows no other way.
+func analyze(ctx context.Context, target session, copied []TableSum) error {
+	for _, t := range copied {
+		if _, err := target.exec(ctx, "ANALYZE "+t.Table); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // pace tells how far a step is.
 type pace struct {
 	tell     func(Progress)

@@ -85,7 +85,7 @@ func Move(ctx context.Context, file, dsn string, opens func([]oauth.StoredKey) e
 	if err := m.inView(ctx, m.verify); err != nil {
 		return nil, err
 	}
-	if _, err := m.target.exec(ctx, "ANALYZE"); err != nil { // or the first queries would be planned for empty tables
+	if err := analyze(ctx, m.target, m.sums); err != nil {
 		return nil, err
 	}
 	for n := 0; n == 0 || m.changed > fewChanges && n < passesMax; n++ {

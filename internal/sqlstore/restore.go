@@ -317,10 +317,11 @@ func (r *Restoration) fill(ctx context.Context, progress func(Progress)) (err er
 	if err := r.into.Migrate(ctx); err != nil {
 		return err
 	}
-	if _, err := copyTables(ctx, r.Store, r.into, progress); err != nil {
+	copied, err := copyTables(ctx, r.Store, r.into, progress)
+	if err != nil {
 		return err
 	}
-	if _, err := own.exec(ctx, "ANALYZE"); err != nil { // or the first queries would be planned for empty tables
+	if err := analyze(ctx, own, copied); err != nil {
 		return err
 	}
 	_, err = own.exec(ctx, "DROP TABLE "+markTable)
