@@ -491,7 +491,7 @@ func listsOfNow(ctx context.Context, query asks, endAll bool) ([]statement, erro
 		// In one statement: there may be hundreds of lists, most of them of what is over.
 		do(`WITH RECURSIVE places(chunk) AS (SELECT CAST(0 AS BIGINT) UNION ALL SELECT chunk + 1 FROM places WHERE chunk + 1 < $1)
 			INSERT INTO status_chunks (list, chunk, bits, seq)
-			SELECT l.number, p.chunk, $2, h.seq FROM status_lists l, places p, heads h WHERE l.kind <> 'gone' AND h.name = 'feed'`, int64(perList), over),
+			SELECT l.number, p.chunk, $2, h.seq FROM status_lists l, places p, heads h WHERE l.kind NOT IN ('going', 'gone') AND h.name = 'feed'`, int64(perList), over),
 	}
 	if endAll {
 		return ev, nil

@@ -280,7 +280,7 @@ func (s *Store) rules(ctx context.Context, text string, args ...any) ([]oauth.Ru
 // reads is then in a chunk or still among the changes, or in both.
 func (s *Store) StatusList(ctx context.Context, number, folded int64) (*oauth.StoredList, error) {
 	l := oauth.StoredList{Number: number}
-	if err := s.row(ctx, "SELECT api, kind FROM status_lists WHERE number = $1 AND kind <> 'gone'", []any{number}, &l.API, &l.Kind); err != nil {
+	if err := s.row(ctx, "SELECT api, kind FROM status_lists WHERE number = $1 AND kind NOT IN ('going', 'gone')", []any{number}, &l.API, &l.Kind); err != nil {
 		return nil, err
 	}
 	err := s.engine.query(ctx, "SELECT chunk, bits, seq FROM status_chunks WHERE list = $1 ORDER BY chunk", []any{number}, func(scan func(...any) error) error {
@@ -301,7 +301,7 @@ func (s *Store) StatusList(ctx context.Context, number, folded int64) (*oauth.St
 // GoneLists implements oauth.StatusStorage.
 func (s *Store) GoneLists(ctx context.Context) ([]int64, error) {
 	var list []int64
-	err := s.engine.query(ctx, "SELECT number FROM status_lists WHERE kind = 'gone'", nil, func(scan func(...any) error) error {
+	err := s.engine.query(ctx, "SELECT number FROM status_lists WHERE kind IN ('going', 'gone')", nil, func(scan func(...any) error) error {
 		var number int64
 		if err := scan(&number); err != nil {
 			return unavailable(err)

@@ -27,7 +27,8 @@ type ended struct {
 
 const (
 	day        = 24 * time.Hour
-	sweepShare = 4 // the smallest share of the limit that a kind has: contract of Sweep
+	sweepShare = 4   // the smallest share of the limit that a kind has: contract of Sweep
+	sweepEvent = 100 // rows: what one event removes must not keep others waiting for 10 ms
 )
 
 // Sweep implements oauth.EventStorage. Each kind is an event of its own, so that no
@@ -35,7 +36,7 @@ const (
 func (s *Store) Sweep(ctx context.Context, now time.Time, kept time.Duration, limit int) (int, error) {
 	total := 0
 	for _, e := range sweeps(now, kept) {
-		n, err := s.remove(ctx, e, limit)
+		n, err := s.remove(ctx, e, max(limit/e.share, 1))
 		if total += n; err != nil {
 			return total, err
 		}
@@ -45,7 +46,6 @@ func (s *Store) Sweep(ctx context.Context, now time.Time, kept time.Duration, li
 
 func (s *Store) remove(ctx context.Context, e ended, limit int) (total int, err error) {
 	// Sweepers exclude each other, so that all statements of one see the same rows.
-	limit = max(limit/e.share, 1)
 	steps := s.engine.lock("SELECT name FROM leases WHERE name = 'sweep'")
 	for _, sql := range e.lock {
 		steps = append(steps, s.engine.lock(sql, e.before, limit)...)
@@ -146,13 +146,20 @@ func endedChanges(now time.Time) ended {
 // the last of its tokens has long expired. The number stays, so that it is never
 // given again. A node may still hold indices of a list that it was allotted of late.
 // Lists of lasting keys stay, because a key of theirs has no end.
+//
+// A list has many chunks, and goes over as many batches as they need. It is "going"
+// from before the first is removed until after the last, so that nobody reads what is
+// left of it, in which an index without a chunk would be valid.
 func endedLists(now time.Time) ended {
 	over := fmt.Sprintf(`(SELECT number FROM status_lists l WHERE l.kind = 'family' AND l.allotted < $1
 		AND (l.next >= %[1]d - %[2]d OR l.number < (SELECT epoch FROM heads WHERE name = 'feed') * %[3]d)
 		AND NOT EXISTS (SELECT 1 FROM families f WHERE f.status_index >= l.number * %[1]d AND f.status_index < (l.number + 1) * %[1]d)
 		ORDER BY l.number LIMIT $2)`, listSize, oauth.BlockSize, listsMax)
-	return ended{before: micros(now.Add(-oauth.BlockKept - day)), share: sweepShare, remove: []string{
-		"DELETE FROM status_chunks WHERE list IN " + over,
-		"UPDATE status_lists SET kind = 'gone' WHERE number IN " + over,
+	const going = "(SELECT l.number FROM status_lists l WHERE l.kind = 'going' AND l.allotted < $1 ORDER BY l.number LIMIT $2) g"
+	return ended{before: micros(now.Add(-oauth.BlockKept - day)), share: 1, remove: []string{
+		"UPDATE status_lists SET kind = 'going' WHERE number IN " + over,
+		"DELETE FROM status_chunks WHERE (list, chunk) IN (SELECT c.list, c.chunk FROM " + going + " JOIN status_chunks c ON c.list = g.number LIMIT $2)",
+		"UPDATE status_lists SET kind = 'gone' WHERE number IN (SELECT g.number FROM " + going +
+			" WHERE NOT EXISTS (SELECT 1 FROM status_chunks c WHERE c.list = g.number))",
 	}}
 }

@@ -33,6 +33,7 @@ func OAuth(t *testing.T, open func(t *testing.T) Opened) {
 		{"APIs", apis},
 		{"Events", events},
 		{"Status", status},
+		{"Lists", lists},
 		{"Sweep", sweep},
 		{"Lease", lease},
 		{"Ended", ended},

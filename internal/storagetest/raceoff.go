@@ -2,4 +2,4 @@
 
 package storagetest
 
-const racing = false
+const Racing = false

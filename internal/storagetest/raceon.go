@@ -2,4 +2,4 @@
 
 package storagetest
 
-const racing = true
+const Racing = true

@@ -48,7 +48,7 @@ func (w *world) one(what string, f func(racer int, e oauth.Event) (bool, error))
 // race detector looks on, and a tenth of it on each elsewhere: make test runs the suite
 // both ways.
 func rounds(n int) int {
-	if All() && racing {
+	if All() && Racing {
 		return n / 2
 	}
 	return n / 10

@@ -542,6 +542,58 @@ func status(w *world) {
 	})
 }
 
+// lists proves that a list does not go all at once, and is no list from the
+// first chunk that does.
+func lists(w *world) {
+	w.test("a list goes in batches, and is read no more from the first one on", func(w *world) {
+		const list, limit = 1 << oauth.IndexBits, 40
+		const perList = list / oauth.ChunkValues
+		w.sweepAll()
+		var chunks []oauth.StatusChunk
+		var numbers []int64
+		for range 2 {
+			first, err := w.s.AllotIndices(w.ctx, "chunks", "family", list, w.now)
+			w.ok(err)
+			numbers = append(numbers, first>>oauth.IndexBits)
+			for i := range int64(perList) {
+				chunks = append(chunks, oauth.StatusChunk{List: first >> oauth.IndexBits, Chunk: i, Bits: make([]byte, oauth.ChunkValues/4)})
+			}
+		}
+		p, err := w.s.Present(w.ctx)
+		w.ok(err)
+		won, err := w.s.FoldChunks(w.ctx, p.Folded, p.Seq, chunks)
+		w.ok(err)
+		w.same("folded", won, true)
+		left := func(number int64) int {
+			return w.count("SELECT COUNT(*) FROM status_chunks WHERE list = $1", number)
+		}
+		had := 2 * perList
+		for n := limit; n >= limit/4; {
+			n, err = w.s.Sweep(w.ctx, w.now.Add(oauth.BlockKept+25*time.Hour), oauth.EventsKept, limit)
+			w.ok(err)
+			have := left(numbers[0]) + left(numbers[1])
+			if had-have > limit {
+				w.t.Fatalf("%d chunks went at once, want at most %d", had-have, limit)
+			}
+			had = have
+			gone, err := w.s.GoneLists(w.ctx)
+			w.ok(err)
+			for _, number := range numbers {
+				_, err := w.s.StatusList(w.ctx, number, 0)
+				if left(number) < perList && !errors.Is(err, oauth.ErrNotFound) {
+					w.t.Fatalf("a list of which %d chunks are left is read: %v", left(number), err)
+				}
+				w.same("it is among those that are gone", slices.Contains(gone, number), err != nil)
+				if ended := w.count("SELECT COUNT(*) FROM status_lists WHERE number = $1 AND kind = 'gone'", number); left(number) > 0 && ended > 0 {
+					w.t.Fatalf("%d chunks are left of a list that is gone, for ever", left(number))
+				}
+			}
+		}
+		w.same("chunks left when little is", had, 0)
+		w.same("lists that are gone", w.count("SELECT COUNT(*) FROM status_lists WHERE kind = 'gone' AND number IN ($1, $2)", numbers[0], numbers[1]), 2)
+	})
+}
+
 func (w *world) foldings() int {
 	w.t.Helper()
 	list, err := w.s.Foldings(w.ctx)
