@@ -96,7 +96,7 @@ func (s *Server) Client(ctx context.Context, id string) (*Client, error) {
 const (
 	flushEvery = 15 * time.Second
 	sweepEvery = 30 * time.Second
-	sweepBatch = 100 // rows: what is removed at once must not keep others waiting for 10 ms
+	sweepBatch = 2000 // rows of a kind between two looks at the lease and the time
 	sweepLease = 2 * sweepEvery
 )
 

@@ -286,8 +286,9 @@ type EventStorage interface {
 	// half way, by time alone, so what it guards must do no harm when two do it.
 	Lease(ctx context.Context, name, holder string, now, until time.Time) (won bool, err error)
 	// Sweep removes at most limit rows of each kind that are over at now, with what
-	// hangs off them, and puts off as many that are not over after all. It returns how
-	// many rows that were; less than a quarter of limit says that little is left.
+	// hangs off them, and puts off as many that are not over after all, in as many events
+	// as it takes for none to hold a lock for 10 ms. It returns how many rows that were;
+	// less than a quarter of limit says that little is left.
 	// Events, and grants that were revoked, are kept for that long. A lasting key that
 	// is alive never goes, nor does a grant that consent comes back to.
 	Sweep(ctx context.Context, now time.Time, kept time.Duration, limit int) (int, error)

@@ -31,19 +31,27 @@ const (
 	sweepEvent = 100 // rows: what one event removes must not keep others waiting for 10 ms
 )
 
-// Sweep implements oauth.EventStorage. Each kind is an event of its own, so that no
-// lock is held for long.
+// Sweep implements oauth.EventStorage. Each kind goes in events of its own, one after
+// the other until one finds less than it may remove: a kind of which little is over
+// is not asked again because of another.
 func (s *Store) Sweep(ctx context.Context, now time.Time, kept time.Duration, limit int) (int, error) {
 	total := 0
 	for _, e := range sweeps(now, kept) {
-		n, err := s.remove(ctx, e, max(limit/e.share, 1))
-		if total += n; err != nil {
-			return total, err
+		for left := max(limit/e.share, 1); left > 0; {
+			rows := min(left, sweepEvent/e.share)
+			n, err := s.remove(ctx, e, rows)
+			if total += n; err != nil {
+				return total, err
+			}
+			if left -= rows; n < rows {
+				break
+			}
 		}
 	}
 	return total, nil
 }
 
+// remove is one event.
 func (s *Store) remove(ctx context.Context, e ended, limit int) (total int, err error) {
 	// Sweepers exclude each other, so that all statements of one see the same rows.
 	steps := s.engine.lock("SELECT name FROM leases WHERE name = 'sweep'")

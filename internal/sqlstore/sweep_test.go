@@ -2,6 +2,7 @@ package sqlstore
 
 import (
 	"cmp"
+	"context"
 	"database/sql"
 	"encoding/json"
 	"fmt"
@@ -239,6 +240,38 @@ func busy(t *testing.T, s *Store) (sum time.Duration) {
 	return sum
 }
 
+// What is over of one kind costs an event for as many rows as one may remove, and the
+// kinds of which nothing is over cost one each.
+func TestSweep_ABacklogCostsFewEvents(t *testing.T) {
+	const rows = 1000
+	for engine, dsn := range dsns() {
+		t.Run(engine, func(t *testing.T) {
+			s := openAt(t, dsn(t))
+			lade(t, s, rows, 0)
+			if err := s.engine.write(t.Context(), one(do("UPDATE pending_requests SET expires = 1"))); err != nil {
+				t.Fatal(err)
+			}
+			events := &counting{engine: s.engine}
+			n, err := (&Store{engine: events}).Sweep(t.Context(), sweepNow, oauth.EventsKept, rows)
+			kinds := len(sweeps(sweepNow, oauth.EventsKept))
+			if want := rows/sweepEvent + kinds - 1; err != nil || n != rows || events.n != want {
+				t.Errorf("%d of %d rows went in %d events, want %d: %v", n, rows, events.n, want, err)
+			}
+		})
+	}
+}
+
+// counting counts events.
+type counting struct {
+	engine
+	n int
+}
+
+func (c *counting) write(ctx context.Context, event []statement) error {
+	c.n++
+	return c.engine.write(ctx, event)
+}
+
 // How long one batch of each kind holds its locks, with SIZE=n rows of every kind.
 func BenchmarkSweep(b *testing.B) {
 	for engine, dsn := range dsns() {
@@ -265,6 +298,50 @@ func BenchmarkSweep(b *testing.B) {
 			b.ReportMetric(float64(median.Microseconds())/1000, "slowest-median-ms")
 			b.ReportMetric(float64(worst.Microseconds())/1000, "worst-ms")
 		})
+	}
+}
+
+// How fast a backlog of one kind goes, with a lease for so many rows of each kind.
+func BenchmarkSweep_Backlog(b *testing.B) {
+	for engine, dsn := range dsns() {
+		for _, kind := range []string{"codes", "families"} {
+			for _, limit := range []int{100, 2000} {
+				b.Run(fmt.Sprintf("%s/%s/%d", engine, kind, limit), func(b *testing.B) {
+					s := openAt(b, dsn(b))
+					const rows = 4000
+					gone := 0
+					for b.Loop() {
+						b.StopTimer()
+						for _, t := range []string{"users", "grants", "grant_stores", "families", "refresh_tokens", "authorization_codes", "events", "sessions", "throttles",
+							"pending_requests", "status_changes", "rule_changes", "status_lists", "status_chunks", "followers", "used_once"} {
+							if err := s.engine.write(b.Context(), one(do("DELETE FROM "+t))); err != nil {
+								b.Fatal(err)
+							}
+						}
+						lade(b, s, rows, 0)
+						over := []statement{do("UPDATE authorization_codes SET expires = 1")}
+						if kind == "families" {
+							over = []statement{do("UPDATE families SET due = 1"), do("UPDATE refresh_tokens SET idle_until = 1")}
+						}
+						if err := s.engine.write(b.Context(), over); err != nil {
+							b.Fatal(err)
+						}
+						b.StartTimer()
+						for n := limit; n >= limit/sweepShare; {
+							if _, err := s.Lease(b.Context(), "sweep", "node", sweepNow, sweepNow.Add(time.Hour)); err != nil {
+								b.Fatal(err)
+							}
+							var err error
+							if n, err = s.Sweep(b.Context(), sweepNow, oauth.EventsKept, limit); err != nil {
+								b.Fatal(err)
+							}
+						}
+						gone += rows
+					}
+					b.ReportMetric(float64(gone)/b.Elapsed().Seconds(), "rows/s")
+				})
+			}
+		}
 	}
 }
 
