@@ -153,6 +153,8 @@ func (c *restoreCommand) explain(err error, database string) error {
 		return fmt.Errorf("%s: %w", c.File, err)
 	case errors.Is(err, sqlstore.ErrNewerSchema):
 		return fmt.Errorf("%s: %w: restore it with that one", c.File, err)
+	case errors.Is(err, sqlstore.ErrRestoring):
+		return fmt.Errorf("%s: %w: wait until that has ended", c.File, err)
 	case errors.Is(err, sqlstore.ErrCorrupt):
 		return fmt.Errorf("%s: %w; use another backup", c.File, err)
 	case errors.Is(err, sqlstore.ErrInUse):

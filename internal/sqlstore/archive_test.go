@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -257,6 +259,145 @@ func TestRestore_IntoSomebodyElsesDatabase(t *testing.T) {
 					r.Abandon()
 				}
 			}
+		})
+	}
+}
+
+// disk is a small file system of its own, which goes when t ends.
+func disk(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=8m,mode=0700"); err != nil {
+		if storagetest.All() && os.Geteuid() == 0 {
+			t.Fatal(err)
+		}
+		t.Skipf("LEFT OUT: mounting a small disk needs root: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := syscall.Unmount(dir, syscall.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	return dir
+}
+
+// A restore into PostgreSQL makes its copy beside the backup, or in the temporary
+// folder where that cannot be written; says which has no room; and removes what one
+// that was killed has left.
+func TestRestore_WhereItsCopyIs(t *testing.T) {
+	full := func(t *testing.T, dir string) {
+		t.Helper()
+		f, err := os.Create(filepath.Join(dir, "ballast"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		for size := 1 << 20; size > 0; {
+			if _, err := f.Write(make([]byte, size)); errors.Is(err, syscall.ENOSPC) {
+				size /= 2
+			} else if err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	noRoom := func(t *testing.T, dir string, err error) {
+		t.Helper()
+		if err == nil || !strings.HasPrefix(err.Error(), "make room in "+dir+", where a copy of the backup is made: ") || strings.Contains(err.Error(), "\n") {
+			t.Errorf("a full disk: %v", err)
+		}
+		if left, _ := os.ReadDir(dir); len(left) != 2 { // backup and ballast
+			t.Errorf("it left %v", left)
+		}
+	}
+	restore := func(t *testing.T, file string) (*Restoration, error) {
+		t.Helper()
+		return Restore(t.Context(), file, storagetest.Postgres(t), false)
+	}
+	for name, test := range map[string]func(t *testing.T, dir, file string){
+		"beside the backup": func(t *testing.T, dir, file string) {
+			r, err := restore(t, file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if filepath.Dir(r.part) != dir {
+				t.Errorf("the copy is %s", r.part)
+			}
+			if _, err := restore(t, file); !errors.Is(err, ErrRestoring) {
+				t.Errorf("a second restore of it: %v", err)
+			}
+			if err := r.Abandon(); err != nil {
+				t.Fatal(err)
+			}
+			if left, _ := os.ReadDir(dir); len(left) != 1 {
+				t.Errorf("it left %v", left)
+			}
+		},
+		"a folder that cannot be written": func(t *testing.T, dir, file string) {
+			if err := syscall.Mount("", dir, "", syscall.MS_REMOUNT|syscall.MS_RDONLY, ""); err != nil {
+				t.Fatal(err)
+			}
+			tmp := t.TempDir()
+			t.Setenv("TMPDIR", tmp)
+			r, err := restore(t, file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if filepath.Dir(r.part) != tmp {
+				t.Errorf("the copy is %s", r.part)
+			}
+			if err := r.Abandon(); err != nil {
+				t.Fatal(err)
+			}
+			if left, _ := os.ReadDir(tmp); len(left) != 0 {
+				t.Errorf("it left %v", left)
+			}
+		},
+		"what a killed one left": func(t *testing.T, dir, file string) {
+			killed, err := restore(t, file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			// As a process ends: what it held is let go of, and nothing is removed.
+			if err := errors.Join(killed.Store.Close(), killed.lock.Close(), killed.into.Close()); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(killed.part+"-wal", []byte("not the log of the next one"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			r, err := restore(t, file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := r.Abandon(); err != nil {
+				t.Fatal(err)
+			}
+			if left, _ := os.ReadDir(dir); len(left) != 1 {
+				t.Errorf("%v are left", left)
+			}
+		},
+		"no room from the start": func(t *testing.T, dir, file string) {
+			full(t, dir)
+			_, err := restore(t, file)
+			noRoom(t, dir, err)
+		},
+		"no room at the end": func(t *testing.T, dir, file string) {
+			r, err := restore(t, file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			full(t, dir)
+			now := time.Now()
+			_, err = r.Finish(t.Context(), now.Unix(), false, oauth.Event{ID: "ev_", At: now, Kind: oauth.EventRestored}, nil)
+			noRoom(t, dir, err)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := disk(t)
+			file := filepath.Join(dir, "backup")
+			if _, err := openAt(t, filepath.Join(t.TempDir(), "g.db")).Backup(t.Context(), file, Archive{Made: time.Now()}, nil); err != nil {
+				t.Fatal(err)
+			}
+			test(t, dir, file)
 		})
 	}
 }

@@ -46,6 +46,7 @@ var (
 	ErrNewerSchema = errors.New("it was made by a newer grantway")
 	ErrCorrupt     = errors.New("it is corrupt")
 	ErrOccupied    = errors.New("there is a database already")
+	ErrRestoring   = errors.New("it is being restored already")
 )
 
 // Restore begins to put the archive in file in the place that dsn names. A file
@@ -57,12 +58,12 @@ func Restore(ctx context.Context, file, dsn string, replace bool) (r *Restoratio
 	r = &Restoration{}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, r.Abandon())
+			err = errors.Join(r.roomless(err), r.Abandon())
 			r = nil
 		}
 	}()
 	if IsPostgres(dsn) {
-		err = r.takeDatabase(ctx, dsn)
+		err = r.takeDatabase(ctx, dsn, file)
 	} else {
 		err = r.takeFile(ctx, dsn, replace)
 	}
@@ -108,7 +109,7 @@ func (r *Restoration) takeFile(ctx context.Context, path string, replace bool) (
 	return err
 }
 
-func (r *Restoration) takeDatabase(ctx context.Context, dsn string) (err error) {
+func (r *Restoration) takeDatabase(ctx context.Context, dsn, backup string) (err error) {
 	if r.into, err = open(ctx, dsn); err != nil {
 		return err
 	}
@@ -127,7 +128,54 @@ func (r *Restoration) takeDatabase(ctx context.Context, dsn string) (err error) 
 	if s.Foreign || marks > 0 || s.Have > 0 && !s.Unready {
 		return ErrOccupied
 	}
-	r.part, err = partBeside(filepath.Join(os.TempDir(), "grantway-restore"))
+	return r.takePart(backup)
+}
+
+// takePart makes the copy of a restore into PostgreSQL: beside the backup, whose disk
+// is one for things of that size, or else in the temporary folder. Its lock says
+// whether a copy that is beside the backup already is at work, or was left by a
+// restore that was killed, and goes: all hashes and sealed keys are in it.
+func (r *Restoration) takePart(backup string) error {
+	abs, err := filepath.Abs(backup)
+	if err != nil {
+		return err
+	}
+	part := abs + ".restoring"
+	r.lock, err = takeLock(part, syscall.LOCK_EX)
+	switch {
+	case errors.Is(err, ErrInUse):
+		return ErrRestoring
+	case errors.Is(err, syscall.ENOSPC):
+		return err
+	case err != nil: // it cannot be written, or not be locked
+		r.part, err = partBeside(filepath.Join(os.TempDir(), "grantway-restore"))
+		return err
+	}
+	if err := removeDatabase(part); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(part, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	r.part = part
+	return f.Close()
+}
+
+// roomless names the folder in which a copy found no room.
+func (r *Restoration) roomless(err error) error {
+	if err == nil || r.part == "" {
+		return err
+	}
+	dir := filepath.Dir(r.part)
+	full := sqliteCode(err) == sqlite3.SQLITE_FULL || errors.Is(err, syscall.ENOSPC)
+	if sqliteCode(err) == sqlite3.SQLITE_IOERR { // also what SQLite says if the index of its log cannot grow
+		var disk syscall.Statfs_t
+		full = syscall.Statfs(dir, &disk) == nil && disk.Bavail == 0
+	}
+	if full {
+		return fmt.Errorf("make room in %s, where a copy of the backup is made: %w", dir, err)
+	}
 	return err
 }
 
@@ -266,7 +314,7 @@ func (r *Restoration) Begin(now time.Time) (int64, error) {
 // key ends. progress, if not nil, is told how far the copy to PostgreSQL is. It ends
 // with Abandon.
 func (r *Restoration) Finish(ctx context.Context, epoch int64, endAll bool, e oauth.Event, progress func(Progress)) (aside string, err error) {
-	defer func() { err = errors.Join(err, r.Abandon()) }()
+	defer func() { err = errors.Join(r.roomless(err), r.Abandon()) }()
 	// The next restore is in another second, and so in another epoch.
 	select {
 	case <-time.After(time.Until(time.Unix(epoch+1, 0))):
