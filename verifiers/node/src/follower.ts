@@ -24,6 +24,7 @@ const pollMs = 600
 // When it must have ended: a long one moves us on even if it is worth no lease.
 const bodyMs = 2_000
 const maxFeed = 8 << 20
+const maxMissed = 1 << 14
 const listBytes = listEntries / 4
 
 /** What the feed says of a token: it stands, it does not, the issuer must be asked, or its list is not here. */
@@ -67,7 +68,8 @@ interface List {
   entries?: Uint8Array
   seq: number
   loading?: Promise<void> | undefined
-  /** What the feed said of it since its reading began. */
+  /** While it is read: how new it must be, and what the feed said of it after that. */
+  since: number
   missed: Change[]
   tryAfter: number
 }
@@ -271,7 +273,7 @@ export class Follower {
     for (const c of a.changes) {
       const list = this.#lists.get(c.list)
       if (list?.entries) change(list.entries, list.seq, c)
-      else if (list?.loading) list.missed.push(c)
+      else if (list?.loading) miss(list, c)
       this.o.changes.changed(c)
     }
   }
@@ -279,16 +281,15 @@ export class Follower {
   /** Reads a list, once at a time and not too often. Whether it is here then, judge says. */
   async load(id: string): Promise<void> {
     let list = this.#lists.get(id)
-    if (!list) this.#lists.set(id, (list = { seq: 0, missed: [], tryAfter: 0 }))
+    if (!list) this.#lists.set(id, (list = { seq: 0, since: 0, missed: [], tryAfter: 0 }))
     if (!list.loading && this.world.mono() < list.tryAfter) return
-    await (list.loading ??= this.#read(id, list).finally(() => (list.loading = undefined)))
+    await (list.loading ??= this.#read(id, list).finally(() => Object.assign(list, { loading: undefined, missed: [] })))
   }
 
   // read takes a list that is not older than what was known here when its reading began, and does to it what the feed said
   // since: a feed that never rests for as long as a list is on its way would leave none that is up to it when it comes.
   async #read(id: string, list: List): Promise<void> {
-    const began = this.seq
-    list.missed = []
+    list.since = this.seq
     list.tryAfter = this.world.mono() + pauseMs
     this.counters.listsRead++
     for (const node of this.o.nodes) {
@@ -298,9 +299,8 @@ export class Follower {
         })
         if (status !== 200) throw new Error(`answered ${status}`)
         const { seq, epoch, entries } = await this.#openList(id, Buffer.from(body).toString())
-        if (epoch !== this.epoch || seq < began) return // behind what was known here: it is read again
+        if (epoch !== this.epoch || seq < list.since) return // behind what was known here: it is read again
         for (const c of list.missed) change(entries, seq, c)
-        list.missed = []
         list.seq = seq
         list.entries = entries
         this.#badList = ''
@@ -328,6 +328,16 @@ export class Follower {
     if (entries.length !== listBytes) throw new Error(`${entries.length} bytes`)
     return { epoch, seq, entries }
   }
+}
+
+// miss keeps what is said of a list that is on its way. Beyond the bound what was kept is forgotten, and the list must be as
+// new as that.
+function miss(list: List, c: Change): void {
+  if (list.missed.length === maxMissed) {
+    list.since = list.missed[maxMissed - 1]!.seq
+    list.missed = []
+  }
+  list.missed.push(c)
 }
 
 // change does to the entries of a list what was said after they were read.
