@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"os"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 )
@@ -184,6 +185,35 @@ func TestAsked_olderAnswers(t *testing.T) {
 			i.stand(token, i.claims(), object{"jti": "key-9", "epoch": epoch, "iseq": seq + 1})
 		}()
 		check(t, v, token, 0, "")
+	})
+}
+
+// A request that got an old answer, and then finds a question of another one out, waits for no longer than two questions take.
+func TestAsked_anOldAnswerAndThenNone(t *testing.T) {
+	in(t, func(t *testing.T, i *issuer, v *Verifier, token string) {
+		i.feed.mark(9, ask)
+		heard()
+		epoch, seq := i.feed.now()
+		old := marshal(t, edited(i.table[token], object{"epoch": epoch - 1, "iseq": seq}))
+		i.set(func() {
+			i.fail = func(w http.ResponseWriter, r *http.Request) {
+				if i.asked.Load() > 1 {
+					<-r.Context().Done()
+					return
+				}
+				passes(255 * time.Millisecond)
+				fmt.Fprint(w, old)
+			}
+		})
+		var other sync.WaitGroup
+		other.Go(func() {
+			passes(260 * time.Millisecond)
+			check(t, v, token, Unavailable, "no_answer")
+		})
+		if took := elapsed(func() { check(t, v, token, Unavailable, "no_answer") }); took != 2*introspectTimeout {
+			t.Errorf("waited %v", took)
+		}
+		other.Wait()
 	})
 }
 

@@ -173,9 +173,12 @@ func (a *asker) run(id digest, token string, q *question) {
 }
 
 // ask asks the issuer what a key may do now, and holds the answer against what the feed says. An answer that is older
-// than an event that named the key comes of a node that is behind, and is asked for again.
+// than an event that named the key comes of a node that is behind, and is asked for again. However that goes, a request
+// waits for no longer than two questions take.
 func (v *Verifier) ask(ctx context.Context, id digest, text string, t *token, why string) (powers, error) {
 	v.count.asked(why)
+	ctx, cancel := context.WithTimeout(ctx, 2*introspectTimeout)
+	defer cancel()
 	for last := v.clock().mono + introspectTimeout - listStale; ; {
 		v.follow.asks(t)
 		ans, err := v.asking.ask(ctx, id, text)
