@@ -142,24 +142,21 @@ func (r *Restoration) takePart(backup string) error {
 	}
 	part := abs + ".restoring"
 	r.lock, err = takeLock(part, syscall.LOCK_EX)
-	switch {
-	case errors.Is(err, ErrInUse):
+	if errors.Is(err, ErrInUse) {
 		return ErrRestoring
-	case errors.Is(err, syscall.ENOSPC):
-		return err
-	case err != nil: // it cannot be written, or not be locked
-		r.part, err = partBeside(filepath.Join(os.TempDir(), "grantway-restore"))
-		return err
 	}
-	if err := removeDatabase(part); err != nil {
-		return err
+	if err == nil {
+		err = removeDatabase(part)
 	}
-	f, err := os.OpenFile(part, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return err
+	if err == nil {
+		var f *os.File
+		if f, err = os.OpenFile(part, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600); err == nil {
+			r.part = part
+			return f.Close()
+		}
 	}
-	r.part = part
-	return f.Close()
+	r.part, err = partBeside(filepath.Join(os.TempDir(), "grantway-restore")) // it cannot be written there, or not be locked
+	return err
 }
 
 // roomless names the folder in which a copy found no room.
@@ -174,7 +171,7 @@ func (r *Restoration) roomless(err error) error {
 		full = syscall.Statfs(dir, &disk) == nil && disk.Bavail == 0
 	}
 	if full {
-		return fmt.Errorf("make room in %s, where a copy of the backup is made: %w", dir, err)
+		return fmt.Errorf("make room in %s, where a copy of the backup is made, or take the backup to a disk that has some: %w", dir, err)
 	}
 	return err
 }

@@ -205,10 +205,12 @@ func TestSweep_NoLockOver10ms(t *testing.T) {
 					t.Fatalf("nothing is over: %s", what)
 				}
 				slices.Sort(took)
-				median := took[len(took)/2]
-				t.Logf("%6.2f ms, at most %6.2f, in %d batches: %.60s", median.Seconds()*1000, took[len(took)-1].Seconds()*1000, len(took), what)
-				if median > most {
-					t.Errorf("a batch takes %v: %s", median, what)
+				// All but one in ten, which may have had the collector's or the server's own work in it.
+				mostly := took[len(took)-1-len(took)/10]
+				t.Logf("%6.2f ms, mostly at most %6.2f, the longest %6.2f, in %d batches: %.60s", took[len(took)/2].Seconds()*1000, mostly.Seconds()*1000,
+					took[len(took)-1].Seconds()*1000, len(took), what)
+				if mostly > most {
+					t.Errorf("a batch takes %v: %s", mostly, what)
 				}
 			}
 		})
@@ -226,10 +228,13 @@ func busy(t *testing.T, s *Store) (sum time.Duration) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if _, err := os.Stat("/proc/self/schedstat"); err != nil {
+		t.Skip("LEFT OUT: this system does not count what a process computes (/proc/…/schedstat)")
+	}
 	for _, pid := range pids {
 		raw, err := os.ReadFile("/proc/" + pid + "/schedstat")
 		if err != nil {
-			t.Skip("LEFT OUT: this system does not count what a process computes (/proc/…/schedstat)")
+			t.Fatal(err)
 		}
 		var ns int64
 		if _, err := fmt.Sscan(string(raw), &ns); err != nil {
