@@ -143,21 +143,15 @@ func (s *Server) sweep(ctx context.Context) error {
 // Run does the server's chores until ctx ends: it follows the feed, notes when
 // things were last used, and removes what is over. It returns when all is still.
 func (s *Server) Run(ctx context.Context) {
-	flush, sweep, fold := time.NewTicker(flushEvery), time.NewTicker(sweepEvery), time.NewTicker(foldEvery)
+	flush, fold := time.NewTicker(flushEvery), time.NewTicker(foldEvery)
 	defer flush.Stop()
 	defer fold.Stop()
-	defer sweep.Stop()
-	var following sync.WaitGroup
-	following.Go(func() { s.followUntil(ctx) }) // a long sweep must not keep it from the feed
-	following.Go(func() { s.noteFollowers(ctx) })
-	defer following.Wait()
-	failing := false
-	chore := func(what string, err error) {
-		if err != nil && !errors.Is(err, context.Canceled) && !failing {
-			s.log.Error("a chore failed; it is tried again", "chore", what, "error", err)
-		}
-		failing = err != nil
-	}
+	var beside sync.WaitGroup // a long sweep must not keep the node from the feed, nor from what it counts
+	beside.Go(func() { s.followUntil(ctx) })
+	beside.Go(func() { s.noteFollowers(ctx) })
+	beside.Go(func() { s.sweepUntil(ctx) })
+	defer beside.Wait()
+	chore := s.chore()
 	for {
 		select {
 		case <-ctx.Done():
@@ -169,11 +163,34 @@ func (s *Server) Run(ctx context.Context) {
 		case <-flush.C:
 			chore("note use", s.flushUsage(ctx))
 			chore("count wrong secrets", s.flushGuesses(ctx))
-		case <-sweep.C:
-			chore("sweep", s.sweep(ctx))
-			chore("forget status lists", s.forgetLists(ctx))
 		case <-fold.C:
 			chore("write status lists", s.fold(ctx))
 		}
+	}
+}
+
+func (s *Server) sweepUntil(ctx context.Context) {
+	tick := time.NewTicker(sweepEvery)
+	defer tick.Stop()
+	chore := s.chore()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			chore("sweep", s.sweep(ctx))
+			chore("forget status lists", s.forgetLists(ctx))
+		}
+	}
+}
+
+// chore returns what logs that a chore failed, once until one succeeds.
+func (s *Server) chore() func(what string, err error) {
+	failing := false
+	return func(what string, err error) {
+		if err != nil && !errors.Is(err, context.Canceled) && !failing {
+			s.log.Error("a chore failed; it is tried again", "chore", what, "error", err)
+		}
+		failing = err != nil
 	}
 }

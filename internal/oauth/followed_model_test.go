@@ -108,7 +108,7 @@ const perPart = 20
 // seldomLate is of how many steps one may be followed late; one may in any case. On a
 // machine that many share a few are, when all that runs here waits for its turn. A verifier
 // that hears of news late as a rule is late after a third of them and more.
-const seldomLate = 10
+const seldomLate = 4
 
 // crowd is the people of a run, and what they share.
 type crowd struct {
