@@ -123,7 +123,8 @@ func limited(wait time.Duration) *oauth.Error {
 // more than one read by key.
 //
 // A wrong secret of id, "" if nobody was named, is also counted over all nodes, but
-// only while there are tokens: so many in a second, however many come.
+// only while there are tokens: so many in a second, however many come. Where no limit
+// is set on addresses each of them counts.
 func (h *handler) charge(r *http.Request, id string, err error) error {
 	if _, theirs := errors.AsType[komerzaError](err); !theirs {
 		switch oauth.AsError(err).Code {
@@ -145,6 +146,21 @@ func (h *handler) charge(r *http.Request, id string, err error) error {
 		return limited(wait)
 	}
 	return err
+}
+
+// guarded refuses who shows an API key of id from an address that has no token left, or
+// that guessed too often. A key may be a short one that its app has had for years: looked
+// at then, the right one would be told from the others by its answer. So it is not looked
+// at, where a secret is.
+func (h *handler) guarded(r *http.Request, id string, key oauth.Secret) error {
+	if key == "" {
+		return nil
+	}
+	host := hostOf(r)
+	if wait := max(h.anonymous.empty(oauth.AddressOf(host)), h.server.GuessesEnd(id, host)); wait > 0 {
+		return limited(wait)
+	}
+	return nil
 }
 
 // admit takes a token for a client that has proved itself.

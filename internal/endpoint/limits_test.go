@@ -125,8 +125,14 @@ func TestLimits_WhatIsAnonymous(t *testing.T) {
 		"direct authorize, wrong key": func(w *world) answer {
 			return w.get("/oauth/authorize?client_id="+w.keyed.id, "X-Api-Key", "wrong")
 		},
-		"direct authorize, no key":   func(w *world) answer { return w.get("/oauth/authorize?client_id=" + w.keyed.id) },
-		"direct authorize, unread":   func(w *world) answer { return w.get("/oauth/authorize?x=%zz&client_id=" + w.direct.id) },
+		"direct authorize, no key": func(w *world) answer { return w.get("/oauth/authorize?client_id=" + w.keyed.id) },
+		"direct authorize, unread": func(w *world) answer { return w.get("/oauth/authorize?x=%zz&client_id=" + w.direct.id) },
+		"direct authorize, two apps": func(w *world) answer {
+			return w.get("/oauth/authorize?client_id=" + w.direct.id + "&client_id=x&state=s")
+		},
+		"direct authorize, two states": func(w *world) answer {
+			return w.get("/oauth/authorize?client_id=" + w.direct.id + "&state=s&state=t")
+		},
 		"direct authorize, prefetch": func(w *world) answer { return w.get("/oauth/authorize?client_id="+w.direct.id, "Purpose", "prefetch") },
 		"a list that is not there":   func(w *world) answer { return w.get("/status/1-2000") },
 		"introspect, none":           func(w *world) answer { return w.post("/oauth/introspect", form) },
@@ -301,17 +307,42 @@ func TestLimits_WrongSecretsAreCounted(t *testing.T) {
 // is shown.
 func TestLimits_WrongAPIKeysAreCounted(t *testing.T) {
 	w := newLimitedWorld(t, published)
-	ask := func(key string) answer { return w.get("/oauth/authorize?client_id="+w.keyed.id, "X-Api-Key", key) }
-	for range oauth.GuessesMax {
-		ask("wrong")
+	for name, ask := range map[string]func(key string) answer{
+		"authorize": func(key string) answer { return w.get("/oauth/authorize?client_id="+w.keyed.id, "X-Api-Key", key) },
+		"token": func(key string) answer {
+			return w.post("/oauth/token", url.Values{"client_id": {w.keyed.id}}, "X-Api-Key", key)
+		},
+		"revoke": func(key string) answer {
+			return w.post("/oauth/revoke", url.Values{"client_id": {w.keyed.id}}, "X-Api-Key", key)
+		},
+	} {
+		right, wrong := ask("right"), ask("wrong")
+		if right.refusal() == wrong.refusal() || wrong.status == http.StatusTooManyRequests {
+			t.Fatalf("%s: %d %s, and wrong %d %s", name, right.status, right.body, wrong.status, wrong.body)
+		}
+		for range published.Anonymous.Size {
+			ask("wrong")
+		}
+		// Nobody tells the right one by it.
+		limitedFor(t, ask("right"), "temporarily_unavailable")
 		w.advance(2 * time.Second)
-	}
-	w.flush()
-	if wait := limitedFor(t, ask("wrong"), "temporarily_unavailable"); wait < oauth.GuessesClosed/2 {
-		t.Errorf("Retry-After %v", wait)
-	}
-	if a := ask("right"); a.refusal() == "temporarily_unavailable" {
-		t.Errorf("the right key: %d %s", a.status, a.body)
+		if a := ask("right"); a.refusal() != right.refusal() {
+			t.Errorf("%s, with a token again: %d %s", name, a.status, a.body)
+		}
+		for range oauth.GuessesMax {
+			ask("wrong")
+			w.advance(2 * time.Second)
+		}
+		w.flush()
+		for _, key := range []string{"wrong", "right"} {
+			if wait := limitedFor(t, ask(key), "temporarily_unavailable"); wait < oauth.GuessesClosed/2 {
+				t.Errorf("%s, %s: Retry-After %v", name, key, wait)
+			}
+		}
+		w.advance(2 * oauth.GuessesWindow)
+		if a := ask("right"); a.refusal() != right.refusal() {
+			t.Errorf("%s, open again: %d %s", name, a.status, a.body)
+		}
 	}
 }
 

@@ -60,6 +60,10 @@ func (h *handler) asked(w http.ResponseWriter, r *http.Request, own ...string) (
 		h.refused(w, r, h.charge(r, "", err), http.StatusUnauthorized, "")
 		return nil, oauth.ClientAuth{}, false
 	}
+	if err := h.guarded(r, auth.ID, auth.APIKey); err != nil {
+		h.refused(w, r, err, http.StatusUnauthorized, "")
+		return nil, oauth.ClientAuth{}, false
+	}
 	h.allowOrigin(w, r, auth.ID)
 	return p, auth, true
 }

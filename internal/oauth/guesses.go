@@ -39,7 +39,8 @@ const (
 func (g *guesses) init() { g.waiting, g.closed = map[guess]int64{}, map[guess]time.Time{} }
 
 // CountWrongSecret notes that ip sent a wrong secret of the client or API id. It is
-// counted within seconds. Whoever calls it bounds how often an address may.
+// counted within seconds. Whoever calls it bounds how often an address may, if anybody
+// does: what waits is bounded here.
 func (s *Server) CountWrongSecret(id, ip string) {
 	s.addGuesses(guess{id, NetworkOf(ip)}, 1)
 }
