@@ -449,10 +449,15 @@ func (s *Server) RevokeSecret(ctx context.Context, actor Actor, id, last4 string
 	return err
 }
 
+// ending is which of the secrets ends in last4; -1 if none does.
+func ending(secrets []ClientSecret, last4 string) int {
+	return slices.IndexFunc(secrets, func(s ClientSecret) bool { return s.Last4 == last4 })
+}
+
 // revocable finds the secret whose last four characters are last4, if there is
 // another one.
 func revocable(secrets []ClientSecret, last4 string) (Hash, error) {
-	i := slices.IndexFunc(secrets, func(s ClientSecret) bool { return s.Last4 == last4 })
+	i := ending(secrets, last4)
 	switch {
 	case i < 0:
 		return nil, refuse(NoSuch)

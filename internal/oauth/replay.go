@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 	"time"
 )
 
@@ -237,7 +236,7 @@ func (r *replay) revokeAPISecret() (bool, error) {
 // API, always has one.
 func (r *replay) endSecret(owner string, secrets []ClientSecret, of ofSecret, added Kind,
 	add func(context.Context, string, ClientSecret, Event) (bool, error), revoke func(context.Context, string, Hash, Event) (bool, error)) (bool, error) {
-	i := slices.IndexFunc(secrets, func(s ClientSecret) bool { return s.Last4 == of.Last4 })
+	i := ending(secrets, of.Last4)
 	if i < 0 {
 		return false, nil
 	}
