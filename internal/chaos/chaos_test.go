@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -102,14 +103,29 @@ func TestReachReport(t *testing.T) {
 		t.Error(text)
 	}
 	replaced := &reached{Title: isReplaced, Revocations: 1, Policies: []string{"Introspect", "Closed"}, Good: []int64{5, 5}, Refused: []int64{0, 1},
-		Without: []float64{0, 0.1}, Stretch: []time.Duration{0, 1}, Requests: 9, Cut: 2}
-	if text := reachReport([]*reached{replaced}, time.Now(), "this", "", 20); !strings.Contains(text, "| 1 checks under any policy, and 2 of 9 requests of apps and customers, in 1 rounds | **not met** |") {
+		Without: []float64{0, 0.1}, Stretch: []time.Duration{0, 1}, Requests: 9, Cut: 2, Disk: "The disk stood still."}
+	if text := reachReport([]*reached{replaced}, time.Now(), "this", "", 20); !strings.Contains(text, "The disk stood still.") || !strings.Contains(text, "| 1 checks under any policy, and 2 of 9 requests of apps and customers, in 1 rounds | **not met** |") {
 		t.Error(text)
 	}
 	bad := *good
 	bad.Late, bad.First, bad.Violations = 1, []time.Duration{30 * time.Millisecond}, []string{"a key that stands was refused as if it were bad"}
 	if text := reachReport([]*reached{&bad}, time.Now(), "this", "", 20); strings.Count(text, "**not met**") != 2 || !strings.Contains(text, "as if it were bad") || len(bad.broken()) != 2 || !bad.slow() || good.slow() {
 		t.Error(text)
+	}
+}
+
+// How long the disk took is told, and that it could not be tried.
+func TestSyncs(t *testing.T) {
+	dir := t.TempDir()
+	got := watchSyncs(t.Context(), dir)()
+	if got.n == 0 || got.longest <= 0 || !strings.HasPrefix(got.String(), fmt.Sprintf("The longest of %d bare syncs of one page beside it took ", got.n)) {
+		t.Errorf("%+v: %s", got, got)
+	}
+	if left, err := os.ReadDir(dir); len(left) > 0 || err != nil {
+		t.Errorf("%v is left, %v", left, err)
+	}
+	if got := watchSyncs(t.Context(), filepath.Join(dir, "not there"))(); got.n != 0 || !strings.Contains(got.String(), "is not known: open ") {
+		t.Errorf("%+v: %s", got, got)
 	}
 }
 

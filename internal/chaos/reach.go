@@ -35,6 +35,7 @@ type reached struct {
 	Stretch             []time.Duration // by policy: how long one was refused at a stretch
 	Late                int64
 	Took                string          // how much of the machine others had
+	Disk                string          // how long the disk took for the least
 	Undisturbed         int             // revocations in whose window they had none of it,
 	Alone               []time.Duration // and First of these
 	Notes               []string
@@ -98,16 +99,16 @@ func reach(ctx context.Context, rounds int, quick bool, only, out string) (broke
 		if err := os.Mkdir(st.dir, 0o711); err != nil {
 			return false, err
 		}
-		meanwhile := processorTime()
+		meanwhile, disk := processorTime(), watchSyncs(ctx, dir)
 		r, err := o.run(ctx, st)
-		r.Took = meanwhile.since()
+		r.Took, r.Disk = meanwhile.since(), disk().String()
 		if ctx.Err() != nil {
 			return broken, ctx.Err()
 		}
 		if err != nil { // the others tell something all the same
 			r.Violations = append(r.Violations, "not played: "+err.Error())
 		}
-		fmt.Fprintf(os.Stderr, "%4.0f s  %s. %s\n", time.Since(began).Seconds(), r.row(), r.Took)
+		fmt.Fprintf(os.Stderr, "%4.0f s  %s. %s %s\n", time.Since(began).Seconds(), r.row(), r.Took, r.Disk)
 		for _, v := range r.broken() {
 			fmt.Fprintln(os.Stderr, "  ", v)
 			broken = true

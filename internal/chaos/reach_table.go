@@ -153,6 +153,9 @@ admits nobody either, counts as well. A refusal of a key that stands is 503; one
 			say("- %s, %s: %s In the %v behind %d of the %d revocations they had none that the kernel could tell: first refusal %s ms in these.\n",
 				r.Name, r.Engine, r.Took, window, r.Undisturbed, r.Revocations, quantiles(r.Alone))
 		}
+		if (r.isCrowd() || r.Title == isReplaced) && r.Disk != "" {
+			say("- %s, %s: %s\n", r.Name, r.Engine, r.Disk)
+		}
 		for _, n := range r.Notes {
 			say("- %s\n", n)
 		}
