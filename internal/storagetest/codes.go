@@ -74,6 +74,14 @@ func codes(w *world) {
 		r.Now = code.Expires.Add(-time.Microsecond)
 		w.wins(issue, oauth.EventCodeRedeemed, w.redeem(r))
 	})
+	w.test("an index that was allotted in an older epoch is good for nothing", func(w *world) {
+		g, code := w.granted(w.person(), w.app())
+		r := w.redemption(g, code)
+		w.changed("UPDATE heads SET epoch = epoch + 1 WHERE name = 'feed'")
+		w.loses("in the next epoch", w.redeem(r))
+		w.changed("UPDATE heads SET epoch = epoch - 1 WHERE name = 'feed'")
+		w.wins(issue, oauth.EventCodeRedeemed, w.redeem(r))
+	})
 	w.test("redeeming loses when the world has changed", func(w *world) {
 		event := func(kind oauth.Kind, run func(oauth.Event) (bool, error)) func() {
 			return func() { w.must(kind, run) }
