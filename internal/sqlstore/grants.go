@@ -117,7 +117,10 @@ func (s *Store) RecordDecision(ctx context.Context, d oauth.DecisionRecord) (boo
 		guard = counted(&n, fmt.Sprintf(`UPDATE grants SET scopes = $%d, account_scopes = $%d, all_stores = $%d, rev = rev + 1, op = $%d
 			WHERE id = $%d AND rev = $%d AND status = $%d AND status <> 'revoked' AND %s`, at+1, at+2, at+3, at+4, at+5, at+6, at+7, ask), all...)
 	}
-	m := opOf("grants", g.ID, op)
+	m, lock := opOf("grants", g.ID, op), s.lockGrant(g.ID)
+	if d.Create {
+		lock = s.lockUser(g.UserID)
+	}
 	var steps []statement
 	if !d.Unchanged {
 		steps = s.replaceStores(g, m)
@@ -136,7 +139,7 @@ func (s *Store) RecordDecision(ctx context.Context, d oauth.DecisionRecord) (boo
 	if !d.Create && !d.Unchanged {
 		noted = tell(d.Event, m, ofGrant, g.ID)
 	}
-	return s.won(ctx, &n, s.lockGrant(g.ID), one(guard), steps, noted)
+	return s.won(ctx, &n, lock, one(guard), steps, noted)
 }
 
 // ofGrant selects the families of a grant for [tell].

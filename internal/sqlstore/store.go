@@ -8,7 +8,9 @@
 // Every later one asks for that id, so a lost race is zero rows, never an error.
 // On PostgreSQL the lock must be a statement of its own, because a statement that
 // waited for a lock sees other tables as they were before it waited. Lock order:
-// clients → grants → users → codes → families → refresh tokens → heads.
+// clients → users → grants → codes → families → refresh tokens → heads. Whoever makes a
+// grant, and whoever changes what all grants of a user allow, locks the user: a grant
+// that the latter cannot see yet would be taken up beside the change.
 //
 // The differences of the two engines live in engine.go, sqlite.go, sqliteconn.go and
 // postgres.go, and for the copying of whole tables in session.go.
@@ -102,13 +104,17 @@ func counted(n *int64, sql string, args ...any) statement {
 	return statement{sql: sql, args: args, rows: n}
 }
 
-// lockGrant and lockGrantsOf begin events that rest on grants.
+// lockGrant, lockUser and lockGrantsOf begin events that rest on grants.
 func (s *Store) lockGrant(id string) []statement {
 	return s.engine.lock("SELECT id FROM grants WHERE id = $1", id)
 }
 
+func (s *Store) lockUser(id string) []statement {
+	return s.engine.lock("SELECT id FROM users WHERE id = $1", id)
+}
+
 func (s *Store) lockGrantsOf(userID string) []statement {
-	return s.engine.lock("SELECT id FROM grants WHERE user_id = $1 ORDER BY id", userID)
+	return append(s.lockUser(userID), s.engine.lock("SELECT id FROM grants WHERE user_id = $1 ORDER BY id", userID)...)
 }
 
 // mark is what an event's guard left behind: later statements ask for it.

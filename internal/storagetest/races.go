@@ -213,48 +213,134 @@ func ends(w *world) {
 		g, code := w.granted(user, app)
 		r := w.redemption(g, code)
 		r.Event = w.event(oauth.EventCodeRedeemed)
-		// The suspension as it stands just before its commit, in a transaction of ours.
-		conn, err := w.db.Conn(w.ctx)
-		w.ok(err)
-		defer conn.Close()
-		exec := func(sql string, args ...any) {
-			w.t.Helper()
-			_, err := conn.ExecContext(w.ctx, sql, args...)
-			w.ok(err)
-		}
-		if w.pg {
-			exec("BEGIN")
-		} else {
-			exec("BEGIN IMMEDIATE")
-		}
-		exec("UPDATE users SET status = 'suspended' WHERE id = $1", user)
-		if w.pg {
-			exec("SELECT id FROM grants WHERE user_id = $1 ORDER BY id FOR UPDATE", user)
-		}
-		done := make(chan bool, 1)
-		go func() {
-			won, err := w.s.RedeemCode(w.ctx, r)
-			if err != nil {
-				w.t.Error(err)
-			}
-			done <- won
-		}()
-		if w.pg { // SQLite has one writer: the redemption cannot have begun
-			for waiting := false; !waiting; {
-				select {
-				case won := <-done:
-					exec("ROLLBACK")
-					w.t.Fatalf("the redemption did not wait for the grant (won: %v)", won)
-				default:
-				}
-				waiting = w.count("SELECT COUNT(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'") > 0
-			}
-		}
-		exec("COMMIT")
-		if <-done {
+		commit := w.suspending(user)
+		won := w.waits("the redemption", func() (bool, error) { return w.s.RedeemCode(w.ctx, r) })
+		commit()
+		if won() {
 			w.t.Error("the code was redeemed for a user who was suspended before")
 		}
 	})
+	w.test("a user suspended while a grant is being made is not missed", func(w *world) {
+		user, app := w.person(), w.app()
+		d := w.decision(user, app)
+		d.Event = w.event(oauth.EventGrantMade)
+		commit := w.suspending(user)
+		won := w.waits("the decision", func() (bool, error) { return w.s.RecordDecision(w.ctx, d) })
+		commit()
+		if won() {
+			w.t.Error("a grant was made for a user who was suspended before")
+		}
+	})
+	w.test("nobody's grant is taken up beside the end of what it rests on", func(w *world) {
+		const users, atOnce = 192, 16
+		app, store := w.app(), w.store("a")
+		var all sync.WaitGroup
+		var taken atomic.Int64
+		for n := range users {
+			user := w.person()
+			w.member(user, store)
+			d := w.decision(user, app, store)
+			d.Event = w.event(oauth.EventGrantMade)
+			redeemed, ended := w.event(oauth.EventCodeRedeemed), w.event(oauth.EventMembershipDropped)
+			decided := make(chan struct{})
+			all.Go(func() {
+				won, err := w.s.RecordDecision(w.ctx, d)
+				close(decided)
+				if err != nil {
+					w.t.Error(err)
+				}
+				if !won {
+					return
+				}
+				r := w.redemption(d.Grant, d.Code)
+				r.Event = redeemed
+				if won, err = w.s.RedeemCode(w.ctx, r); err != nil {
+					w.t.Error(err)
+				} else if won {
+					taken.Add(1)
+				}
+			})
+			all.Go(func() {
+				if n%4 < 2 { // beside the redemption; else beside both
+					<-decided
+				}
+				var err error
+				if n%2 == 0 {
+					_, err = w.s.DropMembership(w.ctx, user, store, ended)
+				} else {
+					ended.Kind = oauth.EventUserSuspended
+					_, err = w.s.SetUserStatus(w.ctx, user, oauth.Suspended, ended)
+				}
+				if err != nil {
+					w.t.Error(err)
+				}
+			})
+			if n%atOnce == atOnce-1 {
+				all.Wait()
+			}
+		}
+		if w.t.Logf("%d of %d were taken up", taken.Load(), users); taken.Load() == 0 || taken.Load() == users {
+			w.t.Error("only one of the two orders came about")
+		}
+		if n := w.count(`SELECT COUNT(*) FROM families f JOIN users u ON u.id = f.user_id JOIN grants g ON g.id = f.grant_id WHERE f.client_id = $1
+			AND (u.status = 'suspended' OR f.rev <> g.rev) AND f.status_index NOT IN (SELECT status_index FROM status_changes WHERE value <> 0)`, app); n != 0 {
+			w.t.Errorf("%d keys are valid of users who are suspended, or have lost the store", n)
+		}
+		if n := w.count(`SELECT COUNT(*) FROM families f JOIN grants g ON g.id = f.grant_id WHERE f.client_id = $1 AND f.rev = g.rev
+			AND NOT EXISTS (SELECT 1 FROM memberships m WHERE m.user_id = f.user_id)`, app); n != 0 {
+			w.t.Errorf("%d keys print a store that their user had lost before", n)
+		}
+	})
+}
+
+// suspending is a user's suspension as it stands just before its commit, in a
+// transaction of its own. What it returns commits it.
+func (w *world) suspending(user string) (commit func()) {
+	w.t.Helper()
+	conn, err := w.db.Conn(w.ctx)
+	w.ok(err)
+	exec := func(sql string, args ...any) {
+		w.t.Helper()
+		_, err := conn.ExecContext(w.ctx, sql, args...)
+		w.ok(err)
+	}
+	if w.pg {
+		exec("BEGIN")
+		exec("SELECT id FROM users WHERE id = $1 FOR UPDATE", user)
+		exec("SELECT id FROM grants WHERE user_id = $1 ORDER BY id FOR UPDATE", user)
+	} else {
+		exec("BEGIN IMMEDIATE")
+	}
+	exec("UPDATE users SET status = 'suspended' WHERE id = $1", user)
+	return func() {
+		exec("COMMIT")
+		w.ok(conn.Close())
+	}
+}
+
+// waits starts an event, and returns when it waits for a lock; on SQLite at once, where
+// it cannot have begun. What it returns says whether the event won.
+func (w *world) waits(what string, event func() (bool, error)) (won func() bool) {
+	w.t.Helper()
+	done := make(chan bool, 1)
+	go func() {
+		won, err := event()
+		if err != nil {
+			w.t.Error(err)
+		}
+		done <- won
+	}()
+	for waiting := !w.pg; !waiting; {
+		select {
+		case won := <-done:
+			w.t.Errorf("%s did not wait (won: %v)", what, won)
+			done <- won
+			waiting = true
+		default:
+			waiting = w.count("SELECT COUNT(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'") > 0
+		}
+	}
+	return func() bool { return <-done }
 }
 
 // revokeAgainst lets the end of a grant and an issuing event meet.
