@@ -3,6 +3,7 @@ package endpoint
 import (
 	"cmp"
 	"context"
+	"crypto/rand"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -197,6 +198,50 @@ func TestLimits_IntrospectionIsFree(t *testing.T) {
 		if !w.active(key) {
 			t.Fatal("not active")
 		}
+	}
+}
+
+// What an API that has proved itself gets wrong is charged to nobody: many that follow
+// behind one address hear together that they must begin anew. A wrong secret is charged.
+func TestLimits_AProvedAPIIsNotCharged(t *testing.T) {
+	tooMany := `{"grants":["gr_x"` + strings.Repeat(`,"gr_x"`, oauth.SeenMax) + `]}`
+	for name, c := range map[string]struct {
+		method, target, body string
+		status               int
+	}{
+		"an old epoch":     {http.MethodGet, "/revocations?instance=x&after=1&epoch=1", "", http.StatusGone},
+		"no such question": {http.MethodGet, "/revocations?instance=x&after=x&epoch=1", "", http.StatusBadRequest},
+		"too many grants":  {http.MethodPost, "/revocations/seen", tooMany, http.StatusBadRequest},
+		"no token":         {http.MethodPost, "/oauth/introspect", "", http.StatusBadRequest},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newLimitedWorld(t, Limits{Anonymous: Bucket{2, 1, time.Hour}})
+			ask := func(secret string) answer {
+				return w.do(with(httptest.NewRequest(c.method, c.target, strings.NewReader(c.body)), "Authorization", basic(w.api.ID, secret)))
+			}
+			if err := w.db.NewEpoch(context.Background(), 2, func(from, at int64) (oauth.Event, error) {
+				return oauth.NewRestored(w.now(), rand.Reader, oauth.Restored{Epoch: 2, FromEpoch: from, FromSeq: at, Made: w.now()})
+			}); err != nil {
+				t.Fatal(err)
+			}
+			if a := w.get("/revocations?instance=y", "Authorization", basic(w.api.ID, w.api.Secret.Reveal())); !strings.HasPrefix(a.body, `{"epoch":2,`) {
+				t.Fatalf("%d %s", a.status, a.body)
+			}
+			for n := range 5 {
+				if a := ask(w.api.Secret.Reveal()); a.status != c.status {
+					t.Fatalf("%d: %d %s", n+1, a.status, a.body)
+				}
+			}
+			for range 2 {
+				if a := ask("wrong"); a.status != http.StatusUnauthorized {
+					t.Fatalf("a wrong secret: %d %s", a.status, a.body)
+				}
+			}
+			limitedFor(t, ask("wrong"), "temporarily_unavailable")
+			if a := ask(w.api.Secret.Reveal()); a.status != c.status {
+				t.Errorf("when the bucket is empty: %d %s", a.status, a.body)
+			}
+		})
 	}
 }
 

@@ -60,7 +60,7 @@ func (h *handler) revocations(w http.ResponseWriter, r *http.Request) {
 	}
 	if r.Method == http.MethodDelete {
 		if err := h.server.Unfollow(r.Context(), auth, q.Instance); err != nil {
-			h.refused(w, r, h.charge(r, auth.ID, err), http.StatusUnauthorized, "")
+			h.apiRefused(w, r, err, auth.ID)
 			return
 		}
 		w.WriteHeader(http.StatusNoContent)
@@ -72,7 +72,7 @@ func (h *handler) revocations(w http.ResponseWriter, r *http.Request) {
 	page, err := h.server.Revocations(r.Context(), auth, q)
 	switch {
 	case err != nil:
-		h.refused(w, r, h.charge(r, auth.ID, err), http.StatusUnauthorized, "")
+		h.apiRefused(w, r, err, auth.ID)
 	case page == nil:
 		w.WriteHeader(http.StatusNoContent)
 	default:
@@ -92,9 +92,19 @@ func (h *handler) revocations(w http.ResponseWriter, r *http.Request) {
 func (h *handler) proved(w http.ResponseWriter, r *http.Request, auth oauth.ClientAuth) bool {
 	err := h.server.ProveAPI(r.Context(), auth)
 	if err != nil {
-		h.refused(w, r, h.charge(r, auth.ID, err), http.StatusUnauthorized, "")
+		h.apiRefused(w, r, err, auth.ID)
 	}
 	return err == nil
+}
+
+// apiRefused prints the refusal of an API, charged to its address if it has not proved
+// itself: all that follow behind one address hear at the same time that they must begin
+// anew, and a 429 would not tell them.
+func (h *handler) apiRefused(w http.ResponseWriter, r *http.Request, err error, id string) {
+	if oauth.AsError(err).Anonymous() {
+		err = h.charge(r, id, err)
+	}
+	h.refused(w, r, err, http.StatusUnauthorized, "")
 }
 
 var instances = regexp.MustCompile(`^[A-Za-z0-9_-]{1,64}$`)
@@ -185,7 +195,7 @@ func (h *handler) seen(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if err := h.server.Seen(r.Context(), auth, report.Grants); err != nil {
-		h.refused(w, r, h.charge(r, auth.ID, err), http.StatusUnauthorized, "")
+		h.apiRefused(w, r, err, auth.ID)
 		return
 	}
 	w.WriteHeader(http.StatusNoContent)

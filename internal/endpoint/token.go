@@ -193,7 +193,7 @@ func (h *handler) introspect(w http.ResponseWriter, r *http.Request) {
 	v, err := h.server.Introspect(r.Context(), auth, token)
 	switch {
 	case err != nil:
-		h.refused(w, r, h.charge(r, auth.ID, err), http.StatusUnauthorized, "")
+		h.apiRefused(w, r, err, auth.ID)
 	case token == "":
 		h.refused(w, r, bad(oauth.ParamMissing, "token", "The parameter token is required."), http.StatusUnauthorized, "")
 	case v == nil:
