@@ -1,7 +1,10 @@
 package endpoint
 
 import (
+	"context"
 	"encoding/base64"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -234,6 +237,52 @@ func TestRevoke_RFC7009(t *testing.T) {
 	}
 	if got := w.post("/oauth/revoke?token=x", nil, header...); got.status != 400 || got.refusal() != "invalid_request" {
 		t.Errorf("a token in the query: %d %s", got.status, got.body)
+	}
+}
+
+// A key of as many stores as one prints, with the longest ids, is introspected and
+// revoked like any other.
+func TestRevoke_TheLongestKey(t *testing.T) {
+	w := newWorld(t)
+	ctx := context.Background()
+	var stores []string
+	for i := range oauth.MaxPrinted {
+		id := fmt.Sprintf("%0255d", i)
+		stores = append(stores, id)
+		if err := errors.Join(w.server.PutStore(ctx, command, oauth.Store{ID: id, Name: id[250:]}),
+			w.server.SetMembership(ctx, command, oauth.Membership{UserID: "alice", StoreID: id, Owner: true, MayDelegate: true})); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r, _, err := w.server.Authorize(ctx, url.Values{"client_id": {w.standard.id}, "response_type": {"code"}, "redirect_uri": {callback},
+		"code_challenge": {challenge}, "code_challenge_method": {"S256"}})
+	if err != nil || r == nil {
+		t.Fatal(err)
+	}
+	var key struct {
+		Access string `json:"access_token"`
+	}
+	w.redeem(w.standard, w.allow("alice", r, stores...)).json(t, &key)
+	if n := len(key.Access); n < 16<<10 || n > 32<<10 {
+		t.Errorf("%d bytes", n)
+	}
+	if !w.active(key.Access) {
+		t.Error("inactive")
+	}
+	if a := w.post("/oauth/revoke", url.Values{"token": {key.Access}}, "Authorization", basic(w.standard.id, w.standard.secret.Reveal())); a.status != http.StatusOK {
+		t.Fatalf("%d %s", a.status, a.body)
+	}
+	if w.active(key.Access) {
+		t.Error("active when it was revoked")
+	}
+	var c oauth.Claims
+	payload, err := base64.RawURLEncoding.DecodeString(strings.Split(key.Access, ".")[1])
+	if err = errors.Join(err, json.Unmarshal(payload, &c)); err != nil || len(c.Rights) != 1 || len(c.Rights[0].Stores) != len(stores) {
+		t.Fatalf("printed %d, %v", len(c.Rights), err)
+	}
+	id, _, _ := strings.Cut(c.ID, ".")
+	if f, _, err := w.db.Family(ctx, id); err != nil || f.Status != oauth.Invalid {
+		t.Errorf("family %+v, %v", f, err)
 	}
 }
 

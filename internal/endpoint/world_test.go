@@ -194,10 +194,13 @@ func (w *world) codeOf(user string, a app) string {
 	return w.allow(user, r)
 }
 
-// allow has a user connect both stores.
-func (w *world) allow(user string, r *oauth.AuthorizationRequest) string {
+// allow has a user connect stores; none: s1 and s2.
+func (w *world) allow(user string, r *oauth.AuthorizationRequest, stores ...string) string {
 	w.t.Helper()
-	back, err := w.server.Decide(context.Background(), user, r, oauth.Decision{Allow: true, Stores: []string{"s1", "s2"}, AuthTime: w.now()})
+	if stores == nil {
+		stores = []string{"s1", "s2"}
+	}
+	back, err := w.server.Decide(context.Background(), user, r, oauth.Decision{Allow: true, Stores: stores, AuthTime: w.now()})
 	if err != nil {
 		w.t.Fatalf("Decide: %v", err)
 	}

@@ -208,9 +208,22 @@ func (r Rights) Flat() ScopeSet {
 	return r.Account.Or(everywhere)
 }
 
+// maxRights bounds in bytes what a key prints of rights: fifty stores with ids of 255
+// bytes, and room. Nothing else bounds it: each store may have scopes of its own, and an
+// operator as many scopes as he likes. In base64 it is two thirds of maxToken; the rest
+// is for a user and an app of 255 bytes, each of them escaped, a narrowed scope
+// (maxScope), and 2 KB of URLs.
+const maxRights = 16 << 10
+
 // printable reports whether a key can carry these rights. One that cannot is
 // born with status "ask".
-func (r Rights) printable(g *Grant) bool { return !g.AllStores && len(r.Stores) <= MaxPrinted }
+func (r Rights) printable(g *Grant) bool {
+	if g.AllStores || len(r.Stores) > MaxPrinted {
+		return false
+	}
+	text, err := marshalClaims(r.Claim())
+	return err == nil && len(text)+len(r.Flat().String()) <= maxRights
+}
 
 // Standing is everything that decides what a key of one grant may print at this
 // moment, read in one go.

@@ -250,7 +250,7 @@ func TestIntrospect_RFC8725(t *testing.T) {
 		"exp negative":                forge(head(accessKid, "at+jwt"), with(s, func(c *oauth.Claims) { c.Expires = -1 }), es256(accessKey)),
 		"exp as text":                 forge(head(accessKid, "at+jwt"), map[string]any{"iss": issuer, "aud": audience, "exp": "9999999999", "jti": s.ID}, es256(accessKey)),
 		"claims that are not JSON":    forge(head(lastingKid, "apikey+jwt"), "x", es256(lastingKey)),
-		"claims beyond 16 KiB":        forge(head(lastingKid, "apikey+jwt"), with(c, func(c *oauth.Claims) { c.Scope = strings.Repeat("a", 16<<10) }), es256(lastingKey)),
+		"claims beyond 32 KiB":        forge(head(lastingKid, "apikey+jwt"), with(c, func(c *oauth.Claims) { c.Scope = strings.Repeat("a", 32<<10) }), es256(lastingKey)),
 		"a refresh token":             w.connect(w.standard, "alice", "s1").RefreshToken.Reveal(),
 		"a code":                      w.code(w.exchange, "alice", "s1"),
 	} {

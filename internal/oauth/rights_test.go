@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -87,6 +88,83 @@ func TestRights_Printable(t *testing.T) {
 		if f.Status != want.Status {
 			t.Errorf("%d stores: status %s, want %s", n, f.Status, want.Status)
 		}
+	}
+}
+
+// Rights that are too long are not printed, so that no key is longer than its readers
+// take; one of fifty stores with the longest ids is read by all.
+func TestRights_PrintableLength(t *testing.T) {
+	w := newWorld(t)
+	ctx := context.Background()
+	user := strings.Repeat(`"`, 255) // twice as long in JSON
+	w.must(w.PutUser(ctx, command, oauth.User{ID: user, Name: "Eve", Email: "eve@example.com"}))
+	stores := func(prefix, letter string) (ids []string) {
+		for i := range oauth.MaxPrinted {
+			id := fmt.Sprintf("%s%02d", prefix, i)
+			id += strings.Repeat(letter, 255-len(id))
+			ids = append(ids, id)
+			w.must(w.PutStore(ctx, command, oauth.Store{ID: id, Name: prefix}))
+			w.membership(oauth.Membership{UserID: user, StoreID: id, Owner: true, MayDelegate: true})
+		}
+		return ids
+	}
+	long, twice := stores("l", "x"), stores("t", `"`)
+	for _, c := range []struct {
+		name    string
+		stores  []string
+		printed bool
+	}{
+		{"fifty of the longest", long, true},
+		{"31 of twice as long", twice[:31], true},
+		{"32 of twice as long", twice[:32], false},
+		{"fifty of twice as long", twice, false},
+	} {
+		for _, a := range []app{w.exchange, w.standard} {
+			resp := w.connect(a, user, c.stores...)
+			if n := len(resp.AccessToken); n > 32<<10 || c.printed && n < 16<<10 {
+				t.Errorf("%s: a key of %d bytes", c.name, n)
+			}
+			key, in := claims(t, resp.AccessToken), w.introspect(resp.AccessToken)
+			if in == nil || len(in.Rights) != 1 || len(in.Rights[0].Stores) != len(c.stores) {
+				t.Fatalf("%s: introspection says %v", c.name, in)
+			}
+			f, _, err := w.db.Family(ctx, family(key))
+			w.must(err)
+			if (key.Rights != nil) != c.printed || (f.Status == oauth.Valid) != c.printed || !c.printed && key.Scope != "user.view" {
+				t.Errorf("%s: status %s, printed %t, scope %q", c.name, f.Status, key.Rights != nil, key.Scope)
+			}
+			w.must(w.Revoke(ctx, a.auth(), resp.AccessToken.Reveal()))
+			if w.introspect(resp.AccessToken) != nil {
+				t.Errorf("%s: active when it was revoked", c.name)
+			}
+		}
+	}
+}
+
+// However many scopes an operator has, a key is no longer than its readers take.
+func TestRights_LongCatalogue(t *testing.T) {
+	w := newWorld(t)
+	ctx := context.Background()
+	scopes, f := []oauth.Scope{}, form("Everything", oauth.Exchange, oauth.Confidential)
+	f.Scopes = nil
+	for i := range 400 {
+		name := fmt.Sprintf("s%099d", i)
+		scopes = append(scopes, oauth.Scope{Name: name, Kind: []oauth.ScopeKind{oauth.StoreScope, oauth.AccountScope}[i%2]})
+		f.Scopes = append(f.Scopes, oauth.ClientScope{Name: name, Required: true})
+	}
+	ring, err := oauth.ParseKeyRing(w.ring)
+	w.must(err)
+	w.Server, err = oauth.New(ctx, oauth.Config{Issuer: issuer, Audience: audience, Catalogue: oauth.NewCatalogue(scopes, nil), Storage: w.db, Ring: ring, Now: w.clock.now})
+	w.must(err)
+	c, secret, err := w.CreateClient(ctx, command, f)
+	w.must(err)
+	key := w.connect(app{c.ID, secret, *c}, "alice", "s1").AccessToken
+	in := w.introspect(key)
+	if in == nil || len(oauth.Scopes(strings.Fields(in.Scope)...)) != 400 || len(in.Rights) != 1 {
+		t.Fatalf("introspection says %v", in)
+	}
+	if c := claims(t, key); c.Rights != nil || c.Scope != "" {
+		t.Errorf("it prints %d bytes", len(key))
 	}
 }
 

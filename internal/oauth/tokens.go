@@ -63,6 +63,10 @@ func (s *Server) statusOf(index int64) StatusClaim {
 	return StatusClaim{StatusRef{Index: index & (1<<IndexBits - 1), URI: s.statusURI(index >> IndexBits)}}
 }
 
+// maxToken bounds the text of a key in bytes. Verifiers go by the same number: what we
+// sign is no longer, and what is longer is not ours.
+const maxToken = 32 << 10
+
 // mint signs an access token of a family. rights are what it may do now; st says
 // when that was read; narrowed, if not nil, limits this one token for its life.
 // kid is that of the key that signed it.
@@ -80,8 +84,8 @@ func (s *Server) mint(p Profile, f *Family, st *Standing, rights Rights, narrowe
 	}
 	if rights.printable(&st.Grant) {
 		c.Rights = rights.Claim()
-	} else {
-		c.Scope = rights.Account.String()
+	} else if c.Scope = rights.Account.String(); len(c.Scope) > maxRights {
+		c.Scope = "" // who asks is told
 	}
 	use, typ := ForLasting, TypLasting
 	if !p.Lasting {
@@ -98,7 +102,7 @@ func (s *Server) mint(p Profile, f *Family, st *Standing, rights Rights, narrowe
 }
 
 // marshalClaims leaves &, < and > as they are: as \u0026 they would only be longer.
-func marshalClaims(c *Claims) ([]byte, error) {
+func marshalClaims(c any) ([]byte, error) {
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)
 	enc.SetEscapeHTML(false)
@@ -129,7 +133,6 @@ type presented struct {
 // key and kind, so every other one is not ours, whatever it says (attacks D1 to D6).
 // Whether we signed it says [presented.genuine]; expiry is left to the caller.
 func (s *Server) present(token string) (p presented, ok bool) {
-	const maxToken = 16 << 10
 	if len(token) > maxToken {
 		return p, false
 	}
