@@ -30,6 +30,15 @@ func ParseScope(s string) (ScopeSet, bool) {
 	return Scopes(strings.Fields(s)...), true
 }
 
+// length is that of String, or one more.
+func (s ScopeSet) length() int {
+	n := len(s)
+	for _, name := range s {
+		n += len(name)
+	}
+	return n
+}
+
 // String joins the set with spaces, as the scope parameter and claim have it.
 func (s ScopeSet) String() string { return strings.Join(s, " ") }
 
