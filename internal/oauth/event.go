@@ -10,8 +10,9 @@ import (
 type Kind string
 
 // The kinds. Those marked "feed" end, suspend, resume or edit something that keys
-// and caches rest on: they move the feed's sequence. The others issue or note, and
-// never touch it (DESIGN, decision 6).
+// and caches rest on, or give a key a status that its place does not have by itself:
+// they move the feed's sequence. The others issue or note, and never touch it (DESIGN,
+// decision 6).
 const (
 	EventGrantMade      Kind = "grant.made"
 	EventGrantEdited    Kind = "grant.edited"    // feed
@@ -20,7 +21,7 @@ const (
 	EventGrantResumed   Kind = "grant.resumed"   // feed
 	EventConsentDenied  Kind = "consent.denied"
 	EventCodeIssued     Kind = "code.issued"
-	EventCodeRedeemed   Kind = "code.redeemed"
+	EventCodeRedeemed   Kind = "code.redeemed" // feed when the key is to be asked about from the first
 	EventCodeReplayed   Kind = "code.replayed" // feed when it revoked something
 	EventTokenRefreshed Kind = "token.refreshed"
 	EventRefreshReplay  Kind = "refresh.replayed" // feed

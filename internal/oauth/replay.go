@@ -21,6 +21,7 @@ var replays = map[Kind]func(*replay) (bool, error){
 	EventGrantRevoked:   func(r *replay) (bool, error) { return r.s.RevokeGrant(r.ctx, r.e.GrantID, r.e) },
 	EventGrantSuspended: func(r *replay) (bool, error) { return r.s.SuspendGrant(r.ctx, r.e.GrantID, r.e) },
 	EventGrantResumed:   func(r *replay) (bool, error) { return r.s.ResumeGrant(r.ctx, r.e.GrantID, r.e) },
+	EventCodeRedeemed:   nil,
 	EventCodeReplayed:   (*replay).revokeFamily,
 	EventRefreshReplay:  (*replay).revokeFamily,
 	EventFamilyRevoked:  (*replay).revokeFamily,

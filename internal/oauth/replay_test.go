@@ -240,7 +240,38 @@ func TestRecover_ASpentRefreshToken(t *testing.T) {
 	}
 }
 
-// Every kind of the feed is either replayed or known to end nothing.
+// A key whose every use is asked about, because what it may do is not printed in it,
+// moves the feed when it is issued. A log that tells of one is replayed like any other,
+// and what came after it as well; the key is as dead as all that were issued since.
+func TestRecover_AKeyForAllStores(t *testing.T) {
+	ctx := context.Background()
+	w := newWorld(t)
+	kept, before, after := w.connect(w.exchange, "alice", "s1"), w.connect(w.exchange, "bob", "b1"), w.connect(w.standard, "bob", "b1")
+	file := w.backup()
+	w.clock.advance(5 * time.Second)
+	w.must(w.RevokeGrant(ctx, bob, before.GrantID))
+	back, err := w.Decide(ctx, "alice", w.ask(w.other), oauth.Decision{Allow: true, AllStores: true})
+	w.must(err)
+	late, err := w.redeem(w.other, param(t, back, "code"))
+	w.must(err)
+	if w.rights(late.AccessToken) == "inactive" {
+		t.Fatal("the key does not work")
+	}
+	w.must(w.Revoke(ctx, w.standard.auth(), after.AccessToken.Reveal()))
+	again, rec := w.restore(file, w.export())
+	w.must(again.Follow(ctx))
+	if rec.Changed != 2 {
+		t.Errorf("%d changed", rec.Changed)
+	}
+	for name, k := range map[string]*oauth.TokenResponse{"kept": kept, "revoked before": before, "for all stores": late, "revoked after": after} {
+		if alive := again.rights(k.AccessToken) != "inactive"; alive != (k == kept) {
+			t.Errorf("%s: alive is %v", name, alive)
+		}
+	}
+}
+
+// Every kind of the feed is either replayed or known to end nothing: those that are
+// marked, here, and whatever any test puts into the feed of its world, in its end.
 func TestRecover_KnowsEveryKind(t *testing.T) {
 	source, err := os.ReadFile("event.go")
 	if err != nil {
