@@ -410,25 +410,26 @@ func fold(ctx context.Context, path string) (err error) {
 	return nil
 }
 
-// beginEpoch is the event that makes a database of a restored archive. What was
-// used once after the backup could be used again now, so all that is short-lived
-// ends: codes, sessions, links. The codes are left to the sweeper, who also removes
-// what hangs off nothing else. Status lists of older epochs are not gone on with
-// ([Store.AllotIndices]).
+// beginEpoch makes a database of a restored archive. What was used once after the
+// backup could be used again now, so all that is short-lived ends: codes, sessions,
+// links. The codes are left to the sweeper, who also removes what hangs off nothing
+// else. Status lists of older epochs are not gone on with ([Store.AllotIndices]).
 func (s *Store) beginEpoch(ctx context.Context, epoch int64, endAll bool, e oauth.Event) error {
-	ev := moveEpoch(epoch)
-	if endAll {
-		ev = append(ev,
-			do("UPDATE grants SET status = 'revoked', is_default = FALSE, due = $2, rev = rev + 1, op = $1 WHERE status <> 'revoked'", e.ID, micros(e.At)),
-			do("UPDATE families SET status = 'invalid', op = $1, due = $2 WHERE status <> 'invalid'", e.ID, micros(e.At)))
-	}
-	lists, err := listsOfNow(ctx, s.engine.query, endAll)
-	if err != nil {
-		return err
-	}
-	ev = append(ev, lists...)
-	ev = append(ev, note(e, true, mark{"heads", "name", "name", "feed", "feed"})...)
-	return s.engine.write(ctx, append(ev, do("DROP TABLE "+markTable)))
+	return s.whole(ctx, func(own session) error {
+		ev := moveEpoch(epoch)
+		if endAll {
+			ev = append(ev,
+				do("UPDATE grants SET status = 'revoked', is_default = FALSE, due = $2, rev = rev + 1, op = $1 WHERE status <> 'revoked'", e.ID, micros(e.At)),
+				do("UPDATE families SET status = 'invalid', op = $1, due = $2 WHERE status <> 'invalid'", e.ID, micros(e.At)))
+		}
+		if err := carryOut(ctx, own, ev); err != nil {
+			return err
+		}
+		if err := tellEpoch(ctx, own, endAll, e); err != nil {
+			return err
+		}
+		return carryOut(ctx, own, one(do("DROP TABLE "+markTable)))
+	})
 }
 
 // moveEpoch begins the epoch, after all that ends with the one before: in the lock
@@ -458,7 +459,48 @@ func moveEpoch(epoch int64) []statement {
 // What moves the feed has committed before the lists are read, or comes after them.
 // Whoever issues does not wait for that: a key that is on its way in the moment of the
 // commit (PostgreSQL alone) is refused for ever. Later ones have a place in new lists.
-func (s *Store) NewEpoch(ctx context.Context, epoch int64, event func(fromEpoch, fromSeq int64) (oauth.Event, error)) (err error) {
+func (s *Store) NewEpoch(ctx context.Context, epoch int64, event func(fromEpoch, fromSeq int64) (oauth.Event, error)) error {
+	return s.whole(ctx, func(own session) error {
+		var from, seq int64
+		read := func(to ...any) error {
+			return own.query(ctx, "SELECT epoch, seq FROM heads WHERE name = 'feed'", nil, func(scan func(...any) error) error { return scan(to...) })
+		}
+		if err := read(&from, &seq); err != nil {
+			return unavailable(err)
+		}
+		if epoch <= from {
+			return fmt.Errorf("the epoch %d is not after that of the database, %d: the clock of this machine is behind; set it right first", epoch, from)
+		}
+		if err := carryOut(ctx, own, moveEpoch(epoch)); err != nil {
+			return err
+		}
+		var now int64
+		if err := read(&now, &seq); err != nil {
+			return unavailable(err)
+		}
+		if now != epoch {
+			return fmt.Errorf("another epoch, %d, was begun at the same time", now)
+		}
+		e, err := event(from, seq-lostMost)
+		if err != nil {
+			return err
+		}
+		return tellEpoch(ctx, own, false, e)
+	})
+}
+
+// tellEpoch writes the lists of an epoch that was begun, and its event.
+func tellEpoch(ctx context.Context, own session, endAll bool, e oauth.Event) error {
+	lists, err := listsOfNow(ctx, own.query, endAll)
+	if err != nil {
+		return err
+	}
+	return carryOut(ctx, own, append(lists, note(e, true, mark{"heads", "name", "name", "feed", "feed"})...))
+}
+
+// whole runs act in one transaction. It is no event, because what it does grows with
+// the database: it has no limit but ctx. What was not committed goes with the session.
+func (s *Store) whole(ctx context.Context, act func(own session) error) (err error) {
 	own, err := s.engine.session(ctx)
 	if err != nil {
 		return unavailable(err)
@@ -467,54 +509,22 @@ func (s *Store) NewEpoch(ctx context.Context, epoch int64, event func(fromEpoch,
 	if _, err := own.exec(ctx, s.engine.begin()); err != nil {
 		return unavailable(err)
 	}
-	if err = newEpoch(ctx, own, epoch, event); err != nil {
-		_, undone := own.exec(context.WithoutCancel(ctx), "ROLLBACK")
-		return errors.Join(err, undone)
+	if err := act(own); err != nil {
+		return err
 	}
-	if _, err = own.exec(ctx, "COMMIT"); err != nil {
+	if _, err := own.exec(ctx, "COMMIT"); err != nil {
 		return fmt.Errorf("%w: %w", oauth.ErrUnknown, err)
 	}
 	return nil
 }
 
-func newEpoch(ctx context.Context, own session, epoch int64, event func(int64, int64) (oauth.Event, error)) error {
-	run := func(ev []statement) error {
-		for _, st := range ev {
-			if _, err := own.exec(ctx, st.sql, st.args...); err != nil {
-				return unavailable(err)
-			}
+func carryOut(ctx context.Context, own session, steps []statement) error {
+	for _, st := range steps {
+		if _, err := own.exec(ctx, st.sql, st.args...); err != nil {
+			return unavailable(err)
 		}
-		return nil
 	}
-	var from, seq int64
-	read := func(to ...any) error {
-		return own.query(ctx, "SELECT epoch, seq FROM heads WHERE name = 'feed'", nil, func(scan func(...any) error) error { return scan(to...) })
-	}
-	if err := read(&from, &seq); err != nil {
-		return unavailable(err)
-	}
-	if epoch <= from {
-		return fmt.Errorf("the epoch %d is not after that of the database, %d: the clock of this machine is behind; set it right first", epoch, from)
-	}
-	if err := run(moveEpoch(epoch)); err != nil {
-		return err
-	}
-	var now int64
-	if err := read(&now, &seq); err != nil {
-		return unavailable(err)
-	}
-	if now != epoch {
-		return fmt.Errorf("another epoch, %d, was begun at the same time", now)
-	}
-	e, err := event(from, seq-lostMost)
-	if err != nil {
-		return err
-	}
-	lists, err := listsOfNow(ctx, own.query, false)
-	if err != nil {
-		return err
-	}
-	return run(append(lists, note(e, true, mark{"heads", "name", "name", "feed", "feed"})...))
+	return nil
 }
 
 // asks is how rows are read: by the engine, or in a transaction of a session.
