@@ -130,19 +130,33 @@ func (p *postgres) send(ctx context.Context, event []statement) error {
 		case !refused, try == retriesMax:
 			return unavailable(err)
 		}
-		switch state.Code {
-		case "40001", "40P01": // serialization failure, deadlock
-		case readOnly:
+		switch {
+		case gaveUp(err):
+		case state.Code == readOnly:
 			p.pool.Reset()
 		default:
 			return unavailable(err)
 		}
 		p.retries.Add(1)
-		select {
-		case <-time.After(time.Duration(rand.Int64N(int64(time.Millisecond) << min(try, 6)))):
-		case <-ctx.Done():
-			return unavailable(ctx.Err())
+		if err := pause(ctx, try); err != nil {
+			return unavailable(err)
 		}
+	}
+}
+
+// gaveUp reports whether the server gave up a transaction for the sake of another.
+func gaveUp(err error) bool {
+	state, refused := errors.AsType[*pgconn.PgError](err)
+	return refused && (state.Code == "40001" || state.Code == "40P01") // serialization failure, deadlock
+}
+
+// pause is what lies between two tries.
+func pause(ctx context.Context, try int) error {
+	select {
+	case <-time.After(time.Duration(rand.Int64N(int64(time.Millisecond) << min(try, 6)))):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 }
 

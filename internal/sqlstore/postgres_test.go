@@ -133,6 +133,84 @@ func TestPostgres_ADeadlockEndsForBoth(t *testing.T) {
 	}
 }
 
+// newEpochOf begins an epoch on a database that nodes work on.
+func newEpochOf(t *testing.T, s *Store) error {
+	return s.NewEpoch(t.Context(), 100, func(int64, int64) (oauth.Event, error) {
+		return oauth.Event{ID: "ev_epoch", Kind: oauth.EventRestored}, nil
+	})
+}
+
+// Whoever begins an epoch takes rows in the order in which the events of running nodes
+// do: while he waits for one of them, he holds nothing that it needs yet.
+func TestPostgres_AnEpochWaitsForEvents(t *testing.T) {
+	for name, event := range map[string]struct{ holds, wants, does string }{
+		"FoldRule": {"UPDATE cutoffs SET op = 'x'", "SELECT 1 FROM families FOR UPDATE NOWAIT", "UPDATE families SET status = 'invalid'"},
+		"Sweep":    {"UPDATE heads SET seq = seq WHERE name = 'kept'", "SELECT 1 FROM status_changes FOR UPDATE NOWAIT", "DELETE FROM status_changes"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dsn := storagetest.Postgres(t)
+			s, other := openAt(t, dsn), direct(t, dsn)
+			run(t, other, "INSERT INTO cutoffs (kind, subject, before, value, fold, op) VALUES ('all', '', 1, 1, '', '')")
+			run(t, other, `INSERT INTO families (id, grant_id, client_id, user_id, api, status_index, status, rev, iseq, op, created, due)
+				VALUES ('fm', 'gr', 'c', 'u', 'api', 1, 'valid', 1, 0, '', 0, 1)`)
+			run(t, other, "INSERT INTO status_changes (seq, status_index, api, value, at) VALUES (1, 1, 'api', 1, 0)")
+			run(t, other, "BEGIN")
+			run(t, other, event.holds)
+			done := make(chan error, 1)
+			go func() { done <- newEpochOf(t, s) }()
+			awaitLock(t, dsn)
+			run(t, other, event.wants)
+			run(t, other, event.does)
+			run(t, other, "COMMIT")
+			if err := <-done; err != nil {
+				t.Fatal(err)
+			}
+			if _, epoch, err := s.Head(t.Context()); err != nil || epoch != 100 {
+				t.Errorf("the epoch %d, %v", epoch, err)
+			}
+		})
+	}
+}
+
+// If the server gives it up all the same, at a statement or at its commit, it is begun
+// anew, like an event.
+func TestPostgres_AGivenUpEpochIsRetried(t *testing.T) {
+	for name, trigger := range map[string]string{
+		"a statement": "CREATE TRIGGER stumbles BEFORE DELETE ON sessions FOR EACH STATEMENT EXECUTE FUNCTION stumbles()",
+		"the commit":  "CREATE CONSTRAINT TRIGGER stumbles AFTER INSERT ON events DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION stumbles()",
+	} {
+		for _, tc := range []struct {
+			code     string
+			fails    int
+			calls    int64
+			succeeds bool
+		}{
+			{"40001", 3, 4, true},
+			{"40P01", 3, 4, true},
+			{"40P01", 1000, retriesMax + 1, false},
+			{"23514", 1, 1, false},
+		} {
+			t.Run(fmt.Sprintf("%s: %s, %d times", name, tc.code, tc.fails), func(t *testing.T) {
+				dsn := storagetest.Postgres(t)
+				s, conn := openAt(t, dsn), direct(t, dsn)
+				last := stumbling(t, conn)
+				run(t, conn, fmt.Sprintf("CREATE FUNCTION stumbles() RETURNS TRIGGER LANGUAGE plpgsql AS $$ BEGIN PERFORM stumble('%s', %d); RETURN NULL; END $$", tc.code, tc.fails))
+				run(t, conn, trigger)
+				err := newEpochOf(t, s)
+				if (err == nil) != tc.succeeds {
+					t.Errorf("error %v", err)
+				}
+				if n := last(); n != tc.calls {
+					t.Errorf("%d tries, want %d", n, tc.calls)
+				}
+				if _, epoch, err := s.Head(t.Context()); err != nil || (epoch == 100) != tc.succeeds {
+					t.Errorf("the epoch %d, %v", epoch, err)
+				}
+			})
+		}
+	}
+}
+
 // awaitLock returns when a backend of this database waits for a lock, and tells
 // its process id.
 func awaitLock(t *testing.T, dsn string) (pid int32) {

@@ -433,15 +433,17 @@ func (s *Store) beginEpoch(ctx context.Context, epoch int64, endAll bool, e oaut
 }
 
 // moveEpoch begins the epoch, after all that ends with the one before: in the lock
-// order, the row of the feed last.
+// order, the row of the feed last. Rows whose new values are known only then are
+// locked where their turn is, so that nobody who holds one waits for us.
 func moveEpoch(epoch int64) []statement {
 	return []statement{
+		do("UPDATE cutoffs SET before = before"),
 		do("UPDATE authorization_codes SET expires = 0 WHERE redeemed_family IS NULL"),
 		do("DELETE FROM sessions"),
 		do("DELETE FROM pending_requests"),
 		// A token that a chain issued in what was lost prints what its grant was then.
 		do("UPDATE families SET status = 'ask' WHERE status = 'valid' AND due IS NOT NULL"),
-		do("UPDATE cutoffs SET before = before"), // its lock comes before that of the feed
+		do("UPDATE heads SET seq = seq WHERE name IN ('folded', 'kept')"),
 		do("UPDATE heads SET epoch = $1, seq = seq + $2 WHERE name = 'feed' AND epoch < $1", epoch, int64(lostMost)),
 		do("DELETE FROM status_changes"),
 		do("DELETE FROM rule_changes"),
@@ -498,9 +500,19 @@ func tellEpoch(ctx context.Context, own session, endAll bool, e oauth.Event) err
 	return carryOut(ctx, own, append(lists, note(e, true, mark{"heads", "name", "name", "feed", "feed"})...))
 }
 
-// whole runs act in one transaction. It is no event, because what it does grows with
-// the database: it has no limit but ctx. What was not committed goes with the session.
-func (s *Store) whole(ctx context.Context, act func(own session) error) (err error) {
+// whole runs act in one transaction, and anew if the server gave that up for the sake
+// of another. It is no event, because what it does grows with the database: it has no
+// limit but ctx. What was not committed goes with the session.
+func (s *Store) whole(ctx context.Context, act func(own session) error) error {
+	for try := 0; ; try++ {
+		err := s.attempt(ctx, act)
+		if !gaveUp(err) || try == retriesMax || pause(ctx, try) != nil {
+			return err
+		}
+	}
+}
+
+func (s *Store) attempt(ctx context.Context, act func(own session) error) (err error) {
 	own, err := s.engine.session(ctx)
 	if err != nil {
 		return unavailable(err)
@@ -512,7 +524,11 @@ func (s *Store) whole(ctx context.Context, act func(own session) error) (err err
 	if err := act(own); err != nil {
 		return err
 	}
-	if _, err := own.exec(ctx, "COMMIT"); err != nil {
+	_, err = own.exec(ctx, "COMMIT")
+	switch {
+	case gaveUp(err):
+		return unavailable(err)
+	case err != nil:
 		return fmt.Errorf("%w: %w", oauth.ErrUnknown, err)
 	}
 	return nil
