@@ -326,8 +326,11 @@ func (s *Server) AuthorizeDirect(ctx context.Context, r DirectRequest) (answer D
 // continueGuest lets the new tokens join the family of a live guest token of the
 // same client (DESIGN, decision 3).
 func (s *Server) continueGuest(ctx context.Context, c *Client, code *StoredCode, token string, now time.Time) error {
-	v, ok := s.verifyOwn(token)
-	if !ok || v.ClientID != c.ID || v.Expires <= now.Unix() {
+	v, err := s.verifyOwn(ctx, token)
+	if err != nil {
+		return err
+	}
+	if v == nil || v.ClientID != c.ID || v.Expires <= now.Unix() {
 		return refuse(GuestTokenWrong)
 	}
 	f, st, err := s.storage.Family(ctx, v.family)

@@ -90,6 +90,67 @@ func TestCutKey(t *testing.T) {
 	}
 }
 
+// A node that has not read of a new signing key yet does so before it calls a token of it
+// unknown, to an API, to an app that revokes it and to one that goes on with it.
+func TestCutKey_TheNewOneCountsOnEveryNode(t *testing.T) {
+	ctx := context.Background()
+	w := newWorld(t)
+	node, _ := w.askingNode()
+	for name, a := range map[string]app{"lasting": w.exchange, "access": w.standard, "guest": w.rotating} {
+		t.Run(name, func(t *testing.T) {
+			// cut returns what a new key has signed, of which the node reads when it must.
+			cut := func() oauth.Secret {
+				w.must(w.CutKey(ctx, command, kidOf(t, w.connect(a, "alice", "s1").AccessToken)))
+				token := w.connect(a, "alice", "s1").AccessToken
+				node.KeepWarm(0)
+				return token
+			}
+			token := cut()
+			if node.introspect(token) == nil {
+				t.Error("an API is told that it is not active")
+			}
+			token = cut()
+			w.must(node.Revoke(ctx, a.auth(), token.Reveal()))
+			if w.introspect(token) != nil {
+				t.Error("it is active once it was revoked")
+			}
+			if a.Profile != oauth.Direct {
+				return
+			}
+			token = cut()
+			if _, err := node.AuthorizeDirect(ctx, oauth.DirectRequest{Query: w.query(a), Guest: token.Reveal()}); err != nil {
+				t.Errorf("a guest cannot go on: %v", err)
+			}
+		})
+	}
+}
+
+// A token of a key that was made up costs one number more than any other text.
+func TestIntrospect_KeysThatWereMadeUp(t *testing.T) {
+	w := newWorld(t)
+	key := w.connect(w.exchange, "alice", "s1").AccessToken
+	node, storage := w.askingNode()
+	_, rest, _ := strings.Cut(key.Reveal(), ".")
+	with := func(header string) string { return base64.RawURLEncoding.EncodeToString([]byte(header)) + "." + rest }
+	for token, heads := range map[string]int64{
+		with(`{"alg":"ES256","kid":"made-up","typ":"at+jwt"}`):     1,
+		with(`{"alg":"ES256","kid":"made-up","typ":"apikey+jwt"}`): 1,
+		with(`{"alg":"ES256","kid":"made-up","typ":"JWT"}`):        0,
+		with(`{"kid":"made-up","alg":"ES256","typ":"at+jwt"}`):     0,
+		with(`{"alg":"ES256","typ":"at+jwt"}`):                     0,
+		"x." + rest:                                                0,
+		"x":                                                        0,
+	} {
+		storage.read()
+		if in := node.introspect(oauth.Secret(token)); in != nil {
+			t.Errorf("%s is active", token)
+		}
+		if got := storage.read(); got != [2]int64{1, heads} {
+			t.Errorf("%s: %d reads of a key and %d of the sequence, want 1 and %d", token, got[0], got[1], heads)
+		}
+	}
+}
+
 // Every key and every refresh chain ends, and what comes by a new code counts.
 func TestCutEverything(t *testing.T) {
 	t.Parallel()

@@ -324,6 +324,23 @@ func (s *Server) followSoon(ctx context.Context, since time.Duration) error {
 	return s.follow(ctx, since)
 }
 
+// catchUp makes sure that this node knows what had happened when somebody asked. That
+// anything has is read by one number, the feed's sequence; what it was, by following.
+func (s *Server) catchUp(ctx context.Context, asked time.Duration) error {
+	seq, epoch, err := s.storage.Head(ctx)
+	if err != nil {
+		return err
+	}
+	c := &s.cache
+	if seq == c.seq.Load() && epoch == c.epoch.Load() && !c.keys.Load() {
+		return nil
+	}
+	if err := s.followSoon(ctx, asked); err != nil {
+		return refuseBecause(FeedUnknown, err)
+	}
+	return nil
+}
+
 // pause waits a moment for a beat, unless what is known is new enough.
 func (f *feed) pause(ctx context.Context) error {
 	if age, err := f.age(); err != nil || age <= knownFor {

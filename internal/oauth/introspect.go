@@ -53,6 +53,9 @@ func (s *Server) introspect(ctx context.Context, auth ClientAuth, token string) 
 	if err := s.knowWithin(ctx, pollPatience); err != nil { // who does not want to wait does not
 		return nil, err
 	}
+	if err := s.knowKeyOf(ctx, token, asked); err != nil {
+		return nil, err
+	}
 	v, epoch, followed := s.unexpired(token)
 	if last := v.answer.Load(); last != nil {
 		if now, err := s.repeat(ctx, auth, last, asked); now != nil || err != nil {
@@ -113,19 +116,12 @@ type answer struct {
 }
 
 // repeat gives the answer of before to an API that has the credentials auth, if it
-// still holds: nil says that it may not. What had happened when the API asked is read
-// by one number, the feed's sequence; what it was, this node knows by following.
+// still holds: nil says that it may not.
 func (s *Server) repeat(ctx context.Context, auth ClientAuth, last *answer, asked time.Duration) (*Introspection, error) {
-	seq, epoch, err := s.storage.Head(ctx)
-	if err != nil {
+	if err := s.catchUp(ctx, asked); err != nil {
 		return nil, err
 	}
 	c := &s.cache
-	if seq != c.seq.Load() || epoch != c.epoch.Load() {
-		if err := s.followSoon(ctx, asked); err != nil {
-			return nil, refuseBecause(FeedUnknown, err)
-		}
-	}
 	if api, ok := c.showed(auth.showing()); !ok || api.ID != last.api {
 		return nil, nil
 	}

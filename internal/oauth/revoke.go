@@ -39,7 +39,11 @@ type named struct{ family, client, user, grant string }
 // keyOf reads whose a token is, nil if it is not ours. Of a JWT that says the text itself:
 // whoever revokes a key waits for one question of the database, which asks for the secret, too.
 func (s *Server) keyOf(ctx context.Context, token string) (*named, error) {
-	if v, ok := s.verifyOwn(token); ok {
+	v, err := s.verifyOwn(ctx, token)
+	if err != nil {
+		return nil, err
+	}
+	if v != nil {
 		return &named{v.family, v.ClientID, v.Subject, v.GrantID}, nil
 	}
 	a, ok := ParseArtefact(token)

@@ -2,6 +2,7 @@ package oauth
 
 import (
 	"bytes"
+	"context"
 	"crypto/ecdsa"
 	"crypto/sha256"
 	"crypto/subtle"
@@ -12,6 +13,7 @@ import (
 	"math/big"
 	"strings"
 	"sync/atomic"
+	"time"
 )
 
 // The typ headers. Kinds of JWT from one issuer are mutually exclusive (RFC
@@ -187,11 +189,39 @@ func (p *presented) signed() bool {
 }
 
 // verifyOwn checks a JWT that somebody says is ours: one of our two kinds, signed
-// by a key of that kind. Expiry is left to the caller. The value is shared: do not
-// change it, but for its answer.
-func (s *Server) verifyOwn(token string) (*verified, bool) {
+// by a key of that kind. It is nil for any other. Expiry is left to the caller. The
+// value is shared: do not change it, but for its answer.
+func (s *Server) verifyOwn(ctx context.Context, token string) (*verified, error) {
+	if err := s.knowKeyOf(ctx, token, time.Since(start)); err != nil {
+		return nil, err
+	}
 	p, ok := s.present(token)
-	return p.verified, ok && p.genuine(nil)
+	if !ok || !p.genuine(nil) {
+		return nil, nil
+	}
+	return p.verified, nil
+}
+
+// knowKeyOf makes sure that the key of a token is not merely younger than what this node
+// has read: another node signs with a new one from the moment that it is there. Who makes
+// such tokens up has one number read for them, not the feed.
+func (s *Server) knowKeyOf(ctx context.Context, token string, asked time.Duration) error {
+	if !s.keys.current.Load().stranger(token) {
+		return nil
+	}
+	return s.catchUp(ctx, asked)
+}
+
+// stranger reports whether a token has a header that we write, and of a key that is not
+// among these.
+func (k *keys) stranger(token string) bool {
+	head, _, ok := strings.Cut(token, ".")
+	if _, known := k.heads[head]; known || !ok {
+		return false
+	}
+	text, ok := decode(head)
+	var h struct{ Kid, Typ string }
+	return ok && json.Unmarshal(text, &h) == nil && (h.Typ == TypAccess || h.Typ == TypLasting) && head == headerOf(h.Kid, h.Typ)
 }
 
 var strict = base64.RawURLEncoding.Strict()
