@@ -121,7 +121,7 @@ func (s *keySet) find(kid string) *key {
 
 // lookup finds the key that a token names, reading the set again if it is not there, until a reading has begun so much later
 // that every node of the issuer knew of it. A set that cannot be read makes no token bad, nor does one that lacks the key
-// and says how old it is; what such a one has is gone by.
+// and says how old it is; what such a one has is gone by, and what it lacks is kept.
 func (s *keySet) lookup(ctx context.Context, kid string) (*key, error) {
 	if k := s.find(kid); k != nil {
 		return k, nil
@@ -195,7 +195,7 @@ func (s *keySet) begin(pause time.Duration) {
 		table, r.old, r.err = s.fetch()
 		s.mu.Lock()
 		if r.err == nil && s.missing.Load() == missing { // nothing was dropped meanwhile
-			s.keep(table)
+			s.keep(table, r.old)
 		}
 		s.reading = nil
 		s.mu.Unlock()
@@ -204,11 +204,12 @@ func (s *keySet) begin(pause time.Duration) {
 }
 
 // keep puts a reading in place of the one before. A key that is as it was stays the same one: tokens are remembered as
-// verified by it, and whoever makes key ids up must not have all of them verified again.
-func (s *keySet) keep(table keyTable) {
+// verified by it, and whoever makes key ids up must not have all of them verified again. An old reading only adds: whoever
+// served it may not know yet of a key that another node has shown. Nor of one that was cut off, which the rule about it ends.
+func (s *keySet) keep(table keyTable, old bool) {
 	if before := s.table.Load(); before != nil {
-		for id, k := range table {
-			if was := (*before)[id]; was != nil && was.same(k) {
+		for id, was := range *before {
+			if k := table[id]; old || k != nil && was.same(k) {
 				table[id] = was
 			}
 		}

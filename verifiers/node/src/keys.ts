@@ -66,7 +66,7 @@ export class KeySet {
 
   /** The key that a token names, reading the set again if it is not there, until a reading has begun so much later that every
    * node of the issuer knew of it. A set that cannot be read makes no token bad, nor does one that lacks the key and
-   * says how old it is (Age): who serves it does not know the keys of now. What it has is gone by. */
+   * says how old it is (Age): who serves it does not know the keys of now. What it has is gone by, and what it lacks is kept. */
   async lookup(kid: string): Promise<Key> {
     const known = this.find(kid)
     if (known) return known
@@ -115,7 +115,9 @@ export class KeySet {
       const missing = this.#missing
       const { body, cached } = await this.read()
       const table = await parseKeys(body)
-      if (this.#missing === missing) this.#table = table // nothing was dropped meanwhile
+      // Unless what was known was dropped meanwhile. An old reading only adds: whoever served it may not know yet of a key that
+      // another node has shown. Nor of one that was cut off, which the rule about it ends.
+      if (this.#missing === missing) this.#table = cached ? new Map([...table, ...(this.#table ?? [])]) : table
       return { began, ofNow: !cached }
     } finally {
       this.#reading = undefined
