@@ -369,3 +369,54 @@ func TestEdit_StoreOwnerAndAllStores(t *testing.T) {
 		t.Errorf("the grant is %s", got)
 	}
 }
+
+// between is a storage in which something comes in before the first grant is ended.
+type between struct {
+	oauth.Storage
+	do func()
+}
+
+func (b *between) comesIn() {
+	if do := b.do; do != nil {
+		b.do = nil
+		do()
+	}
+}
+
+func (b *between) RevokeGrant(ctx context.Context, id string, e oauth.Event) (bool, error) {
+	b.comesIn()
+	return b.Storage.RevokeGrant(ctx, id, e)
+}
+
+func (b *between) RevokeGrantAt(ctx context.Context, id string, rev int64, e oauth.Event) (bool, error) {
+	b.comesIn()
+	return b.Storage.RevokeGrantAt(ctx, id, rev, e)
+}
+
+// An owner who takes his store out of a grant, as the last one, leaves it what its user
+// adds at that moment; and finds it ended if that is what comes in.
+func TestEdit_StoreOwnerAndAnEditAtOnce(t *testing.T) {
+	ctx := context.Background()
+	w := newWorld(t)
+	narrow := form("Narrow", oauth.Exchange, oauth.Confidential)
+	narrow.Scopes = narrow.Scopes[:1]
+	c, secret, err := w.CreateClient(ctx, command, narrow)
+	w.must(err)
+	key := w.connect(app{c.ID, secret, *c}, "bob", "s1")
+	storage := &between{Storage: w.db}
+	office := w.office(storage)
+	storage.do = func() {
+		_, err := w.EditGrant(ctx, bob, key.GrantID, oauth.GrantEdit{Rev: w.grant(key.GrantID).Rev, Stores: []string{"s1", "b1"}})
+		w.must(err)
+	}
+	if revoked, err := office.RemoveStore(ctx, alice, key.GrantID, "s1"); err != nil || revoked {
+		t.Errorf("%v %v", revoked, err)
+	}
+	if got := w.rights(key.AccessToken); got != "b1: view | view" {
+		t.Errorf("rights %s", got)
+	}
+	storage.do = func() { w.must(w.RevokeGrant(ctx, bob, key.GrantID)) }
+	if revoked, err := office.RemoveStore(ctx, bob, key.GrantID, "b1"); revoked || oauth.ReasonOf(err) != oauth.NoSuch {
+		t.Errorf("%v %v", revoked, err)
+	}
+}

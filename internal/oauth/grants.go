@@ -125,11 +125,11 @@ func (s *Server) RemoveStore(ctx context.Context, actor Actor, id, storeID strin
 				return false, err
 			}
 			e.StoreID = storeID
-			won, err := s.storage.RevokeGrant(ctx, id, e)
-			if err == nil && !won {
-				return false, refuse(NoSuch)
+			won, err := s.storage.RevokeGrantAt(ctx, id, st.Grant.Rev, e) // what its user adds meanwhile stays
+			if err != nil || won {
+				return won, err
 			}
-			return won, err
+			continue
 		}
 		e, err := s.grantEvent(ctx, EventGrantEdited, actor, &g, map[string]any{"removed_store": storeID, "after": afterOf(&g)})
 		if err != nil {

@@ -69,6 +69,8 @@ type GrantStorage interface {
 	// RevokeGrant ends a grant that is not revoked, and every family under it. It is
 	// the user's default grant no longer.
 	RevokeGrant(ctx context.Context, grantID string, e Event) (won bool, err error)
+	// RevokeGrantAt is RevokeGrant for a grant that is at rev.
+	RevokeGrantAt(ctx context.Context, grantID string, rev int64, e Event) (won bool, err error)
 	// SuspendGrant suspends a pending or live grant.
 	SuspendGrant(ctx context.Context, grantID string, e Event) (won bool, err error)
 	// ResumeGrant makes a suspended grant live.

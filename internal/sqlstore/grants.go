@@ -181,27 +181,37 @@ func (s *Store) EditGrant(ctx context.Context, g *oauth.Grant, rev int64, connec
 
 // RevokeGrant implements oauth.GrantStorage.
 func (s *Store) RevokeGrant(ctx context.Context, grantID string, e oauth.Event) (bool, error) {
+	return s.revokeGrant(ctx, grantID, "status <> 'revoked'", e)
+}
+
+// RevokeGrantAt implements oauth.GrantStorage.
+func (s *Store) RevokeGrantAt(ctx context.Context, grantID string, rev int64, e oauth.Event) (bool, error) {
+	return s.revokeGrant(ctx, grantID, "status <> 'revoked' AND rev = $5", e, rev)
+}
+
+func (s *Store) revokeGrant(ctx context.Context, grantID, from string, e oauth.Event, args ...any) (bool, error) {
 	m := opOf("grants", grantID, e.ID)
-	return s.setGrantStatus(ctx, grantID, "revoked", "status <> 'revoked'", e,
+	return s.setGrantStatus(ctx, grantID, "revoked", from, args, e,
 		do("UPDATE families SET status = 'invalid', op = $1, due = $3 WHERE grant_id = $2 AND status <> 'invalid' AND "+m.where(4), m.args(e.ID, grantID, micros(e.At))...))
 }
 
 // SuspendGrant implements oauth.GrantStorage.
 func (s *Store) SuspendGrant(ctx context.Context, grantID string, e oauth.Event) (bool, error) {
-	return s.setGrantStatus(ctx, grantID, "suspended", "status IN ('pending', 'live')", e)
+	return s.setGrantStatus(ctx, grantID, "suspended", "status IN ('pending', 'live')", nil, e)
 }
 
 // ResumeGrant implements oauth.GrantStorage.
 func (s *Store) ResumeGrant(ctx context.Context, grantID string, e oauth.Event) (bool, error) {
-	return s.setGrantStatus(ctx, grantID, "live", "status = 'suspended'", e)
+	return s.setGrantStatus(ctx, grantID, "live", "status = 'suspended'", nil, e)
 }
 
-func (s *Store) setGrantStatus(ctx context.Context, grantID, to, from string, e oauth.Event, then ...statement) (bool, error) {
+// setGrantStatus takes in args what from asks for, $5 and on.
+func (s *Store) setGrantStatus(ctx context.Context, grantID, to, from string, args []any, e oauth.Event, then ...statement) (bool, error) {
 	var n int64
 	// A revoked grant is nobody's default any more. The index asks for that alone: one
 	// that asked for the status would be written whenever a grant is taken up.
 	guard := counted(&n, `UPDATE grants SET status = $1, is_default = is_default AND $1 <> 'revoked',
-		due = CASE WHEN $1 = 'revoked' THEN CAST($4 AS BIGINT) ELSE due END, op = $2 WHERE id = $3 AND `+from, to, e.ID, grantID, micros(e.At))
+		due = CASE WHEN $1 = 'revoked' THEN CAST($4 AS BIGINT) ELSE due END, op = $2 WHERE id = $3 AND `+from, append([]any{to, e.ID, grantID, micros(e.At)}, args...)...)
 	return s.won(ctx, &n, s.lockGrant(grantID), one(guard), then, tell(e, opOf("grants", grantID, e.ID), ofGrant, grantID))
 }
 

@@ -342,6 +342,19 @@ func grants(w *world) {
 		pending, _ := w.granted(user, app)
 		w.wins(feed, oauth.EventGrantRevoked, func(e oauth.Event) (bool, error) { return w.s.RevokeGrant(w.ctx, pending.ID, e) })
 	})
+	w.test("RevokeGrantAt does so at its rev alone", func(w *world) {
+		g, r := w.live(w.person(), w.app())
+		at := func(rev int64) func(oauth.Event) (bool, error) {
+			return func(e oauth.Event) (bool, error) { return w.s.RevokeGrantAt(w.ctx, g.ID, rev, e) }
+		}
+		w.must(oauth.EventGrantEdited, func(e oauth.Event) (bool, error) { return w.s.EditGrant(w.ctx, &g, 1, nil, e) })
+		w.loses("a rev that was", at(1))
+		w.loses("one that is to come", at(3))
+		w.wins(feed, oauth.EventGrantRevoked, at(2))
+		w.same("status", w.grant(g.ID).Status, oauth.GrantIsRevoked)
+		w.same("key", w.family(r.Family.ID).Status, oauth.Invalid)
+		w.loses("again", at(2))
+	})
 	w.test("SuspendGrant and ResumeGrant turn about", func(w *world) {
 		user, app := w.person(), w.app()
 		pending, _ := w.granted(user, app)
