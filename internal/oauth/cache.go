@@ -54,7 +54,8 @@ func (c *clientCache) showed(s showing) (*API, bool) {
 	return c.shown.Get(s)
 }
 
-// show remembers an API that was read when the feed was followed to seq.
+// show remembers an API as it was at seq, unless the feed was followed further, which may
+// have told of it.
 func (c *clientCache) show(s showing, api *API, seq int64) {
 	c.mu.RLock()
 	defer c.mu.RUnlock()

@@ -73,6 +73,11 @@ func (s *Server) introspect(ctx context.Context, auth ClientAuth, token string) 
 	if st != nil && st.Epoch == epoch && st.Seq < followed { // a server that was deposed answered
 		return nil, refuse(FeedUnknown)
 	}
+	// The answer is as old as what is known of the keys, and a follower that another node
+	// has told more keeps none that is older than that.
+	if st != nil && followed < st.Seq && s.followSoon(ctx, time.Since(start)) == nil {
+		v, _, followed = s.unexpired(token)
+	}
 	if f == nil || v.Audience != api.URI || st == nil || f.over(st) || st.usable() != nil || f.ClientID != v.ClientID || f.UserID != v.Subject || !v.genuine(f.Token) {
 		return nil, nil
 	}
@@ -88,7 +93,7 @@ func (s *Server) introspect(ctx context.Context, auth ClientAuth, token string) 
 	said.now.Store(now)
 	said.upto.Store(st.Seq)
 	v.answer.Store(said)
-	s.cache.show(auth.showing(), api, followed)
+	s.cache.show(auth.showing(), api, st.Seq)
 	return now, nil
 }
 

@@ -16,12 +16,17 @@ type asking struct {
 	oauth.Storage
 	asked, heads atomic.Int64
 	gone         atomic.Bool // the sequence cannot be read
+	then         func()      // once, when a key has been read
 }
 
 var errGone = errors.New("the database does not answer")
 
 func (a *asking) Asked(ctx context.Context, api string, secret oauth.Hash, family string) (*oauth.API, *oauth.Family, *oauth.Standing, error) {
 	a.asked.Add(1)
+	if then := a.then; then != nil {
+		a.then = nil
+		defer then()
+	}
 	return a.Storage.Asked(ctx, api, secret, family)
 }
 
@@ -189,4 +194,45 @@ func TestIntrospect_RepeatsNothingThatChanged(t *testing.T) {
 			t.Errorf("%s at the end: %s", name, last)
 		}
 	}
+}
+
+// A node that lags says what is so now, as of now: a follower that another node has told
+// of it keeps the answer. What it reads of a key that was cut meanwhile counts, too.
+func TestIntrospect_AnswersAsOfNow(t *testing.T) {
+	ctx := context.Background()
+	w := newWorld(t)
+	key, another := w.connect(w.exchange, "alice", "s1"), w.connect(w.other, "alice", "s1")
+	node, _ := w.askingNode()
+	w.must(w.RevokeGrant(ctx, command, another.GrantID))
+	w.must(w.Follow(ctx))
+	node.KeepWarm(0) // its last reading was just before
+	if in := node.introspect(key.AccessToken); in == nil || in.ISeq != w.FeedSeq() {
+		t.Errorf("%+v, want it as of %d", in, w.FeedSeq())
+	}
+	lags, _ := w.beside()
+	w.must(w.CutKey(ctx, command, kidOf(t, key.AccessToken)))
+	lags.KeepWarm(0)
+	if in := lags.introspect(key.AccessToken); in != nil {
+		t.Errorf("its signing key was cut: %+v", in)
+	}
+}
+
+// What a node reads once a key was answered for may be that the API's secret was revoked:
+// the secret does not count again for having been good.
+func TestIntrospect_ASecretThatIsRevokedMeanwhile(t *testing.T) {
+	ctx := context.Background()
+	w := newWorld(t)
+	key, another := w.connect(w.exchange, "alice", "s1"), w.connect(w.other, "alice", "s1")
+	_, _, err := w.AddAPISecret(ctx, command)
+	w.must(err)
+	node, storage := w.askingNode()
+	w.must(w.RevokeGrant(ctx, command, another.GrantID))
+	secret := w.api.Secret.Reveal()
+	storage.then = func() { w.must(w.RevokeAPISecret(ctx, command, secret[len(secret)-4:])) }
+	node.KeepWarm(0)
+	if in := node.introspect(key.AccessToken); in == nil {
+		t.Error("it was good when it was asked for")
+	}
+	_, err = node.introspection(key.AccessToken.Reveal())
+	wantReason(t, err, oauth.SecretWrong)
 }
