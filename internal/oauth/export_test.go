@@ -12,6 +12,9 @@ var Effective = effective
 // ParseListID reads the last part of a list's URI.
 var ParseListID = parseListID
 
+// PageMax is how much a page of the feed tells.
+const PageMax = pageMax
+
 // Mint signs an access token of a key that is out, as an exchange would.
 func (s *Server) Mint(ctx context.Context, family string) (string, error) {
 	f, st, err := s.storage.Family(ctx, family)

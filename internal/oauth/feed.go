@@ -187,24 +187,19 @@ func (s *Server) apply(n News) {
 			c.shown = new(Recent[showing, *API])
 		}
 	}
-	added := make([]entry, 0, len(n.Changes)+len(n.Rules))
 	for _, ch := range n.Changes {
-		added = append(added, entry{seq: ch.Seq, change: ch})
 		if l := f.lists[ch.Index>>IndexBits]; l != nil {
 			l.apply(ch)
 		}
 	}
-	for i := range n.Rules {
-		r := n.Rules[i]
-		added = append(added, entry{seq: r.Seq, rule: &r})
+	for _, r := range n.Rules {
 		if r.Value == StatusValid {
 			delete(f.rules, about{r.Kind, r.Subject})
 		} else {
 			f.rules[about{r.Kind, r.Subject}] = r
 		}
 	}
-	slices.SortStableFunc(added, func(a, b entry) int { return cmp.Compare(a.seq, b.seq) })
-	f.log = append(f.log, added...)
+	f.log = append(f.log, entries(n.Changes, n.Rules)...)
 	if n := len(f.log) - logMax/2; len(f.log) > logMax {
 		f.base = f.log[n-1].seq // an event is told whole or not at all: no more of this one
 		f.log = slices.Clone(f.log[n:])
@@ -218,6 +213,19 @@ func (s *Server) apply(n News) {
 		f.moves = append(f.moves[:0], f.moves[len(f.moves)-movesKept:]...)
 	}
 	f.wake()
+}
+
+// entries puts changes and rules in one order, of an event changes first.
+func entries(changes []StatusChange, rules []Rule) []entry {
+	list := make([]entry, 0, len(changes)+len(rules))
+	for _, ch := range changes {
+		list = append(list, entry{seq: ch.Seq, change: ch})
+	}
+	for _, r := range rules {
+		list = append(list, entry{seq: r.Seq, rule: &r})
+	}
+	slices.SortStableFunc(list, func(a, b entry) int { return cmp.Compare(a.seq, b.seq) })
+	return list
 }
 
 // after is where in the log what happened after a sequence begins. The caller holds mu.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"compress/zlib"
 	"context"
+	"database/sql"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -434,6 +435,7 @@ func TestFeed_AListIsSignedAnew(t *testing.T) {
 type meanwhile struct {
 	oauth.Storage
 	beforeNews, beforeChanges func()
+	read                      int // how many changes at once, at most
 }
 
 func (m *meanwhile) News(ctx context.Context, after int64, limit int) (oauth.News, error) {
@@ -441,9 +443,11 @@ func (m *meanwhile) News(ctx context.Context, after int64, limit int) (oauth.New
 	return m.Storage.News(ctx, after, limit)
 }
 
-func (m *meanwhile) StatusChanges(ctx context.Context, after, upto int64) ([]oauth.StatusChange, error) {
+func (m *meanwhile) ChangesFor(ctx context.Context, api string, after, upto int64, limit int) ([]oauth.StatusChange, error) {
 	happen(&m.beforeChanges)
-	return m.Storage.StatusChanges(ctx, after, upto)
+	list, err := m.Storage.ChangesFor(ctx, api, after, upto, limit)
+	m.read = max(m.read, len(list))
+	return list, err
 }
 
 func happen(once *func()) {
@@ -496,22 +500,29 @@ func TestFeed_WhatAPageIsAsOf(t *testing.T) {
 	}
 }
 
-// A page ends between events and says that there is more.
+// ends puts an event into the feed by which as many keys end: those at a place and after.
+func (w *world) ends(raw *sql.DB, seq, place int64, keys int) {
+	w.t.Helper()
+	_, err := raw.Exec(`WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < ? - 1)
+		INSERT INTO status_changes (seq, status_index, api, value, at) SELECT ?, ? + i, ?, 1, ? FROM n`, keys, seq, place, w.api.ID, start.UnixMicro())
+	w.must(err)
+	_, err = raw.Exec("INSERT INTO events (id, seq, at, kind, actor, client_id, user_id, grant_id, store_id, request_id, payload) VALUES (?, ?, ?, 'grant.revoked', '', '', '', '', '', '', '')",
+		fmt.Sprint("many", seq), seq, start.UnixMicro())
+	w.must(err)
+	_, err = raw.Exec("UPDATE heads SET seq = ? WHERE name = 'feed'", seq)
+	w.must(err)
+}
+
+// A page is full at the end of an event, and says that there is more.
 func TestFeed_PagesOfMany(t *testing.T) {
 	ctx := context.Background()
 	w := newWorld(t)
 	at := w.begin(w.Server)
 	raw := w.raw()
-	const events, each = 7, 3000
-	for e := range events {
-		seq := at.Seq + int64(e) + 1
-		_, err := raw.Exec(`WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?)
-			INSERT INTO status_changes (seq, status_index, api, value, at) SELECT ?, ? + i, ?, 1, ? FROM n`, each, seq, 2048<<20+e*each, w.api.ID, start.UnixMicro())
-		w.must(err)
-		exec(t, raw, "INSERT INTO events (id, seq, at, kind, actor, client_id, user_id, grant_id, store_id, request_id, payload) VALUES (?, ?, ?, 'user.suspended', '', '', '', '', '', '', '')",
-			fmt.Sprint("many", e), seq, start.UnixMicro())
+	const events, each, fit = 6, 10_000, oauth.PageMax / 10_000 // more than a page, less than the log holds
+	for e := range int64(events) {
+		w.ends(raw, at.Seq+e+1, 2048<<20+e*each, each)
 	}
-	exec(t, raw, "UPDATE heads SET seq = ? WHERE name = 'feed'", at.Seq+events)
 	for name, node := range map[string]func() *oauth.Server{
 		"from memory":       func() *oauth.Server { w.must(w.Follow(ctx)); return w.Server },
 		"from the database": func() *oauth.Server { n, _ := w.beside(); w.must(n.Follow(ctx)); return n.Server },
@@ -525,8 +536,16 @@ func TestFeed_PagesOfMany(t *testing.T) {
 				if p == nil { // the page before was right, but a moment old
 					break
 				}
-				if len(p.Changes)%each != 0 {
-					t.Fatalf("a page of %d changes splits an event", len(p.Changes))
+				if pages == 1 && (p.Seq != at.Seq+fit || !p.More) {
+					t.Errorf("%d events fit, and the first page ends at %d of %d, more: %v", fit, p.Seq-at.Seq, events, p.More)
+				}
+				if int64(len(p.Changes)) != (p.Seq-after)*each || len(p.Changes) > oauth.PageMax {
+					t.Fatalf("from %d to %d there are %d changes", after-at.Seq, p.Seq-at.Seq, len(p.Changes))
+				}
+				for i, c := range p.Changes {
+					if c.Seq != after+int64(i/each)+1 || c.Index != 2048<<20+int64(got+i) {
+						t.Fatalf("the change %d is %+v", got+i, c)
+					}
 				}
 				got += len(p.Changes)
 				after = p.Seq
@@ -541,6 +560,47 @@ func TestFeed_PagesOfMany(t *testing.T) {
 				t.Errorf("%d changes up to %d", got, after)
 			}
 		})
+	}
+}
+
+// An event that is more than a page holds is told to nobody: whoever has not got it begins
+// anew, after it, and the lists have what it says. It takes no more than that to find out.
+func TestFeed_AnEventLargerThanAPage(t *testing.T) {
+	ctx := context.Background()
+	w := newWorld(t)
+	before := w.connect(w.exchange, "bob", "b1")
+	at := w.begin(w.Server)
+	w.must(w.RevokeGrant(ctx, command, before.GrantID))
+	key := w.connect(w.exchange, "alice", "s1")
+	ref := w.place(key.AccessToken)
+	raw := w.raw()
+	w.ends(raw, at.Seq+2, 2048<<20+ref.Index, oauth.PageMax+1)
+	storage := &meanwhile{Storage: w.db}
+	for name, s := range map[string]*oauth.Server{"from memory": w.Server, "from the database": w.office(storage)} {
+		t.Run(name, func(t *testing.T) {
+			w.must(s.Follow(ctx))
+			p, err := w.poll(s, at.Epoch, at.Seq)
+			w.must(err)
+			if p.Seq != at.Seq+1 || len(p.Changes) != 1 || !p.More {
+				t.Fatalf("what happened before it: %d changes up to %d of %d", len(p.Changes), p.Seq-at.Seq, 2)
+			}
+			if p, err := w.poll(s, at.Epoch, p.Seq); reason(err) != oauth.FeedGone {
+				t.Fatalf("the event: %v, and told: %v", err, p != nil)
+			}
+			anew := w.begin(s)
+			if anew.Seq != at.Seq+2 {
+				t.Errorf("who begins anew is at %d of %d", anew.Seq-at.Seq, 2)
+			}
+			if v, seq := w.bit(s, key.AccessToken); v != byte(oauth.StatusInvalid) || seq < anew.Seq {
+				t.Errorf("the list says %d as of %d", v, seq-at.Seq)
+			}
+			if p, err := w.poll(s, anew.Epoch, anew.Seq); err != nil || p != nil {
+				t.Errorf("then: %+v, %v", p, err)
+			}
+		})
+	}
+	if storage.read != oauth.PageMax+1 {
+		t.Errorf("%d changes were read at once", storage.read)
 	}
 }
 

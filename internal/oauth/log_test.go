@@ -70,6 +70,12 @@ func (h *history) StatusChanges(_ context.Context, after, upto int64) (list []St
 	return list, nil
 }
 
+func (h *history) ChangesFor(ctx context.Context, api string, after, upto int64, limit int) ([]StatusChange, error) {
+	list, err := h.StatusChanges(ctx, after, upto)
+	list = slices.DeleteFunc(list, func(c StatusChange) bool { return c.API != api })
+	return list[:min(len(list), limit)], err
+}
+
 func (h *history) RuleChanges(context.Context, int64, int64) ([]Rule, error) { return nil, nil }
 
 func (h *history) Present(context.Context) (Present, error) {

@@ -109,7 +109,7 @@ var reasons = map[Reason]struct {
 	OutcomeUnknown:     {TemporarilyUnavailable, "The server cannot tell whether this took effect. Look before you repeat it.", ""},
 
 	FeedUnknown: {TemporarilyUnavailable, "This node does not know the present state of the database. Ask another one, or try again in a moment.", ""},
-	FeedGone:    {InvalidRequest, "What happened since is not known any longer. Begin without after and epoch.", ""},
+	FeedGone:    {InvalidRequest, "What happened since is not known any longer, or too much to tell. Begin without after and epoch.", ""},
 
 	ServerBusy: {TemporarilyUnavailable, "The server is busy. Try again in a moment.", ""},
 	// RFC 6749, 5.2 has no code for it. slow_down is the device grant's (RFC 8628,

@@ -23,8 +23,10 @@ type FeedPage struct {
 	Rules      []Rule
 }
 
-// pageMax bounds the changes of a page, but an event is told whole.
-const pageMax = 10_000
+// pageMax bounds what a page tells, some 2.5 MB of changes: verifiers refuse an answer
+// of more than 8 MiB. A page ends where an event does, because an event is told whole. One
+// that has more than this is not told: a follower that has not got it begins anew after it.
+const pageMax = 50_000
 
 // Revocations tells an API what happened to its keys. The answer is held for up to
 // 200 ms while nothing does; nil says that nothing has, as of now. An error is a
@@ -142,23 +144,20 @@ func (s *Server) page(ctx context.Context, api *API, after int64) (*FeedPage, er
 	// moves under this lock alone: all that was so at asOf is up to Seq. A reading that
 	// comes in while the rest is made moves the node on, but not this page.
 	known, kept, asOf := after >= f.base, f.kept, f.asOf
+	var err error
 	if known {
-		for _, e := range f.log[f.after(after):] {
-			if len(p.Changes) >= pageMax && e.seq > p.Changes[len(p.Changes)-1].Seq {
-				p.More, p.Seq = true, e.seq-1
-				break
-			}
-			p.add(api, e)
-		}
+		err = p.fill(api, after, f.log[f.after(after):])
 	}
 	f.mu.RUnlock()
-	if !known {
-		if after < kept {
-			return nil, refuse(FeedGone)
-		}
-		if err := s.pageFrom(ctx, api, after, p); err != nil {
-			return nil, err
-		}
+	switch {
+	case known:
+	case after < kept:
+		err = refuse(FeedGone)
+	default:
+		err = s.pageFrom(ctx, api, after, p)
+	}
+	if err != nil {
+		return nil, err
 	}
 	if _, err := f.age(); err != nil { // also keeps the beat going
 		return nil, refuseBecause(FeedUnknown, err)
@@ -169,13 +168,30 @@ func (s *Server) page(ctx context.Context, api *API, after int64) (*FeedPage, er
 	return p, nil
 }
 
-func (p *FeedPage) add(api *API, e entry) {
-	switch {
-	case e.rule != nil:
-		p.Rules = append(p.Rules, *e.rule)
-	case e.change.API == api.ID:
-		p.Changes = append(p.Changes, e.change)
+// fill puts in what an API is told of entries, of all that follow a sequence in order: of
+// as many events as are told whole.
+func (p *FeedPage) fill(api *API, after int64, entries []entry) error {
+	for _, e := range entries {
+		if e.rule == nil && e.change.API != api.ID {
+			continue
+		}
+		if len(p.Changes)+len(p.Rules) == pageMax {
+			if p.Seq, p.More = e.seq-1, true; p.Seq == after {
+				return refuse(FeedGone)
+			}
+			break
+		}
+		if e.rule != nil {
+			p.Rules = append(p.Rules, *e.rule)
+		} else {
+			p.Changes = append(p.Changes, e.change)
+		}
 	}
+	// Of the event that the page ends before, some may be in: changes, which come before its rule.
+	for n := len(p.Changes); n > 0 && p.Changes[n-1].Seq > p.Seq; n-- {
+		p.Changes = p.Changes[:n-1]
+	}
+	return nil
 }
 
 // pageFrom reads a page from the database, some hundred events of it.
@@ -184,22 +200,23 @@ func (s *Server) pageFrom(ctx context.Context, api *API, after int64, p *FeedPag
 	if p.Seq > after+events {
 		p.Seq, p.More = after+events, true
 	}
-	changes, err := s.storage.StatusChanges(ctx, after, p.Seq)
+	changes, err := s.storage.ChangesFor(ctx, api.ID, after, p.Seq, pageMax+1)
 	if err != nil {
 		return err
 	}
-	if p.Rules, err = s.storage.RuleChanges(ctx, after, p.Seq); err != nil {
+	rules, err := s.storage.RuleChanges(ctx, after, p.Seq)
+	if err != nil {
 		return err
-	}
-	for _, ch := range changes {
-		p.add(api, entry{seq: ch.Seq, change: ch})
 	}
 	// Some may have been removed while this was read.
 	now, err := s.storage.Present(ctx)
-	if err == nil && (now.Kept > after || now.Epoch != p.Epoch) {
+	if err != nil {
+		return err
+	}
+	if now.Kept > after || now.Epoch != p.Epoch {
 		return refuse(FeedGone)
 	}
-	return err
+	return p.fill(api, after, entries(changes, rules))
 }
 
 // ProveAPI returns an error unless the credentials are an API's.

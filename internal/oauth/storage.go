@@ -151,6 +151,8 @@ type StatusStorage interface {
 	Moved() <-chan struct{}
 	// StatusChanges lists what changed after one sequence and up to another, in order.
 	StatusChanges(ctx context.Context, after, upto int64) ([]StatusChange, error)
+	// ChangesFor lists the first of them that are about an API's keys, at most limit.
+	ChangesFor(ctx context.Context, api string, after, upto int64, limit int) ([]StatusChange, error)
 	// RuleChanges lists which rules were set or lifted in between, in order.
 	RuleChanges(ctx context.Context, after, upto int64) ([]Rule, error)
 	// Rules lists the rules of now.

@@ -390,6 +390,13 @@ func status(w *world) {
 				w.ok(err)
 				w.same(fmt.Sprintf("%d after %d", limit, after-start), got, want)
 				changes, rules = changes+len(got.Changes), rules+len(got.Rules)
+				for api, all := range map[string][]oauth.StatusChange{"api": want.Changes, "another": nil} {
+					for most := range len(all) + 2 {
+						some, err := w.s.ChangesFor(w.ctx, api, after, after+int64(limit), most)
+						w.ok(err)
+						w.same(fmt.Sprintf("%d of the changes by %d after %d, for the API %q", most, limit, after-start, api), slices.Concat(some), slices.Concat(all[:min(most, len(all))]))
+					}
+				}
 			}
 		}
 		if changes == 0 || rules == 0 {
