@@ -3,6 +3,7 @@ package oauth
 import (
 	"context"
 	"errors"
+	"math"
 	"net/url"
 	"slices"
 	"strconv"
@@ -110,14 +111,39 @@ func (s *Server) CreateClient(ctx context.Context, actor Actor, f ClientForm) (*
 		return nil, "", err
 	}
 	e.ClientID = c.ID
-	won, err := s.storage.CreateClient(ctx, c, e)
+	most := MaxApps
+	if actor.runs() {
+		most = math.MaxInt
+	}
+	won, err := s.storage.CreateClient(ctx, c, most, e)
 	switch {
 	case err != nil:
 		return nil, "", err
 	case !won:
-		return nil, "", FieldErrors{"id": refuse(IDTaken)}
+		return nil, "", s.whyNotCreated(ctx, c, most)
 	}
 	return c, secret, nil
+}
+
+// whyNotCreated tells a user's form that was posted again from one app too many.
+func (s *Server) whyNotCreated(ctx context.Context, c *Client, most int) error {
+	since := c.Created.Add(-AppsWithin)
+	n, first, err := s.storage.CountClients(ctx, c.Owner, since)
+	if err != nil {
+		return err
+	}
+	if n >= most {
+		_, err = s.storage.Client(ctx, c.ID)
+	}
+	switch {
+	case errors.Is(err, ErrNotFound):
+		e := refuse(AppTooMany)
+		e.RetryAfter = first.Sub(since)
+		return e
+	case err != nil:
+		return err
+	}
+	return FieldErrors{"id": refuse(IDTaken)}
 }
 
 func (s *Server) newSecret() (Secret, ClientSecret, error) {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/grantway/grantway/internal/oauth"
 )
@@ -271,6 +272,48 @@ func TestClient_OperatorsOnly(t *testing.T) {
 		_, _, err := w.CreateClient(ctx, command, f)
 		wantField(t, err, "id", reason)
 	}
+}
+
+// A user makes so many apps within a day, deleted or not, and is told when he may make
+// the next one. A form that was posted already is still told that it was.
+func TestClient_SoManyADay(t *testing.T) {
+	w := newWorld(t)
+	ctx := context.Background()
+	make := func(actor oauth.Actor, r oauth.ReservedID) (*oauth.Client, error) {
+		f := form("Another", oauth.Exchange, oauth.Confidential)
+		f.Reserved = r
+		c, _, err := w.CreateClient(ctx, actor, f)
+		return c, err
+	}
+	sealed, err := w.ReserveID(alice.ID)
+	w.must(err)
+	reserved, err := w.OpenReserved(sealed, alice.ID)
+	w.must(err)
+	first, err := make(alice, reserved)
+	w.must(err)
+	w.clock.advance(time.Hour)
+	for range oauth.MaxApps - 1 {
+		c, err := make(alice, oauth.ReservedID{})
+		w.must(err)
+		w.must(w.DeleteClient(ctx, alice, c.ID, c.Name))
+	}
+	_, err = make(alice, oauth.ReservedID{})
+	wantReason(t, err, oauth.AppTooMany)
+	if wait := oauth.AsError(err).RetryAfter; wait != 23*time.Hour {
+		t.Errorf("the next one in %v", wait)
+	}
+	_, err = make(alice, reserved)
+	wantField(t, err, "id", oauth.IDTaken)
+	w.must(errOf(make(bob, oauth.ReservedID{})))
+	w.must(w.DeleteClient(ctx, alice, first.ID, first.Name))
+	w.clock.advance(23*time.Hour - time.Microsecond)
+	_, err = make(alice, oauth.ReservedID{})
+	wantReason(t, err, oauth.AppTooMany)
+	w.clock.advance(time.Microsecond)
+	w.must(errOf(make(alice, oauth.ReservedID{})))
+	_, err = make(alice, oauth.ReservedID{})
+	wantReason(t, err, oauth.AppTooMany)
+	w.must(errOf(make(oauth.Actor{Kind: oauth.AsOperator, ID: alice.ID}, oauth.ReservedID{})))
 }
 
 // Names that could deceive on the consent page are refused (attack B6).

@@ -83,6 +83,7 @@ const (
 	LastSecret   Reason = "last_secret"
 	IDTaken      Reason = "id_taken"
 	IDMalformed  Reason = "id_malformed"
+	AppTooMany   Reason = "app_too_many"
 
 	RedirectNotAbsolute Reason = "redirect_not_absolute"
 	RedirectFragment    Reason = "redirect_fragment"
@@ -190,6 +191,7 @@ var reasons = map[Reason]struct {
 	LastSecret:   {Conflict, "This is the only secret. Add a new one first.", ""},
 	IDTaken:      {Conflict, "This id is in use.", ""},
 	IDMalformed:  {Incorrect, "An id has 1 to 255 bytes, no spaces and no control characters.", ""},
+	AppTooMany:   {Conflict, "One user makes at most 100 apps within a day. Try again tomorrow.", ""},
 
 	RedirectNotAbsolute: {Incorrect, "Write the whole address, with https:// and the host.", "redirect_uri"},
 	RedirectFragment:    {Incorrect, "Remove the # and what follows it.", "redirect_uri"},

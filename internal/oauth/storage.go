@@ -199,8 +199,13 @@ type ClientStorage interface {
 	ClientSecrets(ctx context.Context, clientID string) ([]ClientSecret, error)
 	// Clients lists apps that are not deleted, by name; owner "" lists all.
 	Clients(ctx context.Context, owner string, p Page) ([]*Client, error)
-	// CreateClient stores a new app with its first secret, if it has one.
-	CreateClient(ctx context.Context, c *Client, e Event) (won bool, err error)
+	// CreateClient stores a new app with its first secret, if it has one. It loses if the
+	// id was ever taken, or if its owner has made as many as most in the AppsWithin before
+	// e, deleted ones included. Of calls that race a few may pass that.
+	CreateClient(ctx context.Context, c *Client, most int, e Event) (won bool, err error)
+	// CountClients says how many apps an owner has made since, deleted ones included, and
+	// when the first of these.
+	CountClients(ctx context.Context, owner string, since time.Time) (n int, first time.Time, err error)
 	// UpdateClient replaces owner, name, settings, redirects and scopes, if the stored
 	// app is at c.Version, which is raised. What kind of app it is never changes.
 	UpdateClient(ctx context.Context, c *Client, e Event) (won bool, err error)

@@ -2,6 +2,7 @@ package portal
 
 import (
 	"errors"
+	"math"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -178,6 +179,11 @@ func (p *Portal) createApp(w http.ResponseWriter, r *http.Request, v *visitor) {
 	c, secret, err := p.server.CreateClient(r.Context(), v.actor(), form)
 	if fields, ok := errors.AsType[oauth.FieldErrors](err); ok && fields["id"] != nil && fields["id"].Reason == oauth.IDTaken {
 		p.madeAlready(w, r, v, form.Reserved.ClientID())
+		return
+	}
+	if e, ok := errors.AsType[*oauth.Error](err); ok && e.Reason == oauth.AppTooMany {
+		w.Header().Set("Retry-After", strconv.Itoa(int(math.Ceil(e.RetryAfter.Seconds()))))
+		p.showNewApp(w, r, v, http.StatusTooManyRequests, form, f.Get("kind"), &resultView{"bad", "result.too_many_apps", strconv.Itoa(oauth.MaxApps)}, nil)
 		return
 	}
 	if errs := mistakes(err, p.pages.says); errs != nil {

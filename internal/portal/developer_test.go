@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/net/html"
 
@@ -257,6 +258,32 @@ func TestDeveloper_SecondSecretThirdAndLast(t *testing.T) {
 	}
 	b.post(page+"/revoke-secret", url.Values{"last4": {"none"}}, s.url)
 	b.sees(http.StatusConflict, "That secret is revoked already.")
+}
+
+// TestDeveloper_SoManyAppsADay: one app too many is refused with nothing lost of what was typed, until the day is over.
+func TestDeveloper_SoManyAppsADay(t *testing.T) {
+	s := newSite(t)
+	b := s.developer("jonas", "/developer")
+	b.create()
+	for range oauth.MaxApps - 1 {
+		if _, _, err := s.server.CreateClient(context.Background(), oauth.Actor{Kind: oauth.AsUser, ID: "jonas"}, oauth.ClientForm{Name: "Another", Type: oauth.Confidential, Profile: oauth.Exchange,
+			Redirects: []string{"https://app.shelfmate.example/cb"}, Scopes: []oauth.ClientScope{{Name: "stores.view", Required: true}}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	form := wellFormed()
+	form.Set("name", "Harbour & Co")
+	b.submit(form)
+	b.sees(http.StatusTooManyRequests, "You made 100 apps within a day, and that is the most.", "This one is not made.")
+	if wait, err := strconv.Atoi(b.header.Get("Retry-After")); err != nil || wait < 23*3600 || wait > 24*3600 {
+		t.Errorf("Retry-After %q", b.header.Get("Retry-After"))
+	}
+	if _, kept := b.form("Create app"); kept.Get("name") != "Harbour & Co" || kept.Get("redirect_uri") != form.Get("redirect_uri") {
+		t.Errorf("kept %v", kept)
+	}
+	s.late.Add(int64(24*time.Hour + time.Second))
+	b.submit(form)
+	b.sees(http.StatusOK, "This is the only time you see this secret")
 }
 
 // TestDeveloper_SecretLastUsedToTheDay: what is known to the hour would read earlier than a secret made in that hour.

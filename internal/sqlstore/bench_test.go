@@ -43,7 +43,7 @@ func on(b *testing.B, run func(b *testing.B, s *stock)) {
 			}
 			s.won(b)(store.CreateUser(b.Context(), &oauth.User{ID: "user", Kind: oauth.Person, Status: oauth.Active}, s.event(oauth.EventUserCreated)))
 			s.won(b)(store.CreateClient(b.Context(), &oauth.Client{ID: "client", Name: "App", Type: oauth.Public, Profile: oauth.Standard, AuthMethod: oauth.ByNone,
-				Status: oauth.Active, Version: 1}, s.event(oauth.EventClientCreated)))
+				Status: oauth.Active, Version: 1}, 1, s.event(oauth.EventClientCreated)))
 			run(b, s)
 		})
 	}

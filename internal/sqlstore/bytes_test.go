@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -34,7 +35,7 @@ func newWriter(tb testing.TB, s *Store) *writer {
 	n := 0
 	inGroups(tb, s, w.gather(clients, func(s *Store) {
 		c := &oauth.Client{ID: clientID(n), Name: fmt.Sprint("App ", n), Type: oauth.Confidential, Profile: oauth.Exchange}
-		s.CreateClient(tb.Context(), c, w.event(oauth.EventClientCreated))
+		s.CreateClient(tb.Context(), c, math.MaxInt, w.event(oauth.EventClientCreated))
 		n++
 	}), 64)
 	inGroups(tb, s, w.gather(users, func(s *Store) {

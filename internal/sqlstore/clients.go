@@ -103,7 +103,7 @@ func (s *Store) secrets(ctx context.Context, table, key, id string) ([]oauth.Cli
 }
 
 // CreateClient implements oauth.ClientStorage.
-func (s *Store) CreateClient(ctx context.Context, c *oauth.Client, e oauth.Event) (bool, error) {
+func (s *Store) CreateClient(ctx context.Context, c *oauth.Client, most int, e oauth.Event) (bool, error) {
 	settings, err := json.Marshal(c.Settings)
 	if err != nil {
 		return false, err
@@ -111,13 +111,23 @@ func (s *Store) CreateClient(ctx context.Context, c *oauth.Client, e oauth.Event
 	var n int64
 	m := opOf("clients", c.ID, e.ID)
 	guard := counted(&n, `INSERT INTO clients (id, owner, name, type, profile, origin, auth_method, settings, status, version, op, created)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 'active', 1, $9, $10) ON CONFLICT DO NOTHING`,
-		c.ID, c.Owner, c.Name, string(c.Type), string(c.Profile), c.Origin, string(c.AuthMethod), string(settings), e.ID, micros(e.At))
+		SELECT CAST($1 AS TEXT), CAST($2 AS TEXT), CAST($3 AS TEXT), CAST($4 AS TEXT), CAST($5 AS TEXT), CAST($6 AS TEXT), CAST($7 AS TEXT), CAST($8 AS TEXT),
+			'active', 1, CAST($9 AS TEXT), CAST($10 AS BIGINT)
+		WHERE (SELECT COUNT(*) FROM clients WHERE owner = $2 AND created > $11) < $12 ON CONFLICT DO NOTHING`,
+		c.ID, c.Owner, c.Name, string(c.Type), string(c.Profile), c.Origin, string(c.AuthMethod), string(settings), e.ID, micros(e.At),
+		micros(e.At.Add(-oauth.AppsWithin)), most)
 	steps := s.replaceParts(c, m)
 	for _, sec := range c.Secrets {
 		steps = append(steps, insertSecret("client_secrets", "client_id", c.ID, sec, e, m))
 	}
 	return s.won(ctx, &n, one(guard), steps, note(e, true, m))
+}
+
+// CountClients implements oauth.ClientStorage.
+func (s *Store) CountClients(ctx context.Context, owner string, since time.Time) (n int, first time.Time, err error) {
+	var at int64
+	err = s.row(ctx, "SELECT COUNT(*), COALESCE(MIN(created), 0) FROM clients WHERE owner = $1 AND created > $2", []any{owner, micros(since)}, &n, &at)
+	return n, fromMicros(at), err
 }
 
 // replaceParts writes redirects and scopes anew.

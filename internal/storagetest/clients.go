@@ -9,9 +9,6 @@ import (
 )
 
 func clients(w *world) {
-	create := func(c *oauth.Client) func(oauth.Event) (bool, error) {
-		return func(e oauth.Event) (bool, error) { return w.s.CreateClient(w.ctx, c, e) }
-	}
 	full := func() *oauth.Client {
 		c := w.newApp()
 		c.Owner, c.Name, c.Origin = "usr_owner", "Ünïcode 😀", "file"
@@ -29,21 +26,21 @@ func clients(w *world) {
 	}
 	w.test("a client is kept as given, and its id taken once", func(w *world) {
 		c := full()
-		w.wins(feed, oauth.EventClientCreated, create(c))
+		w.wins(feed, oauth.EventClientCreated, w.create(c))
 		w.same("client", read(w, c.ID), c)
 		other := full()
 		other.ID = c.ID
-		w.loses("the same id", create(other))
+		w.loses("the same id", w.create(other))
 		bare := &oauth.Client{ID: w.id("public-"), Name: "Bare", Type: oauth.Public, Profile: "direct", Origin: "command", AuthMethod: oauth.ByNone,
 			Status: oauth.Active, Version: 1, Created: w.now}
-		w.wins(feed, oauth.EventClientCreated, create(bare))
+		w.wins(feed, oauth.EventClientCreated, w.create(bare))
 		w.same("a client without parts", read(w, bare.ID), bare)
 		_, err := w.s.Client(w.ctx, "unknown")
 		w.missing("Client", err)
 	})
 	w.test("UpdateClient replaces at its version, and keeps status and secrets", func(w *world) {
 		c := full()
-		w.must(oauth.EventClientCreated, create(c))
+		w.must(oauth.EventClientCreated, w.create(c))
 		w.setApp(c.ID, oauth.Suspended)
 		next := *c
 		next.Version, next.Name, next.Owner = 2, "New", "usr_other"
@@ -89,15 +86,56 @@ func clients(w *world) {
 		w.loses("a secret", func(e oauth.Event) (bool, error) { return w.s.AddSecret(w.ctx, id, w.secret(), e) })
 		again := w.newApp()
 		again.ID = id
-		w.loses("its id again", create(again))
+		w.loses("its id again", w.create(again))
 		id = "unknown"
 		w.loses("unknown", set(oauth.Suspended))
 	})
+	w.test("an owner makes so many apps within a day, those that were deleted among them", func(w *world) {
+		owner, day := w.id("usr_"), w.now
+		make := func(most int) (string, func(oauth.Event) (bool, error)) {
+			c := w.newApp()
+			c.Owner = owner
+			return c.ID, func(e oauth.Event) (bool, error) { return w.s.CreateClient(w.ctx, c, most, e) }
+		}
+		another := func(most int) string {
+			w.t.Helper()
+			id, run := make(most)
+			w.wins(feed, oauth.EventClientCreated, run)
+			return id
+		}
+		tooMany := func(most int) {
+			w.t.Helper()
+			_, run := make(most)
+			w.loses(fmt.Sprintf("%v later, one more than %d", w.now.Sub(day), most), run)
+		}
+		made := func(since time.Time, n int, first time.Time) {
+			w.t.Helper()
+			got, at, err := w.s.CountClients(w.ctx, owner, since)
+			w.ok(err)
+			w.same(fmt.Sprintf("made from %v on", since.Sub(day)), got, n)
+			w.same("the first of them", at, first)
+		}
+		made(day.Add(-time.Hour), 0, time.Time{})
+		tooMany(0)
+		first := another(2)
+		w.now = day.Add(time.Hour)
+		w.setApp(another(2), oauth.Deleted)
+		w.setApp(first, oauth.Deleted)
+		w.now = day.Add(oauth.AppsWithin - time.Microsecond)
+		tooMany(2)
+		w.app() // somebody else's
+		made(day.Add(-time.Microsecond), 2, day)
+		made(day, 1, day.Add(time.Hour))
+		w.now = day.Add(oauth.AppsWithin)
+		another(2)
+		tooMany(2)
+		another(3)
+	})
 	w.test("two secrets at most, and never none", func(w *world) {
 		c := full()
-		w.must(oauth.EventClientCreated, create(c))
+		w.must(oauth.EventClientCreated, w.create(c))
 		other := w.newApp()
-		w.must(oauth.EventClientCreated, create(other))
+		w.must(oauth.EventClientCreated, w.create(other))
 		add := func(s oauth.ClientSecret) func(oauth.Event) (bool, error) {
 			return func(e oauth.Event) (bool, error) { return w.s.AddSecret(w.ctx, c.ID, s, e) }
 		}
@@ -127,7 +165,7 @@ func clients(w *world) {
 			c := w.newApp()
 			c.Owner, c.Name = owner, name
 			c.Secrets = nil
-			w.must(oauth.EventClientCreated, create(c))
+			w.must(oauth.EventClientCreated, w.create(c))
 			if name == "Z" {
 				w.setApp(c.ID, oauth.Deleted)
 				continue
@@ -156,7 +194,7 @@ func clients(w *world) {
 			c := w.newApp()
 			w.must(oauth.EventClientCreated, func(e oauth.Event) (bool, error) {
 				e.At = at
-				return w.s.CreateClient(w.ctx, c, e)
+				return w.create(c)(e)
 			})
 			w.same("created", read(w, c.ID).Created, at.Truncate(time.Microsecond).UTC())
 		}

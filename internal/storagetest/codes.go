@@ -141,13 +141,13 @@ func codes(w *world) {
 	})
 	w.test("the secret that proved the client is asked for once more", func(w *world) {
 		user, c := w.person(), w.newApp()
-		w.must(oauth.EventClientCreated, func(e oauth.Event) (bool, error) { return w.s.CreateClient(w.ctx, c, e) })
+		w.must(oauth.EventClientCreated, w.create(c))
 		g, code := w.granted(user, c.ID)
 		r := w.redemption(g, code)
 		r.Secret = w.hash()
 		w.loses("a secret that is nobody's", w.redeem(r))
 		other := w.newApp()
-		w.must(oauth.EventClientCreated, func(e oauth.Event) (bool, error) { return w.s.CreateClient(w.ctx, other, e) })
+		w.must(oauth.EventClientCreated, w.create(other))
 		r.Secret = other.Secrets[0].Hash
 		w.loses("a secret of another client", w.redeem(r))
 		second := w.secret()

@@ -143,7 +143,7 @@ func text(w *world) {
 			w.member(user, store)
 			c := w.newApp()
 			c.ID = app
-			w.must(oauth.EventClientCreated, func(e oauth.Event) (bool, error) { return w.s.CreateClient(w.ctx, c, e) })
+			w.must(oauth.EventClientCreated, w.create(c))
 			g, r := w.live(user, app, store)
 			st, err := w.s.Standing(w.ctx, g.ID)
 			w.ok(err)

@@ -38,7 +38,7 @@ func families(w *world) {
 	w.test("RevokeOwn ends a family for its client alone", func(w *world) {
 		app, other := w.newApp(), w.newApp()
 		for _, c := range []*oauth.Client{app, other} {
-			w.must(oauth.EventClientCreated, func(e oauth.Event) (bool, error) { return w.s.CreateClient(w.ctx, c, e) })
+			w.must(oauth.EventClientCreated, w.create(c))
 		}
 		user := w.person()
 		_, r := w.live(user, app.ID)
@@ -170,7 +170,7 @@ func families(w *world) {
 	w.test("TouchUsed moves last use forward only, and nothing else", func(w *world) {
 		user := w.person()
 		c := w.newApp()
-		w.must(oauth.EventClientCreated, func(e oauth.Event) (bool, error) { return w.s.CreateClient(w.ctx, c, e) })
+		w.must(oauth.EventClientCreated, w.create(c))
 		g, _ := w.live(user, c.ID)
 		untouched, _ := w.live(user, c.ID)
 		later := w.now.Add(time.Hour + time.Microsecond)

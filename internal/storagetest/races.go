@@ -122,7 +122,7 @@ func races(w *world) {
 				fresh[i] = w.newApp()
 				fresh[i].ID = fresh[0].ID
 			}
-			w.one("an id", func(i int, e oauth.Event) (bool, error) { return w.s.CreateClient(w.ctx, fresh[i], e) })
+			w.one("an id", func(i int, e oauth.Event) (bool, error) { return w.create(fresh[i])(e) })
 			if n := w.count("SELECT COUNT(*) FROM client_secrets WHERE client_id = $1", fresh[0].ID); n != 1 {
 				w.t.Errorf("%d secrets of a new app", n)
 			}

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"net/url"
 	"strings"
 	"sync/atomic"
@@ -276,10 +277,15 @@ func (w *world) newApp() *oauth.Client {
 		Status: oauth.Active, Version: 1, Created: w.now, Secrets: []oauth.ClientSecret{w.secret()}}
 }
 
+// create stores a new app, however many its owner has made.
+func (w *world) create(c *oauth.Client) func(oauth.Event) (bool, error) {
+	return func(e oauth.Event) (bool, error) { return w.s.CreateClient(w.ctx, c, math.MaxInt, e) }
+}
+
 func (w *world) app() string {
 	w.t.Helper()
 	c := w.newApp()
-	w.must(oauth.EventClientCreated, func(e oauth.Event) (bool, error) { return w.s.CreateClient(w.ctx, c, e) })
+	w.must(oauth.EventClientCreated, w.create(c))
 	return c.ID
 }
 
