@@ -234,6 +234,75 @@ func TestRestore_EpochsDiffer(t *testing.T) {
 	}
 }
 
+// A database that a restore put aside is as good as before when it is put back, also
+// one that was left without its log; what is not at work is opened as it is.
+func TestRestore_WhatIsPutAsideKeepsItsLog(t *testing.T) {
+	dir := t.TempDir()
+	path, file := filepath.Join(dir, "g.db"), filepath.Join(dir, "backup")
+	s := openAt(t, path)
+	if _, err := s.Backup(t.Context(), file, Archive{Made: time.Now()}, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(s.engine.write(t.Context(), put(1)), s.Close()); err != nil {
+		t.Fatal(err)
+	}
+	mode := func(path, set string) (mode string) {
+		t.Helper()
+		db, err := sql.Open("sqlite", sqliteDSN(path, ""))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer db.Close()
+		if err := db.QueryRow("PRAGMA journal_mode" + set).Scan(&mode); err != nil {
+			t.Fatal(err)
+		}
+		return mode
+	}
+	r, err := Restore(t.Context(), file, path, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now()
+	aside, err := r.Finish(t.Context(), now.Unix(), false, oauth.Event{ID: "ev_", At: now, Kind: oauth.EventRestored}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if left, _ := os.ReadDir(dir); len(left) != 3 {
+		t.Errorf("it left %v", left)
+	}
+	if is := mode(aside, ""); is != "wal" {
+		t.Errorf("put aside in the mode %s", is)
+	}
+	if err := os.Rename(aside, path); err != nil {
+		t.Fatal(err)
+	}
+	for _, set := range []string{"", "=DELETE"} {
+		mode(path, set)
+		s, err := Open(t.Context(), path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n := count(t, s, "used_once"); n != 1 {
+			t.Errorf("%d rows", n)
+		}
+		if is := mode(path, ""); is != "wal" {
+			t.Errorf("after journal_mode%s it is opened in the mode %s", set, is)
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if s, err = Open(t.Context(), file); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if is := mode(file, ""); is != "delete" {
+		t.Errorf("a backup that was opened is in the mode %s", is)
+	}
+}
+
 // A database in which somebody else has a table of the mark's name is not taken for
 // a restore that was cut off.
 func TestRestore_IntoSomebodyElsesDatabase(t *testing.T) {

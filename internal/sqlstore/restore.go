@@ -387,27 +387,34 @@ func putAside(ctx context.Context, path string, now time.Time) (string, error) {
 			}
 		}
 	}
-	if err := os.Remove(path + "-shm"); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return "", err
+	for _, suffix := range []string{"-wal", "-shm"} { // of a log that was folded in, nothing is in it
+		if err := os.Remove(path + suffix); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return "", err
+		}
 	}
 	return aside, syncFile(filepath.Dir(path))
 }
 
-// fold makes one file of a database and its log.
+// fold brings all that is in the log of a database into its file, which goes on having
+// a log: whoever takes it back into use finds it as it was.
 func fold(ctx context.Context, path string) (err error) {
 	db, err := sql.Open("sqlite", sqliteDSN(path, ""))
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, db.Close()) }()
-	var mode string
-	if err := db.QueryRowContext(ctx, "PRAGMA journal_mode=DELETE").Scan(&mode); err != nil {
+	var busy, log, folded int
+	err = db.QueryRowContext(ctx, "PRAGMA wal_checkpoint(TRUNCATE)").Scan(&busy, &log, &folded)
+	if err := errors.Join(err, db.Close()); err != nil {
 		return err
 	}
-	if mode != "delete" {
-		return fmt.Errorf("the log of %s cannot be folded in", path)
+	left, err := os.Stat(path + "-wal")
+	if errors.Is(err, os.ErrNotExist) {
+		err = nil
 	}
-	return nil
+	if err == nil && (busy != 0 || log != folded || left != nil && left.Size() > 0) {
+		err = fmt.Errorf("the log of %s cannot be folded in: another program has it open", path)
+	}
+	return err
 }
 
 // beginEpoch makes a database of a restored archive. What was used once after the

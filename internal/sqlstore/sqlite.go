@@ -395,6 +395,26 @@ func (s *sqlite) migrator(migrations fs.FS) (*goose.Provider, func() error, erro
 	return p, db.Close, nil
 }
 
+// logsAhead gives a file that is at our schema its write-ahead log back, if somebody
+// took it away, as an earlier restore did from what it put aside. Nobody would notice:
+// without it a commit may be undone by a loss of power, because SQLite does not sync
+// the folder after the journal was removed, and whoever reads for long, such as a
+// backup, keeps all others from writing.
+func (s *Store) logsAhead(ctx context.Context) error {
+	if _, ok := s.engine.(*sqlite); !ok {
+		return nil
+	}
+	var mode string
+	if err := s.row(ctx, "PRAGMA journal_mode", nil, &mode); err != nil || mode == "wal" {
+		return err
+	}
+	schema, err := s.Schema(ctx)
+	if err != nil || schema.Unready || schema.Have != schema.Want {
+		return err
+	}
+	return s.Migrate(ctx)
+}
+
 func (s *sqlite) close() error {
 	s.closing.Lock()
 	if s.closed {

@@ -47,7 +47,11 @@ func Open(ctx context.Context, dsn string) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := s.usable(ctx); err != nil {
+	err = s.usable(ctx)
+	if err == nil {
+		err = s.logsAhead(ctx)
+	}
+	if err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil
