@@ -1,10 +1,12 @@
 package sqlstore
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -350,25 +352,84 @@ func disk(t *testing.T) string {
 	return dir
 }
 
+// ballast leaves so many bytes free on a disk.
+func ballast(t *testing.T, dir string, free int64) {
+	t.Helper()
+	f, err := os.Create(filepath.Join(dir, "ballast"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for size := 1 << 20; size > 0; {
+		if _, err := f.Write(make([]byte, size)); errors.Is(err, syscall.ENOSPC) {
+			size /= 2
+		} else if err != nil {
+			t.Fatal(err)
+		}
+	}
+	at, err := f.Seek(0, io.SeekCurrent)
+	if err := errors.Join(err, f.Truncate(max(0, at-free))); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// What a restore wrote last may have had room in the log, and none in the file: then it
+// has not restored, and the database that was there is as it was.
+func TestRestore_ALogThatCannotBeFolded(t *testing.T) {
+	const large = 2 << 20
+	dir := disk(t)
+	path, file := filepath.Join(dir, "g.db"), filepath.Join(t.TempDir(), "backup")
+	s := openAt(t, path)
+	if _, err := s.Backup(t.Context(), file, Archive{Made: time.Now()}, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	before, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := Restore(t.Context(), file, path, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ballast(t, dir, large*3/2)
+	now := time.Now()
+	_, err = r.Finish(t.Context(), now.Unix(), false, oauth.Event{ID: "ev_", At: now, Kind: oauth.EventRestored, Payload: bytes.Repeat([]byte{' '}, large)}, nil)
+	if err == nil || !strings.HasPrefix(err.Error(), "make room in "+dir+", ") {
+		t.Errorf("error %v", err)
+	}
+	after, err := os.ReadFile(path)
+	if err != nil || string(before) != string(after) {
+		t.Errorf("the database was touched: %v", err)
+	}
+	if left, _ := os.ReadDir(dir); len(left) != 2 { // it and the ballast
+		t.Errorf("it left %v", left)
+	}
+	// Nor is one put aside whose log cannot be folded in any more, though it could be read.
+	if err := os.Remove(filepath.Join(dir, "ballast")); err != nil {
+		t.Fatal(err)
+	}
+	if r, err = Restore(t.Context(), file, path, true); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, bytes.Repeat([]byte("no database any more"), 1000), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	now = time.Now()
+	if aside, err := r.Finish(t.Context(), now.Unix(), false, oauth.Event{ID: "ev_", At: now, Kind: oauth.EventRestored}, nil); err == nil || aside != "" {
+		t.Errorf("it was put aside as %q, %v", aside, err)
+	}
+	if left, _ := os.ReadDir(dir); len(left) != 1 {
+		t.Errorf("it left %v", left)
+	}
+}
+
 // A restore into PostgreSQL makes its copy beside the backup, or in the temporary
 // folder where that cannot be written; says which has no room; and removes what one
 // that was killed has left.
 func TestRestore_WhereItsCopyIs(t *testing.T) {
-	full := func(t *testing.T, dir string) {
-		t.Helper()
-		f, err := os.Create(filepath.Join(dir, "ballast"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer f.Close()
-		for size := 1 << 20; size > 0; {
-			if _, err := f.Write(make([]byte, size)); errors.Is(err, syscall.ENOSPC) {
-				size /= 2
-			} else if err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
 	noRoom := func(t *testing.T, dir string, err error) {
 		t.Helper()
 		if err == nil || !strings.HasPrefix(err.Error(), "make room in "+dir+", where a copy of the backup is made, or take the backup to a disk that has some: ") || strings.Contains(err.Error(), "\n") {
@@ -445,7 +506,7 @@ func TestRestore_WhereItsCopyIs(t *testing.T) {
 			}
 		},
 		"no room from the start": func(t *testing.T, dir, file string) {
-			full(t, dir)
+			ballast(t, dir, 0)
 			_, err := restore(t, file)
 			noRoom(t, dir, err)
 		},
@@ -454,7 +515,7 @@ func TestRestore_WhereItsCopyIs(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			full(t, dir)
+			ballast(t, dir, 0)
 			now := time.Now()
 			_, err = r.Finish(t.Context(), now.Unix(), false, oauth.Event{ID: "ev_", At: now, Kind: oauth.EventRestored}, nil)
 			noRoom(t, dir, err)

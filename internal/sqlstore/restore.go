@@ -328,11 +328,15 @@ func (r *Restoration) Finish(ctx context.Context, epoch int64, endAll bool, e oa
 		return "", err
 	}
 	r.Store = nil
+	// SQLite closes without an error though it could not fold the log.
+	if err := fold(ctx, r.part); err != nil {
+		return "", err
+	}
 	if err := syncFile(r.part); err != nil {
 		return "", err
 	}
 	if r.Target != nil {
-		if aside, err = putAside(ctx, r.path, e.At); err != nil {
+		if aside, err = r.putAside(ctx, e.At); err != nil {
 			return "", err
 		}
 	}
@@ -373,14 +377,17 @@ func (r *Restoration) fill(ctx context.Context, progress func(Progress)) (err er
 	return err
 }
 
-// putAside gives the database at path a second name, and folds its log into it,
+// putAside gives the database that is there a second name, and folds its log into it,
 // so that the log cannot be taken for that of the file which comes into its place.
-func putAside(ctx context.Context, path string, now time.Time) (string, error) {
+func (r *Restoration) putAside(ctx context.Context, now time.Time) (string, error) {
+	path := r.path
 	aside := path + ".replaced-" + now.UTC().Format("20060102T150405Z")
 	if err := os.Link(path, aside); err != nil {
 		return "", err
 	}
-	if fold(ctx, path) != nil { // unreadable: the log goes aside as it is
+	if err := fold(ctx, path); err != nil && r.Target.Unreadable == nil {
+		return "", errors.Join(err, os.Remove(aside))
+	} else if err != nil { // the log goes aside as it is
 		for _, suffix := range []string{"-wal", "-journal"} {
 			if err := os.Rename(path+suffix, aside+suffix); err != nil && !errors.Is(err, os.ErrNotExist) {
 				return "", err
