@@ -60,7 +60,7 @@ func (c *restoreCommand) Run(ctx context.Context, t terminal) error {
 	doc, err := c.restore(ctx, r, cfg, ring, now, p.show)
 	p.end()
 	if err != nil {
-		return errors.Join(err, r.Abandon())
+		return errors.Join(c.explain(err, place(cfg)), r.Abandon())
 	}
 	o := &office{json: c.JSON, out: t.out}
 	text := fmt.Sprintf("Restored the database as it was on %s.\nKeys issued after that are refused. People sign in again.", both(doc.Made))

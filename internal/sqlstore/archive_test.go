@@ -9,7 +9,9 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -332,6 +334,182 @@ func TestRestore_IntoSomebodyElsesDatabase(t *testing.T) {
 			}
 		})
 	}
+}
+
+// taking is a restore into the database at dsn that has not begun to fill it, of a
+// backup with so many rows.
+func taking(t *testing.T, dsn string, rows int) (finish func(progress func(Progress)) error) {
+	t.Helper()
+	dir := t.TempDir()
+	s := openAt(t, filepath.Join(dir, "g.db"))
+	for n := range rows {
+		if err := s.engine.write(t.Context(), put(n)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	file := filepath.Join(dir, "backup")
+	if _, err := s.Backup(t.Context(), file, Archive{Made: time.Now()}, nil); err != nil {
+		t.Fatal(err)
+	}
+	r, err := Restore(t.Context(), file, dsn, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { r.Abandon() })
+	return func(progress func(Progress)) error {
+		now := time.Now()
+		_, err := r.Finish(t.Context(), now.Unix(), false, oauth.Event{ID: "ev_", At: now, Kind: oauth.EventRestored}, progress)
+		return err
+	}
+}
+
+// What came into the database after a restore found it empty stays as it is.
+func TestRestore_TheDatabaseIsSetUpMeanwhile(t *testing.T) {
+	stays := func(t *testing.T, s *Store) {
+		t.Helper()
+		if n := count(t, s, "used_once"); n != 1 {
+			t.Errorf("%d rows are left", n)
+		}
+		if n := count(t, s, "heads"); n == 0 {
+			t.Error("no feed is left")
+		}
+		if schema, err := s.Schema(t.Context()); err != nil || schema.Unready {
+			t.Errorf("%+v, %v", schema, err)
+		}
+	}
+	t.Run("before it is filled", func(t *testing.T) {
+		dsn := storagetest.Postgres(t)
+		finish := taking(t, dsn, 3)
+		s := openAt(t, dsn)
+		if err := s.engine.write(t.Context(), put(1)); err != nil {
+			t.Fatal(err)
+		}
+		if err := finish(nil); !errors.Is(err, ErrOccupied) {
+			t.Errorf("error %v", err)
+		}
+		stays(t, s)
+	})
+	t.Run("by another program", func(t *testing.T) {
+		dsn := storagetest.Postgres(t)
+		finish := taking(t, dsn, 3)
+		conn := direct(t, dsn)
+		run(t, conn, "CREATE TABLE jobs (id BIGINT)")
+		if err := finish(nil); !errors.Is(err, ErrOccupied) {
+			t.Errorf("error %v", err)
+		}
+		run(t, conn, "CREATE TABLE backup (id BIGINT)") // and no table of ours has come
+		run(t, conn, "CREATE TABLE heads (id BIGINT)")
+	})
+	t.Run("by one who looked before the mark stood", func(t *testing.T) {
+		s := openAt(t, storagetest.Postgres(t))
+		if err := s.engine.write(t.Context(), append(put(1), do(markSchema))); err != nil {
+			t.Fatal(err)
+		}
+		from := openAt(t, filepath.Join(t.TempDir(), "g.db"))
+		if _, err := copyTables(t.Context(), from, s, &claim{holder: "me"}, nil); !errors.Is(err, ErrOccupied) {
+			t.Errorf("error %v", err)
+		}
+		stays(t, s)
+		if n := count(t, s, "copy_state"); n != 0 {
+			t.Errorf("%d rows in copy_state", n)
+		}
+	})
+}
+
+// Of two restores into one database one restores it whole, whatever the other was at,
+// and the other says why it has not.
+func TestRestore_TwoIntoOneDatabase(t *testing.T) {
+	whole := func(t *testing.T, dsn string, rows int) {
+		t.Helper()
+		s := openAt(t, dsn)
+		if n := count(t, s, "used_once"); n != rows {
+			t.Errorf("%d rows, want %d", n, rows)
+		}
+		if schema, err := s.Schema(t.Context()); err != nil || schema.Unready {
+			t.Errorf("%+v, %v", schema, err)
+		}
+		if n := count(t, s, "copy_state"); n != 0 {
+			t.Errorf("%d rows in copy_state", n)
+		}
+	}
+	for _, step := range []string{"copying", "comparing"} {
+		t.Run(step, func(t *testing.T) {
+			dsn := storagetest.Postgres(t)
+			first, second := taking(t, dsn, 5), taking(t, dsn, 3)
+			var once sync.Once
+			err := first(func(p Progress) {
+				if p.Step == step {
+					once.Do(func() {
+						if err := second(nil); err != nil {
+							t.Errorf("the second: %v", err)
+						}
+					})
+				}
+			})
+			if !errors.Is(err, errTaken) {
+				t.Errorf("the first: %v", err)
+			}
+			whole(t, dsn, 3)
+		})
+	}
+	t.Run("finished before the other takes it", func(t *testing.T) {
+		dsn := storagetest.Postgres(t)
+		first, second := taking(t, dsn, 3), taking(t, dsn, 5)
+		if err := first(nil); err != nil {
+			t.Fatal(err)
+		}
+		if err := second(nil); !errors.Is(err, ErrOccupied) {
+			t.Errorf("the second: %v", err)
+		}
+		whole(t, dsn, 3)
+		// It may have looked while the mark of the other stood.
+		from := openAt(t, filepath.Join(t.TempDir(), "g.db"))
+		if _, err := copyTables(t.Context(), from, openAt(t, dsn), &claim{holder: "me", cut: true}, nil); !errors.Is(err, ErrOccupied) {
+			t.Errorf("the second: %v", err)
+		}
+		whole(t, dsn, 3)
+	})
+	t.Run("taken before the other ends", func(t *testing.T) {
+		dsn := storagetest.Postgres(t)
+		s, from := openAt(t, dsn), openAt(t, filepath.Join(t.TempDir(), "g.db"))
+		if err := s.engine.write(t.Context(), []statement{do(markSchema)}); err != nil {
+			t.Fatal(err)
+		}
+		own, err := s.engine.session(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer own.close()
+		first, second := &claim{holder: "first"}, &claim{holder: "second", cut: true}
+		for _, c := range []*claim{first, second} {
+			if _, err := copyTables(t.Context(), from, s, c, nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := first.end(t.Context(), own); !errors.Is(err, errTaken) {
+			t.Errorf("the first: %v", err)
+		}
+		if err := second.end(t.Context(), own); err != nil {
+			t.Errorf("the second: %v", err)
+		}
+		whole(t, dsn, 0)
+	})
+	t.Run("at once", func(t *testing.T) {
+		dsn := storagetest.Postgres(t)
+		rows := []int{3, 5}
+		finish := []func(func(Progress)) error{taking(t, dsn, rows[0]), taking(t, dsn, rows[1])}
+		errs := make([]error, 2)
+		var both sync.WaitGroup
+		for i := range finish {
+			both.Go(func() { errs[i] = finish[i](nil) })
+		}
+		both.Wait()
+		won := slices.Index(errs, nil)
+		if won < 0 || errs[1-won] == nil || !errors.Is(errs[1-won], errTaken) && !errors.Is(errs[1-won], ErrOccupied) {
+			t.Fatalf("%v", errs)
+		}
+		whole(t, dsn, rows[won])
+	})
 }
 
 // disk is a small file system of its own, which goes when t ends.

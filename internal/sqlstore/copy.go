@@ -83,9 +83,10 @@ func rowHash(row []any) (parts [4]uint64) {
 var copyBatch = 2000
 
 // copyTables copies every row of every table, as from holds them at one moment,
-// into to, whose schema must be the same and whose rows are removed first. Then it
-// compares counts and checksums, and returns them. progress may be nil.
-func copyTables(ctx context.Context, from, to *Store, progress func(Progress)) (sums []TableSum, err error) {
+// into to, whose schema must be the same and whose rows are removed first, as far as
+// the claim allows. Then it compares counts and checksums, and returns them. progress
+// may be nil.
+func copyTables(ctx context.Context, from, to *Store, c *claim, progress func(Progress)) (sums []TableSum, err error) {
 	source, err := from.engine.session(ctx)
 	if err != nil {
 		return nil, err
@@ -100,10 +101,8 @@ func copyTables(ctx context.Context, from, to *Store, progress func(Progress)) (
 	if err != nil {
 		return nil, err
 	}
-	for _, t := range tables {
-		if _, err := target.exec(ctx, "DELETE FROM "+t.name); err != nil {
-			return nil, err
-		}
+	if err := c.take(ctx, target, tables); err != nil {
+		return nil, err
 	}
 	if err := source.view(ctx); err != nil {
 		return nil, err
@@ -115,7 +114,7 @@ func copyTables(ctx context.Context, from, to *Store, progress func(Progress)) (
 	}
 	p := &pace{tell: progress, step: "copying", of: of}
 	for _, t := range tables {
-		if err := copyRows(ctx, t, source, target, func() error { return nil }, p); err != nil {
+		if err := copyRows(ctx, t, source, target, func() error { return c.fence(ctx, target) }, p); err != nil {
 			return nil, err
 		}
 	}

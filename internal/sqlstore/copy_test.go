@@ -83,11 +83,11 @@ func TestCopy_EveryTableBothWays(t *testing.T) {
 	file, server, back := openAt(t, filepath.Join(dir, "a.db")), openAt(t, storagetest.Postgres(t)), openAt(t, filepath.Join(dir, "b.db"))
 	fill(t, file, rand.New(rand.NewPCG(1, 1)), copyBatch+7)
 	var told []Progress
-	there, err := copyTables(t.Context(), file, server, func(p Progress) { told = append(told, p) })
+	there, err := copyTables(t.Context(), file, server, nil, func(p Progress) { told = append(told, p) })
 	if err != nil {
 		t.Fatal(err)
 	}
-	home, err := copyTables(t.Context(), server, back, nil)
+	home, err := copyTables(t.Context(), server, back, nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -113,7 +113,7 @@ func TestCopy_ADifferenceIsFound(t *testing.T) {
 	dir := t.TempDir()
 	a, b := openAt(t, filepath.Join(dir, "a.db")), openAt(t, filepath.Join(dir, "b.db"))
 	fill(t, a, rand.New(rand.NewPCG(2, 2)), 40)
-	if _, err := copyTables(t.Context(), a, b, nil); err != nil {
+	if _, err := copyTables(t.Context(), a, b, nil, nil); err != nil {
 		t.Fatal(err)
 	}
 	source, target := openSession(t, a), openSession(t, b)
@@ -172,7 +172,7 @@ func TestCopy_OtherSchemas(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, try := range [][2]*Store{{a, b}, {b, a}} {
-			_, err := copyTables(t.Context(), try[0], try[1], nil)
+			_, err := copyTables(t.Context(), try[0], try[1], nil, nil)
 			if got := fmt.Sprint(err); (err == nil) != (want == "") || !strings.Contains(got, want) {
 				t.Errorf("%s: %v", text, err)
 			}

@@ -28,7 +28,8 @@ import (
 //
 // The table copy_state holds the row "source" in the file from the first moment,
 // "moved" once it is closed, and "target" in the copy until that is whole: no
-// program opens a database with one of the last two.
+// program opens a database with one of the last two. (What the row "restore" is for,
+// see claim.)
 const (
 	fewChanges = 500 // so many may be left for the last pass
 	passesMax  = 20  // under a load that a pass cannot get ahead of
@@ -346,7 +347,7 @@ func (m *move) fresh(ctx context.Context, there []table) (bool, error) {
 		if !hasTable(here, t.name) {
 			return false, nil
 		}
-		if t.name == "heads" || t.name == "leases" {
+		if t.seeded() {
 			continue
 		}
 		if n, err := countRows(ctx, m.target, []table{t}); n > 0 || err != nil {

@@ -326,6 +326,6 @@ func (p *postgres) archive(ctx context.Context, to string, progress func(Progres
 	if err := target.Migrate(ctx); err != nil {
 		return err
 	}
-	_, err = copyTables(ctx, &Store{engine: p}, target, progress)
+	_, err = copyTables(ctx, &Store{engine: p}, target, nil, progress)
 	return err
 }

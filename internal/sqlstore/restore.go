@@ -2,17 +2,21 @@ package sqlstore
 
 import (
 	"bytes"
+	"cmp"
 	"context"
+	"crypto/rand"
 	"database/sql"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgconn"
 	sqlite3 "modernc.org/sqlite/lib"
 
 	"github.com/grantway/grantway/internal/oauth"
@@ -113,22 +117,35 @@ func (r *Restoration) takeDatabase(ctx context.Context, dsn, backup string) (err
 	if r.into, err = open(ctx, dsn); err != nil {
 		return err
 	}
-	s, err := r.into.Schema(ctx)
-	if err != nil {
+	if _, err := vacant(ctx, r.into); err != nil {
 		return err
+	}
+	return r.takePart(backup)
+}
+
+// vacant refuses a database that a restore may not fill. cut: it holds a restore that
+// was cut off.
+func vacant(ctx context.Context, s *Store) (cut bool, err error) {
+	schema, err := s.Schema(ctx)
+	if err != nil {
+		return false, err
 	}
 	// The mark of a restore that was cut off has no row, and nobody else's tables beside
 	// it: another program may have a table of that name.
 	marks := 0
-	if s.Unready {
-		if err := r.into.row(ctx, "SELECT COUNT(*) FROM "+markTable, nil, &marks); err != nil {
-			return err
+	if schema.Unready {
+		err := s.row(ctx, "SELECT COUNT(*) FROM "+markTable, nil, &marks)
+		if refusal, ok := errors.AsType[*pgconn.PgError](err); ok && refusal.Code == "42P01" {
+			return false, ErrOccupied // whole since we looked
+		}
+		if err != nil {
+			return false, err
 		}
 	}
-	if s.Foreign || marks > 0 || s.Have > 0 && !s.Unready {
-		return ErrOccupied
+	if schema.Foreign || marks > 0 || schema.Have > 0 && !schema.Unready {
+		return false, ErrOccupied
 	}
-	return r.takePart(backup)
+	return schema.Unready, nil
 }
 
 // takePart makes the copy of a restore into PostgreSQL: beside the backup, whose disk
@@ -354,26 +371,118 @@ func (r *Restoration) fill(ctx context.Context, progress func(Progress)) (err er
 		return err
 	}
 	defer func() { err = errors.Join(err, own.close()) }()
-	s, err := r.into.Schema(ctx)
+	// A large backup was prepared for minutes: somebody may have set the database up.
+	cut, err := vacant(ctx, r.into)
 	if err != nil {
 		return err
 	}
-	if !s.Unready {
-		if _, err := own.exec(ctx, markSchema); err != nil {
+	if !cut {
+		_, err := own.exec(ctx, markSchema)
+		if refusal, ok := errors.AsType[*pgconn.PgError](err); ok && slices.Contains([]string{"42P07", "42710", "23505"}, refusal.Code) {
+			return errTaken // it is there, since we looked
+		}
+		if err != nil {
 			return err
 		}
 	}
 	if err := r.into.Migrate(ctx); err != nil {
 		return err
 	}
-	copied, err := copyTables(ctx, r.Store, r.into, progress)
+	c := &claim{holder: rand.Text(), cut: cut}
+	copied, err := copyTables(ctx, r.Store, r.into, c, progress)
+	if _, other := errors.AsType[*differs](err); other {
+		err = cmp.Or(c.fence(ctx, own), err) // it differs if another restore fills it
+	}
 	if err != nil {
 		return err
 	}
 	if err := analyze(ctx, own, copied); err != nil {
 		return err
 	}
-	_, err = own.exec(ctx, "DROP TABLE "+markTable)
+	return transact(ctx, own, "BEGIN", func() error { return c.end(ctx, own) })
+}
+
+// errTaken says that of two restores into one database this is not the one that goes on.
+var errTaken = errors.New("another grantway restore works on this database, and goes on: this one has not restored")
+
+// claim is what a restore says in copy_state of the database it fills, in the row
+// "restore": who fills it. One that was cut off cannot be told from one that is at work,
+// so the next one takes the row, and the one before finds out at its next transaction.
+// nil is a claim to what nobody else knows of.
+type claim struct {
+	holder string
+	cut    bool // the mark of an earlier one was there
+}
+
+// take empties the tables. The row comes first, so that of two who begin or end one
+// waits for the other: after that the mark says whether what is here is whole already.
+// Where no restore was before, nothing is removed but what the schema begins with:
+// whoever looked before the mark stood may have put the first rows in, and has the
+// database then.
+func (c *claim) take(ctx context.Context, target session, tables []table) error {
+	occupied := false
+	err := transact(ctx, target, "BEGIN", func() error {
+		remove := tables
+		if c != nil {
+			already := "NOTHING"
+			if c.cut {
+				already = "UPDATE SET holder = excluded.holder"
+			}
+			if err := taken(target.exec(ctx, "INSERT INTO copy_state (role, id, place, holder, applied) VALUES ('restore', '', '', $1, 0) ON CONFLICT (role) DO "+already, c.holder)); err != nil {
+				return err
+			}
+			there, err := target.tables(ctx)
+			if err != nil {
+				return err
+			}
+			if !hasTable(there, markTable) {
+				return ErrOccupied
+			}
+			if !c.cut {
+				remove = slices.DeleteFunc(slices.Clone(tables), func(t table) bool { return !t.seeded() })
+				rows, err := countRows(ctx, target, slices.DeleteFunc(slices.Clone(tables), table.seeded))
+				if err != nil {
+					return err
+				}
+				if occupied = rows > 0; occupied {
+					return c.end(ctx, target)
+				}
+			}
+		}
+		for _, t := range remove {
+			if _, err := target.exec(ctx, "DELETE FROM "+t.name); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err == nil && occupied {
+		err = ErrOccupied
+	}
+	return err
+}
+
+// fence fails if another restore has the database.
+func (c *claim) fence(ctx context.Context, target session) error {
+	if c == nil {
+		return nil
+	}
+	return taken(target.exec(ctx, "UPDATE copy_state SET applied = applied + 1 WHERE role = 'restore' AND holder = $1", c.holder))
+}
+
+// end gives the database to whoever comes.
+func (c *claim) end(ctx context.Context, target session) error {
+	err := taken(target.exec(ctx, "DELETE FROM copy_state WHERE role = 'restore' AND holder = $1", c.holder))
+	if err == nil {
+		_, err = target.exec(ctx, "DROP TABLE "+markTable)
+	}
+	return err
+}
+
+func taken(rows int64, err error) error {
+	if err == nil && rows != 1 {
+		err = errTaken
+	}
 	return err
 }
 

@@ -58,6 +58,9 @@ func (t table) key() []column {
 	return key
 }
 
+// seeded reports whether the schema itself begins with rows in the table.
+func (t table) seeded() bool { return t.name == "heads" || t.name == "leases" }
+
 // keyOf picks the values of the primary key out of a row.
 func (t table) keyOf(row []any) []any {
 	key := make([]any, 0, 2)
