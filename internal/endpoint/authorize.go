@@ -50,16 +50,16 @@ func (h *handler) directAuthorize(w http.ResponseWriter, r *http.Request) {
 		h.refused(w, r, h.charge(r, "", bad(oauth.Prefetch, "", "A profile is not begun by a prefetch or by opening a link.")), http.StatusBadRequest, query.Get("state"))
 		return
 	}
-	id, key := query.Get("client_id"), oauth.Secret(r.Header.Get("X-Api-Key"))
-	if err := h.guarded(r, id, key); err != nil {
+	auth := oauth.ClientAuth{ID: query.Get("client_id"), APIKey: oauth.Secret(r.Header.Get("X-Api-Key"))}
+	if err := h.guarded(r, &auth); err != nil {
 		h.refused(w, r, err, http.StatusBadRequest, "")
 		return
 	}
-	answer, err := h.server.AuthorizeDirect(r.Context(), oauth.DirectRequest{Query: query, APIKey: key, Guest: r.Header.Get("X-Dressipi-Jwt")})
+	answer, err := h.server.AuthorizeDirect(r.Context(), oauth.DirectRequest{Query: query, APIKey: auth.APIKey, Admit: auth.Admit, Guest: r.Header.Get("X-Dressipi-Jwt")})
 	if err != nil {
 		e := oauth.AsError(err)
 		if e.Anonymous() || e.Reason != oauth.ParamMissing && (e.Param == "client_id" || e.Param == "state") { // the two that are read before
-			err = h.charge(r, id, err)
+			err = h.charge(r, auth.ID, err)
 		}
 		h.refused(w, r, err, http.StatusBadRequest, answer.State)
 		return

@@ -48,7 +48,7 @@ func (h *handler) exchange(w http.ResponseWriter, r *http.Request) {
 		h.komerzaRefused(w, r, h.charge(r, "", err))
 		return
 	}
-	asked.Admit = h.admitClient
+	asked.Auth.Admit = h.admitClient
 	resp, err := h.server.Token(r.Context(), asked)
 	if err != nil {
 		if oauth.AsError(err).Anonymous() {

@@ -45,6 +45,10 @@ func (h *handler) grant(w http.ResponseWriter, r *http.Request) {
 		h.refused(w, r, h.charge(r, "", err), http.StatusUnauthorized, "")
 		return
 	}
+	if err := h.guarded(r, &auth); err != nil {
+		h.refused(w, r, err, http.StatusUnauthorized, "")
+		return
+	}
 	id := r.PathValue("grant")
 	if r.Method == http.MethodDelete {
 		if err := h.server.EndGrant(r.Context(), auth, id); err != nil {

@@ -124,7 +124,8 @@ func limited(wait time.Duration) *oauth.Error {
 //
 // A wrong secret of id, "" if nobody was named, is also counted over all nodes, but
 // only while there are tokens: so many in a second, however many come. Where no limit
-// is set on addresses each of them counts.
+// is set on addresses each of them counts; and each wrong API key does, as they are
+// looked at only while there are tokens (guarded), and many at once are many guesses.
 func (h *handler) charge(r *http.Request, id string, err error) error {
 	if _, theirs := errors.AsType[komerzaError](err); !theirs {
 		switch oauth.AsError(err).Code {
@@ -138,7 +139,7 @@ func (h *handler) charge(r *http.Request, id string, err error) error {
 		switch closed := h.server.GuessesEnd(id, host); {
 		case closed > 0:
 			wait, ok = max(wait, closed), false
-		case ok:
+		case ok || reason == oauth.APIKeyWrong:
 			h.server.CountWrongSecret(id, host)
 		}
 	}
@@ -148,19 +149,27 @@ func (h *handler) charge(r *http.Request, id string, err error) error {
 	return err
 }
 
-// guarded refuses who shows an API key of id from an address that has no token left, or
-// that guessed too often. A key may be a short one that its app has had for years: looked
-// at then, the right one would be told from the others by its answer. So it is not looked
-// at, where a secret is.
-func (h *handler) guarded(r *http.Request, id string, key oauth.Secret) error {
-	if key == "" {
+// guarded refuses who shows an API key from an address that has no token left, or that
+// guessed too often. A key may be a short one that its app has had for years: heard then,
+// the right one would be told from the others by its answer. So it is not looked at, where
+// a secret is.
+//
+// Many that come at once are all looked at before the first wrong one has paid. So who
+// turns out to have the right one is asked the same again (Admit): as each wrong one that
+// is told so takes a token, no more keys are told apart than there were tokens. The right
+// one needs one to be there and leaves it.
+func (h *handler) guarded(r *http.Request, auth *oauth.ClientAuth) error {
+	if auth.APIKey == "" {
 		return nil
 	}
-	host := hostOf(r)
-	if wait := max(h.anonymous.empty(oauth.AddressOf(host)), h.server.GuessesEnd(id, host)); wait > 0 {
-		return limited(wait)
+	host, id := hostOf(r), auth.ID
+	auth.Admit = func(*oauth.Client) error {
+		if wait := max(h.anonymous.empty(oauth.AddressOf(host)), h.server.GuessesEnd(id, host)); wait > 0 {
+			return limited(wait)
+		}
+		return nil
 	}
-	return nil
+	return auth.Admit(nil)
 }
 
 // admit takes a token for a client that has proved itself.

@@ -384,10 +384,100 @@ func TestLimits_WrongAPIKeysAreCounted(t *testing.T) {
 				t.Errorf("%s, %s: Retry-After %v", name, key, wait)
 			}
 		}
+		for _, key := range []string{"wrong", "right"} { // where no key is asked for, nobody tells it either
+			if wait := limitedFor(t, w.get("/oauth/grants/gr_x", "Authorization", basic(w.keyed.id, ""), "X-Api-Key", key), "temporarily_unavailable"); wait < oauth.GuessesClosed/2 {
+				t.Errorf("grants, %s: Retry-After %v", key, wait)
+			}
+		}
 		w.advance(2 * oauth.GuessesWindow)
 		if a := ask("right"); a.refusal() != right.refusal() {
 			t.Errorf("%s, open again: %d %s", name, a.status, a.body)
 		}
+	}
+}
+
+// Many guesses that come at once are all looked at before the first of them has paid. No
+// more are told apart than the bucket had tokens, and each of them counts.
+func TestLimits_APIKeysAtOnce(t *testing.T) {
+	for name, ask := range map[string]func(w *world, key string) *http.Request{
+		"authorize": func(w *world, key string) *http.Request {
+			return with(httptest.NewRequest(http.MethodGet, "/oauth/authorize?client_id="+w.keyed.id, nil), "X-Api-Key", key)
+		},
+		"token": func(w *world, key string) *http.Request {
+			r := httptest.NewRequest(http.MethodPost, "/oauth/token", strings.NewReader("client_id="+w.keyed.id))
+			return with(r, "Content-Type", "application/x-www-form-urlencoded", "X-Api-Key", key)
+		},
+		"revoke": func(w *world, key string) *http.Request {
+			r := httptest.NewRequest(http.MethodPost, "/oauth/revoke", strings.NewReader("client_id="+w.keyed.id))
+			return with(r, "Content-Type", "application/x-www-form-urlencoded", "X-Api-Key", key)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newLimitedWorld(t, published)
+			const wrong = oauth.GuessesMax
+			// What a request reads last is what the key is compared with.
+			type asking struct {
+				reads int
+				gate  chan struct{}
+			}
+			type isAsking struct{}
+			came, last := make(chan struct{}, wrong+1), 0
+			hold := func(ctx context.Context) {
+				a := ctx.Value(isAsking{}).(*asking)
+				if a.reads++; a.reads == last {
+					came <- struct{}{}
+					<-a.gate
+				}
+			}
+			w.hold.Store(&hold)
+			send := func(key string, a *asking) answer {
+				r := ask(w, key)
+				return w.do(r.WithContext(context.WithValue(r.Context(), isAsking{}, a)))
+			}
+			var alone asking
+			right := send("right", &alone)
+			for range 3 * published.Anonymous.Size {
+				if a := send("right", &asking{}); a.status != right.status || a.body != right.body {
+					t.Fatalf("the right one is charged: %d %s", a.status, a.body)
+				}
+			}
+			last = alone.reads
+			first, then := make(chan struct{}), make(chan struct{})
+			answered, found := make(chan answer, wrong), make(chan answer, 1)
+			for n := range wrong {
+				go func() { answered <- send(fmt.Sprint("wrong ", n), &asking{gate: first}) }()
+			}
+			go func() { found <- send("right", &asking{gate: then}) }()
+			for n := range wrong + 1 {
+				select {
+				case <-came:
+				case <-time.After(20 * time.Second):
+					t.Fatalf("only %d came", n)
+				}
+			}
+			close(first)
+			told := 0
+			var over answer
+			for range wrong {
+				if a := <-answered; a.status == http.StatusTooManyRequests {
+					over = a
+				} else {
+					told++
+				}
+			}
+			if told != published.Anonymous.Size {
+				t.Errorf("%d wrong keys were told so, with %d tokens", told, published.Anonymous.Size)
+			}
+			close(then)
+			if a := <-found; a.status != over.status || a.body != over.body || a.header.Get("Retry-After") != over.header.Get("Retry-After") {
+				t.Errorf("the right one is told apart: %d %s", a.status, a.body)
+			}
+			w.hold.Store(nil)
+			w.flush()
+			if wait := limitedFor(t, w.do(ask(w, "right")), "temporarily_unavailable"); wait != oauth.GuessesClosed {
+				t.Errorf("after %d wrong ones: Retry-After %v", wrong, wait)
+			}
+		})
 	}
 }
 

@@ -60,7 +60,7 @@ func (h *handler) asked(w http.ResponseWriter, r *http.Request, own ...string) (
 		h.refused(w, r, h.charge(r, "", err), http.StatusUnauthorized, "")
 		return nil, oauth.ClientAuth{}, false
 	}
-	if err := h.guarded(r, auth.ID, auth.APIKey); err != nil {
+	if err := h.guarded(r, &auth); err != nil {
 		h.refused(w, r, err, http.StatusUnauthorized, "")
 		return nil, oauth.ClientAuth{}, false
 	}

@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -47,6 +48,8 @@ type world struct {
 	log    *sink
 	random *source
 
+	hold atomic.Pointer[func(context.Context)] // if set, called after a client was read, before the answer is given
+
 	mu   sync.Mutex
 	at   time.Time
 	slow time.Time // if set, a clock a hundred times slower than the wall's has run since then
@@ -59,6 +62,20 @@ type app struct {
 	id     string
 	secret oauth.Secret
 	client *oauth.Client
+}
+
+// held is a storage whose answers about a client can be held up.
+type held struct {
+	oauth.Storage
+	hold *atomic.Pointer[func(context.Context)]
+}
+
+func (s held) Client(ctx context.Context, id string) (*oauth.Client, error) {
+	c, err := s.Storage.Client(ctx, id)
+	if hold := s.hold.Load(); hold != nil {
+		(*hold)(ctx)
+	}
+	return c, err
 }
 
 func newWorld(t testing.TB) *world { return newWorldAt(t, issuer, "") }
@@ -85,7 +102,7 @@ func newWorldAt(t testing.TB, issuer, dsn string) *world {
 	ring, err := oauth.ParseKeyRing(text)
 	must(err)
 	scopes := []oauth.ClientScope{{Name: "stores.view", Required: true}, {Name: "stores.orders.view", Required: true}}
-	w.server, err = oauth.New(ctx, oauth.Config{Issuer: issuer, Audience: audience, Storage: w.db, Ring: ring, Now: w.now, Rand: random,
+	w.server, err = oauth.New(ctx, oauth.Config{Issuer: issuer, Audience: audience, Storage: held{w.db, &w.hold}, Ring: ring, Now: w.now, Rand: random,
 		Catalogue: oauth.NewCatalogue([]oauth.Scope{{Name: "stores.view", Kind: oauth.StoreScope}, {Name: "stores.orders.view", Kind: oauth.StoreScope}}, nil)})
 	must(err)
 	must(w.server.PutUser(ctx, command, oauth.User{ID: "alice", Name: "Alice", Email: "alice@example.com"}))

@@ -242,7 +242,8 @@ func (s *Server) guest(ctx context.Context, c *Client, red *Redemption) (*Standi
 type DirectRequest struct {
 	Query  map[string][]string
 	APIKey Secret
-	Guest  string // x-dressipi-jwt, "" if none was sent
+	Admit  func(*Client) error // as of [ClientAuth]
+	Guest  string              // x-dressipi-jwt, "" if none was sent
 }
 
 // DirectCode is the answer to a [DirectRequest].
@@ -263,7 +264,7 @@ func (s *Server) AuthorizeDirect(ctx context.Context, r DirectRequest) (answer D
 	if e != nil {
 		return answer, e
 	}
-	c, _, err := s.authenticate(ctx, ClientAuth{ID: id, APIKey: r.APIKey}, []ProfileName{Direct}, nil)
+	c, _, err := s.authenticate(ctx, ClientAuth{ID: id, APIKey: r.APIKey, Admit: r.Admit}, []ProfileName{Direct})
 	if err != nil {
 		return answer, err
 	}

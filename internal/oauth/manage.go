@@ -50,7 +50,7 @@ func (s *Server) EndGrant(ctx context.Context, auth ClientAuth, id string) error
 
 // ownGrant proves an app and reads a grant of its own. Public apps prove nothing.
 func (s *Server) ownGrant(ctx context.Context, auth ClientAuth, id string) (*Standing, *Client, error) {
-	c, secret, err := s.authenticate(ctx, auth, nil, nil)
+	c, secret, err := s.authenticate(ctx, auth, nil)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -10,7 +10,7 @@ import (
 // takes access tokens and refresh tokens of every profile; a token that is
 // unknown, or another client's, changes nothing and is no error (2.2).
 func (s *Server) Revoke(ctx context.Context, auth ClientAuth, token string) error {
-	c, secret, err := s.authenticate(ctx, auth, nil, nil)
+	c, secret, err := s.authenticate(ctx, auth, nil)
 	if err != nil {
 		return err
 	}

@@ -25,6 +25,10 @@ type ClientAuth struct {
 	ID     string
 	Secret Secret // "" if none was sent
 	APIKey Secret // x-api-key, "" if none was sent
+
+	// Admit, if it is there, is asked once the client has proved itself and before
+	// anything else is looked at: what it refuses burns nothing and reveals nothing.
+	Admit func(*Client) error
 }
 
 // TokenRequest is a token request of any dialect, parsed once.
@@ -37,10 +41,6 @@ type TokenRequest struct {
 	Verifier     string
 	RefreshToken string
 	Scope        string
-
-	// Admit, if it is there, is asked once the client has proved itself and before
-	// anything else is looked at: what it refuses burns nothing and reveals nothing.
-	Admit func(*Client) error
 }
 
 // TokenResponse is what a dialect prints.
@@ -82,7 +82,7 @@ func (s *Server) Token(ctx context.Context, r TokenRequest) (*TokenResponse, err
 // token authenticates the client, once, before the switch on the grant type, so
 // that no grant can forget it.
 func (s *Server) token(ctx context.Context, r TokenRequest) (resp *TokenResponse, err error) {
-	c, secret, err := s.authenticate(ctx, r.Auth, r.Serves, r.Admit)
+	c, secret, err := s.authenticate(ctx, r.Auth, r.Serves)
 	if err != nil {
 		return nil, err
 	}
@@ -116,7 +116,7 @@ var nobody = Hash(make([]byte, sha256.Size))
 // question to the database: the event that issues, or revokes, asks it in its guard, and
 // whoever refuses first asks [Server.confirm]. So a secret is never decided
 // from a cache (DESIGN, decision 14), and costs no read of its own.
-func (s *Server) authenticate(ctx context.Context, a ClientAuth, serves []ProfileName, admit func(*Client) error) (c *Client, secret Hash, err error) {
+func (s *Server) authenticate(ctx context.Context, a ClientAuth, serves []ProfileName) (c *Client, secret Hash, err error) {
 	if a.ID == "" {
 		return nil, nil, refuse(ClientAuthMissing)
 	}
@@ -160,8 +160,8 @@ func (s *Server) authenticate(ctx context.Context, a ClientAuth, serves []Profil
 		secret = found.Hash
 		s.usedSecret(string(secret))
 	}
-	if admit != nil {
-		if err := admit(c); err != nil {
+	if a.Admit != nil {
+		if err := a.Admit(c); err != nil {
 			return nil, nil, err
 		}
 	}
