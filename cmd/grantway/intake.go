@@ -17,7 +17,7 @@ import (
 //
 // A request is in work only once all of it has come and until its answer begins.
 // Who sends slowly or reads slowly holds a connection, never a place in work; and
-// when connections run out, the one gives way that has been at it for longest.
+// when connections run out, the one gives way that has been at it for longest, if none was refused already.
 type intake struct {
 	connsMax int
 	workMax  int64
@@ -46,13 +46,14 @@ func newIntake() *intake {
 }
 
 // What a connection is doing. It may be closed for the sake of another unless a
-// request of its own is in work.
+// request of its own is in work; one that was refused before others.
 const (
 	isIdle      int32 = iota
 	isReceiving       // a head
 	isSending         // a body, which the front reads
 	isInWork
 	isAnswering
+	isRefused // what it still sends is thrown away
 	isGone
 )
 
@@ -103,7 +104,7 @@ func (c *conn) Read(b []byte) (int, error) {
 		c.large.Store(true)
 		return n, err
 	}
-	if c.begin(isGone) {
+	if c.begin(isRefused) {
 		c.turnAway()
 		c.Conn.SetReadDeadline(time.Now().Add(5 * time.Second))
 		for err == nil { // or the answer would be lost with what was not read
@@ -215,7 +216,10 @@ func (in *intake) oldest() (found *conn) {
 		if n++; n > looked {
 			break
 		}
-		if doing := c.doing.Load(); doing != isInWork && doing != isGone && (found == nil || c.since.Load() < found.since.Load()) {
+		switch doing := c.doing.Load(); {
+		case doing == isRefused:
+			return c
+		case doing != isInWork && doing != isGone && (found == nil || c.since.Load() < found.since.Load()):
 			found = c
 		}
 	}

@@ -240,6 +240,29 @@ func TestIntake_OldestConnectionGivesWay(t *testing.T) {
 	}
 }
 
+// Who was refused for a large head and goes on sending gives way to everybody else.
+func TestIntake_RefusedConnectionGivesWay(t *testing.T) {
+	const most = 4
+	k := takeIn(t, func(in *intake) { in.connsMax, in.large = most, make(chan struct{}) })
+	k.dial("") // has been there for longer
+	for n := range most - 1 {
+		_, r := k.dial("GET /free?state=" + strings.Repeat("s", smallMost))
+		k.busy(k.answer(r))
+		if got := k.intake.count(isRefused); got != n+1 {
+			t.Fatalf("%d are refused, want %d", got, n+1)
+		}
+	}
+	for _, path := range []string{"/healthz", "/readyz", "/free"} {
+		_, r := k.dial(get(path))
+		if a := k.answer(r); a.status != http.StatusOK {
+			t.Errorf("%s: %d %s", path, a.status, a.body)
+		}
+	}
+	if err := until(10*time.Second, func() bool { return k.intake.count(isIdle) == most }); err != nil {
+		t.Errorf("%d of %d that were not refused are still there", k.intake.count(isIdle), most)
+	}
+}
+
 // count is how many connections do something.
 func (in *intake) count(doing int32) (n int) {
 	in.mu.Lock()
