@@ -100,8 +100,7 @@ func (c *conn) Read(b []byte) (int, error) {
 	if c.head <= smallMost || c.large.Load() {
 		return n, err
 	}
-	if c.in.place() {
-		c.large.Store(true)
+	if c.takeLarge() {
 		return n, err
 	}
 	if c.begin(isRefused) {
@@ -145,6 +144,20 @@ func (c *conn) CloseWrite() error {
 		return half.CloseWrite()
 	}
 	return nil
+}
+
+// takeLarge takes a place for large requests. Who is closed meanwhile may have left his
+// places before he had this one.
+func (c *conn) takeLarge() bool {
+	if !c.in.place() {
+		return false
+	}
+	c.large.Store(true)
+	if c.doing.Load() == isGone {
+		c.leaveLarge()
+		return false
+	}
+	return true
 }
 
 func (c *conn) leaveLarge() {
@@ -369,13 +382,14 @@ func (t *turn) answer() {
 	}
 }
 
-// end leaves whatever the request still holds.
+// end leaves whatever the request still holds. answer comes last: it panics where the
+// connection was closed.
 func (t *turn) end() {
-	t.answer()
 	if t.large {
 		t.large = false
 		<-t.in.large
 	}
+	t.answer()
 }
 
 func (t *turn) move(doing int32) {

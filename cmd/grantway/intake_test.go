@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"log/slog"
@@ -345,6 +346,46 @@ func TestIntake_LargeBodies(t *testing.T) {
 	if err := until(10*time.Second, func() bool { return len(k.intake.large) == 0 }); err != nil {
 		t.Error("the place is still taken")
 	}
+}
+
+// Whose connection is closed for the sake of another while he takes a place leaves it.
+func TestIntake_ClosedConnectionLeavesPlaces(t *testing.T) {
+	in := newIntake()
+	left := func(what string) {
+		t.Helper()
+		if large, work := len(in.large), in.work.Load(); large != 0 || work != 0 {
+			t.Errorf("%s: %d places for large requests and %d in work are still taken", what, large, work)
+		}
+	}
+	theirs, ours := net.Pipe()
+	defer theirs.Close()
+	c := &conn{Conn: ours, in: in}
+	r := httptest.NewRequest("POST", "/", io.MultiReader(strings.NewReader(strings.Repeat("b", smallMost)), closing{c}))
+	r = r.WithContext(context.WithValue(r.Context(), connKey{}, c))
+	func() {
+		defer func() {
+			if got := recover(); got != http.ErrAbortHandler {
+				t.Errorf("it ends by %v", got)
+			}
+		}()
+		var x turn
+		defer x.end() // as the front does
+		in.admit(r, &x)
+	}()
+	left("a large body")
+	if c.takeLarge() { // Read had seen that it was there
+		t.Error("a connection that is closed has a place")
+	}
+	left("a large head")
+}
+
+// closing is the last byte of a body, with which its connection is closed.
+type closing struct{ c *conn }
+
+func (b closing) Read(p []byte) (int, error) {
+	b.c.Close()
+	p[0] = 'b'
+	return 1, nil
 }
 
 // A handler reads the body that was sent, whatever its size, and hears of one that
