@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"database/sql"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -473,6 +474,62 @@ func TestExport_Follow(t *testing.T) {
 	}
 	if len(all) < 60 || end.Until.Before(all[0].At) {
 		t.Errorf("%d events; complete until %s, the last is of %s", len(all), end.Until, all[0].At)
+	}
+}
+
+// An export that is followed says once that the database has lost events, writes
+// nothing, and goes on by itself in the next epoch.
+func TestExport_FollowsIntoTheNextEpoch(t *testing.T) {
+	t.Parallel()
+	k := newKeyed(t)
+	said := filepath.Join(k.dir, "said")
+	errs, err := os.Create(said)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer errs.Close()
+	cmd := exec.Command("grantway", "events", "export", "log", "--follow", "--config", "config.yaml")
+	cmd.Dir, cmd.Stderr = k.dir, errs
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer cmd.Process.Kill()
+	read := func(name string) string { data, _ := os.ReadFile(filepath.Join(k.dir, name)); return string(data) }
+	holds := func(name, text string) {
+		t.Helper()
+		if err := until(10*time.Second, func() bool { return strings.Contains(read(name), text) }); err != nil {
+			t.Fatalf("%s holds no %s: %v\n%s", name, text, err, read(name))
+		}
+	}
+	holds("log", "complete_until")
+	before := read("log")
+	db, err := sql.Open("sqlite", filepath.Join(k.dir, "grantway.db")+"?_pragma=busy_timeout(10000)&_txlock=immediate")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	_, err = db.Exec("BEGIN IMMEDIATE; DELETE FROM events WHERE seq = (SELECT seq FROM heads WHERE name = 'feed'); UPDATE heads SET seq = seq - 1 WHERE name = 'feed'; COMMIT")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const behind = "grantway: the database has lost events that it had acknowledged: begin a new epoch (grantway new-epoch) once it is the right one; trying again\n"
+	holds("said", behind)
+	k.refreshed() // an event outside the feed
+	k.fails([]string{"log: another export"}, "events", "export", "log")
+	if got := read("log"); got != before {
+		t.Errorf("over the loss it wrote %s", strings.TrimPrefix(got, before))
+	}
+	k.run("", nil, "new-epoch", "--yes")
+	holds("log", `"kind":"database.restored"`)
+	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Error(err)
+	}
+	holds("log", `"kind":"token.refreshed"`)
+	if got := read("said"); got != behind {
+		t.Errorf("it said %s", got)
 	}
 }
 

@@ -78,11 +78,13 @@ func (c *exportCommand) Run(ctx context.Context, t terminal) error {
 }
 
 // follow exports until ctx ends, and then once more. A database that cannot be
-// reached is asked again.
+// reached is asked again, and so is one that has lost events: the operator says when it
+// is the right one.
 func follow(ctx context.Context, t terminal, batch func(ctx context.Context, late bool) error) error {
 	tick := time.NewTicker(followEvery)
 	defer tick.Stop()
-	marked, failing := time.Now(), false
+	marked := time.Now()
+	var failing error // of which kind; each is told once
 	for {
 		select {
 		case <-ctx.Done():
@@ -93,16 +95,22 @@ func follow(ctx context.Context, t terminal, batch func(ctx context.Context, lat
 		}
 		late := time.Since(marked) >= markEvery
 		err := batch(ctx, late)
-		if err == nil && late {
+		var kind error
+		switch {
+		case err == nil && late:
 			marked = time.Now()
-		}
-		if err != nil && !errors.Is(err, oauth.ErrUnavailable) {
+		case err == nil:
+		case errors.Is(err, oauth.ErrBehind):
+			kind = oauth.ErrBehind
+		case errors.Is(err, oauth.ErrUnavailable):
+			kind = oauth.ErrUnavailable
+		default:
 			return err
 		}
-		if err != nil && !failing && ctx.Err() == nil {
+		if kind != nil && kind != failing && ctx.Err() == nil {
 			fmt.Fprintf(t.err, "grantway: %v; trying again\n", err)
 		}
-		failing = err != nil
+		failing = kind
 	}
 }
 

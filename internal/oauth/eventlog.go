@@ -145,24 +145,54 @@ func (s *Server) ExportAfter(ctx context.Context, actor Actor, end *LogEnd) (*Ex
 		return nil, refuse(NotPermitted)
 	}
 	x := &Export{s: s, end: end}
-	_, epoch, err := s.storage.Head(ctx)
-	if err != nil {
-		return nil, err
-	}
 	if end.Size > 0 {
 		x.from = idFloor("ev_", end.Until.Add(-lateness))
 	}
-	if end.Size == 0 || end.Epoch != epoch {
-		return x, x.catchUp(ctx, epoch)
+	_, err := x.feed(ctx, 0)
+	if errors.Is(err, ErrBehind) {
+		err = fmt.Errorf("%w, or %w", ErrForeignLog, err)
 	}
-	same, err := s.storage.FeedAfter(ctx, end.Seq-1, 1)
 	if err != nil {
 		return nil, err
 	}
-	if end.last != "" && (len(same) == 0 || same[0].Seq == end.Seq && same[0].ID != end.last) {
-		return nil, ErrForeignLog
-	}
 	return x, nil
+}
+
+// feed reads at most so many events that come after the log's end. The one at the end
+// is read with them: once the database has lost events, other events get their numbers,
+// and whoever went by the number alone would pass over those. In a new epoch the export
+// goes on where the log still fits, or else with the event that began it.
+func (x *Export) feed(ctx context.Context, limit int) ([]Event, error) {
+	seq, epoch, err := x.s.storage.Head(ctx)
+	if err != nil {
+		return nil, err
+	}
+	end := x.end
+	if end.Epoch == 0 {
+		if err := x.catchUp(ctx, epoch); err != nil {
+			return nil, err
+		}
+	}
+	list, err := x.s.storage.FeedAfter(ctx, end.Seq-1, limit+1)
+	if err != nil {
+		return nil, err
+	}
+	last := ""
+	if len(list) > 0 && list[0].Seq == end.Seq {
+		last, list = list[0].ID, list[1:]
+	}
+	switch {
+	case end.last == "" || last == end.last:
+		return list, nil
+	case last == "" && epoch == end.Epoch && seq >= end.Seq: // it is so old that it was removed
+		return list, nil
+	case epoch <= end.Epoch:
+		return nil, ErrBehind
+	}
+	if err := x.catchUp(ctx, epoch); err != nil {
+		return nil, err
+	}
+	return x.s.storage.FeedAfter(ctx, end.Seq, limit)
 }
 
 // catchUp finds the restore since which the log lacks everything, or, for an empty
@@ -172,7 +202,7 @@ func (x *Export) catchUp(ctx context.Context, epoch int64) error {
 	if err != nil {
 		return err
 	}
-	empty := x.end.Size == 0
+	empty := x.end.Epoch == 0
 	if empty {
 		x.end.Epoch = epoch
 	}
@@ -203,7 +233,8 @@ var ErrForeignLog = errors.New("the log is that of another database")
 const exportPage = 1000
 
 // Next writes what happened since the last call, and returns how many events that
-// were. If late, it reads again what may have come late, and ends with a mark.
+// were. If late, it reads again what may have come late, and ends with a mark. While
+// the database lacks what the log holds, it writes nothing and fails with [ErrBehind].
 func (x *Export) Next(ctx context.Context, w io.Writer, late bool) (events int, err error) {
 	began := x.s.now().Truncate(time.Microsecond)
 	write := func(l logLine) error {
@@ -216,7 +247,7 @@ func (x *Export) Next(ctx context.Context, w io.Writer, late bool) (events int, 
 		return err
 	}
 	for {
-		list, err := x.s.storage.FeedAfter(ctx, x.end.Seq, exportPage)
+		list, err := x.feed(ctx, exportPage)
 		if err != nil {
 			return events, err
 		}

@@ -68,7 +68,8 @@ const (
 	knowTimeout = 300 * time.Millisecond
 )
 
-var errBehind = errors.New("the database has lost events that it had acknowledged: begin a new epoch (grantway new-epoch) once it is the right one")
+// ErrBehind says that the database has gone back behind what was told of it.
+var ErrBehind = errors.New("the database has lost events that it had acknowledged: begin a new epoch (grantway new-epoch) once it is the right one")
 
 // FeedLag says how long ago the state that this node knows was the present one. It
 // grows while the database does not answer.
@@ -129,9 +130,9 @@ func (s *Server) hear(ctx context.Context, n News) error {
 	case n.Epoch < epoch || n.Epoch == epoch && (n.Seq < seq || f.last != "" && n.Seen != "" && n.Seen != f.last):
 		// Numbers that were told will be, or have been, given again to other events.
 		f.mu.Lock()
-		f.behind = errBehind
+		f.behind = ErrBehind
 		f.mu.Unlock()
-		return errBehind
+		return ErrBehind
 	case n.Epoch > epoch:
 		return s.beginFeed(ctx, n.Present)
 	case n.Seq == seq:

@@ -340,6 +340,115 @@ func TestRecover_AnotherDatabasesLog(t *testing.T) {
 	}
 }
 
+// When the database has lost events, a running export writes nothing over the loss,
+// however many others have got their numbers meanwhile, nor does one that is begun
+// then; both go on once a new epoch has begun, and the log restores what is.
+func TestExport_TheDatabaseHasLostEvents(t *testing.T) {
+	ctx := context.Background()
+	const lost = 3
+	for others := range lost + 2 {
+		t.Run(fmt.Sprint(others, " others"), func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			kept := w.connect(w.exchange, "alice", "s1")
+			w.must(w.SuspendClient(ctx, command, w.public.id))
+			for range lost {
+				w.connect(w.standard, "bob", "b1")
+			}
+			var log bytes.Buffer
+			begin := func() (*oauth.Export, error) {
+				end, err := oauth.ReadLog(bytes.NewReader(log.Bytes()), nil)
+				w.must(err)
+				return w.ExportAfter(ctx, command, end)
+			}
+			running, err := begin()
+			w.must(err)
+			for range 2 {
+				_, err = running.Next(ctx, &log, true)
+				w.must(err)
+			}
+			before := log.Len()
+
+			raw := w.raw()
+			seq, epoch, err := w.db.Head(ctx)
+			w.must(err)
+			exec(t, raw, "UPDATE heads SET seq = seq - ? WHERE name = 'feed'", lost)
+			_, err = raw.Exec("DELETE FROM events WHERE seq > ?", seq-lost)
+			w.must(err)
+			for i := range others {
+				e := oauth.Event{ID: fmt.Sprint("ev_other", i), At: w.Now(), Kind: oauth.EventUserResumed, Actor: "command", UserID: "carol"}
+				exec(t, raw, "UPDATE heads SET seq = seq + 1 WHERE name = 'feed'")
+				exec(t, raw, "INSERT INTO events (id, seq, at, kind, actor, client_id, user_id, grant_id, store_id, request_id, payload) VALUES (?, ?, ?, ?, ?, '', ?, '', '', '', '')",
+					e.ID, seq-lost+int64(i)+1, e.At.UnixMicro(), e.Kind, e.Actor, e.UserID)
+			}
+			w.must(w.db.NoteEvent(ctx, oauth.Event{ID: "ev_outside", At: w.Now(), Kind: oauth.EventTokenRefreshed, Actor: "command"}))
+			for _, late := range []bool{false, true} {
+				if n, err := running.Next(ctx, &log, late); !errors.Is(err, oauth.ErrBehind) || n != 0 || log.Len() != before {
+					t.Fatalf("late %v: %d events, %v: %s", late, n, err, log.Bytes()[before:])
+				}
+			}
+			if _, err := begin(); !errors.Is(err, oauth.ErrBehind) || !errors.Is(err, oauth.ErrForeignLog) {
+				t.Errorf("begun meanwhile: %v", err)
+			}
+
+			w.must(w.db.NewEpoch(ctx, 100, func(from, at int64) (oauth.Event, error) {
+				return oauth.NewRestored(w.Now(), newRand("epoch"), oauth.Restored{Epoch: 100, FromEpoch: from, FromSeq: at, Made: w.Now()})
+			}))
+			file := w.backup()
+			w.clock.advance(time.Second)
+			w.must(w.office(w.db).RevokeGrant(ctx, alice, kept.GrantID))
+			anew, err := begin()
+			w.must(err)
+			var again bytes.Buffer
+			n, err := anew.Next(ctx, &again, true)
+			w.must(err)
+			if m, err := running.Next(ctx, &log, true); err != nil || m != n || n < 3 || !bytes.Equal(log.Bytes()[before:], again.Bytes()) {
+				t.Errorf("%d events, %v, and begun anew %d:\n%s\n%s", m, err, n, log.Bytes()[before:], again.Bytes())
+			}
+			if got := again.String(); !strings.HasPrefix(got, `{"epoch":100,`) || !strings.Contains(got, "ev_outside") || strings.Contains(got, fmt.Sprintf(`"epoch":%d,`, epoch)) {
+				t.Errorf("the log goes on with %s", got)
+			}
+			back, _ := w.restore(file, log.Bytes())
+			if got := back.rights(kept.AccessToken); got != "inactive" {
+				t.Errorf("what was revoked in the new epoch: %s", got)
+			}
+		})
+	}
+}
+
+// Where the log still fits, an epoch that begins takes nothing from it: what came
+// before and was not yet exported is, first.
+func TestExport_ANewEpochWithoutLoss(t *testing.T) {
+	ctx := context.Background()
+	w := newWorld(t)
+	var log bytes.Buffer
+	end, err := oauth.ReadLog(&log, nil)
+	w.must(err)
+	x, err := w.ExportAfter(ctx, command, end)
+	w.must(err)
+	_, err = x.Next(ctx, &log, true)
+	w.must(err)
+	file, stopped := w.backup(), log.Len()
+	w.clock.advance(time.Second)
+	w.must(w.SuspendUser(ctx, command, "alice"))
+	w.must(w.db.NewEpoch(ctx, 100, func(from, at int64) (oauth.Event, error) {
+		return oauth.NewRestored(w.Now(), newRand("epoch"), oauth.Restored{Epoch: 100, FromEpoch: from, FromSeq: at, Made: w.Now()})
+	}))
+	end, err = oauth.ReadLog(bytes.NewReader(log.Bytes()), nil)
+	w.must(err)
+	anew, err := w.ExportAfter(ctx, command, end)
+	w.must(err)
+	for name, x := range map[string]*oauth.Export{"running": x, "begun anew": anew} {
+		whole := bytes.NewBuffer(bytes.Clone(log.Bytes()[:stopped]))
+		if _, err := x.Next(ctx, whole, true); err != nil {
+			t.Fatal(err)
+		}
+		if _, rec := w.restore(file, whole.Bytes()); rec.Changed != 1 {
+			t.Errorf("%s: %d changed", name, rec.Changed)
+		}
+	}
+}
+
 // An export cuts off what follows the last whole line of its log: a file that is
 // none, and has no line, must not be taken for one.
 func TestReadLog_AFileThatIsNone(t *testing.T) {
