@@ -74,6 +74,10 @@ func Move(ctx context.Context, file, dsn string, opens func([]oauth.StoredKey) e
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, m.close()) }()
+	return m.run(ctx, opens)
+}
+
+func (m *move) run(ctx context.Context, opens func([]oauth.StoredKey) error) (*Moved, error) {
 	if err := m.begin(ctx, opens); err != nil {
 		return nil, err
 	}
@@ -95,7 +99,7 @@ func Move(ctx context.Context, file, dsn string, opens func([]oauth.StoredKey) e
 		}
 	}
 	var paused time.Time
-	err = transact(ctx, m.source, "BEGIN IMMEDIATE", func() error {
+	err := transact(ctx, m.source, "BEGIN IMMEDIATE", func() error {
 		paused = time.Now()
 		if err := m.pass(ctx); err != nil {
 			return err
@@ -119,28 +123,72 @@ func CancelMove(ctx context.Context, file, dsn string) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, m.close()) }()
+	return m.cancel(ctx)
+}
+
+// cancel may be beside a run that is just finishing. That is fenced off at its next
+// transaction on the target; if it is past its last one, it holds the file's write lock
+// until the file is closed. So who has this lock once, then, and finds the file open,
+// knows that nobody closes it but a run that has taken over since.
+func (m *move) cancel(ctx context.Context) error {
 	there, unfinished, err := m.stand(ctx)
-	switch moved := m.state["moved"]; {
-	case err != nil:
+	if err == nil {
+		err = m.cancellable()
+	}
+	if err != nil {
 		return err
+	}
+	if unfinished {
+		m.id = m.state["source"].id
+		if err := m.takeOver(ctx, true); err != nil {
+			return err
+		}
+		if err := m.whileOpen(ctx, func() error { return nil }); err != nil {
+			return err
+		}
+		err := transact(ctx, m.target, "BEGIN", func() error {
+			if err := m.fence(ctx); err != nil {
+				return err
+			}
+			for _, t := range there {
+				if _, err := m.target.exec(ctx, "DROP TABLE "+t.name); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return m.whileOpen(ctx, func() error { return forgetMove(ctx, m.source) })
+}
+
+// cancellable refuses what is not under way.
+func (m *move) cancellable() error {
+	switch moved := m.state["moved"]; {
 	case moved.id != "":
 		return fmt.Errorf("%s has moved to %s: there is nothing to cancel", m.file, moved.place)
 	case m.state["source"].id == "":
 		return fmt.Errorf("no copy of %s is under way: there is nothing to cancel", m.file)
 	}
-	if unfinished {
-		var drop []string
-		for _, t := range there {
-			drop = append(drop, "DROP TABLE "+t.name)
-		}
-		if err := execAll(ctx, m.target, "BEGIN", drop); err != nil {
-			return err
-		}
-	}
-	return forgetMove(ctx, m.source)
+	return nil
 }
 
-// forgetMove makes a file note its changes no more.
+// whileOpen does f under the file's write lock, unless the file is closed.
+func (m *move) whileOpen(ctx context.Context, f func() error) error {
+	return transact(ctx, m.source, "BEGIN IMMEDIATE", func() (err error) {
+		if m.state, err = readState(ctx, m.source); err == nil {
+			err = m.cancellable()
+		}
+		if err != nil {
+			return err
+		}
+		return f()
+	})
+}
+
+// forgetMove makes a file note its changes no more, within a transaction.
 func forgetMove(ctx context.Context, file session) error {
 	forget := []string{"DROP TABLE IF EXISTS copy_changes", "DELETE FROM copy_state"}
 	err := file.query(ctx, "SELECT name FROM sqlite_master WHERE type = 'trigger' AND name LIKE 'copy\\_%' ESCAPE '\\'", nil, func(scan func(...any) error) error {
@@ -152,19 +200,12 @@ func forgetMove(ctx context.Context, file session) error {
 	if err != nil {
 		return err
 	}
-	return execAll(ctx, file, "BEGIN IMMEDIATE", forget)
-}
-
-// execAll runs statements in one transaction.
-func execAll(ctx context.Context, s session, begin string, texts []string) error {
-	return transact(ctx, s, begin, func() error {
-		for _, text := range texts {
-			if _, err := s.exec(ctx, text); err != nil {
-				return err
-			}
+	for _, text := range forget {
+		if _, err := file.exec(ctx, text); err != nil {
+			return err
 		}
-		return nil
-	})
+	}
+	return nil
 }
 
 type move struct {

@@ -93,7 +93,8 @@ func Restore(ctx context.Context, file, dsn string, replace bool) (r *Restoratio
 	if err != nil {
 		return r, err
 	}
-	return r, errors.Join(forgetMove(ctx, own), own.close())
+	err = transact(ctx, own, "BEGIN IMMEDIATE", func() error { return forgetMove(ctx, own) })
+	return r, errors.Join(err, own.close())
 }
 
 func (r *Restoration) takeFile(ctx context.Context, path string, replace bool) (err error) {

@@ -1,0 +1,200 @@
+package sqlstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/grantway/grantway/internal/storagetest"
+)
+
+// party is a copy or a cancel that stands still at one of its steps, until the other
+// has ended or waits for it.
+type party struct {
+	stopsAt func(step string) bool // asked before each statement, until it says yes
+	fails   string                 // a step that never happens
+	goesOn  chan struct{}          // closed when it may
+	halts   chan struct{}          // closed when it stands still, waits for the other, or has ended
+	other   *party
+	holds   [2]atomic.Bool // the file's write lock, and the row of the copy
+	stopped bool
+}
+
+func newParty() *party { return &party{goesOn: make(chan struct{}), halts: make(chan struct{})} }
+
+func (p *party) halt() {
+	if !p.stopped {
+		p.stopped = true
+		close(p.halts)
+	}
+}
+
+// watched is a session of a party.
+type watched struct {
+	session
+	p    *party
+	side int
+}
+
+var errNever = errors.New("the connection is lost")
+
+func (w *watched) before(text string) error {
+	words := append(strings.Fields(text), "")
+	step := []string{"file: ", "copy: "}[w.side] + words[0] + " " + words[1]
+	if !w.p.stopped && w.p.stopsAt(step) {
+		w.p.halt()
+		<-w.p.goesOn
+	}
+	if step == w.p.fails {
+		return errNever
+	}
+	if locks(text, w.side) && w.p.other.holds[w.side].Load() {
+		w.p.halt()
+	}
+	return nil
+}
+
+// locks reports whether a statement waits for whoever has the file's write lock, or
+// the row of the copy.
+func locks(text string, side int) bool {
+	if side == 0 {
+		return text == "BEGIN IMMEDIATE"
+	}
+	return strings.HasPrefix(text, "UPDATE copy_state") || strings.HasPrefix(text, "DROP TABLE") || strings.HasPrefix(text, "DELETE FROM copy_state")
+}
+
+func (w *watched) exec(ctx context.Context, text string, args ...any) (int64, error) {
+	if err := w.before(text); err != nil {
+		return 0, err
+	}
+	n, err := w.session.exec(ctx, text, args...)
+	if text == "COMMIT" || text == "ROLLBACK" {
+		w.p.holds[w.side].Store(false)
+	} else if err == nil && locks(text, w.side) && !strings.HasPrefix(text, "DELETE") {
+		w.p.holds[w.side].Store(true)
+	}
+	return n, err
+}
+
+func (w *watched) query(ctx context.Context, text string, args []any, row func(func(...any) error) error) error {
+	if err := w.before(text); err != nil {
+		return err
+	}
+	return w.session.query(ctx, text, args, row)
+}
+
+// as does f with a move whose sessions are this party's.
+func (p *party) as(ctx context.Context, file, dsn string, f func(*move) error) (err error) {
+	m, err := openMove(ctx, file, dsn, nil)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, m.close()) }()
+	m.source, m.target = &watched{m.source, p, 0}, &watched{m.target, p, 1}
+	return f(m)
+}
+
+// serves reports whether the installation is in a database.
+func serves(ctx context.Context, dsn string) bool {
+	s, err := Open(ctx, dsn)
+	if err != nil {
+		return false
+	}
+	defer s.Close()
+	var n int
+	return s.row(ctx, "SELECT COUNT(*) FROM grants", nil, &n) == nil && n == 90
+}
+
+// A cancel beside a copy that is just finishing, at whichever step of the one the other
+// comes, also if the copy's last step fails, leaves the installation in one of the two
+// databases: there, if it is refused, and else in the file.
+func TestMove_CancelledWhileItFinishes(t *testing.T) {
+	const lock, last, atEnd = "file: BEGIN IMMEDIATE", "copy: DELETE FROM", "its end"
+	// try lets the copy get to its step, of those from where it takes the file's lock for
+	// good, then the cancel to its step, then the copy go on, and then the cancel. It
+	// reports whether the cancel had so many steps.
+	try := func(t *testing.T, copyStops string, cancelStops int, fails string) (there bool) {
+		ctx := t.Context()
+		file, dsn := installation(t, 1), storagetest.Postgres(t)
+		mover, canceller := newParty(), newParty()
+		mover.other, canceller.other = canceller, mover
+		taken := 0
+		mover.stopsAt = func(step string) bool {
+			if step == lock {
+				taken++ // the first time to note the changes
+			}
+			if taken == 2 {
+				mover.fails = fails
+			}
+			return taken == 2 && step == copyStops
+		}
+		n, at := -1, ""
+		canceller.stopsAt = func(step string) bool {
+			if step != at { // many of one kind are one step
+				n, at = n+1, step
+			}
+			there = there || n == cancelStops
+			return n == cancelStops
+		}
+		ended := make(chan error, 1)
+		go func() {
+			err := mover.as(ctx, file, dsn, func(m *move) error { _, err := m.run(ctx, nil); return err })
+			mover.halt()
+			ended <- err
+		}()
+		<-mover.halts
+		mover.stopped, mover.halts = false, make(chan struct{})
+		mover.stopsAt = func(string) bool { return false }
+		if copyStops == atEnd {
+			mover.halt()
+		}
+		cancelled := make(chan error, 1)
+		go func() {
+			err := canceller.as(ctx, file, dsn, func(m *move) error { return m.cancel(ctx) })
+			canceller.halt()
+			cancelled <- err
+		}()
+		<-canceller.halts
+		close(mover.goesOn)
+		<-mover.halts
+		close(canceller.goesOn)
+		err := <-cancelled
+		of := <-ended
+		what := fmt.Sprintf("the copy at %q, the cancel at its step %d (%s), the copy ends with %v, the cancel with %v", copyStops, cancelStops, at, of, err)
+		inFile, inTarget := serves(ctx, file), serves(ctx, dsn)
+		if err == nil {
+			if !inFile || inTarget || of == nil {
+				t.Errorf("%s: file %v, target %v", what, inFile, inTarget)
+			}
+			untouched(t, file)
+			return there
+		}
+		refused(t, what, err, file+" has moved to ")
+		if of != nil { // then it is finished by the same words
+			if inFile || inTarget {
+				t.Errorf("%s: file %v, target %v", what, inFile, inTarget)
+			}
+			if _, err := Move(ctx, file, dsn, nil, nil); err != nil {
+				t.Errorf("%s: it cannot be finished: %v", what, err)
+			}
+			inTarget = serves(ctx, dsn)
+		}
+		if inFile || !inTarget {
+			t.Errorf("%s: file %v, target %v", what, inFile, inTarget)
+		}
+		return there
+	}
+	for _, step := range []string{lock, "copy: UPDATE copy_state", "copy: COMMIT ", "file: ALTER TABLE", "file: COMMIT ", last, atEnd} {
+		t.Run(step, func(t *testing.T) { try(t, step, -1, last) })
+	}
+	each := 4 // each step takes a second
+	if storagetest.All() {
+		each = 1
+	}
+	for n, more := 2, true; more; n += each { // first both sides are read
+		t.Run(fmt.Sprint("cancel ", n), func(t *testing.T) { more = try(t, lock, n, "") })
+	}
+}
