@@ -238,6 +238,45 @@ func TestRestore_EpochsDiffer(t *testing.T) {
 	}
 }
 
+// A log that is left of a database that is gone is not taken for that of the one which
+// is restored in its place.
+func TestRestore_BesideALogOfWhatIsGone(t *testing.T) {
+	dir := t.TempDir()
+	path, file := filepath.Join(dir, "g.db"), filepath.Join(dir, "backup")
+	s := openAt(t, path)
+	if _, err := s.Backup(t.Context(), file, Archive{Made: time.Now()}, nil); err != nil {
+		t.Fatal(err)
+	}
+	for n := range 100 {
+		if err := s.engine.write(t.Context(), put(n)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	log, err := os.ReadFile(path + "-wal")
+	if err != nil || len(log) == 0 {
+		t.Fatal(len(log), err)
+	}
+	if err := errors.Join(s.Close(), os.Remove(path), os.WriteFile(path+"-wal", log, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	r, err := Restore(t.Context(), file, path, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now()
+	aside, err := r.Finish(t.Context(), now.Unix(), false, oauth.Event{ID: "ev_", At: now, Kind: oauth.EventRestored}, nil)
+	if err != nil || aside != "" {
+		t.Fatal(aside, err)
+	}
+	restored := openAt(t, path)
+	if n := count(t, restored, "used_once"); n != 0 {
+		t.Errorf("%d rows of a database that is gone", n)
+	}
+	if kept, err := filepath.Glob(path + ".replaced-*-wal"); len(kept) != 1 {
+		t.Errorf("of the log there is %v, %v", kept, err)
+	}
+}
+
 // A database that a restore put aside is as good as before when it is put back, also
 // one that was left without its log; what is not at work is opened as it is.
 func TestRestore_WhatIsPutAsideKeepsItsLog(t *testing.T) {

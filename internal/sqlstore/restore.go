@@ -353,10 +353,8 @@ func (r *Restoration) Finish(ctx context.Context, epoch int64, endAll bool, e oa
 	if err := syncFile(r.part); err != nil {
 		return "", err
 	}
-	if r.Target != nil {
-		if aside, err = r.putAside(ctx, e.At); err != nil {
-			return "", err
-		}
+	if aside, err = r.putAside(ctx, e.At); err != nil {
+		return "", err
 	}
 	if err := os.Rename(r.part, r.path); err != nil {
 		return aside, err
@@ -492,12 +490,18 @@ func taken(rows int64, err error) error {
 func (r *Restoration) putAside(ctx context.Context, now time.Time) (string, error) {
 	path := r.path
 	aside := path + ".replaced-" + now.UTC().Format("20060102T150405Z")
-	if err := os.Link(path, aside); err != nil {
-		return "", err
+	whole := false
+	if r.Target != nil {
+		if err := os.Link(path, aside); err != nil {
+			return "", err
+		}
+		err := fold(ctx, path)
+		if err != nil && r.Target.Unreadable == nil {
+			return "", errors.Join(err, os.Remove(aside))
+		}
+		whole = err == nil
 	}
-	if err := fold(ctx, path); err != nil && r.Target.Unreadable == nil {
-		return "", errors.Join(err, os.Remove(aside))
-	} else if err != nil { // the log goes aside as it is
+	if !whole { // the log goes aside as it is, also one whose database is gone
 		for _, suffix := range []string{"-wal", "-journal"} {
 			if err := os.Rename(path+suffix, aside+suffix); err != nil && !errors.Is(err, os.ErrNotExist) {
 				return "", err
@@ -508,6 +512,9 @@ func (r *Restoration) putAside(ctx context.Context, now time.Time) (string, erro
 		if err := os.Remove(path + suffix); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return "", err
 		}
+	}
+	if r.Target == nil {
+		aside = ""
 	}
 	return aside, syncFile(filepath.Dir(path))
 }

@@ -126,7 +126,10 @@ func endedGrants(now time.Time, kept time.Duration) ended {
 	const due = "(SELECT id, user_id FROM grants WHERE due < $1 ORDER BY due, id LIMIT $2) g"
 	const over = due + ` WHERE NOT EXISTS (SELECT 1 FROM families f WHERE f.grant_id = g.id)
 		AND NOT EXISTS (SELECT 1 FROM authorization_codes a WHERE a.grant_id = g.id)`
-	return ended{micros(now.Add(-kept)), sweepShare, []string{"SELECT id FROM grants WHERE id IN (SELECT g.id FROM " + over + ") ORDER BY id"}, []string{
+	return ended{micros(now.Add(-kept)), sweepShare, []string{
+		"SELECT id FROM users WHERE kind = 'guest' AND id IN (SELECT g.user_id FROM " + over + ") ORDER BY id",
+		"SELECT id FROM grants WHERE id IN (SELECT g.id FROM " + over + ") ORDER BY id",
+	}, []string{
 		"DELETE FROM users WHERE kind = 'guest' AND id IN (SELECT g.user_id FROM " + over + `)
 			AND NOT EXISTS (SELECT 1 FROM grants o WHERE o.user_id = users.id AND o.id NOT IN (SELECT g.id FROM ` + over + "))",
 		"DELETE FROM grant_stores WHERE grant_id IN (SELECT g.id FROM " + over + ")",
