@@ -370,6 +370,9 @@ func TestLimits_WrongAPIKeysAreCounted(t *testing.T) {
 		}
 		// Nobody tells the right one by it.
 		limitedFor(t, ask("right"), "temporarily_unavailable")
+		if a := w.get("/oauth/grants/gr_x", "Authorization", basic(w.standard.id, w.standard.secret.Reveal()), "X-Api-Key", "of a gateway"); a.status != http.StatusNotFound {
+			t.Errorf("grants, by a secret: %d %s", a.status, a.body)
+		}
 		w.advance(2 * time.Second)
 		if a := ask("right"); a.refusal() != right.refusal() {
 			t.Errorf("%s, with a token again: %d %s", name, a.status, a.body)
