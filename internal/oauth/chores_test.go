@@ -340,6 +340,25 @@ func TestChores_AKeyReloadThatFailedIsTriedAgain(t *testing.T) {
 	}
 }
 
+// A node that has heard that a key was cut, and could not read the keys since, calls
+// nothing active.
+func TestChores_ACutKeyThatIsNotReadYet(t *testing.T) {
+	ctx := context.Background()
+	w := newWorld(t)
+	key := w.connect(w.exchange, "alice", "s1").AccessToken
+	node, storage := w.beside()
+	w.must(w.CutKey(ctx, command, kidOf(t, key)))
+	storage.failKeys.Store(1)
+	if err := node.Follow(ctx); !errors.Is(err, errKeys) {
+		t.Fatalf("the reload failed, but not this chore: %v", err)
+	}
+	node.KeepWarm(time.Hour)
+	in, err := node.Introspect(ctx, w.api, key.Reveal())
+	if oauth.ReasonOf(err) != oauth.FeedUnknown {
+		t.Errorf("%+v, %v", in, err)
+	}
+}
+
 // Last used is written by the flush, at most once an hour for each thing.
 func TestChores_LastUsedIsWrittenOnceAnHourByTheFlush(t *testing.T) {
 	ctx := context.Background()

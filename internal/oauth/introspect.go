@@ -74,9 +74,16 @@ func (s *Server) introspect(ctx context.Context, auth ClientAuth, token string) 
 		return nil, refuse(FeedUnknown)
 	}
 	// The answer is as old as what is known of the keys, and a follower that another node
-	// has told more keeps none that is older than that.
-	if st != nil && followed < st.Seq && s.followSoon(ctx, time.Since(start)) == nil {
-		v, _, followed = s.unexpired(token)
+	// has told more keeps none that is older than that. A key that was cut counts here until
+	// the keys are read that the feed told of.
+	if st != nil && (followed < st.Seq || s.cache.keys.Load()) {
+		err := s.followSoon(ctx, time.Since(start))
+		if errors.Is(err, ErrBehind) || s.cache.keys.Load() {
+			return nil, refuseBecause(FeedUnknown, err)
+		}
+		if err == nil {
+			v, _, followed = s.unexpired(token)
+		}
 	}
 	if f == nil || v.Audience != api.URI || st == nil || f.over(st) || st.usable() != nil || f.ClientID != v.ClientID || f.UserID != v.Subject || !v.genuine(f.Token) {
 		return nil, nil

@@ -171,17 +171,19 @@ func (s *Server) page(ctx context.Context, api *API, after int64) (*FeedPage, er
 // fill puts in what an API is told of entries, of all that follow a sequence in order: of
 // as many events as are told whole.
 func (p *FeedPage) fill(api *API, after int64, entries []entry) error {
+	told := 0
 	for _, e := range entries {
 		if e.rule == nil && e.change.API != api.ID {
 			continue
 		}
-		if len(p.Changes)+len(p.Rules) == pageMax {
+		if told >= pageMax {
 			if p.Seq, p.More = e.seq-1, true; p.Seq == after {
 				return refuse(FeedGone)
 			}
 			break
 		}
-		if e.rule != nil {
+		if told++; e.rule != nil {
+			told += len(e.rule.Subject) / 16 // a change takes 51 bytes, a rule 100 and its id, which may be escaped
 			p.Rules = append(p.Rules, *e.rule)
 		} else {
 			p.Changes = append(p.Changes, e.change)

@@ -216,7 +216,7 @@ func (s *Server) knowKeyOf(ctx context.Context, token string, asked time.Duratio
 // among these.
 func (k *keys) stranger(token string) bool {
 	head, _, ok := strings.Cut(token, ".")
-	if _, known := k.heads[head]; known || !ok {
+	if _, known := k.heads[head]; known || !ok || len(token) > maxToken {
 		return false
 	}
 	text, ok := decode(head)
