@@ -2,7 +2,6 @@ package portal
 
 import (
 	"errors"
-	"math"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -182,7 +181,7 @@ func (p *Portal) createApp(w http.ResponseWriter, r *http.Request, v *visitor) {
 		return
 	}
 	if e, ok := errors.AsType[*oauth.Error](err); ok && e.Reason == oauth.AppTooMany {
-		w.Header().Set("Retry-After", strconv.Itoa(int(math.Ceil(e.RetryAfter.Seconds()))))
+		retryAfter(w, e.RetryAfter)
 		p.showNewApp(w, r, v, http.StatusTooManyRequests, form, f.Get("kind"), &resultView{"bad", "result.too_many_apps", strconv.Itoa(oauth.MaxApps)}, nil)
 		return
 	}

@@ -189,7 +189,7 @@ func (p *Portal) signed(w http.ResponseWriter, r *http.Request, name string, vie
 		}
 	} else if locked, ok := errors.AsType[people.Locked](err); ok {
 		status, view.Problem = http.StatusTooManyRequests, "problem.too_many"
-		w.Header().Set("Retry-After", strconv.Itoa(max(1, int(math.Ceil(locked.Until.Sub(p.server.Now()).Seconds())))))
+		retryAfter(w, locked.Until.Sub(p.server.Now()))
 	} else {
 		switch oauth.ReasonOf(err) {
 		case people.ReasonCredentials:
@@ -198,7 +198,7 @@ func (p *Portal) signed(w http.ResponseWriter, r *http.Request, name string, vie
 			view.Problem = "problem.invite"
 		case people.ReasonBusy:
 			status, view.Problem = http.StatusServiceUnavailable, "problem.busy"
-			w.Header().Set("Retry-After", strconv.Itoa(int(people.RetryAfter.Seconds())))
+			retryAfter(w, people.RetryAfter)
 		default:
 			p.fail(w, r, err)
 			return
@@ -238,4 +238,9 @@ func (p *Portal) signOut(w http.ResponseWriter, r *http.Request) {
 	}
 	p.setCookie(w, "", -time.Second)
 	p.goTo(w, signInPath(f.Get("next")))
+}
+
+// retryAfter says when it is worth another try: in whole seconds, and no sooner.
+func retryAfter(w http.ResponseWriter, d time.Duration) {
+	w.Header().Set("Retry-After", strconv.Itoa(max(1, int(math.Ceil(d.Seconds())))))
 }
