@@ -129,15 +129,28 @@ func TestBackup_AllOrNothing(t *testing.T) {
 	}
 }
 
+// backedUp makes a database at path, and a backup of it as it is at first.
+func backedUp(t *testing.T, path, file string) *Store {
+	t.Helper()
+	s := openAt(t, path)
+	if _, err := s.Backup(t.Context(), file, Archive{Made: time.Now()}, nil); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// finishNow ends a restore in an epoch of this moment.
+func finishNow(t *testing.T, r *Restoration) (aside string, err error) {
+	now := time.Now()
+	return r.Finish(t.Context(), now.Unix(), false, oauth.Event{ID: "ev_", At: now, Kind: oauth.EventRestored}, nil)
+}
+
 // Until it is finished a restore has touched nothing, keeps everybody away, and what
 // it has made is no database to work on.
 func TestRestore_IsWholeOrNotThere(t *testing.T) {
 	dir := t.TempDir()
 	path, file := filepath.Join(dir, "g.db"), filepath.Join(dir, "backup")
-	s := openAt(t, path)
-	if _, err := s.Backup(t.Context(), file, Archive{Made: time.Now()}, nil); err != nil {
-		t.Fatal(err)
-	}
+	s := backedUp(t, path, file)
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -243,10 +256,7 @@ func TestRestore_EpochsDiffer(t *testing.T) {
 func TestRestore_BesideALogOfWhatIsGone(t *testing.T) {
 	dir := t.TempDir()
 	path, file := filepath.Join(dir, "g.db"), filepath.Join(dir, "backup")
-	s := openAt(t, path)
-	if _, err := s.Backup(t.Context(), file, Archive{Made: time.Now()}, nil); err != nil {
-		t.Fatal(err)
-	}
+	s := backedUp(t, path, file)
 	for n := range 100 {
 		if err := s.engine.write(t.Context(), put(n)); err != nil {
 			t.Fatal(err)
@@ -263,8 +273,7 @@ func TestRestore_BesideALogOfWhatIsGone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	now := time.Now()
-	aside, err := r.Finish(t.Context(), now.Unix(), false, oauth.Event{ID: "ev_", At: now, Kind: oauth.EventRestored}, nil)
+	aside, err := finishNow(t, r)
 	if err != nil || aside != "" {
 		t.Fatal(aside, err)
 	}
@@ -282,10 +291,7 @@ func TestRestore_BesideALogOfWhatIsGone(t *testing.T) {
 func TestRestore_WhatIsPutAsideKeepsItsLog(t *testing.T) {
 	dir := t.TempDir()
 	path, file := filepath.Join(dir, "g.db"), filepath.Join(dir, "backup")
-	s := openAt(t, path)
-	if _, err := s.Backup(t.Context(), file, Archive{Made: time.Now()}, nil); err != nil {
-		t.Fatal(err)
-	}
+	s := backedUp(t, path, file)
 	if err := errors.Join(s.engine.write(t.Context(), put(1)), s.Close()); err != nil {
 		t.Fatal(err)
 	}
@@ -305,8 +311,7 @@ func TestRestore_WhatIsPutAsideKeepsItsLog(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	now := time.Now()
-	aside, err := r.Finish(t.Context(), now.Unix(), false, oauth.Event{ID: "ev_", At: now, Kind: oauth.EventRestored}, nil)
+	aside, err := finishNow(t, r)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -596,10 +601,7 @@ func TestRestore_ALogThatCannotBeFolded(t *testing.T) {
 	const large = 2 << 20
 	dir := disk(t)
 	path, file := filepath.Join(dir, "g.db"), filepath.Join(t.TempDir(), "backup")
-	s := openAt(t, path)
-	if _, err := s.Backup(t.Context(), file, Archive{Made: time.Now()}, nil); err != nil {
-		t.Fatal(err)
-	}
+	s := backedUp(t, path, file)
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -634,8 +636,7 @@ func TestRestore_ALogThatCannotBeFolded(t *testing.T) {
 	if err := os.WriteFile(path, bytes.Repeat([]byte("no database any more"), 1000), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	now = time.Now()
-	if aside, err := r.Finish(t.Context(), now.Unix(), false, oauth.Event{ID: "ev_", At: now, Kind: oauth.EventRestored}, nil); err == nil || aside != "" {
+	if aside, err := finishNow(t, r); err == nil || aside != "" {
 		t.Errorf("it was put aside as %q, %v", aside, err)
 	}
 	if left, _ := os.ReadDir(dir); len(left) != 1 {
@@ -733,8 +734,7 @@ func TestRestore_WhereItsCopyIs(t *testing.T) {
 				t.Fatal(err)
 			}
 			ballast(t, dir, 0)
-			now := time.Now()
-			_, err = r.Finish(t.Context(), now.Unix(), false, oauth.Event{ID: "ev_", At: now, Kind: oauth.EventRestored}, nil)
+			_, err = finishNow(t, r)
 			noRoom(t, dir, err)
 		},
 	} {

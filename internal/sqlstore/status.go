@@ -237,21 +237,19 @@ func (s *Store) Beat(ctx context.Context, seen int64) error {
 
 // StatusChanges implements oauth.StatusStorage.
 func (s *Store) StatusChanges(ctx context.Context, after, upto int64) ([]oauth.StatusChange, error) {
-	return s.changes(ctx, "seq > $1 AND seq <= $2", []any{after, upto})
+	return s.changes(ctx, "seq > $1 AND seq <= $2"+inOrder, after, upto)
 }
 
 // ChangesFor implements oauth.StatusStorage.
 func (s *Store) ChangesFor(ctx context.Context, api string, after, upto int64, limit int) ([]oauth.StatusChange, error) {
-	return s.changes(ctx, "seq > $1 AND seq <= $2 AND api = $3", []any{after, upto, api, limit}, "LIMIT $4")
+	return s.changes(ctx, "seq > $1 AND seq <= $2 AND api = $3"+inOrder+" LIMIT $4", after, upto, api, limit)
 }
 
-func (s *Store) changes(ctx context.Context, where string, args []any, tail ...string) ([]oauth.StatusChange, error) {
-	sql := "SELECT seq, status_index, api, value FROM status_changes WHERE " + where + " ORDER BY seq, status_index"
-	for _, t := range tail {
-		sql += " " + t
-	}
+const inOrder = " ORDER BY seq, status_index"
+
+func (s *Store) changes(ctx context.Context, where string, args ...any) ([]oauth.StatusChange, error) {
 	var list []oauth.StatusChange
-	err := s.engine.query(ctx, sql, args, func(scan func(...any) error) error {
+	err := s.engine.query(ctx, "SELECT seq, status_index, api, value FROM status_changes WHERE "+where, args, func(scan func(...any) error) error {
 		var c oauth.StatusChange
 		if err := scan(&c.Seq, &c.Index, &c.API, (*int64)(&c.Value)); err != nil {
 			return unavailable(err)
@@ -303,7 +301,7 @@ func (s *Store) StatusList(ctx context.Context, number, folded int64) (*oauth.St
 	if err != nil {
 		return nil, err
 	}
-	l.Changes, err = s.changes(ctx, "seq > $1 AND status_index >= $2 AND status_index < $3", []any{folded, number * listSize, (number + 1) * listSize})
+	l.Changes, err = s.changes(ctx, "seq > $1 AND status_index >= $2 AND status_index < $3"+inOrder, folded, number*listSize, (number+1)*listSize)
 	return &l, err
 }
 
