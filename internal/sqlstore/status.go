@@ -83,13 +83,20 @@ func (s *Store) CutOff(ctx context.Context, kind oauth.RuleKind, subject string,
 	return s.won(ctx, &n, one(r.make(e, "TRUE")), note(e, true, mark{"cutoffs", "op", "op", e.ID, e.ID}), r.tell(e))
 }
 
-// Foldings implements oauth.StatusStorage. The rule about a deleted app stays when its
-// grants have ended: a guest's redemption that is committed while they are gone
-// through is not seen, and its key falls under the rule.
+// needless says of a rule, all of whose bits are written, that it can be lifted. Every
+// key that prints the store is asked about, and new ones have seen how it is. The rule
+// about a deleted app stays when its grants have ended, because a guest's redemption
+// that is committed while they are gone through is not seen, and its key falls under the
+// rule; it goes when none of them is left, long after the last redemption: whoever
+// begins to follow is told every rule, so there must not be one for each app there ever was.
+const needless = `fold IS NULL AND (kind = 'store' OR kind = 'client' AND value = 1
+	AND before <= (SELECT seq FROM heads WHERE name = 'kept') AND NOT EXISTS (SELECT 1 FROM grants g WHERE g.client_id = cutoffs.subject))`
+
+// Foldings implements oauth.StatusStorage.
 func (s *Store) Foldings(ctx context.Context) ([]oauth.Folding, error) {
 	var list []oauth.Folding
 	err := s.engine.query(ctx, `SELECT kind, subject, before, COALESCE(fold, ''), fold IS NULL FROM cutoffs
-		WHERE fold IS NOT NULL OR kind = 'store' ORDER BY kind, subject`, nil, func(scan func(...any) error) error {
+		WHERE fold IS NOT NULL OR `+needless+" ORDER BY kind, subject", nil, func(scan func(...any) error) error {
 		var f oauth.Folding
 		if err := scan((*string)(&f.Kind), &f.Subject, &f.Before, &f.After, &f.Done); err != nil {
 			return unavailable(err)
@@ -163,9 +170,9 @@ var folds = map[oauth.RuleKind]folding{
 func (s *Store) FoldRule(ctx context.Context, f oauth.Folding, limit int, e oauth.Event) (bool, error) {
 	var n int64
 	m := mark{"cutoffs", "op", "op", e.ID, e.ID}
-	if f.Done { // every key that prints the store is asked about, and new ones have seen how it is
+	if f.Done {
 		r := rule{kind: f.Kind, subject: f.Subject, value: oauth.StatusValid}
-		guard := counted(&n, "UPDATE cutoffs SET op = $1, value = 0 WHERE kind = $2 AND subject = $3 AND before = $4 AND fold IS NULL", e.ID, string(f.Kind), f.Subject, f.Before)
+		guard := counted(&n, "UPDATE cutoffs SET op = $1, value = 0 WHERE kind = $2 AND subject = $3 AND before = $4 AND "+needless, e.ID, string(f.Kind), f.Subject, f.Before)
 		return s.won(ctx, &n, one(guard), note(e, true, m), r.tell(e))
 	}
 	how := folds[f.Kind]

@@ -171,6 +171,80 @@ func status(w *world) {
 		w.same("its key", w.family(r.Family.ID).Status, oauth.Invalid)
 		w.same("another app's", w.grant(stranger.ID).Status, oauth.Live)
 	})
+	w.test("the rule about a deleted app goes when nothing of the app is left", func(w *world) {
+		bare, used, suspended := w.app(), w.app(), w.app()
+		g, r := w.live(w.person(), used)
+		w.setApp(suspended, oauth.Suspended)
+		w.setApp(bare, oauth.Deleted)
+		w.setApp(used, oauth.Deleted)
+		for w.foldings() > 0 {
+			list, err := w.s.Foldings(w.ctx)
+			w.ok(err)
+			w.told(oauth.EventRuleFolded, func(e oauth.Event) (bool, error) { return w.s.FoldRule(w.ctx, list[0], 10, e) })
+		}
+		ours := func(subject string) bool { return slices.Contains([]string{bare, used, suspended}, subject) }
+		ruled := func() (apps []string) {
+			w.t.Helper()
+			rules, err := w.s.Rules(w.ctx)
+			w.ok(err)
+			for _, r := range rules {
+				if ours(r.Subject) {
+					apps = append(apps, r.Subject)
+				}
+			}
+			return apps
+		}
+		needless := func() (apps []string) {
+			w.t.Helper()
+			list, err := w.s.Foldings(w.ctx)
+			w.ok(err)
+			for _, f := range list {
+				if ours(f.Subject) {
+					apps = append(apps, f.Subject)
+				}
+			}
+			return apps
+		}
+		w.same("ruled", ruled(), []string{bare, used, suspended})
+		rules, err := w.s.Rules(w.ctx)
+		w.ok(err)
+		lift := func(app string) func(oauth.Event) (bool, error) {
+			i := slices.IndexFunc(rules, func(r oauth.Rule) bool { return r.Subject == app })
+			return func(e oauth.Event) (bool, error) {
+				return w.s.FoldRule(w.ctx, oauth.Folding{Kind: oauth.RuleClient, Subject: app, Before: rules[i].Before, Done: true}, 10, e)
+			}
+		}
+		w.loses("a redemption of before may still be committed", lift(bare))
+		pass := func(d time.Duration) {
+			w.t.Helper()
+			p, err := w.s.Present(w.ctx)
+			w.ok(err)
+			_, err = w.s.FoldChunks(w.ctx, p.Folded, p.Seq, nil)
+			w.ok(err)
+			for n := 250; n >= 250; {
+				n, err = w.s.Sweep(w.ctx, w.now.Add(d), oauth.EventsKept, 1000)
+				w.ok(err)
+			}
+		}
+		pass(oauth.FeedKept + time.Microsecond)
+		w.loses("a grant is left", lift(used))
+		w.loses("it is suspended", lift(suspended))
+		w.same("what can be lifted", needless(), []string{bare})
+		_, lifted := w.told(oauth.EventRuleFolded, lift(bare))
+		w.same("lifted", len(lifted) == 1 && lifted[0].Subject == bare && lifted[0].Value == oauth.StatusValid, true)
+		w.loses("again", lift(bare))
+		w.same("ruled", ruled(), []string{used, suspended})
+
+		pass(oauth.EventsKept + 48*time.Hour)
+		_, _, err = w.s.Family(w.ctx, r.Family.ID)
+		w.missing("its key's row", err)
+		_, err = w.s.Standing(w.ctx, g.ID)
+		w.missing("its grant", err)
+		w.same("what can be lifted", needless(), []string{used})
+		w.told(oauth.EventRuleFolded, lift(used))
+		w.same("ruled", ruled(), []string{suspended})
+		w.loses("it is suspended", lift(suspended))
+	})
 	w.test("a store's state is a rule, until every key that prints it is asked about", func(w *world) {
 		user, app, a := w.person(), w.app(), w.store("a")
 		w.member(user, a)
