@@ -83,14 +83,16 @@ func (s *Store) CutOff(ctx context.Context, kind oauth.RuleKind, subject string,
 	return s.won(ctx, &n, one(r.make(e, "TRUE")), note(e, true, mark{"cutoffs", "op", "op", e.ID, e.ID}), r.tell(e))
 }
 
-// needless says of a rule, all of whose bits are written, that it can be lifted. Every
-// key that prints the store is asked about, and new ones have seen how it is. The rule
-// about a deleted app stays when its grants have ended, because a guest's redemption
-// that is committed while they are gone through is not seen, and its key falls under the
-// rule; it goes when none of them is left, long after the last redemption: whoever
-// begins to follow is told every rule, so there must not be one for each app there ever was.
+// needless says of a rule, all of whose bits are written, that it can be lifted: whoever
+// begins to follow is told every rule, so there must not be one for each app there ever
+// was. Every key that prints the store is asked about, and new ones have seen how it is.
+// A deleted app's grants have ended, and whoever redeemed a code of one beside that held
+// its lock. A guest's redemption makes its grant, which is not seen by who goes through
+// them if it is committed meanwhile: its key falls under the rule, which goes when no grant
+// is left, long after the last redemption.
 const needless = `fold IS NULL AND (kind = 'store' OR kind = 'client' AND value = 1
-	AND before <= (SELECT seq FROM heads WHERE name = 'kept') AND NOT EXISTS (SELECT 1 FROM grants g WHERE g.client_id = cutoffs.subject))`
+	AND (EXISTS (SELECT 1 FROM clients c WHERE c.id = cutoffs.subject AND c.profile <> 'direct')
+		OR before <= (SELECT seq FROM heads WHERE name = 'kept') AND NOT EXISTS (SELECT 1 FROM grants g WHERE g.client_id = cutoffs.subject)))`
 
 // Foldings implements oauth.StatusStorage.
 func (s *Store) Foldings(ctx context.Context) ([]oauth.Folding, error) {

@@ -1,6 +1,7 @@
 package storagetest
 
 import (
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -229,6 +230,67 @@ func ends(w *world) {
 		commit()
 		if won() {
 			w.t.Error("a grant was made for a user who was suspended before")
+		}
+	})
+	w.test("a key that is redeemed beside its app's deletion ends, though the rule goes", func(w *world) {
+		const apps = 64
+		var all sync.WaitGroup
+		var taken atomic.Int64
+		gone := make([]string, apps)
+		for n := range apps {
+			app := w.app()
+			gone[n] = app
+			g, code := w.granted(w.person(), app)
+			r := w.redemption(g, code)
+			r.Event = w.event(oauth.EventCodeRedeemed)
+			deleted := w.event(oauth.EventClientDeleted)
+			all.Go(func() {
+				won, err := w.s.RedeemCode(w.ctx, r)
+				if err != nil {
+					w.t.Error(err)
+				} else if won {
+					taken.Add(1)
+				}
+			})
+			all.Go(func() {
+				if won, err := w.s.SetClientStatus(w.ctx, app, oauth.Deleted, deleted); err != nil || !won {
+					w.t.Errorf("deleting: won %v, error %v", won, err)
+				}
+				for left := true; left; {
+					list, err := w.s.Foldings(w.ctx)
+					if err != nil {
+						w.t.Error(err)
+						return
+					}
+					left = false
+					for _, f := range list {
+						if f.Subject == app {
+							left = true
+							if _, err := w.s.FoldRule(w.ctx, f, 10, w.event(oauth.EventRuleFolded)); err != nil {
+								w.t.Error(err)
+								return
+							}
+						}
+					}
+				}
+			})
+			if n%8 == 7 {
+				all.Wait()
+			}
+		}
+		all.Wait()
+		if n := taken.Load(); n == 0 || n == apps {
+			w.t.Errorf("%d of %d redemptions came first: this says nothing", n, apps)
+		}
+		rules, err := w.s.Rules(w.ctx)
+		w.ok(err)
+		for _, r := range rules {
+			if slices.Contains(gone, r.Subject) {
+				w.t.Errorf("the rule about %s is left", r.Subject)
+			}
+		}
+		for _, app := range gone {
+			w.same("keys that live", w.count("SELECT COUNT(*) FROM families WHERE client_id = $1 AND status <> 'invalid'", app), 0)
 		}
 	})
 	w.test("nobody's grant is taken up beside the end of what it rests on", func(w *world) {

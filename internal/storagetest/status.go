@@ -161,18 +161,31 @@ func status(w *world) {
 			w.loses("the same again", func(e oauth.Event) (bool, error) { return w.s.FoldRule(w.ctx, list[0], 4, e) })
 		}
 		w.same("all that ended", ended, 6)
-		w.same("left", w.foldings(), 0)
+		list, err := w.s.Foldings(w.ctx)
+		w.ok(err)
+		w.same("left", list, []oauth.Folding{{Kind: oauth.RuleClient, Subject: app, Before: seq + 3, Done: true}})
+		lift := func(e oauth.Event) (bool, error) { return w.s.FoldRule(w.ctx, list[0], 4, e) }
+		got, lifted := w.told(oauth.EventRuleFolded, lift)
+		w.same("keys", len(got), 0)
+		w.same("lifted", len(lifted) == 1 && lifted[0].Subject == app && lifted[0].Value == oauth.StatusValid, true)
+		w.loses("again", lift)
 		now, err = w.s.Rules(w.ctx)
 		w.ok(err)
-		w.same("the rules of now: what is committed beside this falls under it", now, rules)
+		w.same("the rules of now", len(now), 0)
 		for _, id := range append(revs, g.ID) {
 			w.same("grant "+id, w.grant(id).Status, oauth.GrantIsRevoked)
 		}
 		w.same("its key", w.family(r.Family.ID).Status, oauth.Invalid)
 		w.same("another app's", w.grant(stranger.ID).Status, oauth.Live)
 	})
-	w.test("the rule about a deleted app goes when nothing of the app is left", func(w *world) {
-		bare, used, suspended := w.app(), w.app(), w.app()
+	w.test("the rule about a deleted app of guests goes when nothing of the app is left", func(w *world) {
+		direct := func() string {
+			c := w.newApp()
+			c.Profile = oauth.Direct
+			w.must(oauth.EventClientCreated, w.create(c))
+			return c.ID
+		}
+		bare, used, suspended := direct(), direct(), direct()
 		g, r := w.live(w.person(), used)
 		w.setApp(suspended, oauth.Suspended)
 		w.setApp(bare, oauth.Deleted)
