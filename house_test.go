@@ -378,3 +378,29 @@ func TestHouse_TestsDoNotSleep(t *testing.T) {
 		}
 	}
 }
+
+// A form is read in one place a package, after it was bounded (attack G5). What net/http
+// offers beside reads a body of any method and size when it is asked for one field, and
+// its files stay on the disk where a handler before has copied the request.
+func TestHouse_G5_NobodyReadsAFormUnbounded(t *testing.T) {
+	banned := []string{"FormValue", "PostFormValue", "FormFile", "MultipartReader", "ParseMultipartForm"}
+	walkGo(t, func(file string, f *ast.File) {
+		if strings.HasSuffix(file, "_test.go") {
+			return
+		}
+		for _, d := range f.Decls {
+			bounded := false
+			ast.Inspect(d, func(n ast.Node) bool { // in the order of the text
+				s, ok := n.(*ast.SelectorExpr)
+				switch {
+				case !ok:
+				case s.Sel.Name == "MaxBytesReader":
+					bounded = true
+				case slices.Contains(banned, s.Sel.Name), s.Sel.Name == "ParseForm" && !bounded:
+					t.Errorf("%s: %s reads a form that nobody has bounded", file, s.Sel.Name)
+				}
+				return true
+			})
+		}
+	})
+}

@@ -104,7 +104,7 @@ func (p *Portal) refuse(w http.ResponseWriter, r *http.Request, q url.Values, er
 		return
 	}
 	if e.Reason == oauth.RequestExpired {
-		p.expired(w, r)
+		p.expired(w, r, "")
 		return
 	}
 	view := refusedView{Why: "refused.why_request", Detail: e.Description}
@@ -161,10 +161,9 @@ func (p *Portal) returnRefused(w http.ResponseWriter, r *http.Request, clientID 
 	p.pages.render(w, r, http.StatusOK, returningPage(app, back, wait))
 }
 
-// expired is the page of a request that cannot be taken up again.
-func (p *Portal) expired(w http.ResponseWriter, r *http.Request) {
+// expired is the page of a request that cannot be taken up again; next, if it is known, is where it began.
+func (p *Portal) expired(w http.ResponseWriter, r *http.Request, next string) {
 	view := expiredView{}
-	next := ownPath(r.PostFormValue("next"))
 	if c := p.waiting(r.Context(), next); c != nil {
 		view.App, view.Home = c.Name, c.Settings.Homepage
 	}
@@ -289,7 +288,7 @@ func (p *Portal) decide(w http.ResponseWriter, r *http.Request) {
 		p.fail(w, r, err)
 		return
 	case v == nil && next == "":
-		p.expired(w, r)
+		p.expired(w, r, "")
 		return
 	case v == nil: // signed out halfway: sign in, and the request goes on
 		p.keepForm(w, next, f, ticks)
@@ -303,7 +302,7 @@ func (p *Portal) decide(w http.ResponseWriter, r *http.Request) {
 		p.goTo(w, next)
 		return
 	case err != nil:
-		p.expired(w, r)
+		p.expired(w, r, next)
 		return
 	}
 	q := question{sealed: f.Get("request"), next: next, posted: true, scopes: f["scope"], pick: readPick(f), every: f.Has("all_stores")}
@@ -368,7 +367,7 @@ func (p *Portal) refuseDecision(w http.ResponseWriter, r *http.Request, v *visit
 		}
 		p.pages.render(w, r, http.StatusOK, page{Name: "already", TitleOf: []any{"App", app.Name}, Frame: framePlain, Body: alreadyView{app}})
 	case oauth.RequestExpired:
-		p.expired(w, r)
+		p.expired(w, r, q.next)
 	case oauth.ClientUnknown, oauth.ClientSuspended, oauth.RedirectUnregistered, oauth.ProfileMismatch:
 		p.refuse(w, r, url.Values{"client_id": {request.ClientID}, "redirect_uri": {request.RedirectURI}}, err)
 	default:

@@ -140,14 +140,15 @@ func pageLinks[T any](rows []T, number int, path string, q url.Values) (pagerVie
 
 func (p *Portal) newApp(w http.ResponseWriter, r *http.Request, v *visitor) {
 	if q := p.takeForm(w, r, "/developer/new"); q != nil {
-		p.showNewApp(w, r, v, http.StatusOK, readApp(q, q.Get("kind")), q.Get("kind"), &resultView{"warn", "result.kept", ""}, nil)
+		p.showNewApp(w, r, v, http.StatusOK, q, &resultView{"warn", "result.kept", ""}, nil)
 		return
 	}
-	p.showNewApp(w, r, v, http.StatusOK, oauth.ClientForm{}, kindExchange, resultOf(r, "", "signed_out"), nil)
+	p.showNewApp(w, r, v, http.StatusOK, url.Values{"kind": {kindExchange}}, resultOf(r, "", "signed_out"), nil)
 }
 
-func (p *Portal) showNewApp(w http.ResponseWriter, r *http.Request, v *visitor, status int, form oauth.ClientForm, kind string, result *resultView, errs map[string]string) {
-	sealed := r.PostFormValue("reserved")
+// showNewApp shows the form of a new app as it was filled in: f.
+func (p *Portal) showNewApp(w http.ResponseWriter, r *http.Request, v *visitor, status int, f url.Values, result *resultView, errs map[string]string) {
+	sealed, kind := f.Get("reserved"), f.Get("kind")
 	if errs == nil {
 		var err error
 		if sealed, err = p.server.ReserveID(v.User.ID); err != nil {
@@ -159,7 +160,7 @@ func (p *Portal) showNewApp(w http.ResponseWriter, r *http.Request, v *visitor, 
 	for _, k := range []string{kindExchange, kindServer, kindPublic} {
 		view.Kinds = append(view.Kinds, kindChoice{k, k == kind})
 	}
-	view.fill(p.server.Catalogue(), p.pages.language(r), form, errs)
+	view.fill(p.server.Catalogue(), p.pages.language(r), readApp(f, kind), errs)
 	view.Nothing = len(view.Groups) == 0
 	p.developerPage(w, r, v, status, "developer_form", view)
 }
@@ -172,7 +173,7 @@ func (p *Portal) createApp(w http.ResponseWriter, r *http.Request, v *visitor) {
 	form := readApp(f, f.Get("kind"))
 	var err error
 	if form.Reserved, err = p.server.OpenReserved(f.Get("reserved"), v.User.ID); err != nil {
-		p.showNewApp(w, r, v, http.StatusConflict, form, f.Get("kind"), &resultView{"warn", "result.press_again", ""}, nil)
+		p.showNewApp(w, r, v, http.StatusConflict, f, &resultView{"warn", "result.press_again", ""}, nil)
 		return
 	}
 	c, secret, err := p.server.CreateClient(r.Context(), v.actor(), form)
@@ -182,11 +183,11 @@ func (p *Portal) createApp(w http.ResponseWriter, r *http.Request, v *visitor) {
 	}
 	if e, ok := errors.AsType[*oauth.Error](err); ok && e.Reason == oauth.AppTooMany {
 		retryAfter(w, e.RetryAfter)
-		p.showNewApp(w, r, v, http.StatusTooManyRequests, form, f.Get("kind"), &resultView{"bad", "result.too_many_apps", strconv.Itoa(oauth.MaxApps)}, nil)
+		p.showNewApp(w, r, v, http.StatusTooManyRequests, f, &resultView{"bad", "result.too_many_apps", strconv.Itoa(oauth.MaxApps)}, nil)
 		return
 	}
 	if errs := mistakes(err, p.pages.says); errs != nil {
-		p.showNewApp(w, r, v, http.StatusUnprocessableEntity, form, f.Get("kind"), nil, errs)
+		p.showNewApp(w, r, v, http.StatusUnprocessableEntity, f, nil, errs)
 		return
 	}
 	switch {

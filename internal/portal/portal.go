@@ -84,7 +84,7 @@ func (p *Portal) routes(mux *http.ServeMux) {
 		"GET /sign-up":                       p.showSignUp,
 		"POST /sign-up":                      p.signUp,
 		"POST /sign-out":                     p.signOut,
-		"GET /consent":                       p.expired,
+		"GET /consent":                       func(w http.ResponseWriter, r *http.Request) { p.expired(w, r, "") },
 		"POST /consent":                      p.decide,
 		"GET /connected-apps":                p.signedIn(p.connectedApps),
 		"POST /connected-apps/revoke":        p.signedIn(p.revokeApp),
@@ -176,7 +176,8 @@ const (
 	storeForm = 8 << 20
 )
 
-// form reads a posted form; on false the answer has been given.
+// form reads a posted form; on false the answer has been given. Handlers have a form by this alone: what net/http reads by
+// itself when it is asked for a field is of any size and method, and its files stay on the disk (attack G5).
 func (p *Portal) form(w http.ResponseWriter, r *http.Request, limit int64) (url.Values, bool) {
 	r.Body = http.MaxBytesReader(w, r.Body, limit)
 	if err := r.ParseForm(); err != nil {
