@@ -2,7 +2,6 @@ package portal
 
 import (
 	"net/url"
-	"slices"
 	"strings"
 	"unicode/utf8"
 )
@@ -165,8 +164,26 @@ func hint(sent, registered string) string {
 	return [...]string{"differs.scheme", "differs.host", "differs.port", "differs.path", "differs.query", "differs.fragment"}[part]
 }
 
-// distance is Levenshtein's.
+// mostCompared is up to how many characters two addresses are compared each with each, from where they begin to differ.
+const mostCompared = 64
+
+// differing takes off what two texts begin and end with alike, and of the rest what is beyond mostCompared, whose length is
+// beyond: to compare each character with each takes as many steps as their lengths multiplied, and anybody may send long
+// ones (attack G5).
+func differing(a, b []rune) (_, _ []rune, beyond int) {
+	for len(a) > 0 && len(b) > 0 && a[0] == b[0] {
+		a, b = a[1:], b[1:]
+	}
+	for len(a) > 0 && len(b) > 0 && a[len(a)-1] == b[len(b)-1] {
+		a, b = a[:len(a)-1], b[:len(b)-1]
+	}
+	beyond = max(len(a), len(b)) - mostCompared
+	return a[:min(len(a), mostCompared)], b[:min(len(b), mostCompared)], max(beyond, 0)
+}
+
+// distance is Levenshtein's; what is beyond mostCompared counts as if all of it differed.
 func distance(a, b []rune) int {
+	a, b, beyond := differing(a, b)
 	row := make([]int, len(b)+1)
 	for j := range row {
 		row[j] = j
@@ -180,8 +197,8 @@ func distance(a, b []rune) int {
 				cost++
 			}
 			diagonal = row[j+1]
-			row[j+1] = slices.Min([]int{cost, row[j] + 1, row[j+1] + 1})
+			row[j+1] = min(cost, row[j]+1, row[j+1]+1)
 		}
 	}
-	return row[len(b)]
+	return row[len(b)] + beyond
 }

@@ -1,7 +1,9 @@
 package portal
 
 import (
+	"fmt"
 	"slices"
+	"strings"
 	"testing"
 )
 
@@ -115,7 +117,50 @@ func TestCompare_NearestAddressAndWhatDiffers(t *testing.T) {
 	if c := compare("https://127.0.0.1:5000", []string{"http://127.0.0.1"}); c.Hint != "differs.scheme" || c.Sent != (marked{"http", "s", "://127.0.0.1:5000"}) || *c.Nearest != (marked{"http", "", "://127.0.0.1"}) {
 		t.Errorf("scheme: %+v, nearest %+v", c, c.Nearest)
 	}
+	// Where neither is near, what is looked at still ranks: the host of the second differs less.
+	long := strings.Repeat("/path", 100)
+	if c := compare("https://shelfmate.example"+long, []string{"https://ledger.test/" + strings.Repeat("x", 490), "https://shelfmade.example/x" + long}); !strings.Contains(c.Nearest.Before, "shelfma") {
+		t.Errorf("nearest: %+v", c.Nearest)
+	}
 	if c := compare("https://x.example/", nil); c.Nearest != nil || c.Hint != "differs.none" {
 		t.Errorf("none registered: %+v", c)
+	}
+}
+
+// hostileAddresses are as long as addresses may be, and as far apart.
+func hostileAddresses() (sent string, registered []string) {
+	for i := range 10 {
+		registered = append(registered, fmt.Sprintf("https://%d.example/%s", i, strings.Repeat("ab", 240)))
+	}
+	return "https://x.example/" + strings.Repeat("ba", 240), registered
+}
+
+// TestCompare_G5_AFewStepsHoweverLong: anybody may have a long address compared with ten that he registered.
+func TestCompare_G5_AFewStepsHoweverLong(t *testing.T) {
+	sent, registered := hostileAddresses()
+	for _, r := range append(registered, "", sent, sent+"/", "x"+sent, strings.Repeat("é", 500)) {
+		a, b, _ := differing([]rune(sent), []rune(r))
+		if steps := len(a) * len(b); steps > mostCompared*mostCompared {
+			t.Errorf("%d steps for %.40s…", steps, r)
+		}
+	}
+	for _, tc := range []struct {
+		a, b string
+		want int
+	}{
+		{"", "", 0}, {"kitten", "sitting", 3}, {"abc", "", 3}, {"aaa", "aa", 1}, {"xay", "xby", 1},
+		{"/" + strings.Repeat("a", 500), "/" + strings.Repeat("a", 500) + "/", 1},
+		{strings.Repeat("a", 500), strings.Repeat("b", 400), 500},
+	} {
+		if got := distance([]rune(tc.a), []rune(tc.b)); got != tc.want {
+			t.Errorf("%.20s and %.20s: %d apart, want %d", tc.a, tc.b, got, tc.want)
+		}
+	}
+}
+
+func BenchmarkCompare(b *testing.B) {
+	sent, registered := hostileAddresses()
+	for b.Loop() {
+		compare(sent, registered)
 	}
 }
