@@ -137,6 +137,7 @@ func TestToken_Places(t *testing.T) {
 		{"public, JSON", w.public, jsonType, "", `{"client_id":"@ID","grant_type":"refresh_token","refresh_token":"@RT"}`, 400, "invalid_request", "form"},
 		{"public, twice", w.public, formType, "", "client_id=@ID&grant_type=refresh_token&refresh_token=@RT&refresh_token=@RT", 400, "invalid_request", "refresh_token"},
 		{"a direct client named in the query, another in the form", w.public, formType, "client_id=" + w.direct.id, "client_id=@ID&grant_type=refresh_token&refresh_token=@RT", 400, "invalid_request", "client_id"},
+		{"a type without end", w.direct, formType + strings.Repeat("; a=b", 60), "", "client_id=@ID&grant_type=refresh_token&refresh_token=@RT", 400, "invalid_request", "Content-Type"},
 		{"65 KiB", w.direct, formType, "", "client_id=@ID&x=" + strings.Repeat("x", 64<<10), 413, "invalid_request", ""},
 		{"17 KiB of JSON", w.direct, jsonType, "", `{"client_id":"@ID","x":"` + strings.Repeat("x", 16<<10) + `"}`, 413, "invalid_request", ""},
 	} {

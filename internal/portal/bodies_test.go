@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"os"
 	"strings"
 	"testing"
@@ -35,6 +36,20 @@ type zeros struct{}
 func (zeros) Read(b []byte) (int, error) {
 	clear(b)
 	return len(b), nil
+}
+
+// TestForms_G5_AContentTypeWithoutEnd: a form whose type is longer than types are is none.
+func TestForms_G5_AContentTypeWithoutEnd(t *testing.T) {
+	s := newSite(t)
+	s.user("mara", 0)
+	for of, want := range map[string]int{"": http.StatusSeeOther, strings.Repeat("; a=b", 60): http.StatusUnprocessableEntity} {
+		r := httptest.NewRequest("POST", "/sign-in", strings.NewReader(url.Values{"email": {"mara@nordlicht.example"}, "password": {password}}.Encode()))
+		r.Header.Set("Content-Type", "application/x-www-form-urlencoded"+of)
+		w := httptest.NewRecorder()
+		if s.portal.ServeHTTP(w, r); w.Code != want {
+			t.Errorf("%q: %d, want %d", of, w.Code, want)
+		}
+	}
 }
 
 // TestForms_G5_NobodyReadsMoreThanAForm: whatever stands in the body of whatever method, no more of it is read than a form

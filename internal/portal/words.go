@@ -88,8 +88,15 @@ func newCatalogue(brand, store string, now func() time.Time, folders ...fs.FS) (
 	return c, nil
 }
 
+// mostAccept is how much of an Accept-Language header is read, in bytes. Browsers send some dozen languages; to parse what
+// fits into a head would take each page a quarter of a second (attack G5).
+const mostAccept = 256
+
 // choose returns the index of the language that fits an Accept-Language header best.
 func (c *catalogue) choose(accept string) int {
+	if len(accept) > mostAccept {
+		accept = accept[:max(0, strings.LastIndexByte(accept[:mostAccept+1], ','))]
+	}
 	wanted, _, err := language.ParseAcceptLanguage(accept)
 	if err != nil {
 		return 0

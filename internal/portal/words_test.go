@@ -170,9 +170,13 @@ func TestWords_LanguageIsChosenByAcceptLanguage(t *testing.T) {
 	for header, want := range map[string]string{
 		"": "en", "de": "de", "de-AT,de;q=0.9,en;q=0.8": "de", "fr-FR, de;q=0.5": "de", "fr": "en", "en-GB": "en",
 		"*": "en", "q=0.5;;;": "en", "de;q=0, en": "en",
+		// Of a long one whole languages at its beginning are read, and no more (attack G5).
+		"de," + strings.Repeat("en,", 1<<18): "de", strings.Repeat("fr,", 84) + "de-AT,en": "en",
+		strings.Repeat("fr,", 83) + "de-DE,en": "de", strings.Repeat("fr,", 83) + "de,fr-FR": "de", strings.Repeat("fr,", 84) + "de-1996": "en",
+		strings.Repeat("x", 300): "en",
 	} {
 		if got := c.words[c.choose(header)].tag.String(); got != want {
-			t.Errorf("Accept-Language %q: %s, want %s", header, got, want)
+			t.Errorf("Accept-Language %.300q: %s, want %s", header, got, want)
 		}
 	}
 }
