@@ -16,7 +16,7 @@ import (
 // then whoever takes a page gets one, and the others JSON. Were it left to the
 // portal, which looks again, a direct client could be told that it is wrong here.
 func (h *handler) serveAuthorize(w http.ResponseWriter, r *http.Request) {
-	if r.Method == http.MethodGet && !r.URL.Query().Has("kept") {
+	if r.Method == http.MethodGet {
 		profile, err := h.server.ProfileOf(r.Context(), r.URL.Query().Get("client_id"))
 		outage := err != nil && !errors.Is(err, oauth.ErrNotFound)
 		switch {

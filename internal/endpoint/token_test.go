@@ -446,7 +446,6 @@ func TestAuthorize_WhoAnswers(t *testing.T) {
 		{"an exchange client", "GET", "/oauth/authorize?client_id=" + w.exchange.id, 200, page, ""},
 		{"unknown", "GET", "/oauth/authorize?client_id=nobody", 200, page, ""},
 		{"nobody", "GET", "/oauth/authorize", 200, page, ""},
-		{"kept", "GET", "/oauth/authorize?kept=x&client_id=" + w.direct.id, 200, page, ""},
 		{"POST", "POST", "/oauth/authorize?client_id=" + w.direct.id, 200, page, ""},
 		{"unknown under /api", "GET", "/api/oauth/authorize?client_id=nobody&state=a%22b", 400, "invalid_client", `a"b`},
 		{"direct, incomplete", "GET", "/oauth/authorize?client_id=" + w.direct.id + "&state=xyz", 400, "invalid_request", "xyz"},

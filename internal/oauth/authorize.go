@@ -255,46 +255,15 @@ func (s *Server) reopen(ctx context.Context, r *AuthorizationRequest) (*Client, 
 	return c, redirect, nil
 }
 
-const pendingKind = "authorization"
-
-// requestParams are what [Server.Authorize] reads, each of bounded length.
-var requestParams = []string{"client_id", "redirect_uri", "response_type", "scope", "state", "nonce", "code_challenge", "code_challenge_method"}
-
-// Keep stores the query of a POSTed authorization request that [Server.Authorize] has
-// let through, and returns the handle under which our own GET finds it again (Kept). A
-// POST from another origin thus decides nothing. What else was sent is not kept: anybody
-// may post, and it could be of any size (attack G8).
-func (s *Server) Keep(ctx context.Context, q url.Values) (string, error) {
-	a, err := s.newArtefact()
-	if err != nil {
-		return "", err
-	}
-	kept := url.Values{}
-	for _, name := range requestParams {
+// AuthorizationParams returns of q what [Server.Authorize] reads, each of bounded length where it has let q
+// through: a POSTed request goes on as our own GET with these. What else was sent does not,
+// as anybody may post, and it could be of any size (attack G5).
+func AuthorizationParams(q url.Values) url.Values {
+	out := url.Values{}
+	for _, name := range []string{"client_id", "redirect_uri", "response_type", "scope", "state", "nonce", "code_challenge", "code_challenge_method"} {
 		if v, ok := q[name]; ok {
-			kept[name] = v
+			out[name] = v
 		}
 	}
-	sealed := s.ring.seal(pendingKind+" "+a.Secret.Reveal(), []byte(kept.Encode()))
-	return a.Secret.Reveal(), s.storage.PutPending(ctx, a.Selector, pendingKind, sealed, s.now().Add(RequestLife))
-}
-
-// Kept returns the query that was stored under handle.
-func (s *Server) Kept(ctx context.Context, handle string) (url.Values, error) {
-	a, ok := ParseArtefact(handle)
-	if !ok {
-		return nil, refuse(RequestExpired)
-	}
-	sealed, err := s.storage.Pending(ctx, a.Selector, pendingKind, s.now())
-	if errors.Is(err, ErrNotFound) {
-		return nil, refuse(RequestExpired)
-	}
-	if err != nil {
-		return nil, err
-	}
-	plain, err := s.ring.open(pendingKind+" "+handle, sealed)
-	if err != nil {
-		return nil, refuseCause(RequestExpired, err)
-	}
-	return url.ParseQuery(string(plain))
+	return out
 }

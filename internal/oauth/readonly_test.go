@@ -22,8 +22,6 @@ func TestReadOnly_GetsAndIntrospectionWriteNothing(t *testing.T) {
 	short := w.connect(w.standard, "alice", "s1")
 	dead := w.connect(w.exchange, "bob", "b1")
 	w.must(w.RevokeGrant(ctx, command, dead.GrantID))
-	handle, err := w.Keep(ctx, w.query(w.standard))
-	w.must(err)
 	raw := w.raw()
 
 	authorize := func(a app, leads bool, pairs ...string) func() {
@@ -78,14 +76,6 @@ func TestReadOnly_GetsAndIntrospectionWriteNothing(t *testing.T) {
 			if _, err := w.Open(sealed, "session"); err != nil {
 				t.Error(err)
 			}
-		}},
-		{"kept request", func() {
-			t.Helper()
-			if _, err := w.Kept(ctx, handle); err != nil {
-				t.Error(err)
-			}
-			_, err := w.Kept(ctx, "no-handle")
-			wantReason(t, err, oauth.RequestExpired)
 		}},
 		{"introspect, live lasting key", introspect(live.AccessToken, true)},
 		{"introspect, live access token", introspect(short.AccessToken, true)},

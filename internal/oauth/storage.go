@@ -286,9 +286,9 @@ type EventStorage interface {
 	Events(ctx context.Context, f EventFilter) ([]Event, error)
 	// NoteEvent stores an event that changes nothing else.
 	NoteEvent(ctx context.Context, e Event) error
-	// PutPending keeps a validated request until expires.
+	// PutPending keeps what is sealed until expires.
 	PutPending(ctx context.Context, selector, kind string, sealed []byte, expires time.Time) error
-	// Pending reads a kept request that has not expired at now, or ErrNotFound.
+	// Pending reads what was kept and has not expired at now, or ErrNotFound.
 	Pending(ctx context.Context, selector, kind string, now time.Time) ([]byte, error)
 	// Lease takes the lease of a name until a time, or renews it. It loses if another
 	// holds it at now; of several that want it at once one wins. A holder may lose it

@@ -1,7 +1,6 @@
 package portal
 
 import (
-	"context"
 	"errors"
 	"net/http"
 	"net/url"
@@ -10,40 +9,27 @@ import (
 	"github.com/grantway/grantway/internal/oauth"
 )
 
-// Authorize serves /auth/authorize, and /oauth/authorize for every client with a sign-in. GET shows a page; POST keeps
-// the validated request and leads to our own GET, so that a form of any origin decides nothing (OIDC Core, 3.1.2.1).
+// Authorize serves /auth/authorize, and /oauth/authorize for every client with a sign-in. GET shows a page; POST leads the
+// validated request to our own GET, so that a form of any origin decides nothing (OIDC Core, 3.1.2.1).
 func (p *Portal) Authorize(w http.ResponseWriter, r *http.Request) {
 	switch r.Method {
 	case http.MethodGet:
-		q, err := p.query(r.Context(), r.URL.RawQuery)
+		q, err := url.ParseQuery(r.URL.RawQuery)
 		if err != nil {
-			p.refuse(w, r, nil, err)
+			p.refuse(w, r, nil, &oauth.Error{Code: oauth.InvalidRequest, Reason: oauth.ParamMalformed, Description: "The query of this address is not well formed."})
 			return
 		}
 		p.authorize(w, r, q)
 	case http.MethodPost:
-		p.keep(w, r)
+		p.passOn(w, r)
 	default:
 		w.Header().Set("Allow", "GET, POST")
 		p.wrongMethod(w, r)
 	}
 }
 
-// kept is the parameter under which our own GET finds a posted request.
-const kept = "kept"
-
-func (p *Portal) query(ctx context.Context, raw string) (url.Values, error) {
-	q, err := url.ParseQuery(raw)
-	if err != nil {
-		return nil, &oauth.Error{Code: oauth.InvalidRequest, Reason: oauth.ParamMalformed, Description: "The query of this address is not well formed."}
-	}
-	if q.Has(kept) {
-		return p.server.Kept(ctx, q.Get(kept))
-	}
-	return q, nil
-}
-
-func (p *Portal) keep(w http.ResponseWriter, r *http.Request) {
+// passOn leads a posted request to our own GET. Nothing is written for it: anybody may post any number of them (attack G8).
+func (p *Portal) passOn(w http.ResponseWriter, r *http.Request) {
 	if _, ok := p.form(w, r, smallForm); !ok {
 		return
 	}
@@ -54,12 +40,7 @@ func (p *Portal) keep(w http.ResponseWriter, r *http.Request) {
 	case !back.IsZero():
 		p.returnRefused(w, r, r.Form.Get("client_id"), back)
 	default:
-		handle, err := p.server.Keep(r.Context(), r.Form)
-		if err != nil {
-			p.fail(w, r, err)
-			return
-		}
-		p.goTo(w, r.URL.Path+"?"+kept+"="+url.QueryEscape(handle))
+		p.goTo(w, r.URL.Path+"?"+oauth.AuthorizationParams(r.Form).Encode())
 	}
 }
 
@@ -101,10 +82,6 @@ func (p *Portal) refuse(w http.ResponseWriter, r *http.Request, q url.Values, er
 	e := oauth.AsError(err)
 	if e.Code == oauth.ServerError || e.Code == oauth.TemporarilyUnavailable {
 		p.fail(w, r, err)
-		return
-	}
-	if e.Reason == oauth.RequestExpired {
-		p.expired(w, r, "")
 		return
 	}
 	view := refusedView{Why: "refused.why_request", Detail: e.Description}

@@ -86,7 +86,7 @@ func TestForms_G5_NobodyReadsMoreThanAForm(t *testing.T) {
 	app := appHref(own.ID)
 	paths := []string{"/", "/consent", "/sign-in", "/sign-up", "/sign-out", "/nowhere", "/connected-apps", "/connected-apps/change?grant=x",
 		"/connected-apps/others", "/developer", "/developer/new", app, app + "/edit", app + "/secrets", app + "/delete", "/operator", "/operator/apps",
-		"/auth/authorize?client_id=" + c.ID, "/auth/authorize?client_id=" + c.ID + "&redirect_uri=" + callback, "/auth/authorize?kept=x"}
+		"/auth/authorize?client_id=" + c.ID, "/auth/authorize?client_id=" + c.ID + "&redirect_uri=" + callback, "/auth/authorize?x=y"}
 	for _, method := range []string{"GET", "HEAD", "PUT", "DELETE", "POST"} {
 		for _, path := range paths {
 			for _, signedIn := range []bool{false, true} {

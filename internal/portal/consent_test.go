@@ -2,6 +2,8 @@ package portal
 
 import (
 	"context"
+	"database/sql"
+	"maps"
 	"net/http"
 	"net/http/cookiejar"
 	"net/url"
@@ -377,19 +379,51 @@ func TestAuthorize_POST_OnlyLeadsToOurOwnGET_OIDC_3_1_2_1(t *testing.T) {
 	c := s.app("Shelfmate", "stores.view")
 	for _, path := range []string{"/auth/authorize", "/oauth/authorize"} {
 		b := s.browser()
-		b.post(path, url.Values{"client_id": {c.ID}, "redirect_uri": {callback}, "state": {"posted"}}, "https://client.example")
+		asked := url.Values{"client_id": {c.ID}, "redirect_uri": {callback}, "state": {strings.Repeat("%", 2<<10)}, "nonce": {strings.Repeat("é", 256)}} // as much as there may be
+		sent := maps.Clone(asked)
+		sent.Set("pad", strings.Repeat("x", 32<<10)) // nobody reads it
+		b.post(path, sent, "https://client.example")
 		b.sees(200, "Sign in", "Shelfmate")
 		b.signIn("mara")
 		b.sees(200, "Shelfmate wants access")
-		if b.address.Path != path || !b.address.Query().Has(kept) {
-			t.Errorf("the page is at %s", b.address)
+		if b.address.Path != path || b.address.RawQuery != asked.Encode() {
+			t.Errorf("the page is at %.200s", b.address)
 		}
 		b.press("Allow")
-		if q := b.returned(); q.Get("state") != "posted" {
+		if q := b.returned(); q.Get("state") != asked.Get("state") {
 			t.Errorf("back to the app: %v", q)
 		}
-		b.open(path + "?kept=unknown")
-		b.sees(http.StatusBadRequest, "This page is too old")
+	}
+}
+
+// TestAuthorize_POST_WritesNothing_G8: anybody may post any number of them.
+func TestAuthorize_POST_WritesNothing_G8(t *testing.T) {
+	s := newSite(t)
+	c := s.app("Shelfmate", "stores.view")
+	db, err := sql.Open("sqlite", "file:"+(&url.URL{Path: s.file}).EscapedPath())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	db.SetMaxOpenConns(1)
+	writes := func() (n int64) { // by anybody else (SQLite, PRAGMA data_version)
+		if err := db.QueryRow("PRAGMA data_version").Scan(&n); err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	before := writes()
+	for _, path := range []string{"/auth/authorize", "/oauth/authorize"} {
+		for _, redirect := range []string{callback, "https://evil.example/"} {
+			s.browser().post(path, url.Values{"client_id": {c.ID}, "redirect_uri": {redirect}}, "https://client.example")
+		}
+	}
+	if after := writes(); after != before {
+		t.Errorf("%d commits", after-before)
+	}
+	s.user("mara", 0)
+	if writes() == before {
+		t.Error("what is written is not seen")
 	}
 }
 

@@ -240,11 +240,7 @@ func (p *Portal) waiting(ctx context.Context, next string) *oauth.Client {
 	if err != nil || !strings.HasSuffix(u.Path, "/authorize") {
 		return nil
 	}
-	q, err := p.query(ctx, u.RawQuery)
-	if err != nil {
-		return nil
-	}
-	c, err := p.server.Client(ctx, q.Get("client_id"))
+	c, err := p.server.Client(ctx, u.Query().Get("client_id"))
 	if err != nil {
 		return nil
 	}

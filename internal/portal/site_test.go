@@ -28,6 +28,7 @@ type site struct {
 	t      *testing.T
 	portal *Portal
 	server *oauth.Server
+	file   string // the database
 	url    string
 	late   atomic.Int64 // nanoseconds that the clock is ahead
 	secret map[string]oauth.Secret
@@ -40,7 +41,8 @@ const password = "correct horse battery"
 func newSite(t *testing.T) *site {
 	t.Helper()
 	ctx := context.Background()
-	db, err := sqlstore.Open(ctx, filepath.Join(t.TempDir(), "grantway.db"))
+	file := filepath.Join(t.TempDir(), "grantway.db")
+	db, err := sqlstore.Open(ctx, file)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -56,7 +58,7 @@ func newSite(t *testing.T) *site {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &site{t: t, secret: map[string]oauth.Secret{}}
+	s := &site{t: t, file: file, secret: map[string]oauth.Secret{}}
 	handler := http.NewServeMux()
 	listener := httptest.NewServer(handler)
 	t.Cleanup(listener.Close)

@@ -115,7 +115,7 @@ func events(w *world) {
 			w.same(string(asked), got, want)
 		}
 	})
-	w.test("a pending request is there until it expires", func(w *world) {
+	w.test("what is pending is there until it expires", func(w *world) {
 		sealed := []byte{0, 1, 2, 255}
 		end := w.now.Add(10*time.Minute + time.Microsecond)
 		w.ok(w.s.PutPending(w.ctx, "sel", "authorize", sealed, end))
