@@ -70,7 +70,7 @@ func (p *Portal) authorize(w http.ResponseWriter, r *http.Request, q url.Values)
 		return
 	}
 	asked := question{sealed: sealed, next: next}
-	if f := p.takeForm(w, r, next); f != nil {
+	if f := p.takeForm(w, r, v, next); f != nil {
 		asked.posted, asked.pick.Ticked, asked.scopes, asked.every = true, f["store"], f["scope"], f.Has("all_stores")
 	}
 	p.ask(w, r, http.StatusOK, v, request, asked)
@@ -190,7 +190,7 @@ func (p *Portal) ask(w http.ResponseWriter, r *http.Request, status int, v *visi
 		return
 	}
 	view := consentView{
-		App: app, Request: q.sealed, Next: q.next, Account: account(c.User), Host: c.Redirect.Host(), Problem: q.problem,
+		App: app, Request: q.sealed, Next: q.next, Of: formFor(v, q.next), Account: account(c.User), Host: c.Redirect.Host(), Problem: q.problem,
 		Privacy: c.Client.Settings.Privacy, Terms: c.Client.Settings.Terms,
 	}
 	if !c.Lasting {
@@ -268,7 +268,7 @@ func (p *Portal) decide(w http.ResponseWriter, r *http.Request) {
 		p.expired(w, r, "")
 		return
 	case v == nil: // signed out halfway: sign in, and the request goes on
-		p.keepForm(w, next, f, ticks)
+		p.keepForm(w, f, ticks)
 		p.goTo(w, signInAgainPath(next))
 		return
 	}

@@ -39,7 +39,7 @@ func changes(name string) bool {
 func (p *Portal) showChange(w http.ResponseWriter, r *http.Request, v *visitor) {
 	q := r.URL.Query()
 	c := changing{grant: q.Get("grant"), only: q.Get("only")}
-	if f := p.takeForm(w, r, changePath(c.grant, c.only)); f != nil {
+	if f := p.takeForm(w, r, v, changePath(c.grant, c.only)); f != nil {
 		c.ticks, c.rev, c.pick.Ticked = f, f.Get("rev"), f["store"]
 	}
 	p.changePage(w, r, v, http.StatusOK, c)
@@ -56,7 +56,7 @@ func (p *Portal) changePage(w http.ResponseWriter, r *http.Request, v *visitor, 
 		c.rev = strconv.FormatInt(ed.Grant.Rev, 10)
 	}
 	language := p.pages.language(r)
-	view := changeView{App: appOf(ed.Client), Grant: c.grant, Only: c.only, Rev: c.rev, Problem: c.problem}
+	view := changeView{App: appOf(ed.Client), Grant: c.grant, Only: c.only, Rev: c.rev, Of: formFor(v, changePath(c.grant, c.only)), Problem: c.problem}
 	var stores []storeChip
 	var rows []storeRow
 	has := map[string]bool{}
@@ -160,7 +160,7 @@ func (p *Portal) change(w http.ResponseWriter, r *http.Request) {
 		return
 	case v == nil: // signed out halfway: sign in, and what is ticked is there again
 		next := changePath(c.grant, c.only)
-		p.keepForm(w, next, f, changes)
+		p.keepForm(w, f, changes)
 		p.goTo(w, signInAgainPath(next))
 		return
 	case !f.Has("save"):

@@ -214,9 +214,10 @@ func TestConsent_SignInEndsHalfway_RequestSurvives(t *testing.T) {
 		t.Errorf("ticked for another question: %v", b.ticked())
 	}
 	lose("mara-1")
-	b.signIn("otto") // whose stores these are not
-	if !slices.Equal(b.ticked(), nil) {
-		t.Errorf("somebody else: %v", b.ticked())
+	s.member("otto", "mara-1", true)
+	b.signIn("otto")
+	if _, values := b.form("Allow"); len(values["store"])+len(values["scope"]) > 0 || values.Has("all_stores") {
+		t.Errorf("somebody else finds ticked: %v", values)
 	}
 	lose("mara-1")
 	b.post("/sign-in", url.Values{"email": {"mara@nordlicht.example"}, "password": {password}}, s.url)

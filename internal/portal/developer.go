@@ -139,7 +139,7 @@ func pageLinks[T any](rows []T, number int, path string, q url.Values) (pagerVie
 }
 
 func (p *Portal) newApp(w http.ResponseWriter, r *http.Request, v *visitor) {
-	if q := p.takeForm(w, r, "/developer/new"); q != nil {
+	if q := p.takeForm(w, r, v, "/developer/new"); q != nil {
 		p.showNewApp(w, r, v, http.StatusOK, q, &resultView{"warn", "result.kept", ""}, nil)
 		return
 	}
@@ -156,7 +156,7 @@ func (p *Portal) showNewApp(w http.ResponseWriter, r *http.Request, v *visitor, 
 			return
 		}
 	}
-	view := appFormView{Rail: developerRail("/developer/new"), Result: result, Action: "/developer/new", Back: "/developer", Listed: true, Reserved: sealed}
+	view := appFormView{Rail: developerRail("/developer/new"), Result: result, Action: "/developer/new", Back: "/developer", Listed: true, Reserved: sealed, Of: formFor(v, "/developer/new")}
 	for _, k := range []string{kindExchange, kindServer, kindPublic} {
 		view.Kinds = append(view.Kinds, kindChoice{k, k == kind})
 	}

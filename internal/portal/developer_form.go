@@ -185,7 +185,7 @@ func (p *Portal) posted(h func(http.ResponseWriter, *http.Request, *visitor)) ht
 		back := r.URL.EscapedPath()
 		switch {
 		case back == "/developer/new":
-			if p.keepForm(w, back, f, func(name string) bool { return name != "reserved" }) {
+			if p.keepForm(w, f, func(name string) bool { return name != "reserved" }) {
 				p.goTo(w, signInAgainPath(back))
 				return
 			}

@@ -53,14 +53,21 @@ func TestDeveloper_EndedSessionLosesNothing(t *testing.T) {
 	s := newSite(t)
 	b := s.developer("jonas", "/developer")
 	c, first := b.create()
-	again := func(path string, form url.Values) {
+	lose := func(path string, form url.Values) {
 		t.Helper()
+		b.open("/developer/new")
+		_, shown := b.form("Create app")
+		form.Set("of", shown.Get("of"))
 		b.post("/sign-out", nil, s.url)
 		b.post(path, form, s.url)
 		if b.address.Path != "/sign-in" {
 			t.Fatalf("POST %s led to %s", path, b.address)
 		}
 		b.sees(http.StatusOK, "You were signed out. Nothing was changed.")
+	}
+	again := func(path string, form url.Values) {
+		t.Helper()
+		lose(path, form)
 		b.signIn("jonas")
 	}
 	form := wellFormed()
@@ -74,6 +81,24 @@ func TestDeveloper_EndedSessionLosesNothing(t *testing.T) {
 	if err != nil || made.Profile != oauth.Standard || len(made.Scopes) != 2 || len(made.Redirects) != 1 || string(made.Redirects[0]) != form.Get("redirect_uri") {
 		t.Errorf("made %+v, %v", made, err)
 	}
+
+	// Whoever else signs in in that browser finds a form that nobody has filled in.
+	s.user("mallory", 0)
+	b.open("/developer/new")
+	_, blank := b.form("Create app")
+	lose("/developer/new", form)
+	b.signIn("mallory")
+	_, shown := b.form("Create app")
+	for _, v := range []url.Values{blank, shown} {
+		v.Del("of")
+		v.Del("reserved")
+	}
+	if b.address.Path != "/developer/new" || shown.Encode() != blank.Encode() || strings.Contains(b.body, "Harbour") || strings.Contains(textOf(b.doc), "signed out") {
+		t.Errorf("somebody else finds %v at %s:\n%s", shown, b.address, textOf(b.doc))
+	}
+	b.post("/sign-out", nil, s.url)
+	b.open("/sign-in")
+	b.signIn("jonas")
 
 	form.Set("homepage", "https://"+strings.Repeat("long.", 700))
 	again("/developer/new", form)

@@ -73,6 +73,7 @@ type appFormView struct {
 	Result   *resultView
 	App      *appView // nil when it is made
 	Reserved string   // the sealed id of the app that it makes
+	Of       string   // formFor
 	Action   string
 	Back     string
 	Version  int64

@@ -20,15 +20,16 @@ func (p *Portal) formCookie(value string, life time.Duration) *http.Cookie {
 	return &http.Cookie{Name: p.cookie + "-form", Value: value, Path: "/", MaxAge: int(life.Seconds()), HttpOnly: true, Secure: p.https, SameSite: http.SameSiteLaxMode}
 }
 
-// ofPage binds a form to the page that shows it again.
-func ofPage(next string) string {
-	sum := sha256.Sum256([]byte(next))
+// formFor binds a form to the page that shows it again and to who filled it in: its field of. Only the form knows who that
+// was once the session is over, and whoever signs in next in that browser may be somebody else.
+func formFor(v *visitor, next string) string {
+	sum := sha256.Sum256([]byte(next + "\n" + v.User.ID)) // no line break stands in an address
 	return base64.RawURLEncoding.EncodeToString(sum[:])
 }
 
-// keepForm keeps the named fields for the page at next, and reports whether they fit.
-func (p *Portal) keepForm(w http.ResponseWriter, next string, f url.Values, keep func(name string) bool) bool {
-	kept := url.Values{"of": {ofPage(next)}}
+// keepForm keeps the named fields for who filled them in, and reports whether they fit.
+func (p *Portal) keepForm(w http.ResponseWriter, f url.Values, keep func(name string) bool) bool {
+	kept := url.Values{"of": {f.Get("of")}}
 	for name, values := range f {
 		for _, value := range values {
 			if value != "" && name != "of" && keep(name) {
@@ -44,16 +45,16 @@ func (p *Portal) keepForm(w http.ResponseWriter, next string, f url.Values, keep
 	return true
 }
 
-// takeForm returns what was kept for this page, once; nil when nothing was. It comes from the browser: what it asks for is
-// checked as if it were posted.
-func (p *Portal) takeForm(w http.ResponseWriter, r *http.Request, next string) url.Values {
+// takeForm returns what this visitor filled in on this page, once; nil when nothing is kept, or somebody else's. It comes from
+// the browser: what it asks for is checked as if it were posted.
+func (p *Portal) takeForm(w http.ResponseWriter, r *http.Request, v *visitor, next string) url.Values {
 	cookie, err := r.Cookie(p.cookie + "-form")
 	if err != nil {
 		return nil
 	}
 	http.SetCookie(w, p.formCookie("", -time.Second))
 	kept, err := url.ParseQuery(cookie.Value)
-	if err != nil || kept.Get("of") != ofPage(next) {
+	if err != nil || kept.Get("of") != formFor(v, next) {
 		return nil
 	}
 	return kept

@@ -113,6 +113,7 @@ type consentView struct {
 	App       appView
 	Request   string // sealed
 	Next      string // the page of ours that asks this again, should the sign-in end meanwhile
+	Of        string // formFor
 	Account   string // e-mail of who is signed in
 	Picker    *picker
 	Sections  []scopeSection // required; on a repeat visit only what is new
@@ -187,6 +188,7 @@ type doneLine struct{ ID, Store, What string }
 type changeView struct {
 	App         appView
 	Grant, Rev  string
+	Of          string // formFor
 	Only, Store string // the one store, by id and name
 	Problem     string
 	Picker      *picker
