@@ -24,6 +24,7 @@ type AuthorizationRequest struct {
 	Challenge    string   // S256; "" if none was sent
 	Nonce        string
 	Expires      time.Time
+	Shown        Hash // what the app was and asked for when it was last looked at: by [Server.Authorize], then by each [Server.Ask]
 }
 
 // Limits on what a browser may bring (attack G5).
@@ -51,6 +52,7 @@ func (s *Server) Authorize(ctx context.Context, q url.Values) (*AuthorizationReq
 	if r.ID, err = s.newID("rq_"); err != nil {
 		return nil, Redirect{}, err
 	}
+	r.Shown = s.shown(c, r)
 	return r, Redirect{}, nil
 }
 
@@ -236,9 +238,10 @@ func (s *Server) Open(sealed, session string) (*AuthorizationRequest, error) {
 }
 
 // reopen finds the client of a request again, and where it may go, by today's
-// registration: both may have changed since.
+// registration: both may have changed since. It asks the database: what a user reads,
+// and what he has read, is never compared with what a cache remembers.
 func (s *Server) reopen(ctx context.Context, r *AuthorizationRequest) (*Client, Redirect, error) {
-	c, err := s.Client(ctx, r.ClientID)
+	c, err := s.storage.Client(ctx, r.ClientID)
 	switch {
 	case errors.Is(err, ErrNotFound):
 		return nil, Redirect{}, refuse(ClientUnknown)

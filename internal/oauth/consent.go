@@ -1,7 +1,10 @@
 package oauth
 
 import (
+	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/json"
 	"errors"
 	"slices"
 	"strings"
@@ -11,7 +14,8 @@ import (
 // Consent is what is put before a user: who asks, for what, and what he has to
 // choose from.
 type Consent struct {
-	Request    *AuthorizationRequest
+	Request    *AuthorizationRequest // to be sealed into the form: it holds what is shown now
+	Changed    bool                  // what is shown now is not what was shown before
 	Client     *Client
 	User       *User
 	Redirect   Redirect // where the browser goes next
@@ -74,6 +78,8 @@ func (s *Server) Ask(ctx context.Context, r *AuthorizationRequest, userID string
 	}
 	asked := s.asked(c, r)
 	stores, _ := s.catalogue.split(asked)
+	now := *r
+	now.Shown = s.shown(c, r)
 	if held != nil && c.profile().Remembers && held.Grant.Status == Live && held.covers(asked) {
 		back, err := s.decide(ctx, r, c, redirect, user, held, decided{unchanged: true, approved: asked, authTime: authTime})
 		if err != nil && !errors.Is(err, &Error{Reason: RequestSpent}) {
@@ -84,7 +90,7 @@ func (s *Server) Ask(ctx context.Context, r *AuthorizationRequest, userID string
 	if held != nil && held.Grant.Status == Pending {
 		held = nil // allowed once, but never taken up: nothing is connected yet
 	}
-	q := &Consent{Request: r, Client: c, User: user, Redirect: redirect, NeedsStore: len(stores) > 0, Repeat: held != nil, AllStores: held != nil && held.Grant.AllStores, Lasting: c.profile().Lasting}
+	q := &Consent{Request: &now, Changed: !bytes.Equal(now.Shown, r.Shown), Client: c, User: user, Redirect: redirect, NeedsStore: len(stores) > 0, Repeat: held != nil, AllStores: held != nil && held.Grant.AllStores, Lasting: c.profile().Lasting}
 	for _, m := range members {
 		if m.StoreStatus != Active {
 			continue
@@ -98,18 +104,37 @@ func (s *Server) Ask(ctx context.Context, r *AuthorizationRequest, userID string
 			q.Stores[i].Ticked = q.Stores[i].May
 		}
 	}
-	required := c.required()
-	for _, sc := range s.catalogue.Scopes {
-		if asked.Has(sc.Name) {
-			choice := ScopeChoice{Scope: sc, Required: required.Has(sc.Name)}
-			if held != nil {
-				choice.Held = held.Grant.holds(sc.Name)
-				choice.Partly = !choice.Held && slices.ContainsFunc(held.Grant.Stores, func(x GrantStore) bool { return held.Grant.ScopesIn(x.StoreID).Has(sc.Name) })
-			}
-			q.Scopes = append(q.Scopes, choice)
+	for _, choice := range s.choices(c, r) {
+		if held != nil {
+			choice.Held = held.Grant.holds(choice.Name)
+			choice.Partly = !choice.Held && slices.ContainsFunc(held.Grant.Stores, func(x GrantStore) bool { return held.Grant.ScopesIn(x.StoreID).Has(choice.Name) })
 		}
+		q.Scopes = append(q.Scopes, choice)
 	}
 	return q, Redirect{}, nil
+}
+
+// choices are the scopes that a request asks for, in the catalogue's order.
+func (s *Server) choices(c *Client, r *AuthorizationRequest) (list []ScopeChoice) {
+	asked, required := s.asked(c, r), c.required()
+	for _, sc := range s.catalogue.Scopes {
+		if asked.Has(sc.Name) {
+			list = append(list, ScopeChoice{Scope: sc, Required: required.Has(sc.Name)})
+		}
+	}
+	return list
+}
+
+// shown is the digest of what a user reads before he allows a request (attack B2):
+// who asks, by name, home, papers and badge, and for what, in which words, and what of
+// it he cannot decline. Where the browser goes stands in the request itself. Stores are
+// not in it: none is connected but those that he ticks, and each of these is checked
+// when he does.
+func (s *Server) shown(c *Client, r *AuthorizationRequest) Hash {
+	// Texts and lists of them: this cannot fail.
+	text, _ := json.Marshal([]any{c.Name, c.Settings.Homepage, c.Settings.Privacy, c.Settings.Terms, c.Settings.Verified, s.choices(c, r)})
+	sum := sha256.Sum256(text)
+	return sum[:]
 }
 
 // asked is what the request asks for: everything registered, or the subset that
@@ -178,8 +203,9 @@ type Decision struct {
 
 // Decide carries out a user's decision on a request that [Server.Open] returned
 // for his session, and returns where the browser goes with it. Errors of code
-// [Incorrect] are the user's to mend on the same page; RequestSpent says that the
-// app is connected already. Pressing Allow twice gives a second code of the same
+// [Incorrect] are the user's to mend on the same page; Changed says that there is
+// another page to read, because the app is not what he was shown (attack B2);
+// RequestSpent says that the app is connected already. Pressing Allow twice gives a second code of the same
 // deadline, and the first is void.
 func (s *Server) Decide(ctx context.Context, userID string, r *AuthorizationRequest, d Decision) (Redirect, error) {
 	c, redirect, err := s.reopen(ctx, r)
@@ -196,9 +222,12 @@ func (s *Server) Decide(ctx context.Context, userID string, r *AuthorizationRequ
 	if !d.Allow {
 		return s.deny(ctx, r, c, redirect, user)
 	}
-	// Somebody else's edit between our read and our write is seen as a lost guard:
-	// read again, decide again.
+	// Somebody else's edit between our read and our write, of the grant or of the app,
+	// is seen as a lost guard: read again, decide again.
 	for range 5 {
+		if !bytes.Equal(s.shown(c, r), r.Shown) {
+			return Redirect{}, refuse(Changed)
+		}
 		held, err := s.held(ctx, c, userID)
 		if err != nil {
 			return Redirect{}, err
@@ -216,6 +245,9 @@ func (s *Server) Decide(ctx context.Context, userID string, r *AuthorizationRequ
 		back, err := s.decide(ctx, r, c, redirect, user, held, choice)
 		if !errors.Is(err, &Error{Reason: Changed}) {
 			return back, err
+		}
+		if c, redirect, err = s.reopen(ctx, r); err != nil {
+			return Redirect{}, err
 		}
 	}
 	return Redirect{}, refuse(Changed)
@@ -322,7 +354,7 @@ func (s *Server) decide(ctx context.Context, r *AuthorizationRequest, c *Client,
 		return Redirect{}, err
 	}
 	now := s.now()
-	rec := DecisionRecord{Now: now, Unchanged: d.unchanged}
+	rec := DecisionRecord{Now: now, ClientVersion: c.Version, Unchanged: d.unchanged}
 	kind := EventGrantEdited
 	switch {
 	case held == nil:

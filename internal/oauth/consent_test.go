@@ -3,6 +3,7 @@ package oauth_test
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -105,16 +106,136 @@ func TestConsent_ChangedMeanwhile(t *testing.T) {
 			}
 		})
 	}
-	t.Run("a scope taken back by the app is not granted", func(t *testing.T) {
+}
+
+// insist makes every scope of an app a required one.
+func insist(f *oauth.ClientForm) {
+	f.Scopes = slices.Clone(f.Scopes)
+	for i := range f.Scopes {
+		f.Scopes[i].Required = true
+	}
+}
+
+// Allow is for what was shown (attack B2): if the app says or asks for something else by
+// then, nothing is granted, the page comes again, and the next Allow is for that.
+func TestConsent_AllowIsForWhatWasShown(t *testing.T) {
+	ctx := context.Background()
+	const all = "s1: deliver orders view | deliver orders view me"
+	for name, c := range map[string]struct {
+		change func(f *oauth.ClientForm)
+		scope  string // that the request names
+		rights string // of the second Allow, with nothing optional ticked
+	}{
+		"another scope is required": {func(f *oauth.ClientForm) {
+			f.Scopes = append(slices.Clone(f.Scopes), oauth.ClientScope{Name: "stores.tax.update", Required: true})
+		}, "", "s1: orders stores.tax.update view | orders stores.tax.update view me"},
+		"an optional one becomes required":   {insist, "", all},
+		"the same, and the request names it": {insist, "stores.view stores.orders.deliver", "s1: deliver view | deliver view"},
+		"a scope is taken back":              {func(f *oauth.ClientForm) { f.Scopes = []oauth.ClientScope{{Name: "stores.view", Required: true}} }, "", "s1: view | view"},
+		"another name":                       {func(f *oauth.ClientForm) { f.Name = "Harbour Support" }, "", "s1: orders view | orders view me"},
+		"another home":                       {func(f *oauth.ClientForm) { f.Homepage = "https://bank.example/" }, "", "s1: orders view | orders view me"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			asks := func(r *oauth.AuthorizationRequest) *oauth.Consent {
+				q, _, err := w.Ask(ctx, r, "alice", w.Now())
+				w.must(err)
+				sealed, err := w.Seal(q.Request, "s")
+				w.must(err)
+				q.Request, err = w.Open(sealed, "s")
+				w.must(err)
+				return q
+			}
+			press := oauth.Decision{Allow: true, Stores: []string{"s1"}}
+			q := asks(w.ask(w.exchange, "scope", c.scope))
+			if q.Changed {
+				t.Error("the first page says that something has changed")
+			}
+			w.must(update(w, w.exchange, c.change))
+			for range 2 {
+				back, err := w.Decide(ctx, "alice", q.Request, press)
+				wantReason(t, err, oauth.Changed)
+				if !back.IsZero() {
+					t.Fatalf("and yet back to %s", back.URL())
+				}
+			}
+			if list, _ := w.Grants(ctx, command, oauth.GrantFilter{Page: oauth.Page{Limit: 9}}); len(list) != 0 {
+				t.Fatalf("granted: %+v", list)
+			}
+			again := asks(q.Request)
+			if !again.Changed || again.Request.ID != q.Request.ID {
+				t.Errorf("the page that comes again: %+v", again)
+			}
+			back, err := w.Decide(ctx, "alice", again.Request, press)
+			w.must(err)
+			resp, err := w.redeem(w.exchange, param(t, back, "code"))
+			w.must(err)
+			if got := w.rights(resp.AccessToken); got != c.rights {
+				t.Errorf("rights %s, want %s", got, c.rights)
+			}
+		})
+	}
+	t.Run("what no page shows is nobody's question", func(t *testing.T) {
 		w := newWorld(t)
-		r := w.ask(w.exchange, "scope", "stores.view stores.orders.view user.view")
-		w.must(update(w, w.exchange, func(f *oauth.ClientForm) { f.Scopes = []oauth.ClientScope{{Name: "stores.view"}} }))
-		back, err := w.Decide(context.Background(), "alice", r, oauth.Decision{Allow: true, Stores: []string{"s1"}, Scopes: []string{"stores.view", "stores.orders.view"}})
-		w.must(err)
-		resp, err := w.redeem(w.exchange, param(t, back, "code"))
-		w.must(err)
-		if got := w.rights(resp.AccessToken); got != "s1: view | view" {
-			t.Errorf("rights %s", got)
+		r := w.ask(w.exchange)
+		w.must(update(w, w.exchange, func(f *oauth.ClientForm) { f.Redirects = append(f.Redirects, "https://client.example/other") }))
+		w.allow("alice", r, "s1")
+	})
+}
+
+// editing is a storage in which an app is edited after a decision was made ready, and
+// before it is written.
+type editing struct {
+	oauth.Storage
+	edit func()
+}
+
+func (e *editing) RecordDecision(ctx context.Context, d oauth.DecisionRecord) (bool, error) {
+	happen(&e.edit)
+	return e.Storage.RecordDecision(ctx, d)
+}
+
+// An edit of the app between the reading and the writing of a decision is not missed
+// either (attack B2), also where nobody is asked: what it leaves as it was shown goes
+// on, and nothing else does.
+func TestConsent_AnEditBesideTheDecision(t *testing.T) {
+	ctx := context.Background()
+	edits := map[string]struct {
+		change func(f *oauth.ClientForm)
+		want   oauth.Reason
+	}{
+		"of a redirect": {func(f *oauth.ClientForm) { f.Redirects = append(f.Redirects, "https://client.example/other") }, ""},
+		"of a scope":    {insist, oauth.Changed},
+	}
+	for name, c := range edits {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			storage := &editing{Storage: w.db}
+			office := w.office(storage)
+			r := w.ask(w.exchange)
+			storage.edit = func() { w.must(update(w, w.exchange, c.change)) }
+			_, err := office.Decide(ctx, "alice", r, oauth.Decision{Allow: true, Stores: []string{"s1"}})
+			wantReason(t, err, c.want)
+			list, _ := w.Grants(ctx, command, oauth.GrantFilter{Page: oauth.Page{Limit: 9}})
+			if granted := len(list) == 1; granted != (c.want == "") {
+				t.Errorf("granted: %+v", list)
+			}
+		})
+	}
+	t.Run("silent", func(t *testing.T) {
+		w := newWorld(t)
+		w.connect(w.standard, "alice", "s1")
+		storage := &editing{Storage: w.db}
+		office := w.office(storage)
+		storage.edit = func() {
+			w.must(update(w, w.standard, func(f *oauth.ClientForm) {
+				f.Scopes = append(slices.Clone(f.Scopes), oauth.ClientScope{Name: "stores.tax.update", Required: true})
+			}))
+		}
+		_, back, err := office.Ask(ctx, w.ask(w.standard), "alice", w.Now())
+		wantReason(t, err, oauth.Changed)
+		if !back.IsZero() {
+			t.Errorf("back to %s", back.URL())
 		}
 	})
 }

@@ -59,7 +59,7 @@ type GrantStorage interface {
 	// code that redeems it. If d.Create, the grant must not exist and the user must
 	// have no other default grant of this client, if it is to be that one. Otherwise
 	// the stored grant must be at d.Rev and in d.Grant.Status, which stays. Nothing is written unless
-	// client and user are active, the user may still connect each of d.Connecting,
+	// client and user are active, the client is at d.ClientVersion, the user may still connect each of d.Connecting,
 	// and the request's code, if there is one, is unredeemed and unexpired; that code
 	// is then replaced by this one and keeps its deadline.
 	RecordDecision(ctx context.Context, d DecisionRecord) (won bool, err error)
@@ -336,14 +336,15 @@ type Connection struct {
 
 // DecisionRecord is the argument of RecordDecision.
 type DecisionRecord struct {
-	Grant      Grant
-	Create     bool
-	Unchanged  bool // the grant stays as it is: only a code is issued
-	Rev        int64
-	Connecting []string // stores that the grant did not have
-	Code       StoredCode
-	Now        time.Time
-	Event      Event
+	Grant         Grant
+	ClientVersion int64 // of the app as it was decided on
+	Create        bool
+	Unchanged     bool // the grant stays as it is: only a code is issued
+	Rev           int64
+	Connecting    []string // stores that the grant did not have
+	Code          StoredCode
+	Now           time.Time
+	Event         Event
 }
 
 // StoredCode is an authorization code at rest.

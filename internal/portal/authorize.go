@@ -64,12 +64,7 @@ func (p *Portal) authorize(w http.ResponseWriter, r *http.Request, q url.Values)
 		p.goTo(w, signInPath(next))
 		return
 	}
-	sealed, err := p.server.Seal(request, v.ID)
-	if err != nil {
-		p.fail(w, r, err)
-		return
-	}
-	asked := question{sealed: sealed, next: next}
+	asked := question{next: next}
 	if f := p.takeForm(w, r, v, next); f != nil {
 		asked.posted, asked.pick.Ticked, asked.scopes, asked.every = true, f["store"], f["scope"], f.Has("all_stores")
 	}
@@ -149,15 +144,16 @@ func (p *Portal) expired(w http.ResponseWriter, r *http.Request, next string) {
 
 // question is a consent page as its form stands.
 type question struct {
-	sealed, next string
-	posted       bool     // the form's ticks count, not those of the grant
-	pick         pick     // of stores
-	every        bool     // also stores that come later
-	scopes       []string // optional ones that are ticked
-	problem      string
+	next    string
+	posted  bool     // the form's ticks count, not those of the grant
+	pick    pick     // of stores
+	every   bool     // also stores that come later
+	scopes  []string // optional ones that are ticked
+	problem string
 }
 
-// ask puts a request before the visitor.
+// ask puts a request before the visitor. What is sealed into the form is what this page shows, not what an earlier one did
+// (attack B2).
 func (p *Portal) ask(w http.ResponseWriter, r *http.Request, status int, v *visitor, request *oauth.AuthorizationRequest, q question) {
 	c, back, err := p.server.Ask(r.Context(), request, v.User.ID, v.AuthTime)
 	switch {
@@ -167,6 +163,14 @@ func (p *Portal) ask(w http.ResponseWriter, r *http.Request, status int, v *visi
 	case !back.IsZero():
 		p.returnTo(w, r, request.ClientID, back)
 		return
+	}
+	sealed, err := p.server.Seal(c.Request, v.ID)
+	if err != nil {
+		p.fail(w, r, err)
+		return
+	}
+	if c.Changed && q.posted {
+		q.problem = "problem.app_changed"
 	}
 	app := appOf(c.Client)
 	rows := make([]storeRow, 0, len(c.Stores))
@@ -186,11 +190,11 @@ func (p *Portal) ask(w http.ResponseWriter, r *http.Request, status int, v *visi
 	sortByName(rows, p.pages.language(r), func(s storeRow) string { return s.Name })
 	if c.NeedsStore && c.Delegable() == 0 && needsStore(c) {
 		p.pages.render(w, r, status, page{Name: "no_stores", Frame: framePlain, Body: noStoresView{
-			App: app, Request: q.sealed, Next: q.next, Account: account(c.User), Stores: rows}})
+			App: app, Request: sealed, Next: q.next, Account: account(c.User), Stores: rows}})
 		return
 	}
 	view := consentView{
-		App: app, Request: q.sealed, Next: q.next, Of: formFor(v, q.next), Account: account(c.User), Host: c.Redirect.Host(), Problem: q.problem,
+		App: app, Request: sealed, Next: q.next, Of: formFor(v, q.next), Account: account(c.User), Host: c.Redirect.Host(), Problem: q.problem,
 		Privacy: c.Client.Settings.Privacy, Terms: c.Client.Settings.Terms,
 	}
 	if !c.Lasting {
@@ -282,7 +286,7 @@ func (p *Portal) decide(w http.ResponseWriter, r *http.Request) {
 		p.expired(w, r, next)
 		return
 	}
-	q := question{sealed: f.Get("request"), next: next, posted: true, scopes: f["scope"], pick: readPick(f), every: f.Has("all_stores")}
+	q := question{next: next, posted: true, scopes: f["scope"], pick: readPick(f), every: f.Has("all_stores")}
 	switch f.Get("decision") {
 	case "allow", "cancel":
 		back, err := p.server.Decide(r.Context(), v.User.ID, request, oauth.Decision{

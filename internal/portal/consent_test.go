@@ -570,3 +570,68 @@ func TestConsent_AllStoresAlsoLaterOnes(t *testing.T) {
 		t.Errorf("the app reaches %+v", got)
 	}
 }
+
+// TestConsent_AllowIsForWhatWasShown_B2: an app that changes while its page is open gets nothing by that page. The page
+// comes again with what is new and what was ticked, and the Allow on it counts.
+func TestConsent_AllowIsForWhatWasShown_B2(t *testing.T) {
+	s := newSite(t)
+	s.user("mara", 2)
+	c := s.app("Shelfmate", "stores.view", "stores.orders.view?", "user.view?")
+	become := func(name string, scopes ...oauth.ClientScope) {
+		t.Helper()
+		now, err := s.server.MyClient(context.Background(), system, c.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.server.UpdateClient(context.Background(), system, c.ID, now.Version,
+			oauth.ClientForm{Name: name, Redirects: []string{callback}, Homepage: "https://client.example/", Scopes: scopes}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	view := oauth.ClientScope{Name: "stores.view", Required: true}
+	refund := oauth.ClientScope{Name: "stores.orders.refund", Required: true}
+	orders := oauth.ClientScope{Name: "stores.orders.view"}
+	user := oauth.ClientScope{Name: "user.view"}
+	b := s.browser()
+	refused := func(texts ...string) {
+		t.Helper()
+		b.sees(http.StatusUnprocessableEntity, append(texts, "has changed what it says or asks for while this page was open")...)
+		if len(s.grants("mara")) != 0 {
+			t.Fatalf("granted: %+v", s.grants("mara"))
+		}
+		if !slices.Equal(b.ticked(), []string{"mara-2"}) {
+			t.Errorf("ticked: %v", b.ticked())
+		}
+	}
+	b.open(ask(c))
+	b.signIn("mara")
+	become("Shelfmate", view, orders, user, refund)
+	b.press("Allow", "mara-2")
+	refused("Sentence of stores.orders.refund.")
+	orders.Required = true
+	become("Shelfmate", view, orders, user, refund)
+	b.press("Allow")
+	refused()
+	become("Harbour Support", view, orders, user, refund)
+	before := b.screen
+	b.press("Allow")
+	refused("Harbour Support wants access")
+
+	b.screen = before // where the list was turned instead, its answer says the same
+	action, values := b.form("Allow")
+	values.Del("decision")
+	values.Set("refresh", "1")
+	b.post(action, values, s.url)
+	b.sees(http.StatusOK, "Harbour Support wants access", "has changed what it says or asks for while this page was open")
+
+	b.press("Allow")
+	s.redeem(c, b.returned().Get("code"))
+	if g := s.grants("mara"); len(g) != 1 || !g[0].Scopes.Equal(oauth.Scopes("stores.view", "stores.orders.view", "stores.orders.refund")) || len(g[0].Account) != 0 {
+		t.Errorf("granted: %+v", g)
+	}
+	b.screen = before // Cancel is Cancel, whatever was shown
+	b.press("Cancel")
+	if q := b.returned(); q.Get("error") != "access_denied" {
+		t.Errorf("back to the app: %v", q)
+	}
+}

@@ -92,7 +92,7 @@ func (s *stock) redemptions(b *testing.B, n int) []oauth.Redemption {
 			Status: oauth.Pending, Rev: 1, Created: now}
 		c := oauth.StoredCode{Selector: selector, Hash: hash, Request: id("rq_"), ClientID: "client", GrantID: g.ID, Profile: oauth.Standard, API: "api",
 			Redirect: "https://client.example/callback", AuthTime: now, Expires: now.Add(time.Hour)}
-		s.won(b)(s.RecordDecision(context.Background(), oauth.DecisionRecord{Grant: g, Create: true, Code: c, Now: now, Event: s.event(oauth.EventGrantMade)}))
+		s.won(b)(s.RecordDecision(context.Background(), oauth.DecisionRecord{Grant: g, ClientVersion: 1, Create: true, Code: c, Now: now, Event: s.event(oauth.EventGrantMade)}))
 		f := oauth.Family{ID: id("fm_"), GrantID: g.ID, ClientID: "client", UserID: "user", API: "api", StatusIndex: listsMax*listSize + s.indices.Add(1), Status: oauth.Valid, Created: now, Token: hash}
 		made[i] = oauth.Redemption{Selector: selector, ClientID: "client", GrantID: g.ID, Rev: 1, Activate: true, Family: f, Now: now}
 	})

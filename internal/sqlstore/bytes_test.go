@@ -80,7 +80,7 @@ func (w *writer) decision() oauth.DecisionRecord {
 	g := oauth.Grant{ID: w.id("gr_"), UserID: userID(user), ClientID: clientID(client % clients), Default: client < clients,
 		Scopes: oauth.Scopes("stores.view", "stores.orders.view"), Stores: []oauth.GrantStore{{StoreID: fmt.Sprint("store-", user)}}, Status: oauth.Pending, Rev: 1, Created: w.now}
 	a := w.artefact()
-	return oauth.DecisionRecord{Grant: g, Create: true, Rev: 1, Now: w.now, Event: w.event(oauth.EventGrantMade),
+	return oauth.DecisionRecord{Grant: g, ClientVersion: 1, Create: true, Rev: 1, Now: w.now, Event: w.event(oauth.EventGrantMade),
 		Code: oauth.StoredCode{Selector: a.Selector, Hash: oauth.HashOf(a.Secret), Request: w.id("ar_"), ClientID: g.ClientID, GrantID: g.ID, Profile: oauth.Exchange,
 			API: "api_0123456789", Redirect: "https://client.example/callback", RedirectSent: true, AuthTime: w.now, Expires: w.now.Add(24 * time.Hour)}}
 }

@@ -92,11 +92,11 @@ func (s *Store) connections(ctx context.Context, where string, args []any, p oau
 func (s *Store) RecordDecision(ctx context.Context, d oauth.DecisionRecord) (bool, error) {
 	g, op := &d.Grant, d.Event.ID
 	var n int64
-	// What every decision asks, whatever it does to the grant. Arguments $1 to $4.
-	ask := `EXISTS (SELECT 1 FROM clients WHERE id = $1 AND status = 'active')
+	// What every decision asks, whatever it does to the grant. Arguments $1 to $5.
+	ask := `EXISTS (SELECT 1 FROM clients WHERE id = $1 AND status = 'active' AND version = $5)
 		AND EXISTS (SELECT 1 FROM users WHERE id = $2 AND status = 'active')
 		AND NOT EXISTS (SELECT 1 FROM authorization_codes WHERE request = $3 AND (redeemed_family IS NOT NULL OR expires <= $4))`
-	args := []any{g.ClientID, g.UserID, d.Code.Request, micros(d.Now)}
+	args := []any{g.ClientID, g.UserID, d.Code.Request, micros(d.Now), d.ClientVersion}
 	ask, args = connectable(ask, args, "$2", d.Connecting)
 	more := func(values ...any) ([]any, int) { return append(args, values...), len(args) }
 

@@ -20,7 +20,7 @@ func families(w *world) {
 		user, app := w.person(), w.app()
 		g, r := w.live(user, app)
 		code := w.code(&g)
-		w.must(oauth.EventCodeIssued, w.record(oauth.DecisionRecord{Grant: g, Rev: 1, Unchanged: true, Code: code, Now: w.now}))
+		w.must(oauth.EventCodeIssued, w.record(oauth.DecisionRecord{Grant: g, ClientVersion: 1, Rev: 1, Unchanged: true, Code: code, Now: w.now}))
 		sibling := w.redemption(g, code)
 		sibling.Family.Status = oauth.Ask
 		w.must(oauth.EventCodeRedeemed, w.redeem(sibling))

@@ -59,7 +59,7 @@ func decisions(w *world) {
 		user, app := w.person(), w.app()
 		g, code := w.granted(user, app)
 		w.must(oauth.EventCodeRedeemed, w.redeem(w.redemption(g, code)))
-		d := oauth.DecisionRecord{Grant: g, Rev: g.Rev, Code: w.code(&g), Now: w.now} // as it was read before
+		d := oauth.DecisionRecord{Grant: g, ClientVersion: 1, Rev: g.Rev, Code: w.code(&g), Now: w.now} // as it was read before
 		w.loses("a decision on a pending grant", w.record(d))
 		d.Grant.Status = oauth.Live
 		w.wins(feed, oauth.EventGrantEdited, w.record(d))
@@ -69,21 +69,45 @@ func decisions(w *world) {
 			for _, to := range []oauth.Status{oauth.Suspended, oauth.Deleted} {
 				user, app := w.person(), w.app()
 				g, code := w.granted(user, app)
+				version := int64(1)
 				if what == "client" {
 					w.setApp(app, to)
+					version++
 				} else {
 					w.setUser(user, to)
 				}
-				w.loses(fmt.Sprint("create, ", what, " ", to), w.record(w.decision(user, app)))
+				fresh := w.decision(user, app)
+				fresh.ClientVersion = version
+				w.loses(fmt.Sprint("create, ", what, " ", to), w.record(fresh))
 				g.Rev = w.grant(g.ID).Rev
 				for _, unchanged := range []bool{false, true} {
-					d := oauth.DecisionRecord{Grant: g, Rev: g.Rev, Unchanged: unchanged, Code: code, Now: w.now}
+					d := oauth.DecisionRecord{Grant: g, ClientVersion: version, Rev: g.Rev, Unchanged: unchanged, Code: code, Now: w.now}
 					w.loses(fmt.Sprint("update, ", what, " ", to), w.record(d))
 				}
 			}
 		}
 		w.loses("unknown client", w.record(w.decision(w.person(), "nobody")))
 		w.loses("unknown user", w.record(w.decision("nobody", w.app())))
+	})
+	w.test("nothing is written unless the app is as it was decided on", func(w *world) {
+		user := w.person()
+		c := w.newApp()
+		w.must(oauth.EventClientCreated, w.create(c))
+		g, _ := w.live(user, c.ID)
+		w.must(oauth.EventClientUpdated, func(e oauth.Event) (bool, error) { return w.s.UpdateClient(w.ctx, c, e) })
+		for what, d := range map[string]oauth.DecisionRecord{
+			"create":    w.decision(user, c.ID),
+			"update":    {Grant: g, Rev: g.Rev, Code: w.code(&g), Now: w.now},
+			"unchanged": {Grant: g, Rev: g.Rev, Unchanged: true, Code: w.code(&g), Now: w.now},
+		} {
+			for _, version := range []int64{0, 1, 3} {
+				d.ClientVersion = version
+				w.loses(fmt.Sprintf("%s, of version %d", what, version), w.record(d))
+			}
+		}
+		d := w.decision(user, c.ID)
+		d.ClientVersion = 2
+		w.wins(issue, oauth.EventGrantMade, w.record(d))
 	})
 	w.test("nothing is written unless the user may still connect each store", func(w *world) {
 		user, app := w.person(), w.app()
@@ -99,13 +123,13 @@ func decisions(w *world) {
 			"foreign": {mine, foreign}, "removed": {gone}, "may not delegate": {mine, held, mine}, "unknown": {"nowhere", mine},
 		} {
 			w.loses("create, "+why, w.record(w.decision(user, app, ids...)))
-			d := oauth.DecisionRecord{Grant: g, Rev: 1, Connecting: ids, Code: w.code(&g), Now: w.now}
+			d := oauth.DecisionRecord{Grant: g, ClientVersion: 1, Rev: 1, Connecting: ids, Code: w.code(&g), Now: w.now}
 			w.loses("update, "+why, w.record(d))
 		}
 		w.setStore(mine, oauth.Suspended)
 		w.loses("suspended", w.record(w.decision(user, app, mine)))
 		// A store that the grant has already is not asked about again.
-		d := oauth.DecisionRecord{Grant: g, Rev: 1, Code: w.code(&g), Now: w.now}
+		d := oauth.DecisionRecord{Grant: g, ClientVersion: 1, Rev: 1, Code: w.code(&g), Now: w.now}
 		w.wins(feed, oauth.EventGrantEdited, w.record(d))
 	})
 	w.test("a grant's id is taken once, and a default grant is the only one", func(w *world) {
@@ -145,7 +169,7 @@ func decisions(w *world) {
 			switch status {
 			case oauth.Live:
 				code := w.code(&g)
-				w.must(oauth.EventCodeIssued, w.record(oauth.DecisionRecord{Grant: g, Rev: g.Rev, Unchanged: true, Code: code, Now: w.now}))
+				w.must(oauth.EventCodeIssued, w.record(oauth.DecisionRecord{Grant: g, ClientVersion: 1, Rev: g.Rev, Unchanged: true, Code: code, Now: w.now}))
 				w.must(oauth.EventCodeRedeemed, w.redeem(w.redemption(g, code)))
 			case oauth.GrantOnHold:
 				w.must(oauth.EventGrantSuspended, func(e oauth.Event) (bool, error) { return w.s.SuspendGrant(w.ctx, g.ID, e) })
@@ -154,7 +178,7 @@ func decisions(w *world) {
 			next := g
 			next.Scopes, next.Account = oauth.Scopes(fmt.Sprint("scope", i)), oauth.Scopes("user.email")
 			next.Stores = []oauth.GrantStore{{StoreID: []string{a, b}[i%2], Scopes: oauth.Scopes("own")}}
-			d := oauth.DecisionRecord{Grant: next, Rev: g.Rev, Connecting: []string{b}, Code: w.code(&next), Now: w.now}
+			d := oauth.DecisionRecord{Grant: next, ClientVersion: 1, Rev: g.Rev, Connecting: []string{b}, Code: w.code(&next), Now: w.now}
 			for _, off := range []int64{-1, 1} {
 				d.Rev = g.Rev + off
 				w.loses(fmt.Sprintf("rev off by %d", off), w.record(d))
@@ -167,7 +191,7 @@ func decisions(w *world) {
 		}
 		w.must(oauth.EventGrantRevoked, func(e oauth.Event) (bool, error) { return w.s.RevokeGrant(w.ctx, g.ID, e) })
 		for _, unchanged := range []bool{false, true} {
-			d := oauth.DecisionRecord{Grant: g, Rev: g.Rev + 1, Unchanged: unchanged, Code: w.code(&g), Now: w.now}
+			d := oauth.DecisionRecord{Grant: g, ClientVersion: 1, Rev: g.Rev + 1, Unchanged: unchanged, Code: w.code(&g), Now: w.now}
 			w.loses("revoked", w.record(d))
 			d.Grant.ID = "nothing"
 			w.loses("unknown", w.record(d))
@@ -180,7 +204,7 @@ func decisions(w *world) {
 		g, _ := w.live(user, app, a)
 		other := g
 		other.Scopes, other.Stores = nil, nil
-		d := oauth.DecisionRecord{Grant: other, Rev: 1, Unchanged: true, Code: w.code(&g), Now: w.now}
+		d := oauth.DecisionRecord{Grant: other, ClientVersion: 1, Rev: 1, Unchanged: true, Code: w.code(&g), Now: w.now}
 		w.wins(issue, oauth.EventCodeIssued, w.record(d))
 		w.same("grant", *w.grant(g.ID), g)
 		code, _, err := w.s.Code(w.ctx, d.Code.Selector)
@@ -194,7 +218,7 @@ func decisions(w *world) {
 		g, first := w.granted(user, app)
 		second := w.code(&g)
 		second.Request, second.Expires = first.Request, first.Expires.Add(time.Hour)
-		again := oauth.DecisionRecord{Grant: g, Rev: 1, Unchanged: true, Code: second, Now: first.Expires}
+		again := oauth.DecisionRecord{Grant: g, ClientVersion: 1, Rev: 1, Unchanged: true, Code: second, Now: first.Expires}
 		w.loses("at its deadline", w.record(again))
 		again.Now = first.Expires.Add(-time.Microsecond)
 		w.wins(issue, oauth.EventCodeIssued, w.record(again))
@@ -321,7 +345,7 @@ func grants(w *world) {
 		user, app := w.person(), w.app()
 		g, r := w.live(user, app)
 		code := w.code(&g)
-		w.must(oauth.EventCodeIssued, w.record(oauth.DecisionRecord{Grant: g, Rev: 1, Unchanged: true, Code: code, Now: w.now}))
+		w.must(oauth.EventCodeIssued, w.record(oauth.DecisionRecord{Grant: g, ClientVersion: 1, Rev: 1, Unchanged: true, Code: code, Now: w.now}))
 		r2 := w.redemption(g, code)
 		r2.Family.Status = oauth.Ask
 		w.must(oauth.EventCodeRedeemed, w.redeem(r2))

@@ -54,7 +54,7 @@ func status(w *world) {
 	// again issues one more key of a live grant.
 	again := func(w *world, g oauth.Grant) oauth.Redemption {
 		code := w.code(&g)
-		w.must(oauth.EventCodeIssued, w.record(oauth.DecisionRecord{Grant: g, Rev: g.Rev, Unchanged: true, Code: code, Now: w.now}))
+		w.must(oauth.EventCodeIssued, w.record(oauth.DecisionRecord{Grant: g, ClientVersion: 1, Rev: g.Rev, Unchanged: true, Code: code, Now: w.now}))
 		r := w.redemption(g, code)
 		w.must(oauth.EventCodeRedeemed, w.redeem(r))
 		return r
@@ -101,7 +101,7 @@ func status(w *world) {
 
 		next := *w.grant(elsewhere.GrantID)
 		code := w.code(&next)
-		got, _ = w.told(oauth.EventGrantEdited, w.record(oauth.DecisionRecord{Grant: next, Rev: next.Rev, Code: code, Now: w.now}))
+		got, _ = w.told(oauth.EventGrantEdited, w.record(oauth.DecisionRecord{Grant: next, ClientVersion: 1, Rev: next.Rev, Code: code, Now: w.now}))
 		step("a repeat decision that changes the grant", said{other: oauth.StatusAsk})
 	})
 	w.test("a key that cannot print its rights is asked about from the first", func(w *world) {

@@ -345,7 +345,7 @@ func ended(w *world) {
 		code := w.code(&g)
 		code.Expires = w.now.Add(10 * day)
 		w.must(oauth.EventFamilyRevoked, func(e oauth.Event) (bool, error) { return w.s.RevokeFamily(w.ctx, r.Family.ID, e) })
-		w.must(oauth.EventCodeIssued, w.record(oauth.DecisionRecord{Grant: g, Rev: 1, Unchanged: true, Code: code, Now: w.now}))
+		w.must(oauth.EventCodeIssued, w.record(oauth.DecisionRecord{Grant: g, ClientVersion: 1, Rev: 1, Unchanged: true, Code: code, Now: w.now}))
 		sweep(w, w.now.Add(2*day))
 		w.same("with a code out", w.grant(g.ID).Status, oauth.Live)
 		again := w.redemption(g, code)

@@ -303,7 +303,7 @@ func (w *world) decision(user, client string, stores ...string) oauth.DecisionRe
 	for _, id := range stores {
 		g.Stores = append(g.Stores, oauth.GrantStore{StoreID: id})
 	}
-	return oauth.DecisionRecord{Grant: g, Create: true, Connecting: stores, Code: w.code(&g), Now: w.now}
+	return oauth.DecisionRecord{Grant: g, ClientVersion: 1, Create: true, Connecting: stores, Code: w.code(&g), Now: w.now}
 }
 
 func (w *world) code(g *oauth.Grant) oauth.StoredCode {
