@@ -55,7 +55,9 @@ func (c *Consent) Delegable() int {
 
 // Ask prepares the consent of a user. If the app authenticates, is standard, and
 // has everything already that it asks for, the second result is where to go at
-// once (DESIGN, decision 1); a profile whose keys do not expire always asks.
+// once (DESIGN, decision 1), if it is to the host to which the user last let it go:
+// whoever takes over a developer's account does not get his users' codes unseen
+// (attack B10). A profile whose keys do not expire always asks.
 func (s *Server) Ask(ctx context.Context, r *AuthorizationRequest, userID string, authTime time.Time) (*Consent, Redirect, error) {
 	c, redirect, err := s.reopen(ctx, r)
 	if err != nil {
@@ -80,7 +82,7 @@ func (s *Server) Ask(ctx context.Context, r *AuthorizationRequest, userID string
 	stores, _ := s.catalogue.split(asked)
 	now := *r
 	now.Shown = s.shown(c, r)
-	if held != nil && c.profile().Remembers && held.Grant.Status == Live && held.covers(asked) {
+	if held != nil && c.profile().Remembers && held.Grant.Status == Live && held.Grant.Host == redirect.Host() && held.covers(asked) {
 		back, err := s.decide(ctx, r, c, redirect, user, held, decided{unchanged: true, approved: asked, authTime: authTime})
 		if err != nil && !errors.Is(err, &Error{Reason: RequestSpent}) {
 			return nil, Redirect{}, err
@@ -376,6 +378,7 @@ func (s *Server) decide(ctx context.Context, r *AuthorizationRequest, c *Client,
 			rec.Grant, rec.Unchanged, kind = held.Grant, true, EventCodeIssued
 		}
 	}
+	rec.Grant.Host = redirect.Host()
 	for _, id := range d.stores {
 		if held == nil || !held.Grant.has(id) {
 			rec.Connecting = append(rec.Connecting, id)

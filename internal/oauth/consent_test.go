@@ -499,6 +499,43 @@ func TestConsent_Silent(t *testing.T) {
 	})
 }
 
+// A host that is new since the user last decided is a question, once: whoever takes over
+// a developer's account gets no code unseen (attack B10). Another path is none.
+func TestConsent_SilentToTheSameHost(t *testing.T) {
+	ctx := context.Background()
+	w := newWorld(t)
+	const path, evil = "https://client.example/other", "https://evil.example/callback"
+	w.connect(w.standard, "alice", "s1")
+	w.must(update(w, w.standard, func(f *oauth.ClientForm) { f.Redirects = append(f.Redirects, path, evil) }))
+	silent := func(to string) bool {
+		t.Helper()
+		_, back, err := w.Ask(ctx, w.ask(w.standard, "redirect_uri", to), "alice", w.Now())
+		w.must(err)
+		return !back.IsZero()
+	}
+	for _, step := range []struct {
+		to     string
+		silent bool
+	}{{callback, true}, {path, true}, {evil, false}, {evil, false}, {callback, true}} {
+		if got := silent(step.to); got != step.silent {
+			t.Errorf("%s: silent %v", step.to, got)
+		}
+	}
+	// Allowed as it is, or with another store: either is a decision on the host.
+	for _, store := range []string{"s1", "s2"} {
+		w.allow("alice", w.ask(w.standard, "redirect_uri", evil), store)
+		if !silent(evil) || silent(callback) {
+			t.Errorf("after Allow of %s: silent to %v, and to where one went before: %v", store, silent(evil), silent(callback))
+		}
+		w.allow("alice", w.ask(w.standard), store)
+	}
+	_, err := w.Decide(ctx, "alice", w.ask(w.standard, "redirect_uri", evil), oauth.Decision{})
+	w.must(err)
+	if silent(evil) || !silent(callback) {
+		t.Error("Cancel let the app go to another host")
+	}
+}
+
 // Nothing hangs off a grant that was never taken up: the next decision replaces it
 // whole, also where it allows less.
 func TestConsent_PendingIsReplaced(t *testing.T) {

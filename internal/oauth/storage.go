@@ -339,7 +339,7 @@ type DecisionRecord struct {
 	Grant         Grant
 	ClientVersion int64 // of the app as it was decided on
 	Create        bool
-	Unchanged     bool // the grant stays as it is: only a code is issued
+	Unchanged     bool // the grant stays as it is, but for its host: only a code is issued
 	Rev           int64
 	Connecting    []string // stores that the grant did not have
 	Code          StoredCode

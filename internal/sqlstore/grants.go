@@ -52,7 +52,7 @@ func (s *Store) connections(ctx context.Context, where string, args []any, p oau
 	var list []oauth.Connection
 	n := len(args)
 	// Only live families are counted: how many keys are out.
-	sql := fmt.Sprintf(`SELECT g.id, g.user_id, g.client_id, g.is_default, g.scopes, g.account_scopes, g.all_stores, g.status, g.rev, g.created, g.last_used,
+	sql := fmt.Sprintf(`SELECT g.id, g.user_id, g.client_id, g.is_default, g.scopes, g.account_scopes, g.all_stores, COALESCE(g.redirect_host, ''), g.status, g.rev, g.created, g.last_used,
 			c.name, c.owner, c.type, c.profile, c.settings, c.status,
 			(SELECT COUNT(*) FROM families f WHERE f.grant_id = g.id AND f.status <> 'invalid')
 		FROM grants g JOIN clients c ON c.id = g.client_id WHERE %s ORDER BY g.created DESC, g.id DESC LIMIT $%d OFFSET $%d`, where, n+1, n+2)
@@ -60,7 +60,7 @@ func (s *Store) connections(ctx context.Context, where string, args []any, p oau
 		var c oauth.Connection
 		var scopeText, accountText, settings string
 		var created, used int64
-		if err := scan(&c.ID, &c.UserID, &c.ClientID, &c.Default, &scopeText, &accountText, &c.AllStores, (*string)(&c.Status), &c.Rev, &created, &used,
+		if err := scan(&c.ID, &c.UserID, &c.ClientID, &c.Default, &scopeText, &accountText, &c.AllStores, &c.Host, (*string)(&c.Status), &c.Rev, &created, &used,
 			&c.Client.Name, &c.Client.Owner, (*string)(&c.Client.Type), (*string)(&c.Client.Profile), &settings, (*string)(&c.Client.Status), &c.Keys); err != nil {
 			return unavailable(err)
 		}
@@ -103,19 +103,19 @@ func (s *Store) RecordDecision(ctx context.Context, d oauth.DecisionRecord) (boo
 	var guard statement
 	switch {
 	case d.Create:
-		all, at := more(g.ID, g.Default, g.Scopes.String(), g.Account.String(), g.AllStores, op, micros(g.Created))
-		guard = counted(&n, fmt.Sprintf(`INSERT INTO grants (id, user_id, client_id, is_default, scopes, account_scopes, all_stores, status, rev, op, created, last_used)
+		all, at := more(g.ID, g.Default, g.Scopes.String(), g.Account.String(), g.AllStores, g.Host, op, micros(g.Created))
+		guard = counted(&n, fmt.Sprintf(`INSERT INTO grants (id, user_id, client_id, is_default, scopes, account_scopes, all_stores, redirect_host, status, rev, op, created, last_used)
 			SELECT CAST($%d AS TEXT), CAST($2 AS TEXT), CAST($1 AS TEXT), CAST($%d AS BOOLEAN), CAST($%d AS TEXT), CAST($%d AS TEXT), CAST($%d AS BOOLEAN),
-			       'pending', 1, CAST($%d AS TEXT), CAST($%d AS BIGINT), 0
-			WHERE %s ON CONFLICT DO NOTHING`, at+1, at+2, at+3, at+4, at+5, at+6, at+7, ask), all...)
+			       CAST($%d AS TEXT), 'pending', 1, CAST($%d AS TEXT), CAST($%d AS BIGINT), 0
+			WHERE %s ON CONFLICT DO NOTHING`, at+1, at+2, at+3, at+4, at+5, at+6, at+7, at+8, ask), all...)
 	case d.Unchanged:
-		all, at := more(op, g.ID, d.Rev)
-		guard = counted(&n, fmt.Sprintf("UPDATE grants SET op = $%d WHERE id = $%d AND rev = $%d AND status IN ('pending', 'live') AND %s", at+1, at+2, at+3, ask), all...)
+		all, at := more(g.Host, op, g.ID, d.Rev)
+		guard = counted(&n, fmt.Sprintf("UPDATE grants SET redirect_host = $%d, op = $%d WHERE id = $%d AND rev = $%d AND status IN ('pending', 'live') AND %s", at+1, at+2, at+3, at+4, ask), all...)
 	default:
 		// A redemption makes the grant live without raising its rev.
-		all, at := more(g.Scopes.String(), g.Account.String(), g.AllStores, op, g.ID, d.Rev, string(g.Status))
-		guard = counted(&n, fmt.Sprintf(`UPDATE grants SET scopes = $%d, account_scopes = $%d, all_stores = $%d, rev = rev + 1, op = $%d
-			WHERE id = $%d AND rev = $%d AND status = $%d AND status <> 'revoked' AND %s`, at+1, at+2, at+3, at+4, at+5, at+6, at+7, ask), all...)
+		all, at := more(g.Scopes.String(), g.Account.String(), g.AllStores, g.Host, op, g.ID, d.Rev, string(g.Status))
+		guard = counted(&n, fmt.Sprintf(`UPDATE grants SET scopes = $%d, account_scopes = $%d, all_stores = $%d, redirect_host = $%d, rev = rev + 1, op = $%d
+			WHERE id = $%d AND rev = $%d AND status = $%d AND status <> 'revoked' AND %s`, at+1, at+2, at+3, at+4, at+5, at+6, at+7, at+8, ask), all...)
 	}
 	m, lock := opOf("grants", g.ID, op), s.lockGrant(g.ID)
 	if d.Create {

@@ -12,7 +12,7 @@ import (
 // grantColumns reads a grant, and of user, client and heads what decides whether it
 // counts. The root of the FROM may lack a grant (a guest's code), hence the COALESCE.
 const grantColumns = `COALESCE(g.id, ''), COALESCE(g.user_id, ''), COALESCE(g.client_id, ''), COALESCE(g.is_default, FALSE),
-	COALESCE(g.scopes, ''), COALESCE(g.account_scopes, ''), COALESCE(g.all_stores, FALSE), COALESCE(g.status, ''), COALESCE(g.rev, 0),
+	COALESCE(g.scopes, ''), COALESCE(g.account_scopes, ''), COALESCE(g.all_stores, FALSE), COALESCE(g.redirect_host, ''), COALESCE(g.status, ''), COALESCE(g.rev, 0),
 	COALESCE(g.created, 0), COALESCE(g.last_used, 0), COALESCE(u.kind, ''), COALESCE(u.status, ''), COALESCE(c.status, ''), h.seq, h.epoch,
 	COALESCE(u.members_rev, 0), hs.seq, COALESCE(ca.before, 0)`
 
@@ -52,7 +52,7 @@ type basis struct {
 // dest are the destinations of grantColumns.
 func (r *standingReader) dest() []any {
 	g := &r.st.Grant
-	return []any{&g.ID, &g.UserID, &g.ClientID, &g.Default, &r.scopes, &r.account, &g.AllStores, (*string)(&g.Status), &g.Rev, &r.created, &r.used,
+	return []any{&g.ID, &g.UserID, &g.ClientID, &g.Default, &r.scopes, &r.account, &g.AllStores, &g.Host, (*string)(&g.Status), &g.Rev, &r.created, &r.used,
 		(*string)(&r.st.UserKind), (*string)(&r.st.UserStatus), (*string)(&r.st.ClientStatus), &r.st.Seq, &r.st.Epoch, &r.st.MembersRev, &r.stores, &r.st.Cut}
 }
 

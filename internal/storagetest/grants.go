@@ -178,6 +178,7 @@ func decisions(w *world) {
 			next := g
 			next.Scopes, next.Account = oauth.Scopes(fmt.Sprint("scope", i)), oauth.Scopes("user.email")
 			next.Stores = []oauth.GrantStore{{StoreID: []string{a, b}[i%2], Scopes: oauth.Scopes("own")}}
+			next.Host = fmt.Sprintf("host-%d.example", i)
 			d := oauth.DecisionRecord{Grant: next, ClientVersion: 1, Rev: g.Rev, Connecting: []string{b}, Code: w.code(&next), Now: w.now}
 			for _, off := range []int64{-1, 1} {
 				d.Rev = g.Rev + off
@@ -197,15 +198,16 @@ func decisions(w *world) {
 			w.loses("unknown", w.record(d))
 		}
 	})
-	w.test("a decision that changes nothing issues a code and leaves the grant", func(w *world) {
+	w.test("a decision that changes nothing issues a code and leaves the grant, but for its host", func(w *world) {
 		user, app := w.person(), w.app()
 		a := w.store("a")
 		w.member(user, a)
 		g, _ := w.live(user, app, a)
 		other := g
-		other.Scopes, other.Stores = nil, nil
+		other.Scopes, other.Stores, other.Host = nil, nil, "other.example"
 		d := oauth.DecisionRecord{Grant: other, ClientVersion: 1, Rev: 1, Unchanged: true, Code: w.code(&g), Now: w.now}
 		w.wins(issue, oauth.EventCodeIssued, w.record(d))
+		g.Host = other.Host
 		w.same("grant", *w.grant(g.ID), g)
 		code, _, err := w.s.Code(w.ctx, d.Code.Selector)
 		w.ok(err)

@@ -299,7 +299,7 @@ func (w *world) hash() oauth.Hash { return oauth.HashOf(oauth.Secret(w.id("artef
 // decision makes the record that creates a grant of user for client.
 func (w *world) decision(user, client string, stores ...string) oauth.DecisionRecord {
 	g := oauth.Grant{ID: w.id("gr_"), UserID: user, ClientID: client, Scopes: oauth.Scopes("orders.read", "orders.write"), Account: oauth.Scopes("user.name"),
-		Status: oauth.Pending, Rev: 1, Created: w.now}
+		Host: "client.example", Status: oauth.Pending, Rev: 1, Created: w.now}
 	for _, id := range stores {
 		g.Stores = append(g.Stores, oauth.GrantStore{StoreID: id})
 	}

@@ -213,7 +213,8 @@ CREATE INDEX memberships_by_store ON memberships (store_id);
 -- early, never too late: a chain that is used does not move it, the sweeper does.
 -- NULL is never, as for a lasting key that is alive. standing is what the user might
 -- do in the grant's stores when they were last noted, and what that follows from, so
--- that who finds that unchanged need not read the stores.
+-- that who finds that unchanged need not read the stores. redirect_host is where the
+-- browser went with the last decision; NULL for a guest's, which nobody decided.
 CREATE TABLE grants (
     id             TEXT PRIMARY KEY,
     user_id        TEXT NOT NULL,
@@ -222,6 +223,7 @@ CREATE TABLE grants (
     scopes         TEXT NOT NULL,
     account_scopes TEXT NOT NULL,
     all_stores     BOOLEAN NOT NULL,
+    redirect_host  TEXT,
     status         TEXT NOT NULL,
     rev            BIGINT NOT NULL,
     op             TEXT NOT NULL,
