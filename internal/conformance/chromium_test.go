@@ -89,7 +89,7 @@ func (p *tab) openUntil(url string, shows func() bool) {
 // press clicks the button or link with this text, as a person would.
 func (p *tab) press(text string) {
 	p.t.Helper()
-	p.do(chromedp.Click(chromedp.Search(fmt.Sprintf(`//*[self::button or self::a][normalize-space(.)=%q]`, text)), chromedp.NodeVisible))
+	p.do(chromedp.Click(chromedp.Search(fmt.Sprintf(`//*[self::button or self::a][normalize-space(.)=%q][not(@aria-disabled)]`, text)), chromedp.NodeVisible))
 }
 
 func (p *tab) fill(kind, value string) {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/chromedp/cdproto/emulation"
+	cdp "github.com/chromedp/cdproto/page"
 	"github.com/chromedp/chromedp"
 )
 
@@ -135,6 +136,77 @@ func TestLayout_TickAllAndUntickAll(t *testing.T) {
 		if got := read[string](p, step.do+";"+state); got != step.want {
 			t.Errorf("%s: %s, want %s", step.do, got, step.want)
 		}
+	}
+}
+
+// TestLayout_AllowWaits_B13: with a script, Allow does nothing until the page has been in view for half a second, neither
+// when it is first shown nor when its window comes to the front, so that the second press of a double click on another page
+// decides nothing. Then it does, and nothing has moved.
+func TestLayout_AllowWaits_B13(t *testing.T) {
+	p := openTab(t)
+	ctx, cancel := context.WithTimeout(p.ctx, 20*time.Second)
+	defer cancel()
+	// The script of the page has run by then. A form that is sent is counted, and stays.
+	early := cdp.AddScriptToEvaluateOnNewDocumentParams{Source: `addEventListener("DOMContentLoaded", () => {
+		window.sent = 0;
+		window.allow = document.querySelector("button[value=allow]");
+		window.place = () => JSON.stringify(allow.getBoundingClientRect());
+		window.began = performance.now();
+		window.ready = new Promise(done => new MutationObserver(() => {
+			if (!allow.hasAttribute("aria-disabled")) done(performance.now() - began);
+		}).observe(allow, {attributes: true}));
+		addEventListener("submit", event => {
+			if (!event.defaultPrevented) sent++;
+			event.preventDefault();
+		});
+		window.before = place();
+		allow.click();
+		window.soon = sent;
+	})`}
+	if _, err := chromedp.Call(ctx, cdp.AddScriptToEvaluateOnNewDocument, early); err != nil {
+		t.Fatal(err)
+	}
+	p.open("consent-3", "light", 768)
+	if sent := read[int](p, "soon"); sent != 0 {
+		t.Error("a press on the page as it comes up is sent")
+	}
+	wait := func(script string) float64 {
+		t.Helper()
+		after, err := chromedp.Run(ctx, chromedp.Evaluate[float64](script, chromedp.EvalAwaitPromise))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return after
+	}
+	if after := wait("ready"); after < 490 { // the clock is coarse
+		t.Errorf("ready %.0f ms after the page was there", after)
+	}
+	if moved := read[bool](p, "place() != before"); moved {
+		t.Error("Allow moves when it is ready")
+	}
+	// Each line is one task of the browser: no time passes within it.
+	for what, comesBack := range map[string]string{
+		"focus":             `dispatchEvent(new Event("focus"))`,
+		"page shown again":  `dispatchEvent(new Event("pageshow"))`,
+		"tab shown again":   `document.dispatchEvent(new Event("visibilitychange"))`,
+		"press before any":  `dispatchEvent(new Event("blur")); allow.click()`,
+		"focus, then shown": `dispatchEvent(new Event("blur")); dispatchEvent(new Event("focus")); document.dispatchEvent(new Event("visibilitychange"))`,
+	} {
+		after := wait(`new Promise(done => {
+			const began = performance.now();
+			new MutationObserver((_, seen) => {
+				if (allow.hasAttribute("aria-disabled")) return;
+				seen.disconnect();
+				done(sent ? -1 : performance.now() - began);
+			}).observe(allow, {attributes: true});
+			sent = 0; ` + comesBack + `; allow.click();
+		})`)
+		if after < 490 { // the clock is coarse
+			t.Errorf("%s: ready after %.0f ms (-1: a press was sent)", what, after)
+		}
+	}
+	if sent := read[int](p, "allow.click(); allow.click(); sent"); sent != 1 {
+		t.Errorf("then two presses are sent %d times", sent)
 	}
 }
 

@@ -68,6 +68,34 @@
     });
   });
 
+  // A press that was meant for what was on the screen a moment ago decides nothing
+  // (attack B13): such a button counts once the page has been in view for a while.
+  document.querySelectorAll("button[data-settle]").forEach(function (button) {
+    var timer = 0;
+    function hold() {
+      clearTimeout(timer);
+      timer = 0;
+      button.setAttribute("aria-disabled", "true");
+    }
+    function settle() {
+      hold();
+      timer = setTimeout(function () {
+        timer = 0;
+        button.removeAttribute("aria-disabled");
+      }, 500);
+    }
+    button.addEventListener("click", function (event) {
+      if (!button.hasAttribute("aria-disabled")) return;
+      event.preventDefault();
+      if (!timer) settle(); // a window may be used without ever saying that it has the focus
+    });
+    window.addEventListener("blur", hold);
+    window.addEventListener("focus", settle);
+    window.addEventListener("pageshow", settle);
+    document.addEventListener("visibilitychange", function () { document.hidden ? hold() : settle(); });
+    settle();
+  });
+
   // A form is sent once; the second press of a double click is dropped.
   document.querySelectorAll("form[data-once]").forEach(function (form) {
     var sent = false;
