@@ -114,3 +114,19 @@ func BenchmarkRedirectTo(b *testing.B) {
 		})
 	}
 }
+
+// One repeat decision, on a grant with one key and on one with as many as there may be.
+func BenchmarkDecide(b *testing.B) {
+	for _, keys := range []int{1, oauth.MaxKeys - 1} {
+		b.Run(fmt.Sprint(keys, " keys"), func(b *testing.B) {
+			w := newWorld(b)
+			for range keys {
+				w.connect(w.exchange, "alice", "s1", "s2")
+			}
+			b.ReportAllocs()
+			for b.Loop() {
+				w.code(w.exchange, "alice", "s1", "s2")
+			}
+		})
+	}
+}

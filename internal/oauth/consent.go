@@ -410,6 +410,11 @@ func (s *Server) decide(ctx context.Context, r *AuthorizationRequest, c *Client,
 	case !won:
 		return Redirect{}, refuse(Changed)
 	}
+	if held != nil {
+		if err := s.endOldest(ctx, &rec.Grant); err != nil {
+			return Redirect{}, err
+		}
+	}
 	back := redirect.with("code", code.Secret.Reveal(), "state", r.State, "iss", s.issFor(c))
 	return back, nil
 }

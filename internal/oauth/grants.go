@@ -96,6 +96,35 @@ func (s *Server) grantEvent(ctx context.Context, kind Kind, actor Actor, g *Gran
 	return e, err
 }
 
+// tooManyKeys is why a key ended, in its event. It is no refusal, so it has no row in the
+// table of reasons.
+const tooManyKeys Reason = "too_many_keys"
+
+// endOldest makes room under a grant for the key of a code that was just issued: of
+// [MaxKeys] that are alive the oldest ends, as at Google, whose limit it is, too. A change
+// of a grant tells of every key under it in one event of the feed, which must not grow
+// beyond what a follower takes, whoever scripts his own app.
+//
+// The code is handed out afterwards, so what is alive is MaxKeys - 1 and the codes that
+// were issued meanwhile or in the minute before, of which a user's limit lets
+// [Config.Decisions] pass. Nothing is asked when a code is redeemed.
+func (s *Server) endOldest(ctx context.Context, g *Grant) error {
+	oldest, err := s.storage.OldestFamilies(ctx, g.ID, MaxKeys-1)
+	if err != nil {
+		return err
+	}
+	for _, family := range oldest {
+		e, err := s.grantEvent(ctx, EventFamilyRevoked, Actor{Kind: AsSystem}, g, ofFamily{Family: family, Why: tooManyKeys})
+		if err != nil {
+			return err
+		}
+		if _, err := s.storage.RevokeFamily(ctx, family, e); err != nil { // it may have ended meanwhile
+			return err
+		}
+	}
+	return nil
+}
+
 // RemoveStore takes one store out of a grant; keys that are out follow. Besides the
 // grant's user, who owns the store may do it, and touches nothing else of the grant.
 // Taking the last one ends the grant, unless something on the account remains.

@@ -130,7 +130,7 @@ func (s *Server) refreshToken(ctx context.Context, c *Client, secret Hash, r Tok
 		if access, rot.Kid, err = s.mint(p, f, st, rights, narrowed); err != nil {
 			return nil, err
 		}
-		if rot.Event, err = s.NewEvent(ctx, EventTokenRefreshed, Actor{AsClient, c.ID}, ofFamily{f.ID, rot.Successor != nil}); err != nil {
+		if rot.Event, err = s.NewEvent(ctx, EventTokenRefreshed, Actor{AsClient, c.ID}, ofFamily{Family: f.ID, Rotated: rot.Successor != nil}); err != nil {
 			return nil, err
 		}
 		rot.Event.ClientID, rot.Event.UserID, rot.Event.GrantID = c.ID, f.UserID, f.GrantID

@@ -97,6 +97,7 @@ func (r *replay) payload(into any) error {
 type ofFamily struct {
 	Family  string `json:"family"`
 	Rotated bool   `json:"rotated,omitempty"` // token.refreshed: the token was replaced by another
+	Why     Reason `json:"why,omitempty"`     // family.revoked by the server itself
 }
 
 func (r *replay) revokeFamily() (bool, error) {

@@ -100,6 +100,9 @@ type CodeStorage interface {
 
 // FamilyStorage keeps keys, refresh chains and their tokens.
 type FamilyStorage interface {
+	// OldestFamilies lists the families of a grant that are alive, but for the newest
+	// keep of them, oldest first.
+	OldestFamilies(ctx context.Context, grantID string, keep int) ([]string, error)
 	// Family reads a family with the standing of its grant.
 	Family(ctx context.Context, id string) (*Family, *Standing, error)
 	// Asked reads, in one question, all that introspection rests on: the active API

@@ -3,6 +3,8 @@ package sqlstore
 import (
 	"context"
 	"errors"
+	"math"
+	"slices"
 	"time"
 
 	"github.com/grantway/grantway/internal/oauth"
@@ -47,6 +49,22 @@ func (s *Store) Family(ctx context.Context, id string) (*oauth.Family, *oauth.St
 		return nil, nil, err
 	}
 	return r.result(), st, nil
+}
+
+// OldestFamilies implements oauth.FamilyStorage. SQLite takes no OFFSET without a LIMIT.
+func (s *Store) OldestFamilies(ctx context.Context, grantID string, keep int) ([]string, error) {
+	var list []string
+	err := s.engine.query(ctx, "SELECT id FROM families WHERE grant_id = $1 AND status <> 'invalid' ORDER BY created DESC, id DESC LIMIT $2 OFFSET $3",
+		[]any{grantID, math.MaxInt32, keep}, func(scan func(...any) error) error {
+			var id string
+			if err := scan(&id); err != nil {
+				return unavailable(err)
+			}
+			list = append(list, id)
+			return nil
+		})
+	slices.Reverse(list)
+	return list, err
 }
 
 // Asked implements oauth.FamilyStorage.

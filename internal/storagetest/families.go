@@ -35,6 +35,39 @@ func families(w *world) {
 		w.loses("unknown", revoke("unknown"))
 		w.wins(feed, oauth.EventFamilyRevoked, revoke(sibling.Family.ID))
 	})
+	w.test("OldestFamilies lists those of a grant that are alive but for the newest, oldest first", func(w *world) {
+		user, app := w.person(), w.app()
+		g, r := w.live(user, app)
+		all := []string{r.Family.ID}
+		for i := range 5 {
+			code := w.code(&g)
+			w.must(oauth.EventCodeIssued, w.record(oauth.DecisionRecord{Grant: g, Rev: 1, Unchanged: true, Code: code, Now: w.now}))
+			r := w.redemption(g, code)
+			r.Family.ID = w.id(string(rune('z'-i)) + "_") // ids say nothing of the order, but among those of one moment
+			r.Refresh.Family = r.Family.ID
+			r.Family.Created = w.now.Add(time.Duration(i+1) * time.Microsecond)
+			if i == 1 {
+				r.Family.Status = oauth.Ask
+			}
+			w.must(oauth.EventCodeRedeemed, w.redeem(r))
+			all = append(all, r.Family.ID)
+		}
+		w.live(user, app) // another grant
+		oldest := func(keep int) []string {
+			w.t.Helper()
+			list, err := w.s.OldestFamilies(w.ctx, g.ID, keep)
+			w.ok(err)
+			return list
+		}
+		w.same("keeping none", oldest(0), all)
+		w.same("keeping four", oldest(4), all[:2])
+		w.same("keeping all", oldest(6), []string(nil))
+		w.must(oauth.EventFamilyRevoked, func(e oauth.Event) (bool, error) { return w.s.RevokeFamily(w.ctx, all[1], e) })
+		w.same("of those that are alive", oldest(3), []string{all[0], all[2]})
+		list, err := w.s.OldestFamilies(w.ctx, "nothing", 0)
+		w.ok(err)
+		w.same("of nothing", list, []string(nil))
+	})
 	w.test("RevokeOwn ends a family for its client alone", func(w *world) {
 		app, other := w.newApp(), w.newApp()
 		for _, c := range []*oauth.Client{app, other} {
