@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/grantway/grantway/internal/config"
 	"github.com/grantway/grantway/internal/endpoint"
 	"github.com/grantway/grantway/internal/oauth"
 	"github.com/grantway/grantway/internal/people"
@@ -27,7 +28,7 @@ type parts struct {
 	log                                *slog.Logger
 	proxies                            []netip.Prefix // whose X-Forwarded-For is believed
 	unlimited                          bool           // no limit on sign-ins: the demo
-	limits                             endpoint.Limits
+	limits                             config.Limits
 	eventsKept                         time.Duration // 0 means oauth.EventsKept
 	callURL                            string        // where the platform's API is reached, for samples; "" means at its audience
 }
@@ -45,6 +46,7 @@ func assemble(ctx context.Context, p parts) (*node, error) {
 	server, err := oauth.New(ctx, oauth.Config{
 		Issuer: p.issuer, PagesURL: p.pagesURL, APIURL: p.apiURL, Audience: p.audience, Platform: p.brand.Name,
 		Catalogue: p.catalogue, Storage: p.store, Ring: p.ring, Log: p.log, Observe: m.outcome, EventsKept: p.eventsKept,
+		Decisions: oauth.Bucket(p.limits.User),
 	})
 	if err != nil {
 		return nil, err
@@ -59,7 +61,7 @@ func assemble(ctx context.Context, p parts) (*node, error) {
 		return nil, err
 	}
 	f := &front{
-		machines: endpoint.New(endpoint.Config{Server: server, Authorize: http.HandlerFunc(pages.Authorize), Limits: p.limits, Log: p.log}),
+		machines: endpoint.New(endpoint.Config{Server: server, Authorize: http.HandlerFunc(pages.Authorize), Limits: limitsOf(p.limits), Log: p.log}),
 		people:   pages, busy: pages.Busy, intake: newIntake(), ready: p.store.Ping, needs: "database", proxies: p.proxies, https: issuer.Scheme == "https", seen: m.request, log: p.log,
 	}
 	m.watch(p.store, server, accounts, f.intake)

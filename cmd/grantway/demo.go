@@ -15,7 +15,6 @@ import (
 
 	"github.com/grantway/grantway/internal/config"
 	"github.com/grantway/grantway/internal/demo"
-	"github.com/grantway/grantway/internal/endpoint"
 	"github.com/grantway/grantway/internal/oauth"
 	"github.com/grantway/grantway/internal/portal"
 	"github.com/grantway/grantway/internal/sqlstore"
@@ -78,9 +77,9 @@ func (c *demoCommand) Run(ctx context.Context, t terminal) (err error) {
 	if err != nil {
 		return err
 	}
-	var limits endpoint.Limits
+	var limits config.Limits
 	if c.Limits {
-		limits = limitsOf(config.DefaultLimits())
+		limits = config.DefaultLimits()
 	}
 	n, err := assemble(ctx, parts{store: store, issuer: info.Issuer, audience: demo.Audience, ring: ring, catalogue: catalogue,
 		brand: portal.Brand{Name: demo.Brand}, unlimited: !c.Limits, limits: limits, callURL: info.StoreAPI, log: log})

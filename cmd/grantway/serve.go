@@ -100,7 +100,7 @@ func partsOf(c config.Config, ring *oauth.KeyRing, store *sqlstore.Store) parts 
 		store: store, ring: ring, catalogue: c.Catalogue,
 		issuer: c.Issuer, pagesURL: c.PagesURL, apiURL: c.APIURL, audience: c.APIAudience,
 		proxies: c.TrustedProxies, eventsKept: c.EventsKept,
-		limits: limitsOf(c.Limits),
+		limits: c.Limits,
 		brand:  portal.Brand{Name: c.Brand.Name, Logo: c.Brand.Logo, Accent: c.Brand.Accent, Support: c.Brand.Support, Privacy: c.Brand.Privacy, Terms: c.Brand.Terms, Store: c.StoreWord},
 	}
 }

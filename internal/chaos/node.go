@@ -88,7 +88,7 @@ func (n *node) once(ctx context.Context) error {
 	}
 	defer log.Close()
 	args := append([]string{n.site.binary, "serve", "--config", "config.yaml", "--listen", n.address,
-		"--limits-anonymous", "off", "--limits-client", "off"}, n.flags...)
+		"--limits-anonymous", "off", "--limits-client", "off", "--limits-user", "off"}, n.flags...)
 	if n.network != nil {
 		args = append(n.network.nsenter(), args...)
 	}

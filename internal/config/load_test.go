@@ -87,6 +87,7 @@ trusted_proxies: 10.0.0.7, 192.168.3.1/24 ::1
 limits:
   anonymous: 20, then 5 every 1m
   client: off
+  user: 7, then 1 every 1h
 `})
 	c, err := Load(filepath.Join(dir, "config.yaml"), []string{"HOME=/root"}, nil)
 	if err != nil {
@@ -114,7 +115,7 @@ limits:
 		{"MetricsListen", c.MetricsListen, "[::1]:9464"},
 		{"ShutdownGrace", c.ShutdownGrace.String(), (90 * time.Second).String()},
 		{"EventsKept", c.EventsKept.String(), (90 * 24 * time.Hour).String()},
-		{"Limits", fmt.Sprint(c.Limits), "{{20 5 1m0s} {0 0 0s}}"},
+		{"Limits", fmt.Sprint(c.Limits), "{{20 5 1m0s} {0 0 0s} {7 1 1h0m0s}}"},
 	} {
 		if x.got != x.want {
 			t.Errorf("%s is %q, want %q", x.name, x.got, x.want)
@@ -133,7 +134,7 @@ func TestLoad_defaults(t *testing.T) {
 	got := fmt.Sprint(c.Listen, c.PagesURL, c.APIURL, c.APIAudience, c.Brand.Name, c.Brand.Accent, c.StoreWord, c.LogLevel, c.LogFormat, c.ShutdownGrace, c.EventsKept, len(c.Catalogue.Scopes), c.KeyRingPath, c.Limits)
 	want := fmt.Sprint("127.0.0.1:8080", "https://id.example.com", "https://id.example.com", "https://id.example.com/api", "id.example.com", "#1f5fbf", "store", slog.LevelInfo, "json", 30*time.Second, oauth.EventsKept, 0, "",
 		// As published (seed-contracts 1.3).
-		Limits{Bucket{10, 4, 7 * time.Second}, Bucket{12, 4, 2 * time.Second}})
+		Limits{Bucket{10, 4, 7 * time.Second}, Bucket{12, 4, 2 * time.Second}, Bucket{300, 1, time.Minute}})
 	if got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}

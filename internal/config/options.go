@@ -43,10 +43,11 @@ type Brand struct {
 	Terms   string // https URL, or empty
 }
 
-// Limits bound requests on one node.
+// Limits bound requests, on one node where nothing else is said.
 type Limits struct {
 	Anonymous Bucket // of an address, for requests that nobody has proved to be theirs
 	Client    Bucket // of a client, for exchanges
+	User      Bucket // of a user, for decisions about apps; over all nodes
 }
 
 // Bucket lets Size requests through at once, and Refill more after each Every. The
@@ -201,6 +202,13 @@ func Options() []Option {
 			Key: "limits.client", Kind: Rate, Default: "12, then 4 every 2s",
 			Help: "How many codes one app may exchange at one node; \"off\" sets no limit.",
 			set:  func(c *Config, v string) error { return setBucket(&c.Limits.Client, v) },
+		},
+		{
+			// A person decides a few times a day, and the tests of an app some hundred times at
+			// once. All of it is kept for long: one a minute is 43,200 a month.
+			Key: "limits.user", Kind: Rate, Default: "300, then 1 every 1m",
+			Help: "How often one user may decide about apps, over all nodes, also where he is not asked; \"off\" sets no limit.",
+			set:  func(c *Config, v string) error { return setBucket(&c.Limits.User, v) },
 		},
 		{
 			Key: "shutdown_grace", Kind: Duration, Default: "30s", set: setShutdownGrace,

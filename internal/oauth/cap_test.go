@@ -142,3 +142,53 @@ func (w *world) connected(user string, a app) string {
 	w.must(err)
 	return id
 }
+
+// A user decides so often and no more: Allow and Cancel count, and where he is not asked;
+// what is refused writes nothing and says when to come again. Others, and what was decided
+// before, are as they were.
+func TestDecisions_AsManyAsAUserMay(t *testing.T) {
+	w := newWorld(t)
+	ctx := context.Background()
+	var err error
+	if w.Server, err = newServer(ctx, w.db, w.house, w.clock.now, w.rand, oauth.Bucket{Size: 4, Refill: 1, Every: time.Minute}); err != nil {
+		t.Fatal(err)
+	}
+	key := w.connect(w.standard, "alice", "s1")
+	cancel := func() error {
+		_, err := w.Decide(ctx, "alice", w.ask(w.exchange), oauth.Decision{})
+		return err
+	}
+	allow := func(user, store string) error {
+		_, err := w.decide(user, w.ask(w.public), store)
+		return err
+	}
+	silent := func() error {
+		_, _, err := w.Ask(ctx, w.ask(w.standard), "alice", w.Now())
+		return err
+	}
+	w.must(cancel())
+	w.must(allow("alice", "s1"))
+	w.silently(w.standard)
+	before := w.kinds(oauth.EventFilter{})
+	for what, press := range map[string]func() error{"Cancel": cancel, "Allow": func() error { return allow("alice", "s1") }, "without asking": silent} {
+		err := press()
+		if oauth.ReasonOf(err) != oauth.DecidedTooOften || oauth.AsError(err).RetryAfter != time.Minute {
+			t.Errorf("%s: %v, again after %v", what, err, oauth.AsError(err).RetryAfter)
+		}
+	}
+	if after := w.kinds(oauth.EventFilter{}); len(after) != len(before) {
+		t.Errorf("what was refused wrote %v", after[:len(after)-len(before)])
+	}
+	if _, _, err := w.Ask(ctx, w.ask(w.exchange), "alice", w.Now()); err != nil {
+		t.Errorf("the page is not shown: %v", err)
+	}
+	if w.introspect(key.AccessToken) == nil {
+		t.Error("a key that is out does not work")
+	}
+	w.must(allow("bob", "b1"))
+	w.clock.advance(time.Minute - time.Microsecond)
+	wantReason(t, cancel(), oauth.DecidedTooOften)
+	w.clock.advance(time.Microsecond)
+	w.must(silent())
+	wantReason(t, cancel(), oauth.DecidedTooOften)
+}

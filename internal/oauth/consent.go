@@ -2,6 +2,7 @@ package oauth
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/json"
@@ -356,7 +357,7 @@ func (s *Server) decide(ctx context.Context, r *AuthorizationRequest, c *Client,
 		return Redirect{}, err
 	}
 	now := s.now()
-	rec := DecisionRecord{Now: now, ClientVersion: c.Version, Unchanged: d.unchanged}
+	rec := DecisionRecord{Now: now, ClientVersion: c.Version, Unchanged: d.unchanged, Most: s.decisions}
 	kind := EventGrantEdited
 	switch {
 	case held == nil:
@@ -408,7 +409,7 @@ func (s *Server) decide(ctx context.Context, r *AuthorizationRequest, c *Client,
 	case err != nil:
 		return Redirect{}, err
 	case !won:
-		return Redirect{}, refuse(Changed)
+		return Redirect{}, cmp.Or(s.mayDecide(ctx, u.ID), error(refuse(Changed)))
 	}
 	if held != nil {
 		if err := s.endOldest(ctx, &rec.Grant); err != nil {
@@ -417,6 +418,38 @@ func (s *Server) decide(ctx context.Context, r *AuthorizationRequest, c *Client,
 	}
 	back := redirect.with("code", code.Secret.Reveal(), "state", r.State, "iss", s.issFor(c))
 	return back, nil
+}
+
+// Bucket lets Size through at once, and Refill more after each Every. The zero Bucket sets
+// no limit.
+type Bucket struct {
+	Size, Refill int
+	Every        time.Duration
+}
+
+// Each is how long one takes to come back.
+func (b Bucket) Each() time.Duration { return b.Every / time.Duration(max(1, b.Refill)) }
+
+// Lasts is how long all but one of them take to come back.
+func (b Bucket) Lasts() time.Duration { return time.Duration(b.Size-1) * b.Each() }
+
+// mayDecide refuses a user who has decided as often as he may. It is asked when a decision
+// lost: an ordinary one does not wait for it.
+func (s *Server) mayDecide(ctx context.Context, userID string) error {
+	if s.decisions == (Bucket{}) {
+		return nil
+	}
+	at, err := s.storage.NextDecision(ctx, userID, s.decisions)
+	if err != nil {
+		return err
+	}
+	wait := at.Sub(s.now())
+	if wait <= 0 {
+		return nil
+	}
+	e := refuse(DecidedTooOften)
+	e.RetryAfter = wait
+	return e
 }
 
 // unspent refuses a request whose code was redeemed or has run out.
@@ -476,8 +509,11 @@ func (s *Server) deny(ctx context.Context, r *AuthorizationRequest, c *Client, r
 		return Redirect{}, err
 	}
 	e.ClientID, e.UserID = c.ID, u.ID
-	if err := s.storage.NoteEvent(ctx, e); err != nil {
+	switch won, err := s.storage.NoteDenial(ctx, s.decisions, e); {
+	case err != nil:
 		return Redirect{}, err
+	case !won:
+		return Redirect{}, cmp.Or(s.mayDecide(ctx, u.ID), error(refuse(Changed)))
 	}
 	return s.back(c, redirect, r.State, refuse(UserDenied)), nil
 }

@@ -37,6 +37,7 @@ const (
 	RequestForeign       Reason = "request_foreign"
 	RequestSpent         Reason = "request_spent"
 	UserDenied           Reason = "user_denied"
+	DecidedTooOften      Reason = "decided_too_often"
 	UserSuspended        Reason = "user_suspended"
 	StoreNone            Reason = "store_none"
 	StoreForeign         Reason = "store_foreign"
@@ -144,6 +145,7 @@ var reasons = map[Reason]struct {
 	RequestForeign:       {InvalidRequest, "This request belongs to another sign-in. Start again from the app.", ""},
 	RequestSpent:         {InvalidRequest, "This request was answered already. Start again from the app.", ""},
 	UserDenied:           {AccessDenied, "The user declined.", ""},
+	DecidedTooOften:      {Conflict, "This account has decided about apps very often in a short time. Wait a minute, then try again.", ""},
 	UserSuspended:        {AccessDenied, "This account is suspended.", ""},
 	StoreNone:            {Incorrect, "Choose at least one store.", "store"},
 	StoreForeign:         {Incorrect, "One of the stores is not yours to connect. Choose again.", "store"},

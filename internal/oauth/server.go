@@ -23,6 +23,7 @@ type Config struct {
 
 	Catalogue  *Catalogue
 	Storage    Storage
+	Decisions  Bucket        // of one user about apps, over all nodes: Allow, Cancel, and where he is not asked
 	EventsKept time.Duration // how long events, and revoked grants, are kept; 0 means [EventsKept]
 	Ring       *KeyRing
 	Log        *slog.Logger
@@ -44,6 +45,7 @@ type Server struct {
 	rand                  io.Reader
 	node                  string // who holds a lease
 	eventsKept            time.Duration
+	decisions             Bucket
 
 	api     *API     // the audience of every key
 	refresh [][]byte // makes refresh tokens; the first for new ones
@@ -86,7 +88,7 @@ func New(ctx context.Context, c Config) (*Server, error) {
 	if s.rand == nil {
 		s.rand = rand.Reader
 	}
-	s.eventsKept = cmp.Or(c.EventsKept, EventsKept)
+	s.eventsKept, s.decisions = cmp.Or(c.EventsKept, EventsKept), c.Decisions
 	var err error
 	if s.node, err = s.newID("node_"); err != nil {
 		return nil, err

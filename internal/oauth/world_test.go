@@ -214,12 +214,16 @@ func replayable(t testing.TB, db *sqlstore.Store) {
 	}
 }
 
-func newServer(ctx context.Context, db *sqlstore.Store, h house, now func() time.Time, random io.Reader) (*oauth.Server, error) {
+func newServer(ctx context.Context, db *sqlstore.Store, h house, now func() time.Time, random io.Reader, most ...oauth.Bucket) (*oauth.Server, error) {
 	ring, err := oauth.ParseKeyRing(h.ring)
 	if err != nil {
 		return nil, err
 	}
-	return oauth.New(ctx, oauth.Config{Issuer: issuer, Audience: audience, Catalogue: catalogue(), Storage: db, Ring: ring, Now: now, Rand: random})
+	c := oauth.Config{Issuer: issuer, Audience: audience, Catalogue: catalogue(), Storage: db, Ring: ring, Now: now, Rand: random}
+	for _, b := range most {
+		c.Decisions = b
+	}
+	return oauth.New(ctx, c)
 }
 
 var catalogue = sync.OnceValue(func() *oauth.Catalogue {

@@ -341,6 +341,14 @@ func (p *Portal) refuseDecision(w http.ResponseWriter, r *http.Request, v *visit
 		again("problem.changed")
 	case oauth.NothingToGrant:
 		again("problem.nothing")
+	case oauth.DecidedTooOften:
+		if !q.posted || q.problem != "" { // nobody was asked
+			p.fail(w, r, err)
+			return
+		}
+		retryAfter(w, oauth.AsError(err).RetryAfter)
+		q.problem = "problem.decisions"
+		p.ask(w, r, http.StatusTooManyRequests, v, request, q)
 	case oauth.RequestSpent:
 		app := appView{}
 		if c, err := p.server.Client(r.Context(), request.ClientID); err == nil {

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -267,5 +268,55 @@ func TestConnected_AnOutageIsNoEnd(t *testing.T) {
 	s.portal.done(w, httptest.NewRequest("POST", "/connected-apps/revoke", nil), nil, doneRevoked, url.Values{}, fmt.Errorf("reading: %w", oauth.ErrUnavailable))
 	if w.Code != http.StatusServiceUnavailable || w.Header().Get("Location") != "" {
 		t.Errorf("%d %v", w.Code, w.Header())
+	}
+}
+
+// A user who decides as often as nobody does is told so, on the page that he pressed on and
+// with what he ticked, or, where he is not asked, on one of its own.
+func TestConsent_TooManyDecisions(t *testing.T) {
+	s := newSite(t, func(c *oauth.Config) { c.Decisions = oauth.Bucket{Size: 3, Refill: 1, Every: time.Minute} })
+	s.user("mara", 2)
+	b := s.browser()
+	c := s.app("Shelfmate", "stores.view")
+	b.open(ask(c))
+	b.signIn("mara")
+	b.press("Cancel")
+	form := oauth.ClientForm{Name: "Books", Type: oauth.Confidential, Profile: oauth.Standard, Settings: oauth.ClientSettings{NoPKCE: true}, Redirects: []string{callback}, Scopes: []oauth.ClientScope{{Name: "stores.view", Required: true}}}
+	books, secret, err := s.server.CreateClient(t.Context(), system, form)
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := "/oauth/authorize?" + url.Values{"client_id": {books.ID}, "redirect_uri": {callback}, "state": {"x"}, "response_type": {"code"}}.Encode()
+	b.open(at)
+	b.press("Allow", "mara-1")
+	if _, err := s.server.Token(t.Context(), oauth.TokenRequest{Auth: oauth.ClientAuth{ID: books.ID, Secret: secret}, GrantType: oauth.GrantAuthorizationCode,
+		Code: b.returned().Get("code"), RedirectURI: callback}); err != nil {
+		t.Fatal(err)
+	}
+	b.open(at)
+	if b.returned().Get("code") == "" {
+		t.Fatal("asked again")
+	}
+	refused := func(say string) {
+		t.Helper()
+		b.sees(http.StatusTooManyRequests, say, "Nothing was changed")
+		if wait, err := strconv.Atoi(b.header.Get("Retry-After")); err != nil || wait < 50 || wait > 60 {
+			t.Errorf("Retry-After %q", b.header.Get("Retry-After"))
+		}
+	}
+	b.open(at)
+	refused("Too much at once")
+	for _, button := range []string{"Cancel", "Allow"} {
+		b.open(ask(c))
+		b.press(button, "mara-2")
+		refused("very often in a short time")
+		if _, values := b.form("Allow"); !slices.Equal(values["store"], []string{"mara-2"}) {
+			t.Errorf("after %s %q is ticked", button, values["store"])
+		}
+	}
+	s.late.Add(int64(time.Minute))
+	b.press("Allow", "mara-2")
+	if b.returned().Get("code") == "" {
+		t.Error("no code a minute later")
 	}
 }

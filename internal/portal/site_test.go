@@ -38,7 +38,7 @@ var system = oauth.Actor{Kind: oauth.AsSystem}
 
 const password = "correct horse battery"
 
-func newSite(t *testing.T) *site {
+func newSite(t *testing.T, edit ...func(*oauth.Config)) *site {
 	t.Helper()
 	ctx := context.Background()
 	file := filepath.Join(t.TempDir(), "grantway.db")
@@ -64,7 +64,11 @@ func newSite(t *testing.T) *site {
 	t.Cleanup(listener.Close)
 	s.url = listener.URL
 	now := func() time.Time { return time.Now().Add(time.Duration(s.late.Load())) }
-	if s.server, err = oauth.New(ctx, oauth.Config{Issuer: s.url, Audience: "https://api.kaufhaus.example", Catalogue: testCatalogue(), Storage: db, Ring: ring, Now: now}); err != nil {
+	config := oauth.Config{Issuer: s.url, Audience: "https://api.kaufhaus.example", Catalogue: testCatalogue(), Storage: db, Ring: ring, Now: now}
+	for _, e := range edit {
+		e(&config)
+	}
+	if s.server, err = oauth.New(ctx, config); err != nil {
 		t.Fatal(err)
 	}
 	if s.portal, err = New(Config{Server: s.server, People: people.New(people.Config{Storage: db, Server: s.server}), Brand: shop}); err != nil {

@@ -98,6 +98,8 @@ func (s *Store) RecordDecision(ctx context.Context, d oauth.DecisionRecord) (boo
 		AND NOT EXISTS (SELECT 1 FROM authorization_codes WHERE request = $3 AND (redeemed_family IS NOT NULL OR expires <= $4))`
 	args := []any{g.ClientID, g.UserID, d.Code.Request, micros(d.Now), d.ClientVersion}
 	ask, args = connectable(ask, args, "$2", d.Connecting)
+	left := allowanceOf(g.UserID, d.Most, d.Now)
+	ask, args = left.ask(ask, args)
 	more := func(values ...any) ([]any, int) { return append(args, values...), len(args) }
 
 	var guard statement
@@ -125,6 +127,8 @@ func (s *Store) RecordDecision(ctx context.Context, d oauth.DecisionRecord) (boo
 	if !d.Unchanged {
 		steps = s.replaceStores(g, m)
 	}
+	var taken int64
+	steps = append(steps, left.take(&taken, op, m.where(7), m.args()...)...)
 	c := &d.Code
 	steps = append(steps, do(`INSERT INTO authorization_codes (selector, hash, request, client_id, grant_id, family, profile, api, narrowing, redirect,
 			redirect_sent, challenge, nonce, auth_time, expires, op)

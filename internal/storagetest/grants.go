@@ -2,6 +2,8 @@ package storagetest
 
 import (
 	"fmt"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/grantway/grantway/internal/oauth"
@@ -241,6 +243,91 @@ func decisions(w *world) {
 		fresh := w.decision(user, app)
 		fresh.Code.Request = first.Request
 		w.loses("after redemption, with a grant of its own", w.record(fresh))
+	})
+	w.test("a user decides as often as he may, whatever about, and again as time passes", func(w *world) {
+		user, app, most := w.person(), w.app(), oauth.Bucket{Size: 3, Refill: 2, Every: time.Minute}
+		g, _ := w.granted(user, app)
+		at := w.now
+		decide := func(d oauth.DecisionRecord) func(oauth.Event) (bool, error) {
+			d.Most, d.Now = most, at
+			return w.record(d)
+		}
+		again := func() oauth.DecisionRecord {
+			g := *w.grant(g.ID)
+			return oauth.DecisionRecord{Grant: g, Rev: g.Rev, Unchanged: true, Code: w.code(&g)}
+		}
+		deny := func(e oauth.Event) (bool, error) {
+			e.UserID, e.At = user, at
+			return w.s.NoteDenial(w.ctx, most, e)
+		}
+		next := func(want time.Time) {
+			w.t.Helper()
+			got, err := w.s.NextDecision(w.ctx, user, most)
+			w.ok(err)
+			if !got.Equal(want) {
+				w.t.Errorf("the next at %v, want %v", got, want)
+			}
+		}
+		next(time.Time{})
+		w.wins(issue, oauth.EventGrantMade, decide(w.decision(user, app)))
+		edit := again()
+		edit.Unchanged = false
+		edit.Rev++
+		w.loses("one that loses for another reason", decide(edit))
+		edit.Rev--
+		w.wins(feed, oauth.EventGrantEdited, decide(edit))
+		w.must(oauth.EventConsentDenied, deny)
+		next(at.Add(30 * time.Second))
+		for what, d := range map[string]oauth.DecisionRecord{"a new grant": w.decision(user, app), "a code": again()} {
+			w.loses(what, decide(d))
+		}
+		edit = again()
+		edit.Unchanged = false
+		w.loses("a change", decide(edit))
+		w.loses("a denial", deny)
+		w.wins(issue, oauth.EventGrantMade, decide(w.decision(w.person(), app))) // another user
+		w.wins(issue, oauth.EventCodeIssued, w.record(oauth.DecisionRecord{Grant: *w.grant(g.ID), Rev: w.grant(g.ID).Rev, Unchanged: true, Code: w.code(&g), Now: at}))
+		at = w.now.Add(30*time.Second - time.Microsecond)
+		w.loses("a moment too early", decide(again()))
+		at = w.now.Add(30 * time.Second)
+		w.wins(issue, oauth.EventCodeIssued, decide(again()))
+		w.loses("and no other", deny)
+		at = w.now.Add(time.Hour) // no more than there may be have gathered
+		for range 3 {
+			w.must(oauth.EventConsentDenied, deny)
+		}
+		w.loses("a fourth at once", decide(again()))
+		next(at.Add(30 * time.Second))
+	})
+	w.test("of many decisions about one grant at once, and of many denials, as many pass as may", func(w *world) {
+		user, app, most := w.person(), w.app(), oauth.Bucket{Size: 5, Refill: 1, Every: time.Hour}
+		g, _ := w.granted(user, app)
+		for what, run := range map[string]func() (bool, error){
+			"decisions": func() (bool, error) {
+				code := w.code(&g)
+				return w.s.RecordDecision(w.ctx, oauth.DecisionRecord{Grant: g, Rev: 1, Unchanged: true, Code: code, Now: w.now, Most: most, Event: w.event(oauth.EventCodeIssued)})
+			},
+			"denials": func() (bool, error) {
+				e := w.event(oauth.EventConsentDenied)
+				e.UserID = user + "-denies"
+				return w.s.NoteDenial(w.ctx, most, e)
+			},
+		} {
+			var won atomic.Int64
+			var all sync.WaitGroup
+			for range 4 * most.Size {
+				all.Go(func() {
+					switch ok, err := run(); {
+					case err != nil:
+						w.t.Errorf("%s: %v", what, err)
+					case ok:
+						won.Add(1)
+					}
+				})
+			}
+			all.Wait()
+			w.same(what, int(won.Load()), most.Size)
+		}
 	})
 	w.test("5,000 stores", func(w *world) {
 		user, app := w.person(), w.app()
