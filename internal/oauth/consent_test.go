@@ -323,7 +323,7 @@ func TestConsent_AllowTwice(t *testing.T) {
 			if got := w.rights(resp.AccessToken); got != "s2: deliver orders view | deliver orders view me" {
 				t.Errorf("rights %s", got)
 			}
-			if list, _ := w.ConnectedApps(context.Background(), alice); len(list) != 1 {
+			if list, _ := w.ConnectedApps(context.Background(), alice, oauth.Page{Limit: 9}); len(list) != 1 {
 				t.Errorf("%d connections", len(list))
 			}
 			_, err = w.decide("alice", r, "s1")

@@ -8,18 +8,39 @@ import (
 )
 
 // ConnectedApps lists what a user has connected, newest first.
-func (s *Server) ConnectedApps(ctx context.Context, actor Actor) ([]Connection, error) {
+func (s *Server) ConnectedApps(ctx context.Context, actor Actor, p Page) ([]Connection, error) {
 	if actor.ID == "" || actor.Kind != AsUser && actor.Kind != AsOperator {
 		return nil, refuse(NotSignedIn)
 	}
-	list, err := s.storage.GrantsOf(ctx, actor.ID)
+	list, err := s.storage.GrantsOf(ctx, actor.ID, p)
 	for i := range list {
-		if c := &list[i]; c.AllStores { // only those that it reaches
-			reach := effective(&c.Grant, c.Stores)
-			c.Stores = slices.DeleteFunc(c.Stores, func(m Membership) bool { return reach.Stores[m.StoreID] == nil })
-		}
+		list[i].reached()
 	}
 	return list, err
+}
+
+// ConnectedApp reads what a user connected once, whether it has ended or not.
+func (s *Server) ConnectedApp(ctx context.Context, actor Actor, id string) (*Connection, error) {
+	if actor.ID == "" || actor.Kind != AsUser && actor.Kind != AsOperator {
+		return nil, refuse(NotSignedIn)
+	}
+	c, err := s.storage.GrantOf(ctx, actor.ID, id)
+	switch {
+	case errors.Is(err, ErrNotFound):
+		return nil, refuse(NoSuch)
+	case err != nil:
+		return nil, err
+	}
+	c.reached()
+	return c, nil
+}
+
+// reached leaves of all stores only those that the grant reaches.
+func (c *Connection) reached() {
+	if c.AllStores {
+		reach := effective(&c.Grant, c.Stores)
+		c.Stores = slices.DeleteFunc(c.Stores, func(m Membership) bool { return reach.Stores[m.StoreID] == nil })
+	}
 }
 
 // Grants lists grants for who runs the platform.

@@ -415,7 +415,7 @@ func TestGrant_Lists(t *testing.T) {
 	w.connect(w.standard, "alice", "s2")
 	w.connect(w.exchange, "alice", "s1", "s3")
 	w.connect(w.exchange, "bob", "b1")
-	list, err := w.ConnectedApps(ctx, alice)
+	list, err := w.ConnectedApps(ctx, alice, oauth.Page{Limit: 9})
 	w.must(err)
 	var got []string
 	for _, c := range list {

@@ -45,7 +45,9 @@ type GrantStorage interface {
 	// not revoked, or ErrNotFound.
 	DefaultGrant(ctx context.Context, userID, clientID string) (string, error)
 	// GrantsOf lists the grants of a user that are live or suspended, newest first.
-	GrantsOf(ctx context.Context, userID string) ([]Connection, error)
+	GrantsOf(ctx context.Context, userID string, p Page) ([]Connection, error)
+	// GrantOf reads a grant of a user, in whatever state, or ErrNotFound.
+	GrantOf(ctx context.Context, userID, grantID string) (*Connection, error)
 	// GrantsOfOthers lists, for the owner of stores, the live and suspended grants by
 	// which other users gave apps access to them: one for each grant and store, with
 	// nothing of it but that store, by store name, then newest first. storeID "" means

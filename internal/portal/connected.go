@@ -15,16 +15,22 @@ const staleAfter = 90 * 24 * time.Hour
 
 // connectedApps lists what the visitor has connected, below what the last press did.
 func (p *Portal) connectedApps(w http.ResponseWriter, r *http.Request, v *visitor) {
-	connections, err := p.server.ConnectedApps(r.Context(), v.actor())
+	number := pageOf(r.URL.Query().Get("page"))
+	connections, err := p.server.ConnectedApps(r.Context(), v.actor(), oauth.Page{Offset: (number - 1) * rowsPerPage, Limit: rowsPerPage + 1})
 	if err != nil {
 		p.fail(w, r, err)
 		return
 	}
+	if len(connections) == 0 && number > 1 { // what stood here has ended
+		p.goTo(w, "/connected-apps")
+		return
+	}
 	view := connectedView{}
-	if view.Done, err = p.whatWasDone(r, v, connections); err != nil {
+	if view.Done, err = p.whatWasDone(r, v); err != nil {
 		p.fail(w, r, err)
 		return
 	}
+	view.Pager, connections = pageLinks(connections, number, "/connected-apps", url.Values{})
 	language := p.pages.language(r)
 	for i := range connections {
 		view.Apps = append(view.Apps, p.connectedApp(&connections[i], language))
@@ -60,18 +66,22 @@ func (p *Portal) connectedApp(c *oauth.Connection, language string) connectedApp
 	return app
 }
 
-// mine finds a connection of the visitor, or nil.
+// mine finds a connection of the visitor that has not ended, or nil.
 func (p *Portal) mine(r *http.Request, v *visitor, grant string) (*oauth.Connection, error) {
-	connections, err := p.server.ConnectedApps(r.Context(), v.actor())
-	if err != nil {
+	c, err := p.once(r, v, grant)
+	if c == nil || c.Status != oauth.Live && c.Status != oauth.GrantOnHold || c.Client.Status == oauth.Deleted {
 		return nil, err
 	}
-	for i := range connections {
-		if connections[i].ID == grant {
-			return &connections[i], nil
-		}
+	return c, nil
+}
+
+// once finds a connection of the visitor, also one that has ended, or nil.
+func (p *Portal) once(r *http.Request, v *visitor, grant string) (*oauth.Connection, error) {
+	c, err := p.server.ConnectedApp(r.Context(), v.actor(), grant)
+	if oauth.ReasonOf(err) == oauth.NoSuch {
+		return nil, nil
 	}
-	return nil, nil
+	return c, err
 }
 
 // revokeApp ends a connection. Pressed again, in another tab or by a reload, it says that nothing was left to end.
@@ -121,7 +131,6 @@ func (p *Portal) done(w http.ResponseWriter, r *http.Request, c *oauth.Connectio
 	default:
 		p.settle(w, r)
 		q.Set("done", message)
-		q.Set("app", c.ClientID)
 		q.Set("grant", c.ID)
 	}
 	p.goTo(w, "/connected-apps?"+q.Encode())
@@ -147,9 +156,8 @@ const (
 
 // whatWasDone reads what the last press did. Anybody may have made the address, so that nothing is said of what is not
 // so; nil says nothing.
-func (p *Portal) whatWasDone(r *http.Request, v *visitor, connections []oauth.Connection) (*doneView, error) {
+func (p *Portal) whatWasDone(r *http.Request, v *visitor) (*doneView, error) {
 	q := r.URL.Query()
-	is := func(c oauth.Connection) bool { return c.ID == q.Get("grant") }
 	switch q.Get("done") {
 	case doneGone:
 		return &doneView{ID: "done.gone"}, nil
@@ -158,19 +166,15 @@ func (p *Portal) whatWasDone(r *http.Request, v *visitor, connections []oauth.Co
 	case doneChanged:
 		return p.changesDone(r, v, q.Get("grant"))
 	case doneRevoked:
-		// A grant that has ended is on no list of the visitor's; the filter keeps to what is theirs.
-		ended, err := p.server.Grants(r.Context(), oauth.Actor{Kind: oauth.AsSystem},
-			oauth.GrantFilter{UserID: v.User.ID, ClientID: q.Get("app"), Page: oauth.Page{Limit: 50}})
-		if err != nil {
+		c, err := p.once(r, v, q.Get("grant"))
+		if err != nil || c == nil || c.Status != oauth.GrantIsRevoked {
 			return nil, err
 		}
-		if i := slices.IndexFunc(ended, is); i >= 0 && ended[i].UserID == v.User.ID && ended[i].Status == oauth.GrantIsRevoked {
-			return &doneView{ID: "done.revoked", App: ended[i].Client.Name}, nil
-		}
+		return &doneView{ID: "done.revoked", App: c.Client.Name}, nil
 	case doneRemoved:
-		i := slices.IndexFunc(connections, is)
-		if i < 0 || slices.ContainsFunc(connections[i].Stores, func(s oauth.Membership) bool { return s.StoreID == q.Get("store") }) {
-			return nil, nil
+		c, err := p.mine(r, v, q.Get("grant"))
+		if err != nil || c == nil || slices.ContainsFunc(c.Stores, func(s oauth.Membership) bool { return s.StoreID == q.Get("store") }) {
+			return nil, err
 		}
 		stores, err := p.server.Memberships(r.Context(), v.actor(), v.User.ID)
 		if err != nil {
@@ -178,7 +182,7 @@ func (p *Portal) whatWasDone(r *http.Request, v *visitor, connections []oauth.Co
 		}
 		for _, s := range stores {
 			if s.StoreID == q.Get("store") {
-				return &doneView{ID: "done.removed", App: connections[i].Client.Name, Store: s.StoreName}, nil
+				return &doneView{ID: "done.removed", App: c.Client.Name, Store: s.StoreName}, nil
 			}
 		}
 	}

@@ -320,3 +320,30 @@ func TestConsent_TooManyDecisions(t *testing.T) {
 		t.Error("no code a minute later")
 	}
 }
+
+// However many connections there are, all are listed, page by page, and each can be revoked.
+func TestConnectedApps_ComeInPages(t *testing.T) {
+	s := newSite(t)
+	s.user("mara", 1)
+	b := s.browser()
+	for i := range rowsPerPage + 1 {
+		b.connect(s, "mara", fmt.Sprintf("App %03d", i), "mara-1")
+	}
+	b.open("/connected-apps")
+	b.sees(200, "App 050", "App 001")
+	if strings.Contains(b.body, "App 000") || !strings.Contains(b.body, `href="/connected-apps?page=2"`) {
+		t.Error("the first page has no end")
+	}
+	b.open("/connected-apps?page=2")
+	b.sees(200, "App 000")
+	if strings.Contains(b.body, "App 001") || !strings.Contains(b.body, `href="/connected-apps?page=1"`) || strings.Contains(b.body, "page=3") {
+		t.Error("the second page leads elsewhere")
+	}
+	b.press("Revoke")
+	b.sees(200, "App 000 has lost its access")
+	b.open("/connected-apps?page=2") // where nothing is left
+	b.sees(200, "App 050", "App 001")
+	if b.address.RequestURI() != "/connected-apps" {
+		t.Errorf("at %s", b.address)
+	}
+}

@@ -173,6 +173,7 @@ var failedView = noticeBody{Heading: "failed.heading", What: "failed.what"}
 type connectedView struct {
 	Done   *doneView // what the last press did
 	Apps   []connectedApp
+	Pager  pagerView
 	Others bool // other people connected apps to stores of the visitor
 }
 

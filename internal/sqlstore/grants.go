@@ -37,8 +37,20 @@ func (s *Store) row(ctx context.Context, sql string, args []any, dest ...any) er
 }
 
 // GrantsOf implements oauth.GrantStorage.
-func (s *Store) GrantsOf(ctx context.Context, userID string) ([]oauth.Connection, error) {
-	return s.connections(ctx, "g.user_id = $1 AND g.status IN ('live', 'suspended') AND c.status <> 'deleted'", []any{userID}, oauth.Page{Limit: 500})
+func (s *Store) GrantsOf(ctx context.Context, userID string, p oauth.Page) ([]oauth.Connection, error) {
+	return s.connections(ctx, "g.user_id = $1 AND g.status IN ('live', 'suspended') AND c.status <> 'deleted'", []any{userID}, p)
+}
+
+// GrantOf implements oauth.GrantStorage.
+func (s *Store) GrantOf(ctx context.Context, userID, grantID string) (*oauth.Connection, error) {
+	list, err := s.connections(ctx, "g.id = $1 AND g.user_id = $2", []any{grantID, userID}, oauth.Page{Limit: 1})
+	if err == nil && len(list) == 0 {
+		err = oauth.ErrNotFound
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &list[0], nil
 }
 
 // Grants implements oauth.GrantStorage.
@@ -51,11 +63,13 @@ func (s *Store) Grants(ctx context.Context, f oauth.GrantFilter) ([]oauth.Connec
 func (s *Store) connections(ctx context.Context, where string, args []any, p oauth.Page) ([]oauth.Connection, error) {
 	var list []oauth.Connection
 	n := len(args)
-	// Only live families are counted: how many keys are out.
+	// Only live families are counted: how many keys are out. Which rows are shown is found
+	// first, so that nothing is counted for those of other pages.
 	sql := fmt.Sprintf(`SELECT g.id, g.user_id, g.client_id, g.is_default, g.scopes, g.account_scopes, g.all_stores, COALESCE(g.redirect_host, ''), g.status, g.rev, g.created, g.last_used,
 			c.name, c.owner, c.type, c.profile, c.settings, c.status,
 			(SELECT COUNT(*) FROM families f WHERE f.grant_id = g.id AND f.status <> 'invalid')
-		FROM grants g JOIN clients c ON c.id = g.client_id WHERE %s ORDER BY g.created DESC, g.id DESC LIMIT $%d OFFSET $%d`, where, n+1, n+2)
+		FROM (SELECT g.id FROM grants g JOIN clients c ON c.id = g.client_id WHERE %s ORDER BY g.created DESC, g.id DESC LIMIT $%d OFFSET $%d) shown
+		JOIN grants g ON g.id = shown.id JOIN clients c ON c.id = g.client_id ORDER BY g.created DESC, g.id DESC`, where, n+1, n+2)
 	err := s.engine.query(ctx, sql, append(args, p.Limit, p.Offset), func(scan func(...any) error) error {
 		var c oauth.Connection
 		var scopeText, accountText, settings string

@@ -519,14 +519,25 @@ func grants(w *world) {
 			}
 			return out
 		}
-		w.same("of the user: live and suspended, newest first", ids(w.s.GrantsOf(w.ctx, user)), []string{two.ID, one.ID})
-		w.same("of nobody", ids(w.s.GrantsOf(w.ctx, "nobody")), []string{})
-		list, err := w.s.GrantsOf(w.ctx, user)
+		w.same("of the user: live and suspended, newest first", ids(w.s.GrantsOf(w.ctx, user, oauth.Page{Limit: 9})), []string{two.ID, one.ID})
+		w.same("a page of them", ids(w.s.GrantsOf(w.ctx, user, oauth.Page{Offset: 1, Limit: 1})), []string{one.ID})
+		w.same("of nobody", ids(w.s.GrantsOf(w.ctx, "nobody", oauth.Page{Limit: 9})), []string{})
+		list, err := w.s.GrantsOf(w.ctx, user, oauth.Page{Limit: 9})
 		w.ok(err)
 		w.same("its grant", list[1].Grant, one)
 		w.same("its keys", list[1].Keys, 1)
 		w.same("its app", list[1].Client.ID+list[1].Client.Name, app+"App")
 		w.same("its stores", len(list[1].Stores), 2)
+		lone, err := w.s.GrantOf(w.ctx, user, one.ID)
+		w.ok(err)
+		w.same("it alone", *lone, list[1])
+		lone, err = w.s.GrantOf(w.ctx, user, three.ID)
+		w.ok(err)
+		w.same("one that has ended", lone.Status, oauth.GrantIsRevoked)
+		for _, id := range []string{foreign.ID, "nothing"} {
+			_, err = w.s.GrantOf(w.ctx, user, id)
+			w.missing("another's, or none", err)
+		}
 
 		all := oauth.Page{Limit: 100}
 		for _, c := range []struct {
