@@ -41,7 +41,7 @@ func families(w *world) {
 		all := []string{r.Family.ID}
 		for i := range 5 {
 			code := w.code(&g)
-			w.must(oauth.EventCodeIssued, w.record(oauth.DecisionRecord{Grant: g, Rev: 1, Unchanged: true, Code: code, Now: w.now}))
+			w.must(oauth.EventCodeIssued, w.record(oauth.DecisionRecord{Grant: g, ClientVersion: 1, Rev: 1, Unchanged: true, Code: code, Now: w.now}))
 			r := w.redemption(g, code)
 			r.Family.ID = w.id(string(rune('z'-i)) + "_") // ids say nothing of the order, but among those of one moment
 			r.Refresh.Family = r.Family.ID

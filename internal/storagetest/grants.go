@@ -254,7 +254,7 @@ func decisions(w *world) {
 		}
 		again := func() oauth.DecisionRecord {
 			g := *w.grant(g.ID)
-			return oauth.DecisionRecord{Grant: g, Rev: g.Rev, Unchanged: true, Code: w.code(&g)}
+			return oauth.DecisionRecord{Grant: g, ClientVersion: 1, Rev: g.Rev, Unchanged: true, Code: w.code(&g)}
 		}
 		deny := func(e oauth.Event) (bool, error) {
 			e.UserID, e.At = user, at
@@ -286,7 +286,7 @@ func decisions(w *world) {
 		w.loses("a change", decide(edit))
 		w.loses("a denial", deny)
 		w.wins(issue, oauth.EventGrantMade, decide(w.decision(w.person(), app))) // another user
-		w.wins(issue, oauth.EventCodeIssued, w.record(oauth.DecisionRecord{Grant: *w.grant(g.ID), Rev: w.grant(g.ID).Rev, Unchanged: true, Code: w.code(&g), Now: at}))
+		w.wins(issue, oauth.EventCodeIssued, w.record(oauth.DecisionRecord{Grant: *w.grant(g.ID), ClientVersion: 1, Rev: w.grant(g.ID).Rev, Unchanged: true, Code: w.code(&g), Now: at}))
 		at = w.now.Add(30*time.Second - time.Microsecond)
 		w.loses("a moment too early", decide(again()))
 		at = w.now.Add(30 * time.Second)
@@ -305,7 +305,7 @@ func decisions(w *world) {
 		for what, run := range map[string]func() (bool, error){
 			"decisions": func() (bool, error) {
 				code := w.code(&g)
-				return w.s.RecordDecision(w.ctx, oauth.DecisionRecord{Grant: g, Rev: 1, Unchanged: true, Code: code, Now: w.now, Most: most, Event: w.event(oauth.EventCodeIssued)})
+				return w.s.RecordDecision(w.ctx, oauth.DecisionRecord{Grant: g, ClientVersion: 1, Rev: 1, Unchanged: true, Code: code, Now: w.now, Most: most, Event: w.event(oauth.EventCodeIssued)})
 			},
 			"denials": func() (bool, error) {
 				e := w.event(oauth.EventConsentDenied)
