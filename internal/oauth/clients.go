@@ -219,7 +219,7 @@ func indexed(field string, i int) string { return field + "[" + strconv.Itoa(i) 
 
 func checkLink(link string) *Error {
 	u, err := url.Parse(link)
-	if err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil || len(link) > maxLink || strings.ContainsFunc(link, func(r rune) bool { return r <= ' ' || r >= 0x7f }) {
+	if err != nil || u.Scheme != "https" || u.Host == "" || !plainHost(u.Host) || u.User != nil || len(link) > maxLink || strings.ContainsFunc(link, func(r rune) bool { return r <= ' ' || r >= 0x7f }) {
 		return refuse(LinkNotHTTPS)
 	}
 	return nil

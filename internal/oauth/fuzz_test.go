@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/base64"
 	"net/url"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -40,16 +41,22 @@ func leadsTo(address, sent string) bool {
 }
 
 // FuzzMatch: what matches goes exactly where it was sent, and that is a registered
-// place but for the port of a loopback address (attacks A1, A2).
+// place but for the port of a loopback address (attacks A1, A2). What is shown of it is
+// plain, whatever was registered (B6).
 func FuzzMatch(f *testing.F) {
 	for _, r := range registered {
 		f.Add(string(r))
 	}
-	for _, s := range []string{"http://127.0.0.1:80/callback", "http://127.0.0.1:80@evil.example/callback", "http://127.0.0.1:080/callback", "http://[::1]:9", "http://[::1]:9#", callback + "\x00", callback + "#"} {
+	for _, s := range []string{"http://127.0.0.1:80/callback", "http://127.0.0.1:80@evil.example/callback", "http://127.0.0.1:080/callback", "http://[::1]:9", "http://[::1]:9#", callback + "\x00", callback + "#",
+		"https://paypal.com%E2%81%84secure.evil.example/cb", "https://%D1%80aypal.com", "http://[::1%25lo]/", "рaypal:/"} {
 		f.Add(s)
 	}
 	c := &oauth.Client{Redirects: registered}
+	shown := regexp.MustCompile(`^[-a-zA-Z0-9._:\[\]%]*$`)
 	f.Fuzz(func(t *testing.T, sent string) {
+		if it, ok := (&oauth.Client{Redirects: []oauth.RedirectURI{oauth.RedirectURI(sent)}}).RedirectTo(sent); !ok || !shown.MatchString(it.Host()) || !shown.MatchString(oauth.HostOf(sent)) {
+			t.Errorf("%q is shown as %q and %q", sent, it.Host(), oauth.HostOf(sent))
+		}
 		back, ok := c.RedirectTo(sent)
 		if ok && (back.URL() != sent || !leadsTo(back.URL(), sent)) {
 			t.Errorf("%q leads to %q", sent, back.URL())

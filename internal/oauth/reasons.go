@@ -201,7 +201,7 @@ var reasons = map[Reason]struct {
 	RedirectWildcard:    {Incorrect, "Write out each address: a * matches nothing.", "redirect_uri"},
 	RedirectNotHTTPS:    {Incorrect, "Use https. Plain http works only for 127.0.0.1, [::1] and localhost.", "redirect_uri"},
 	RedirectScheme:      {Incorrect, "Use https, or for an installed app a scheme with a dot in it, such as com.example.app.", "redirect_uri"},
-	RedirectUnclean:     {Incorrect, "Remove spaces, backslashes, control characters and letters outside ASCII.", "redirect_uri"},
+	RedirectUnclean:     {Incorrect, "Remove spaces, backslashes, control characters and letters outside ASCII, also escaped ones in the host.", "redirect_uri"},
 	RedirectDuplicate:   {Incorrect, "This address is listed already.", "redirect_uri"},
 	RedirectTooMany:     {Incorrect, "An app has at most 10 redirect addresses.", "redirect_uri"},
 	RedirectTooLong:     {Incorrect, "Use at most 2,048 characters.", "redirect_uri"},

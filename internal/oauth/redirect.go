@@ -1,6 +1,7 @@
 package oauth
 
 import (
+	"fmt"
 	"net/url"
 	"strings"
 )
@@ -43,9 +44,49 @@ func (r Redirect) Host() string {
 	u, err := url.Parse(r.uri)
 	if err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" {
 		scheme, _, _ := strings.Cut(r.uri, ":")
-		return scheme
+		return escaped(scheme)
 	}
-	return u.Host
+	return escaped(u.Host)
+}
+
+// HostOf returns the host of a link as a person should see it; "" if there is none.
+func HostOf(link string) string {
+	u, err := url.Parse(link)
+	if err != nil {
+		return ""
+	}
+	return escaped(u.Host)
+}
+
+// plain reports whether what stands in a host is what a person reads there. url.Parse
+// undoes the escapes in a host, so that %E2%81%84 would be shown as a slash that is
+// none, and %D1%80 as a letter that looks like p (attack B6). Another script is
+// written as the browser asks for it: xn--….
+func plain(b byte) bool {
+	return b >= 'a' && b <= 'z' || b >= 'A' && b <= 'Z' || b >= '0' && b <= '9' || strings.IndexByte("-._:[]", b) >= 0
+}
+
+func plainHost(host string) bool {
+	for i := range len(host) {
+		if !plain(host[i]) {
+			return false
+		}
+	}
+	return true
+}
+
+// escaped shows the bytes that are not plain by their numbers: what was registered
+// before they were refused deceives nobody either.
+func escaped(host string) string {
+	var b strings.Builder
+	for i := range len(host) {
+		if plain(host[i]) {
+			b.WriteByte(host[i])
+		} else {
+			fmt.Fprintf(&b, "%%%02X", host[i])
+		}
+	}
+	return b.String()
 }
 
 // IsZero reports whether r leads nowhere.
@@ -161,6 +202,9 @@ func checkRedirect(c *Client, raw string, before []RedirectURI) *Error {
 	case c.Type == Public && strings.Contains(scheme, ".") && u.User == nil:
 	default:
 		return refuse(RedirectScheme)
+	}
+	if !plainHost(u.Host) {
+		return refuse(RedirectUnclean)
 	}
 	for _, r := range before {
 		if string(r) == raw {

@@ -193,6 +193,20 @@ func TestRedirect_Registration(t *testing.T) {
 		"newline inside":         {"https://client.example/\ncb", oauth.Confidential, oauth.RedirectUnclean},
 		"letters beyond ASCII":   {"https://clïent.example/cb", oauth.Confidential, oauth.RedirectUnclean},
 		"quote":                  {`https://client.example/"`, oauth.Confidential, oauth.RedirectUnclean},
+		"an escaped slash":       {"https://paypal.com%E2%81%84secure.evil.example/cb", oauth.Confidential, oauth.RedirectUnclean}, // attack B6
+		"an escaped look-alike":  {"https://%D1%80aypal.com", oauth.Confidential, oauth.RedirectUnclean},
+		"full-width, escaped":    {"https://paypal.com%EF%BC%8Fx.evil.example/", oauth.Confidential, oauth.RedirectUnclean},
+		"another point, escaped": {"https://paypal%E3%80%82com/", oauth.Confidential, oauth.RedirectUnclean},
+		"escapes, no UTF-8":      {"https://paypal%ff.com/", oauth.Confidential, oauth.RedirectUnclean},
+		"escaped in its scheme":  {"com.example.app://%D1%80aypal.com/cb", oauth.Public, oauth.RedirectUnclean},
+		"marks in the host":      {"https://paypal.com&x=y.evil.example/", oauth.Confidential, oauth.RedirectUnclean},
+		"escaped at sign":        {"https://paypal.com%40evil.example/", oauth.Confidential, oauth.RedirectNotAbsolute},
+		"IPv6 with a zone":       {"https://[fe80::1%25en0]/cb", oauth.Confidential, oauth.RedirectUnclean},
+		"loopback with a zone":   {"http://[::1%25lo]:3000/cb", oauth.Confidential, oauth.RedirectNotHTTPS},
+		"IPv6":                   {"https://[2001:db8::1]:8443/cb", oauth.Confidential, ""},
+		"punycode":               {"https://xn--80ak6aa92e.com/cb", oauth.Confidential, ""},
+		"an underscore":          {"https://my_shop.client.example/cb", oauth.Confidential, ""},
+		"escapes in the path":    {"https://client.example/%D1%80", oauth.Confidential, ""},
 		"too long":               {"https://client.example/" + strings.Repeat("a", 2048), oauth.Confidential, oauth.RedirectTooLong},
 		"twice":                  {callback, oauth.Confidential, oauth.RedirectDuplicate},
 	} {
@@ -297,13 +311,43 @@ func TestRedirect_Answer(t *testing.T) {
 	})
 }
 
-// Host is what a person should see of an address.
+// Host is what a person should see of an address: never what an escape stands for,
+// though it was registered before such were refused (attack B6).
 func TestRedirect_Host(t *testing.T) {
 	for uri, want := range map[oauth.RedirectURI]string{
-		callback: "client.example", "http://127.0.0.1:8000/cb": "127.0.0.1:8000", "com.example.app:/cb": "com.example.app", "com.example.app://bank.example/cb": "com.example.app"} {
+		callback: "client.example", "http://127.0.0.1:8000/cb": "127.0.0.1:8000", "http://[::1]:8000/cb": "[::1]:8000",
+		"com.example.app:/cb": "com.example.app", "com.example.app://bank.example/cb": "com.example.app", "com.example.app://%D1%80aypal.com/cb": "com.example.app",
+		"https://paypal.com%E2%81%84secure.evil.example/cb": "paypal.com%E2%81%84secure.evil.example",
+		"https://%D1%80aypal.com":                           "%D1%80aypal.com",
+		"https://[fe80::1%25en0]/":                          "[fe80::1%25en0]",
+	} {
 		back, _ := (&oauth.Client{Redirects: []oauth.RedirectURI{uri}}).RedirectTo(string(uri))
 		if back.Host() != want {
 			t.Errorf("%s: %s, want %s", uri, back.Host(), want)
+		}
+		if strings.HasPrefix(string(uri), "http") && oauth.HostOf(string(uri)) != want {
+			t.Errorf("%s, as a link: %s, want %s", uri, oauth.HostOf(string(uri)), want)
+		}
+	}
+}
+
+// The home page's host stands beside the badge, so that it is as plain (attack B6).
+func TestClient_B6_Links(t *testing.T) {
+	w := newWorld(t)
+	for link, taken := range map[string]bool{
+		"https://client.example": true, "https://client.example:8443/%D1%80": true, "https://xn--80ak6aa92e.com/": true,
+		"https://paypal.com%E2%81%84secure.evil.example/": false, "https://%D1%80aypal.com": false, "https://paypal%E3%80%82com/": false,
+		"https://u@client.example/": false, "https://client.example;x/": false, "http://client.example/": false,
+	} {
+		for _, field := range []string{"homepage", "terms", "privacy"} {
+			f := form("App", oauth.Standard, oauth.Confidential)
+			*map[string]*string{"homepage": &f.Homepage, "terms": &f.Terms, "privacy": &f.Privacy}[field] = link
+			_, _, err := w.CreateClient(context.Background(), command, f)
+			if taken {
+				w.must(err)
+			} else {
+				wantField(t, err, field, oauth.LinkNotHTTPS)
+			}
 		}
 	}
 }

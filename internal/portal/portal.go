@@ -252,10 +252,6 @@ func (p *Portal) waiting(ctx context.Context, next string) *oauth.Client {
 
 // appOf shows an app as its users meet it.
 func appOf(c *oauth.Client) appView {
-	host := ""
-	if u, err := url.Parse(c.Settings.Homepage); err == nil {
-		host = u.Host
-	}
 	badge := "unverified"
 	switch {
 	case c.Status == oauth.Suspended:
@@ -263,5 +259,5 @@ func appOf(c *oauth.Client) appView {
 	case c.Settings.Verified:
 		badge = "verified"
 	}
-	return newAppView(c.ID, c.Name, host, badge)
+	return newAppView(c.ID, c.Name, oauth.HostOf(c.Settings.Homepage), badge)
 }
