@@ -13,6 +13,7 @@ type userCommands struct {
 	List    userList    `cmd:"" help:"List users, newest first."`
 	Suspend userSuspend `cmd:"" help:"Refuse a user's sign-ins and every key that they allowed, until resumed."`
 	Resume  userResume  `cmd:"" help:"End a suspension."`
+	SignOut userSignOut `cmd:"" help:"End every sign-in of a user. The keys that they allowed go on."`
 }
 
 // userDoc is a user in JSON.
@@ -102,6 +103,25 @@ type userResume struct {
 func (c *userResume) Run(ctx context.Context, t terminal) error {
 	return c.run(ctx, t, func(o *office) error {
 		return o.setUser(ctx, c.ID, oauth.Active, o.server.ResumeUser)
+	})
+}
+
+type userSignOut struct {
+	Admin
+	ID string `arg:"" help:"Id of the user."`
+}
+
+// Run signs the user out everywhere.
+func (c *userSignOut) Run(ctx context.Context, t terminal) error {
+	return c.run(ctx, t, func(o *office) error {
+		u, err := o.server.User(ctx, command, c.ID)
+		if err == nil {
+			err = o.people.EndSessions(ctx, command, c.ID)
+		}
+		if err != nil {
+			return about{"user " + cell(c.ID), err}
+		}
+		return o.show(docOfUser(u), "The user %s is signed out everywhere.", c.ID)
 	})
 }
 

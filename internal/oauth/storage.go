@@ -247,7 +247,8 @@ type PeopleStorage interface {
 	Users(ctx context.Context, query string, p Page) ([]*User, error)
 	// CreateUser stores a user whose id is free.
 	CreateUser(ctx context.Context, u *User, e Event) (won bool, err error)
-	// SetUserStatus suspends or resumes a user and raises the rev of his grants.
+	// SetUserStatus suspends or resumes a user, whose sign-in sessions end either way:
+	// who got in by a stolen one is not let in again by the end of the suspension.
 	SetUserStatus(ctx context.Context, id string, to Status, e Event) (won bool, err error)
 
 	Store(ctx context.Context, id string) (*Store, error)

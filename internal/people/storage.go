@@ -21,7 +21,8 @@ type Storage interface {
 	CreateAccount(ctx context.Context, a *Account) (won bool, err error)
 	// StartSession stores a session of an active user, forgives the attempt that led
 	// to it, and replaces the credential if a new one is given and the old one is
-	// still there. It loses if the user is not active.
+	// still there. It loses if the user is not active; beside his suspension, either it
+	// loses or its session has ended.
 	StartSession(ctx context.Context, r *SignInRecord) (won bool, err error)
 	// NoteEvent stores the event of a sign-in that was refused.
 	NoteEvent(ctx context.Context, e oauth.Event) error

@@ -87,6 +87,7 @@ func (p *Portal) routes(mux *http.ServeMux) {
 		"GET /consent":                       func(w http.ResponseWriter, r *http.Request) { p.expired(w, r, "") },
 		"POST /consent":                      p.decide,
 		"GET /connected-apps":                p.signedIn(p.connectedApps),
+		"POST /connected-apps/sign-out":      p.signedIn(p.signOutEverywhere),
 		"POST /connected-apps/revoke":        p.signedIn(p.revokeApp),
 		"POST /connected-apps/remove-store":  p.signedIn(p.removeStore),
 		"GET /connected-apps/change":         p.signedIn(p.showChange),
@@ -98,7 +99,7 @@ func (p *Portal) routes(mux *http.ServeMux) {
 	} {
 		mux.HandleFunc(pattern, handler)
 	}
-	for _, known := range []string{"/sign-in", "/sign-up", "/sign-out", "/consent", "/connected-apps", "/connected-apps/revoke", "/connected-apps/remove-store",
+	for _, known := range []string{"/sign-in", "/sign-up", "/sign-out", "/consent", "/connected-apps", "/connected-apps/sign-out", "/connected-apps/revoke", "/connected-apps/remove-store",
 		"/connected-apps/change", "/connected-apps/others", "/connected-apps/others/remove"} {
 		mux.HandleFunc(known, p.wrongMethod)
 	}

@@ -240,6 +240,19 @@ func (p *Portal) signOut(w http.ResponseWriter, r *http.Request) {
 	p.goTo(w, signInPath(f.Get("next")))
 }
 
+// signOutEverywhere ends every session of the visitor, also this one: it is for who fears that somebody else is signed in.
+func (p *Portal) signOutEverywhere(w http.ResponseWriter, r *http.Request, v *visitor) {
+	if _, ok := p.form(w, r, smallForm); !ok {
+		return
+	}
+	if err := p.people.EndSessions(r.Context(), v.actor(), v.User.ID); err != nil {
+		p.fail(w, r, err)
+		return
+	}
+	p.setCookie(w, "", -time.Second)
+	p.goTo(w, signInPath(""))
+}
+
 // retryAfter says when it is worth another try: in whole seconds, and no sooner.
 func retryAfter(w http.ResponseWriter, d time.Duration) {
 	w.Header().Set("Retry-After", strconv.Itoa(max(1, int(math.Ceil(d.Seconds())))))

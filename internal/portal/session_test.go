@@ -212,9 +212,43 @@ func TestSession_SuspendedAccount(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.open("/connected-apps")
-	b.sees(http.StatusForbidden, "This account is suspended", "Use another account")
-	b.open("/sign-in")
-	b.sees(200, "Sign in")
+	b.sees(200, "Sign in") // the session ended with it
 	b.signIn("mara")
-	b.sees(http.StatusForbidden, "This account is suspended")
+	b.sees(http.StatusForbidden, "This account is suspended", "Use another account")
+}
+
+// Who fears that somebody else is signed in puts everybody out, also himself. Whatever
+// other people have, and what apps may do, stays.
+func TestSignOutEverywhere(t *testing.T) {
+	s := newSite(t)
+	s.user("mara", 1)
+	s.user("otto", 1)
+	b, thief, other := s.browser(), s.browser(), s.browser()
+	b.allowed(s.app("Shelfmate", "stores.view"), "mara", nil, "mara-1")
+	thief.open("/connected-apps")
+	thief.signIn("mara")
+	other.open("/connected-apps")
+	other.signIn("otto")
+	b.open("/connected-apps")
+	b.sees(200, "Shelfmate", "Sign out everywhere", "Ends every sign-in to this account")
+	b.post("/connected-apps/sign-out", nil, "https://evil.example")
+	b.sees(http.StatusForbidden)
+	thief.open("/connected-apps")
+	thief.sees(200, "Shelfmate")
+	b.open("/connected-apps")
+	b.press("Sign out everywhere")
+	b.sees(200, "Sign in")
+	for _, who := range []*browser{b, thief} {
+		who.open("/connected-apps")
+		if who.sees(200, "Sign in"); strings.Contains(who.body, "Shelfmate") {
+			t.Error("still signed in")
+		}
+	}
+	thief.post("/connected-apps/sign-out", nil, s.url) // a form of before
+	thief.sees(200, "You were signed out")
+	other.open("/connected-apps")
+	other.sees(200, "Connected apps")
+	b.open("/connected-apps")
+	b.signIn("mara")
+	b.sees(200, "Shelfmate")
 }

@@ -108,7 +108,9 @@ func (s *Store) StartSession(ctx context.Context, r *people.SignInRecord) (bool,
 		steps = append(steps, do("UPDATE logins SET credential = $1, op = $2 WHERE issuer = $3 AND subject = $4 AND credential = $5 AND "+m.where(6),
 			m.args(r.Credential, op, r.Login.Issuer, r.Login.Subject, r.Login.Credential)...))
 	}
-	return s.won(ctx, &n, s.lockThrottles(slices.Concat(r.Clear, r.Uncount)), one(guard), steps, note(r.Event, false, m))
+	// The user is locked, so that no session is started beside the suspension that ends
+	// his others, and outlives it.
+	return s.won(ctx, &n, s.lockUser(t.UserID), s.lockThrottles(slices.Concat(r.Clear, r.Uncount)), one(guard), steps, note(r.Event, false, m))
 }
 
 // Session implements people.Storage.

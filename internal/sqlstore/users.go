@@ -88,6 +88,7 @@ func (s *Store) SetUserStatus(ctx context.Context, id string, to oauth.Status, e
 	m := opOf("users", id, e.ID)
 	return s.won(ctx, &n, s.lockGrantsOf(id),
 		one(counted(&n, "UPDATE users SET status = $1, op = $2 WHERE id = $3 AND status <> $1", string(to), e.ID, id)),
+		one(do("DELETE FROM sessions WHERE user_id = $1 AND "+m.where(2), m.args(id)...)),
 		tell(e, m, "g.user_id = $5", id))
 }
 

@@ -21,6 +21,7 @@ func People(t *testing.T, open func(t *testing.T) people.Storage) {
 		"CreateAccount races": (*accounts).testCreateRaces, "Invite": (*accounts).testInvite, "Invite races": (*accounts).testInviteRaces,
 		"StartSession": (*accounts).testStart, "StartSession replaces the credential": (*accounts).testCredential,
 		"EndSession": (*accounts).testEnd, "EndSessions": (*accounts).testEndAll,
+		"Suspending ends the sessions": (*accounts).testSuspend, "Suspending races with sign-ins": (*accounts).testSuspendRaces,
 		"Admit": (*accounts).testAdmit, "Admit counts all or none": (*accounts).testAdmitAll, "Admit begins anew": (*accounts).testWindow,
 		"Admit races": (*accounts).testAdmitRaces, "Admit races with sign-ins": (*accounts).testAdmitForgives,
 		"Sweep": (*accounts).testAccountsSweep,
@@ -349,10 +350,6 @@ func (a *accounts) testStart() {
 	}
 	a.want("credential, after the loser", l.Credential, f.Login.Credential)
 	a.want("status as a login shows it", u.Status, oauth.Suspended)
-	if _, u, err = a.db.Session(a.ctx, "s1"); err != nil {
-		a.t.Fatal(err)
-	}
-	a.want("status as a session shows it", u.Status, oauth.Suspended)
 	a.want("events", len(a.events("u1")), 3)
 }
 
@@ -395,6 +392,70 @@ func (a *accounts) testEnd() {
 		a.t.Errorf("the user's other session: %v", err)
 	}
 	a.want("events", len(a.events("u1")), 4)
+}
+
+func (a *accounts) testSuspend() {
+	f := a.made("u1", "u1@example.com")
+	a.start(a.session(f, "s1"))
+	a.made("u2", "u2@example.com")
+	for _, to := range []oauth.Status{oauth.Suspended, oauth.Active} {
+		a.setStatus("u1", to)
+		for _, selector := range []string{"s1", "session of u1"} {
+			if _, _, err := a.db.Session(a.ctx, selector); !errors.Is(err, oauth.ErrNotFound) {
+				a.t.Errorf("%s, a session from before: %v, want ErrNotFound", to, err)
+			}
+		}
+	}
+	a.want("a new sign-in", a.start(a.session(f, "s2")), true)
+	a.setStatus("u1", oauth.Active) // it is
+	for _, selector := range []string{"s2", "session of u2"} {
+		if _, _, err := a.db.Session(a.ctx, selector); err != nil {
+			a.t.Errorf("%s: %v", selector, err)
+		}
+	}
+}
+
+// A sign-in that read the user as active does not outlive the suspension.
+func (a *accounts) testSuspendRaces() {
+	const users = 64
+	var all sync.WaitGroup
+	var started atomic.Int64
+	for i := range users {
+		id := fmt.Sprint("u", i)
+		f := a.form(id, id+"@example.com")
+		f.Session = nil
+		a.create(f)
+		f.Session = a.form(id, id+"@example.com").Session
+		r, suspended := a.session(f, "new session of "+id), a.event(oauth.EventUserSuspended, id)
+		in := func() {
+			won, err := a.db.StartSession(a.ctx, r)
+			if err != nil {
+				a.t.Error(err)
+			}
+			if won {
+				started.Add(1)
+			}
+		}
+		out := func() {
+			if won, err := a.house.SetUserStatus(a.ctx, id, oauth.Suspended, suspended); err != nil || !won {
+				a.t.Errorf("suspending: won %v, error %v", won, err)
+			}
+		}
+		// Who is started last tends to run first, so both orders are asked for.
+		first, second := in, out
+		if i%2 == 0 {
+			first, second = out, in
+		}
+		all.Go(first)
+		all.Go(second)
+	}
+	all.Wait()
+	a.t.Logf("%d of %d sign-ins came before the suspension", started.Load(), users)
+	for i := range users {
+		if _, _, err := a.db.Session(a.ctx, fmt.Sprint("new session of u", i)); !errors.Is(err, oauth.ErrNotFound) {
+			a.t.Errorf("a session of u%d, who is suspended: %v, want ErrNotFound", i, err)
+		}
+	}
 }
 
 func (a *accounts) testEndAll() {
