@@ -201,17 +201,19 @@ type clientVerify struct {
 // Run gives or takes the badge.
 func (c *clientVerify) Run(ctx context.Context, t terminal) error {
 	return c.run(ctx, t, func(o *office) error {
-		if err := o.server.VerifyClient(ctx, command, c.ID, !c.Withdraw); err != nil {
+		client, err := o.server.MyClient(ctx, command, c.ID)
+		if err == nil {
+			err = o.server.VerifyClient(ctx, command, c.ID, client.Version, !c.Withdraw)
+		}
+		if err != nil {
 			return about{"app " + cell(c.ID), err}
 		}
-		client, err := o.server.MyClient(ctx, command, c.ID)
-		if err != nil {
-			return err
-		}
+		d := docOfClient(client, "") // as it was read, which is what was vouched for
+		d.Verified = !c.Withdraw
 		if c.Withdraw {
-			return o.show(docOfClient(client, ""), "The app %s has no badge.", c.ID)
+			return o.show(d, "The app %s, %s, has no badge.", c.ID, cell(client.Name))
 		}
-		return o.show(docOfClient(client, ""), "The app %s has the badge.", c.ID)
+		return o.show(d, "The app %s, %s, has the badge.", c.ID, cell(client.Name))
 	})
 }
 

@@ -143,10 +143,12 @@ func Seed(ctx context.Context, storage oauth.Storage, server *oauth.Server, acco
 		if err != nil {
 			return fmt.Errorf("registering %s: %w", app.Name, err)
 		}
+		if len(info.Apps) == 0 {
+			if err := server.VerifyClient(ctx, system, c.ID, c.Version, true); err != nil {
+				return err
+			}
+		}
 		info.Apps = append(info.Apps, App{Name: c.Name, Profile: string(c.Profile), ClientID: c.ID, ClientSecret: secret.Reveal(), RedirectURIs: app.Redirects})
-	}
-	if err := server.VerifyClient(ctx, system, info.Apps[0].ClientID, true); err != nil {
-		return err
 	}
 	id, secret, err := server.AddAPISecret(ctx, system)
 	if err != nil {

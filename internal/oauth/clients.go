@@ -320,15 +320,28 @@ func (s *Server) UpdateClient(ctx context.Context, actor Actor, id string, versi
 	if errs := s.applyForm(actor, c, f); len(errs) > 0 {
 		return nil, errs
 	}
-	// A name that the operator vouched for is not carried over to another name.
-	if c.Name != old.Name && !actor.runs() {
+	// What the operator vouched for is not carried over to another name or host.
+	if !actor.runs() && (c.Name != old.Name || leadsElsewhere(old, c)) {
 		c.Settings.Verified = false
 	}
 	return c, s.writeClient(ctx, actor, old, c)
 }
 
-// VerifyClient gives or takes the operator's badge.
-func (s *Server) VerifyClient(ctx context.Context, actor Actor, id string, verified bool) error {
+// leadsElsewhere reports whether c shows or goes to a host that old did not (attack
+// B5). One that is gone takes nothing from what was vouched for.
+func leadsElsewhere(old, c *Client) bool {
+	if h := HostOf(c.Settings.Homepage); h != "" && h != HostOf(old.Settings.Homepage) {
+		return true
+	}
+	host := func(r RedirectURI) string { return Redirect{uri: string(r)}.Host() }
+	return slices.ContainsFunc(c.Redirects, func(r RedirectURI) bool {
+		return !slices.ContainsFunc(old.Redirects, func(was RedirectURI) bool { return host(was) == host(r) })
+	})
+}
+
+// VerifyClient gives or takes the operator's badge. version is that of the app as he
+// saw it: it refuses to vouch for what its developer made of it meanwhile.
+func (s *Server) VerifyClient(ctx context.Context, actor Actor, id string, version int64, verified bool) error {
 	if !actor.runs() {
 		return refuse(NotPermitted)
 	}
@@ -337,6 +350,7 @@ func (s *Server) VerifyClient(ctx context.Context, actor Actor, id string, verif
 		return err
 	}
 	c := cloneClient(old)
+	c.Version = version
 	c.Settings.Verified = verified
 	return s.writeClient(ctx, actor, old, c)
 }

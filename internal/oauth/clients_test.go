@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -202,7 +203,7 @@ func TestActor_OthersThingsAreMissing(t *testing.T) {
 		"SetMembership":     w.SetMembership(ctx, alice, oauth.Membership{UserID: "alice", StoreID: "b1", Owner: true}),
 		"DropMembership":    w.DropMembership(ctx, alice, "bob", "b1"),
 		"SuspendUser":       w.SuspendUser(ctx, alice, "bob"),
-		"VerifyClient":      w.VerifyClient(ctx, bob, theirs.ID, true),
+		"VerifyClient":      w.VerifyClient(ctx, bob, theirs.ID, theirs.Version, true),
 		"suspending itself": w.SuspendUser(ctx, oauth.Actor{Kind: oauth.AsOperator, ID: "alice"}, "alice"),
 	} {
 		if oauth.ReasonOf(err) != oauth.NotPermitted {
@@ -241,7 +242,7 @@ func TestClient_OperatorsOnly(t *testing.T) {
 		t.Errorf("a developer set %+v", s)
 	}
 	// Another name is another app: the badge is not carried over.
-	w.must(w.VerifyClient(ctx, command, c.ID, true))
+	w.must(w.VerifyClient(ctx, command, c.ID, c.Version, true))
 	c, err = w.MyClient(ctx, alice, c.ID)
 	w.must(err)
 	_, err = w.UpdateClient(ctx, alice, c.ID, c.Version, f)
@@ -271,6 +272,65 @@ func TestClient_OperatorsOnly(t *testing.T) {
 		f.ID = id
 		_, _, err := w.CreateClient(ctx, command, f)
 		wantField(t, err, "id", reason)
+	}
+}
+
+// The badge goes to what the operator saw, and stays with no host that he did not see
+// (attack B5).
+func TestClient_B5_Badge(t *testing.T) {
+	w := newWorld(t)
+	ctx := context.Background()
+	f := form("Mine", oauth.Standard, oauth.Public)
+	f.Redirects = []string{"https://mine.example/cb", "https://mine.example/other", "http://127.0.0.1/cb", "com.example.mine:/cb"}
+	f.Homepage = "https://mine.example"
+	c, _, err := w.CreateClient(ctx, alice, f)
+	w.must(err)
+	read := func() *oauth.Client {
+		t.Helper()
+		c, err := w.MyClient(ctx, alice, c.ID)
+		w.must(err)
+		return c
+	}
+	update := func(by oauth.Actor, f oauth.ClientForm) {
+		t.Helper()
+		_, err := w.UpdateClient(ctx, by, c.ID, read().Version, f)
+		w.must(err)
+	}
+	seen := read().Version
+	f.Name = "The Platform"
+	update(alice, f)
+	wantReason(t, w.VerifyClient(ctx, command, c.ID, seen, true), oauth.Changed)
+	if read().Settings.Verified {
+		t.Error("a name was verified that the operator did not see")
+	}
+	for name, tc := range map[string]struct {
+		change func(*oauth.ClientForm)
+		keeps  bool
+	}{
+		"nothing":                  {func(*oauth.ClientForm) {}, true},
+		"a path":                   {func(f *oauth.ClientForm) { f.Redirects[1] = "https://mine.example/new" }, true},
+		"a redirect less":          {func(f *oauth.ClientForm) { f.Redirects = f.Redirects[:1] }, true},
+		"a page of the home":       {func(f *oauth.ClientForm) { f.Homepage = "https://mine.example/de" }, true},
+		"no home page":             {func(f *oauth.ClientForm) { f.Homepage = "" }, true},
+		"terms elsewhere":          {func(f *oauth.ClientForm) { f.Terms = "https://lawyer.example" }, true},
+		"another home":             {func(f *oauth.ClientForm) { f.Homepage = "https://evil.example" }, false},
+		"a redirect elsewhere":     {func(f *oauth.ClientForm) { f.Redirects = append(f.Redirects, "https://evil.example/cb") }, false},
+		"one instead":              {func(f *oauth.ClientForm) { f.Redirects[1] = "https://mine.example.evil.example/cb" }, false},
+		"a redirect host, as home": {func(f *oauth.ClientForm) { f.Homepage = "https://mine.example:8443" }, false},
+		"another port":             {func(f *oauth.ClientForm) { f.Redirects[1] = "https://mine.example:8443/cb" }, false},
+		"another scheme":           {func(f *oauth.ClientForm) { f.Redirects[3] = "com.evil.mine:/cb" }, false},
+	} {
+		for who, by := range map[string]oauth.Actor{"developer": alice, "operator": command} {
+			update(command, f)
+			w.must(w.VerifyClient(ctx, command, c.ID, read().Version, true))
+			next := f
+			next.Redirects = slices.Clone(f.Redirects)
+			tc.change(&next)
+			update(by, next)
+			if got := read().Settings.Verified; got != (tc.keeps || by == command) {
+				t.Errorf("%s, by the %s: verified %v", name, who, got)
+			}
+		}
 	}
 }
 

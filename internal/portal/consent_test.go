@@ -361,7 +361,7 @@ func TestAuthorize_ErrorsForTheAppGoByThePage(t *testing.T) {
 	known.signIn("mara")
 	known.open(ask(c) + "&scope=stores.orders.view")
 	leaves(known, "0")
-	if err := s.server.VerifyClient(context.Background(), system, c.ID, true); err != nil {
+	if err := s.server.VerifyClient(context.Background(), system, c.ID, c.Version, true); err != nil {
 		t.Fatal(err)
 	}
 	b.open(ask(c) + "&scope=stores.orders.view")

@@ -91,7 +91,7 @@ func consolePreviews(language string) []preview {
 	opApps := operatorAppsView{Rail: operatorRail("/operator/apps"), Search: searchView{Action: "/operator/apps", Label: "find.apps", Query: "shelf"}, Result: &resultView{"good", "did.suspend_app", longName}, Pager: pagerView{Older: "/operator/apps?page=2"}}
 	for _, c := range []*oauth.Client{app, long, hostile} {
 		r := operatorApp{ID: c.ID, App: appOf(c), Owner: personView{"jonas@shelfmate.example", "/operator/users?q=usr_1"}, Type: kindOf(c), Status: c.Status, Created: c.Created, Grants: "/operator/grants?app=x", Events: "/operator?app=x",
-			Presses: []pressView{press("verify-app", c.ID, c.Name), press("suspend-app", c.ID, c.Name)}}
+			Presses: []pressView{pressApp("verify-app", c), pressApp("suspend-app", c)}}
 		if c == hostile {
 			r.Owner = personView{}
 		}

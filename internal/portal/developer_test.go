@@ -304,7 +304,7 @@ func TestDeveloper_EditAndStaleVersion(t *testing.T) {
 	s := newSite(t)
 	b := s.developer("jonas", "/developer")
 	c, _ := b.create()
-	if err := s.server.VerifyClient(context.Background(), system, c.ID, true); err != nil {
+	if err := s.server.VerifyClient(context.Background(), system, c.ID, c.Version, true); err != nil {
 		t.Fatal(err)
 	}
 	b.open(appHref(c.ID) + "/edit")

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/grantway/grantway/internal/oauth"
@@ -88,18 +89,20 @@ type deed struct {
 	section string // where the thing is listed
 	asks    bool   // it ends something, so a page asks first
 	do      func(s *oauth.Server, ctx context.Context, a oauth.Actor, id string) error
-	facts   func(p *Portal, ctx context.Context, a oauth.Actor, id string) ([]confirmFact, error) // nil: the name says it
-	name    func(p *Portal, ctx context.Context, a oauth.Actor, id string) (string, error)
+	// at is set instead of do where it is done to the thing as the page showed it, of that version.
+	at    func(s *oauth.Server, ctx context.Context, a oauth.Actor, id string, version int64) error
+	facts func(p *Portal, ctx context.Context, a oauth.Actor, id string) ([]confirmFact, error) // nil: the name says it
+	name  func(p *Portal, ctx context.Context, a oauth.Actor, id string) (string, error)
 }
 
 var deeds = map[string]deed{
 	"suspend-app": {section: "/operator/apps", asks: true, do: (*oauth.Server).SuspendClient, name: (*Portal).appName},
 	"resume-app":  {section: "/operator/apps", do: (*oauth.Server).ResumeClient, name: (*Portal).appName},
-	"verify-app": {section: "/operator/apps", name: (*Portal).appName, do: func(s *oauth.Server, ctx context.Context, a oauth.Actor, id string) error {
-		return s.VerifyClient(ctx, a, id, true)
+	"verify-app": {section: "/operator/apps", name: (*Portal).appName, at: func(s *oauth.Server, ctx context.Context, a oauth.Actor, id string, version int64) error {
+		return s.VerifyClient(ctx, a, id, version, true)
 	}},
-	"unverify-app": {section: "/operator/apps", name: (*Portal).appName, do: func(s *oauth.Server, ctx context.Context, a oauth.Actor, id string) error {
-		return s.VerifyClient(ctx, a, id, false)
+	"unverify-app": {section: "/operator/apps", name: (*Portal).appName, at: func(s *oauth.Server, ctx context.Context, a oauth.Actor, id string, version int64) error {
+		return s.VerifyClient(ctx, a, id, version, false)
 	}},
 	"suspend-user": {section: "/operator/users", asks: true, do: (*oauth.Server).SuspendUser, name: (*Portal).userName},
 	"resume-user":  {section: "/operator/users", do: (*oauth.Server).ResumeUser, name: (*Portal).userName},
@@ -171,6 +174,15 @@ func (p *Portal) grantFacts(ctx context.Context, a oauth.Actor, id string) ([]co
 // inID is the part of a message id that stands for a deed.
 func inID(what string) string { return strings.ReplaceAll(what, "-", "_") }
 
+// pressApp makes the button of a deed that is done to an app, of the version shown where that counts.
+func pressApp(what string, c *oauth.Client) pressView {
+	v := press(what, c.ID, c.Name)
+	if deeds[what].at != nil {
+		v.Fields = append(v.Fields, formField{"version", strconv.FormatInt(c.Version, 10)})
+	}
+	return v
+}
+
 // press makes the button of a deed.
 func press(what, id, of string) pressView {
 	d := deeds[what]
@@ -221,18 +233,23 @@ func (p *Portal) operatorDo(w http.ResponseWriter, r *http.Request, o *operator)
 		return
 	}
 	done := what
-	err := d.do(p.server, r.Context(), o.actor(), id)
-	switch oauth.ReasonOf(err) {
-	case oauth.Changed: // pressed twice, or somebody else was first
+	var err error
+	if d.at != nil {
+		version, _ := strconv.ParseInt(f.Get("version"), 10, 64) // what is no number was shown nowhere
+		err = d.at(p.server, r.Context(), o.actor(), id, version)
+	} else {
+		err = d.do(p.server, r.Context(), o.actor(), id)
+	}
+	switch {
+	case err == nil:
+		p.settle(w, r)
+	case oauth.ReasonOf(err) == oauth.Changed && d.at != nil:
+		done = "changed"
+	case oauth.ReasonOf(err) == oauth.Changed: // pressed twice, or somebody else was first
 		done = "nothing"
 	default:
-		if err != nil {
-			p.fail(w, r, err)
-			return
-		}
-	}
-	if done != "nothing" {
-		p.settle(w, r)
+		p.fail(w, r, err)
+		return
 	}
 	p.goTo(w, d.section+"?"+url.Values{"done": {done}, "of": {id}}.Encode())
 }
@@ -241,8 +258,11 @@ func (p *Portal) operatorDo(w http.ResponseWriter, r *http.Request, o *operator)
 func (p *Portal) operatorResult(r *http.Request, o *operator) *resultView {
 	q := r.URL.Query()
 	what := q.Get("done")
-	if what == "nothing" {
+	switch what {
+	case "nothing":
 		return &resultView{"warn", "did.nothing", ""}
+	case "changed":
+		return &resultView{"warn", "result.changed", ""}
 	}
 	d, ok := deeds[what]
 	if !ok || d.section != r.URL.Path {
@@ -329,7 +349,7 @@ func (p *Portal) operatorApps(w http.ResponseWriter, r *http.Request, o *operato
 			what[1] = "resume-app"
 		}
 		for _, w := range what {
-			row.Presses = append(row.Presses, press(w, c.ID, c.Name))
+			row.Presses = append(row.Presses, pressApp(w, c))
 		}
 		view.Rows = append(view.Rows, row)
 	}

@@ -120,6 +120,11 @@ func TestOperator_AppIsSuspendedResumedAndVerified(t *testing.T) {
 	b.sees(http.StatusOK, "No app found")
 
 	b.open("/operator/apps")
+	b.post("/operator/do/verify-app", url.Values{"id": {c.ID}}, s.url)
+	b.sees(http.StatusOK, "Somebody changed this meanwhile.")
+	if status().Settings.Verified {
+		t.Error("verified as nobody saw it")
+	}
 	b.press("Verify Shelfmate")
 	b.sees(http.StatusOK, "Shelfmate carries your badge now.", "Take badge off Shelfmate")
 	if !status().Settings.Verified {
@@ -153,6 +158,27 @@ func TestOperator_AppIsSuspendedResumedAndVerified(t *testing.T) {
 	}
 	b.open("/operator")
 	b.sees(http.StatusOK, "App suspended client.suspended by the operator boss@nordlicht.example App Shelfmate", "App resumed")
+}
+
+// The badge goes to the app that the operator saw, not to what it became before the press (attack B5).
+func TestOperator_B5_BadgeForWhatWasShown(t *testing.T) {
+	s := newSite(t)
+	jonas := s.developer("jonas", "/developer")
+	c, _ := jonas.create()
+	b := s.operator()
+	b.open("/operator/apps")
+	action, shown := b.form("Verify " + c.Name)
+	f := oauth.ClientForm{Name: "Another Name", Redirects: []string{string(c.Redirects[0])}, Scopes: c.Scopes}
+	if _, err := s.server.UpdateClient(context.Background(), oauth.Actor{Kind: oauth.AsUser, ID: "jonas"}, c.ID, c.Version, f); err != nil {
+		t.Fatal(err)
+	}
+	b.post(action, shown, s.url)
+	b.sees(http.StatusOK, "Somebody changed this meanwhile. Look at what is here now, then try again.", "Another Name", "Not verified", "Verify Another Name")
+	if c, err := s.server.MyClient(context.Background(), system, c.ID); err != nil || c.Settings.Verified {
+		t.Errorf("verified: %+v, %v", c, err)
+	}
+	b.press("Verify Another Name")
+	b.sees(http.StatusOK, "Another Name carries your badge now.")
 }
 
 func TestOperator_UserIsSuspendedAndNeverOneself(t *testing.T) {
