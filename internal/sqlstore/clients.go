@@ -120,7 +120,9 @@ func (s *Store) CreateClient(ctx context.Context, c *oauth.Client, most int, e o
 	for _, sec := range c.Secrets {
 		steps = append(steps, insertSecret("client_secrets", "client_id", c.ID, sec, e, m))
 	}
-	return s.won(ctx, &n, one(guard), steps, note(e, true, m))
+	// Its owner is locked, so that of several at once each counts those before it. The app
+	// itself is locked by nobody: it is not there yet.
+	return s.won(ctx, &n, s.lockUser(c.Owner), one(guard), steps, note(e, true, m))
 }
 
 // CountClients implements oauth.ClientStorage.
