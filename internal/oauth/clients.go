@@ -161,7 +161,7 @@ func (s *Server) applyForm(actor Actor, c *Client, f ClientForm) FieldErrors {
 	c.Name = strings.TrimSpace(f.Name)
 	if e := s.checkName(c.Name); e != nil {
 		errs["name"] = e
-	} else if s.platform != "" && strings.HasPrefix(skeleton(c.Name), s.platform) && !actor.runs() {
+	} else if !actor.runs() && beginsLike(c.Name, s.platform) {
 		errs["name"] = refuse(NameReserved)
 	}
 	c.Redirects = nil
@@ -226,8 +226,9 @@ func checkLink(link string) *Error {
 }
 
 // checkName refuses names that could deceive on the consent page (attack B6):
-// control, format and bidi characters, marks that pose as a badge, and letters of
-// more than one script in one name.
+// control, format and bidi characters, marks that pose as a badge, doubles of other
+// letters and digits, which NFKC would undo, and letters of more than one script in
+// one name.
 func (s *Server) checkName(name string) *Error {
 	switch {
 	case name == "":
@@ -240,8 +241,9 @@ func (s *Server) checkName(name string) *Error {
 	script := ""
 	for _, r := range name {
 		switch {
-		case unicode.In(r, unicode.Cc, unicode.Cf, unicode.Co, unicode.Cs, unicode.So, unicode.Zl, unicode.Zp,
-			unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector) || r >= 0xff00: // doubles of plain letters, and what lies beyond the first plane
+		case unicode.In(r, unicode.Cc, unicode.Cf, unicode.Co, unicode.Cs, unicode.So, unicode.Zl, unicode.Zp, unicode.Nl, unicode.No,
+			unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector) || r >= 0xf900, // doubles of plain letters, and what lies beyond the first plane
+			unicode.Is(unicode.Lm, r) && unicode.Is(unicode.Latin, r): // raised doubles
 			return refuse(FieldUnclean)
 		case !unicode.IsLetter(r):
 			continue
@@ -253,17 +255,6 @@ func (s *Server) checkName(name string) *Error {
 		script = in
 	}
 	return nil
-}
-
-// skeleton is what is left of a name when case, spaces and punctuation are taken
-// out: two names with one skeleton look alike in a hurry (attack B6).
-func skeleton(name string) string {
-	return strings.Map(func(r rune) rune {
-		if unicode.IsLetter(r) || unicode.IsDigit(r) {
-			return unicode.ToLower(r)
-		}
-		return -1
-	}, name)
 }
 
 // scriptOf names the script of a letter. Japanese writes three scripts together,

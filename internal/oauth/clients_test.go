@@ -404,6 +404,14 @@ func TestClient_Names(t *testing.T) {
 		"Shop\x00":              oauth.FieldUnclean,
 		"Shop\xff":              oauth.FieldUnclean,
 		"Shop\ue000":            oauth.FieldUnclean, // private use
+		"PayPaⅼ":                oauth.FieldUnclean, // a Roman numeral
+		"Shop②":                 oauth.FieldUnclean,
+		"Shop²":                 oauth.FieldUnclean,
+		"Oﬃce":                  oauth.FieldUnclean, // a ligature
+		"ᴾaypal":                oauth.FieldUnclean, // raised
+		"Ηellas 24":             oauth.FieldUnclean, // Greek Η in Latin
+		"Ελλάδα":                "",
+		"МАРКЕТ 24":             "",
 		"Shop\u2028x":           oauth.FieldUnclean, // line separator
 	} {
 		_, _, err := w.CreateClient(context.Background(), alice, form(name, oauth.Exchange, oauth.Confidential))
@@ -470,6 +478,39 @@ func TestClient_B6_PlatformsName(t *testing.T) {
 		}
 		if _, _, err := s.CreateClient(context.Background(), command, f); err != nil {
 			t.Errorf("%s, by the operator: %v", name, err)
+		}
+	}
+}
+
+// Nor is it the platform's own name in letters that only look like its own; names of
+// every script that look like nobody's are taken (UTS 39; attack B6).
+func TestClient_B6_LookAlikes(t *testing.T) {
+	w := newWorld(t)
+	ring, err := oauth.ParseKeyRing(w.ring)
+	w.must(err)
+	for platform, names := range map[string]map[string]bool{
+		"Grantway": {"ɡrantway": true, "ɢʀᴀɴᴛᴡᴀʏ": true, "Grantway Support": true, "Grant": false, "Гранит": false},
+		"Paypal": {
+			"paypaI": true, "PayPa1": true, "раураӏ": true, "РАУРАӀ": true, "ꓑꓮꓬꓑꓮꓡ": true, "ᏢᎪᎩᏢᎪᏞ": true, "ᏢᎪᎽᏢᎪᏞ 24": true,
+			"Платёж": false, "Παύλος": false, "Paypoint": false, "पेपैल": false,
+		},
+		"Bolt 10": {"BOIT lO": true, "ВОӀТ 10": true, "Bold 10": false},
+		"Лавка":   {"ЛАВКА": true, "лавка 24": true, "Лавр": false, "Labka": false},
+		"ΝΙΚΗ":    {"νικη": true, "NIKH": true, "Νίτσα": false},
+	} {
+		s, err := oauth.New(context.Background(), oauth.Config{Issuer: issuer, Audience: audience, Platform: platform, Catalogue: w.Catalogue(), Storage: w.db, Ring: ring})
+		w.must(err)
+		for name, refused := range names {
+			f := form(name, oauth.Exchange, oauth.Confidential)
+			_, _, err := s.CreateClient(context.Background(), alice, f)
+			if refused {
+				wantField(t, err, "name", oauth.NameReserved)
+			}
+			if (err != nil) != refused {
+				t.Errorf("%s beside %s: %v", name, platform, err)
+			}
+			_, _, err = s.CreateClient(context.Background(), command, f)
+			w.must(err)
 		}
 	}
 }

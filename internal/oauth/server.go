@@ -35,7 +35,7 @@ type Config struct {
 // Server is the authorization server. Its methods are safe for concurrent use.
 type Server struct {
 	issuer, pages, apiURL string
-	platform              string // letters and digits of the operator's name, in small
+	platform              string // the operator's name
 	catalogue             *Catalogue
 	storage               Storage
 	ring                  *KeyRing
@@ -73,7 +73,7 @@ func New(ctx context.Context, c Config) (*Server, error) {
 	}
 	s := &Server{
 		issuer: c.Issuer, pages: cmp.Or(c.PagesURL, c.Issuer), apiURL: cmp.Or(c.APIURL, c.Issuer),
-		platform: skeleton(c.Platform), catalogue: c.Catalogue, storage: c.Storage, ring: c.Ring, log: c.Log, now: c.Now, rand: c.Rand,
+		platform: c.Platform, catalogue: c.Catalogue, storage: c.Storage, ring: c.Ring, log: c.Log, now: c.Now, rand: c.Rand,
 		refresh: c.Ring.deriveAll("refresh tokens"),
 	}
 	if s.log == nil {
