@@ -49,9 +49,9 @@ var lookAlikes = func() map[rune]rune {
 		{"авеѕіјкмнорстуүхԁһԛԝӏѵгԍ", "abesijkmhopctyyxdhqwlvrg"},
 		{"ΑΒΕΖΗΙΚΜΝΟΡΤΥΧϹͿ", "ABEZHIKMNOPTYXCJ"}, // Greek
 		{"αγικνορστυχϲϳ", "ayikvopotuxcj"},
-		{"ՏՕՍԼօսոհցզյքա", "SOULounhgqjpw"},                                             // Armenian
-		{"ᎠᎡᎢᎥᎩᎪᎫᎬᎳᎷᎻᎽᏀᏃᏏᏒᏔᏙᏚᏞᏟᏢᏦᏧᏴᎯᏎ", "DRTiYAJEWMHYGZbRWVSLCPKdBb4"},                 // Cherokee
-		{"ꓐꓑꓓꓔꓖꓗꓙꓚꓜꓝꓟꓠꓡꓢꓣꓦꓧꓪꓫꓬꓮꓰꓲꓳꓴ", "BPDTGKJCZFMNLSRVHWXYAEIOU"},                     // Lisu
+		{"ՏՕՍԼօսոհցզյքա", "SOULounhgqjpw"},                                               // Armenian
+		{"ᎠᎡᎢᎥᎩᎪᎫᎬᎳᎷᎻᎽᏀᏃᏏᏒᏔᏙᏚᏞᏟᏢᏦᏧᏴᎯᏎ", "DRTiYAJEWMHYGZbRWVSLCPKdBb4"},                   // Cherokee
+		{"ꓐꓑꓓꓔꓖꓗꓙꓚꓜꓝꓟꓠꓡꓢꓣꓦꓧꓪꓫꓬꓮꓰꓲꓳꓴ", "BPDTGKJCZFMNLSRVHWXYAEIOU"},                       // Lisu
 		{"ɑᴀʙᴄᴅᴇꜰɡɢʜɩıɪᴊᴋʟᴍɴᴏᴘʀꜱᴛᴜᴠᴡʏᴢſɾʋⱺǀƖªº", "aabcdefgghiiijklmnoprstuvwyzsruollao"}, // Latin
 	} {
 		like := []rune(pair[1])

@@ -72,7 +72,7 @@ func TestSignIn_Suspended(t *testing.T) {
 	}
 	w.want(address, good, home, oauth.UserSuspended)
 	w.want(address, "a guess", home, people.ReasonCredentials)
-	if _, err := w.Session(t.Context(), cookie); oauth.ReasonOf(err) != oauth.UserSuspended {
+	if _, err := w.Session(t.Context(), cookie); oauth.ReasonOf(err) != oauth.NotSignedIn {
 		t.Errorf("session of a suspended user: %v", err)
 	}
 	if err := w.house.ResumeUser(t.Context(), command, u.ID); err != nil {
