@@ -52,13 +52,15 @@ func current(ctx context.Context, store *sqlstore.Store, s sqlstore.Schema, c co
 		return err
 	}
 	switch {
+	case s.Have == 0:
+		return errNoTables
 	case !sqlstore.IsPostgres(c.Database.Reveal()):
 		return upgrade(ctx, store, s, c, ring, t)
-	case s.Have == 0:
-		return errors.New("the database has no tables of grantway: run grantway migrate up")
 	}
 	return older(s)
 }
+
+var errNoTables = errors.New("the database has no tables of grantway: run grantway migrate up")
 
 // upgrade migrates a database that is not newer than this program.
 func upgrade(ctx context.Context, store *sqlstore.Store, s sqlstore.Schema, c config.Config, ring *oauth.KeyRing, t terminal) error {
@@ -83,7 +85,7 @@ func upgrade(ctx context.Context, store *sqlstore.Store, s sqlstore.Schema, c co
 }
 
 type migrateCommands struct {
-	Up     migrateUpCommand     `cmd:"" help:"Bring the database up to this program's schema. On SQLite serve does it, too."`
+	Up     migrateUpCommand     `cmd:"" help:"Bring the database up to this program's schema. An older SQLite file serve upgrades, too."`
 	Status migrateStatusCommand `cmd:"" help:"Show which steps of the schema the database has had."`
 }
 
@@ -169,15 +171,13 @@ func docOf(s sqlstore.Schema) schemaDoc {
 // would else be a new, empty server.
 func openNamed(ctx context.Context, c config.Config) (*sqlstore.Store, error) {
 	dsn := c.Database.Reveal()
-	if !sqlstore.IsPostgres(dsn) {
-		if _, err := os.Stat(dsn); err != nil {
-			return nil, fmt.Errorf("the database %s is not there: %w; grantway serve makes it", dsn, errors.Unwrap(err))
-		}
+	if _, err := os.Stat(dsn); !sqlstore.IsPostgres(dsn) && errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("the database %s is not there: name the right file; grantway init makes a new one", dsn)
 	}
 	return sqlstore.Open(ctx, dsn)
 }
 
-// openThere opens a database that serve or init has set up, at this program's
+// openThere opens a database that init or migrate has set up, at this program's
 // schema.
 func openThere(ctx context.Context, c config.Config) (*sqlstore.Store, error) {
 	store, err := openNamed(ctx, c)
@@ -191,7 +191,7 @@ func openThere(ctx context.Context, c config.Config) (*sqlstore.Store, error) {
 	switch {
 	case err != nil:
 	case s.Have == 0:
-		err = errors.New("the database is not one that grantway serve has set up")
+		err = errNoTables
 	case s.Have < s.Want:
 		err = older(s)
 	}

@@ -95,11 +95,13 @@ func TestMigrate_Commands(t *testing.T) {
 	t.Parallel()
 	k := &keyed{site: newSite(t)}
 	server := storagetest.Postgres(t)
-	k.fails([]string{"the database has no tables of grantway: run grantway migrate up"}, "serve", "--listen", "127.0.0.1:0", "--database", server)
-	k.fails([]string{"not one that grantway serve has set up"}, "user", "list", "--database", server)
 	file := filepath.Join(k.dir, "new.db")
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		t.Fatal(err)
+	}
+	for _, empty := range []string{server, file} {
+		k.fails([]string{"the database has no tables of grantway: run grantway migrate up"}, "user", "list", "--database", empty)
+		k.fails([]string{"the database has no tables of grantway: run grantway migrate up"}, "serve", "--listen", "127.0.0.1:0", "--database", empty)
 	}
 	for engine, at := range map[string]string{"SQLite": file, "Postgres": server} {
 		var doc schemaDoc

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/signal"
 	"runtime"
@@ -34,7 +35,7 @@ func (c *serveCommand) Run(ctx context.Context, t terminal) (err error) {
 	if err != nil {
 		return err
 	}
-	store, err := sqlstore.Open(ctx, cfg.Database.Reveal())
+	store, err := openNamed(ctx, cfg)
 	if err != nil {
 		return err
 	}
@@ -42,6 +43,20 @@ func (c *serveCommand) Run(ctx context.Context, t terminal) (err error) {
 	schema, err := store.Schema(ctx)
 	if err != nil {
 		return err
+	}
+	// Before anything is written: a start that ends at a port that is taken leaves the
+	// database as it was. Who connects meanwhile waits.
+	l, err := sockets.listen("listen", cfg.Listen)
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	var m net.Listener
+	if cfg.MetricsListen != "" {
+		if m, err = sockets.listen("metrics_listen", cfg.MetricsListen); err != nil {
+			return err
+		}
+		defer m.Close()
 	}
 	if err := current(ctx, store, schema, cfg, ring, t); err != nil {
 		return err
@@ -53,17 +68,9 @@ func (c *serveCommand) Run(ctx context.Context, t terminal) (err error) {
 		return wrongRing(cfg, err)
 	}
 	store.Rehearse()
-	l, err := sockets.listen("listen", cfg.Listen)
-	if err != nil {
-		return err
-	}
 	serving, end := context.WithCancelCause(ctx)
 	defer end(nil)
-	if cfg.MetricsListen != "" {
-		m, err := sockets.listen("metrics_listen", cfg.MetricsListen)
-		if err != nil {
-			return errors.Join(err, l.Close())
-		}
+	if m != nil {
 		counters := n.metrics.serve(m, log)
 		defer counters.Close()
 		// While one drains, the figures are its successor's.
