@@ -99,6 +99,9 @@ func New(ctx context.Context, c Config) (*Server, error) {
 	if s.api, err = s.ensureAPI(ctx, c.Audience); err != nil {
 		return nil, err
 	}
+	if err := s.warnOfOtherAPIs(ctx); err != nil {
+		return nil, err
+	}
 	// The feed is followed from here on, so that no key added meanwhile is missed.
 	s.feed.reading, s.feed.changed, s.feed.beaten = make(chan struct{}, 1), make(chan struct{}), make(chan struct{}, 1)
 	s.followers.init()
@@ -155,4 +158,17 @@ func (s *Server) ensureAPI(ctx context.Context, uri string) (*API, error) {
 		}
 	}
 	return nil, fmt.Errorf("oauth: the audience %s could not be created", uri)
+}
+
+// warnOfOtherAPIs says so where the database knows another audience than this server's:
+// it comes with a changed issuer, too, and nothing else would show it but refused keys.
+func (s *Server) warnOfOtherAPIs(ctx context.Context) error {
+	all, err := s.storage.APIs(ctx)
+	for _, a := range all {
+		if a.ID != s.api.ID {
+			s.log.Warn("the database has served another audience: API servers that are set to that one refuse the keys issued from now on; if this was not meant, set issuer and api_audience as they were",
+				"audience", s.api.URI, "other", a.URI)
+		}
+	}
+	return err
 }
