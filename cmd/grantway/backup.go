@@ -28,7 +28,8 @@ type backupDoc struct {
 }
 
 // Run writes a backup.
-func (c *backupCommand) Run(ctx context.Context, t terminal) error {
+func (c *backupCommand) Run(ctx context.Context, t terminal) (err error) {
+	defer func() { err = interrupted(ctx, err, "no backup was written") }()
 	return c.onStore(ctx, t, func(cfg config.Config, ring *oauth.KeyRing, store *sqlstore.Store) error {
 		rows, err := store.SigningKeys(ctx)
 		if err != nil {

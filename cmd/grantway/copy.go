@@ -35,7 +35,13 @@ type tableDoc struct {
 }
 
 // Run moves the installation, or gives an unfinished move up.
-func (c *copyCommand) Run(ctx context.Context, t terminal) error {
+func (c *copyCommand) Run(ctx context.Context, t terminal) (err error) {
+	defer func() {
+		err = interrupted(ctx, err, "the same command goes on where it stood, and grantway copy --cancel gives the copy up")
+	}()
+	if c.To != "" && !sqlstore.IsPostgres(c.To) {
+		return misunderstanding{errors.New("--to is no postgres:// address: a copy goes from a SQLite file to PostgreSQL")}
+	}
 	if c.Cancel {
 		if err := sqlstore.CancelMove(ctx, c.From, c.To); err != nil {
 			return err

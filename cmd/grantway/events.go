@@ -73,6 +73,10 @@ type linkDoc struct {
 	Expires time.Time `json:"expires"`
 }
 
+// until is the moment in the zone of this machine, which is named: the link is for
+// somebody who may sit in another.
+func (l linkDoc) until() string { return l.Expires.Local().Format("2 January 15:04 MST") }
+
 // Run prints a fresh link.
 func (c *operatorLinkCommand) Run(ctx context.Context, t terminal) error {
 	return c.run(ctx, t, func(o *office) error {
@@ -80,7 +84,7 @@ func (c *operatorLinkCommand) Run(ctx context.Context, t terminal) error {
 		if err != nil {
 			return err
 		}
-		return o.show(link, "Whoever signs up here becomes an operator, once, before %s:\n%s", link.Expires.Local().Format("2 January 15:04"), link.URL)
+		return o.show(link, "Whoever signs up here becomes an operator, once, before %s:\n%s", link.until(), link.URL)
 	})
 }
 

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/grantway/grantway/internal/config"
@@ -21,14 +22,20 @@ import (
 type initCommand struct {
 	Dir  string `default:"." type:"path" help:"Folder for config.yaml, catalogue.yaml, keyring and, with SQLite, the database."`
 	JSON bool   `name:"json" help:"Print one JSON document."`
-	Settings
+	Options
+}
+
+// Help says what the flags cannot: what stands for one that is not given.
+func (*initCommand) Help() string {
+	return "Without --issuer the server is for this machine alone: its issuer, which every key carries for ever, is then http:// and the address of --listen. " +
+		"What the environment sets (GRANTWAY_ISSUER and so on) is set up and written down, too; a database and a key ring from there stay there, and the file says so."
 }
 
 // initDoc is what init made, in JSON.
 type initDoc struct {
 	Config       string  `json:"config"`
 	Catalogue    string  `json:"catalogue"`
-	KeyRing      string  `json:"key_ring"`
+	KeyRing      string  `json:"key_ring,omitempty"` // the file, if the environment holds none
 	Database     string  `json:"database,omitempty"` // of SQLite; an address may hold a password
 	Issuer       string  `json:"issuer"`
 	OperatorLink linkDoc `json:"operator_link"`
@@ -48,64 +55,78 @@ const (
 //go:embed catalogue.yaml
 var exampleCatalogue string
 
-// Run sets up a new server. If something fails, no file is left behind.
+// Run sets up a new server. If something fails, no file and no folder is left behind.
 func (c *initCommand) Run(ctx context.Context, t terminal) (err error) {
-	if c.Config != "" {
-		return misunderstanding{errors.New("init writes a configuration and reads none; leave out --config")}
-	}
-	values, err := c.values()
+	in, err := c.settings(t.environ)
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
-		return err
-	}
-	doc := initDoc{Config: filepath.Join(c.Dir, configFile), KeyRing: filepath.Join(c.Dir, keyRingFile)}
-	if !sqlstore.IsPostgres(values["database"]) {
-		doc.Database = values["database"]
-		if !filepath.IsAbs(doc.Database) {
-			doc.Database = filepath.Join(c.Dir, doc.Database)
-		}
-	}
-	files := []newFile{{doc.Config, configText(values)}}
-	if doc.Catalogue = values["catalogue"]; doc.Catalogue == scopesFile {
+	remains := "nothing is left of it"
+	defer func() { err = interrupted(ctx, err, remains) }()
+	doc := initDoc{Config: filepath.Join(c.Dir, configFile), Catalogue: in.values["catalogue"]}
+	files := []newFile{{doc.Config, configText(in)}}
+	if doc.Catalogue == scopesFile {
 		doc.Catalogue = filepath.Join(c.Dir, scopesFile)
 		files = append(files, newFile{doc.Catalogue, exampleCatalogue})
 	}
-	there := []string{doc.Config, doc.KeyRing, doc.Database}
-	if len(files) > 1 {
-		there = append(there, doc.Catalogue)
-	}
-	for _, name := range there {
-		if _, err := os.Lstat(name); name != "" && !errors.Is(err, os.ErrNotExist) {
-			return fmt.Errorf("%s is there already: init makes a new server and never overwrites one; name another folder with --dir", name)
+	if in.values["key_ring"] != "" {
+		doc.KeyRing = filepath.Join(c.Dir, keyRingFile)
+		ring, err := oauth.NewKeyRing(rand.Reader)
+		if err != nil {
+			return err
 		}
+		files = append(files, newFile{doc.KeyRing,
+			"# Seals the signing keys in the database. Without this file they are lost: keep a copy apart from the database's.\n" + ring})
+	}
+	absent := func(name, otherwise string) error {
+		if _, err := os.Lstat(name); !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("%s is there already: init makes a new server and never overwrites one; name another %s", name, otherwise)
+		}
+		return nil
+	}
+	var names []string
+	for _, f := range files {
+		if err := absent(f.name, "folder with --dir"); err != nil {
+			return err
+		}
+		names = append(names, f.name)
 	}
 	var made []string
 	defer func() {
 		if err != nil {
-			for _, name := range made {
-				os.Remove(name)
+			for _, name := range slices.Backward(made) {
+				os.Remove(name) // a folder only if it is empty
 			}
 		}
 	}()
-	ring, err := oauth.NewKeyRing(rand.Reader)
-	if err != nil {
+	for dir := c.Dir; ; dir = filepath.Dir(dir) {
+		if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
+			break
+		}
+		made = append([]string{dir}, made...)
+	}
+	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
 		return err
 	}
-	files = append(files, newFile{doc.KeyRing,
-		"# Seals the signing keys in the database. Without this file they are lost: keep a copy apart from the database's.\n" + ring})
 	for _, f := range files {
 		if err := writeNew(f.name, f.text); err != nil {
 			return err
 		}
 		made = append(made, f.name)
 	}
-	cfg, parsed, err := load(doc.Config, t.environ, nil)
+	// With the flags, so that what is wrong with one is said of it, and not of a file
+	// that is about to go.
+	cfg, parsed, err := load(doc.Config, t.environ, c.flags())
 	if err != nil {
 		return err
 	}
-	if doc.Database != "" {
+	if sqlstore.IsPostgres(cfg.Database.Reveal()) {
+		remains = "no file is left, but tables may be in the database: make it anew if init refuses it"
+	} else {
+		doc.Database = absolute(cfg.Database.Reveal())
+		if err := absent(doc.Database, "database, or another folder with --dir"); err != nil {
+			return err
+		}
 		made = append(made, doc.Database, doc.Database+"-wal", doc.Database+"-shm")
 	}
 	store, err := sqlstore.Open(ctx, cfg.Database.Reveal())
@@ -115,6 +136,11 @@ func (c *initCommand) Run(ctx context.Context, t terminal) (err error) {
 	defer func() { err = errors.Join(err, store.Close()) }()
 	if err := begin(ctx, store); err != nil {
 		return err
+	}
+	if keys, err := store.SigningKeys(ctx); err != nil {
+		return err
+	} else if len(keys) > 0 {
+		return errors.New("the database is set up already, and init makes a new server: name an empty database, or start another node with the configuration and the key ring of that one")
 	}
 	o, err := newOffice(ctx, cfg, parsed, store)
 	if err != nil {
@@ -126,60 +152,94 @@ func (c *initCommand) Run(ctx context.Context, t terminal) (err error) {
 	doc.Issuer = cfg.Issuer
 	o.json, o.out = c.JSON, t.out
 	scopes := "holds what apps may ask people for"
-	if values["catalogue"] == scopesFile {
+	if in.values["catalogue"] == scopesFile {
 		scopes += ": three examples, for you to replace"
 	}
-	var names []string
-	for _, f := range files {
-		names = append(names, f.name)
+	wrote := names[0]
+	if last := len(names) - 1; last > 0 {
+		wrote = strings.Join(names[:last], ", ") + " and " + names[last]
 	}
-	last := len(names) - 1
-	return o.show(doc, `Wrote %s and %s, and set up the database.
+	start := "grantway serve --config " + shellWord(doc.Config)
+	if elsewhere := in.elsewhere(); len(elsewhere) > 0 {
+		start += "\n   (with " + strings.Join(elsewhere, " and ") + " set as here: that is not in the file)"
+	}
+	ring := "the key ring"
+	if doc.KeyRing == "" {
+		ring = "what " + in.environ["key_ring"].Name + " holds, the key ring,"
+	}
+	return o.show(doc, `Wrote %s, and set up the database.
 
-1. Start it:             grantway serve --config %s
+1. Start it:             %s
 2. Become its operator:  %s
    (once, before %s; grantway operator-link makes another)
 3. Name your platform:   pages call it %s (brand.name in the configuration, or init --brand-name)
 4. List your scopes:     %s %s
-5. Keep a copy of the key ring apart from copies of the database: neither is of use alone.`,
-		strings.Join(names[:last], ", "), names[last], shellWord(doc.Config), doc.OperatorLink.URL, doc.OperatorLink.Expires.Local().Format("2 January 15:04"),
-		cfg.Brand.Name, doc.Catalogue, scopes)
+5. Keep a copy of %s apart from copies of the database: neither is of use alone.`,
+		wrote, start, doc.OperatorLink.URL, doc.OperatorLink.until(), cfg.Brand.Name, doc.Catalogue, scopes, ring)
 }
 
-// values are the settings to write, by key: those given as flags, and what a
-// server cannot do without.
-func (c *initCommand) values() (map[string]string, error) {
-	values := map[string]string{"key_ring": keyRingFile, "database": databaseFile, "catalogue": scopesFile}
+// initSettings is what a new server is set up by.
+type initSettings struct {
+	values  map[string]string       // what the file says, by key
+	environ map[string]config.Named // what the environment says, by key
+}
+
+// elsewhere names the variables that hold what the file does not.
+func (in initSettings) elsewhere() (names []string) {
+	for _, o := range config.Options() {
+		if n, ok := in.environ[o.Key]; ok && in.values[o.Key] == "" {
+			names = append(names, n.Name)
+		}
+	}
+	return names
+}
+
+// settings finds what to set up by: flags, the environment, and what a server cannot do
+// without. All of it goes into the file, except what the environment says of a setting
+// that may hold a secret: who put it there may want it in no file.
+func (c *initCommand) settings(environ []string) (initSettings, error) {
+	in := initSettings{map[string]string{}, config.Environment(environ)}
 	given := c.flags()
 	for _, o := range config.Options() {
-		v, ok := given[o.Flag()]
-		if !ok {
+		v, flag := given[o.Flag()]
+		n, env := in.environ[o.Key]
+		switch {
+		case flag && v == "":
+			return in, misunderstanding{fmt.Errorf("--%s is empty: give it a value or leave it out", o.Flag())}
+		case flag && env && v != n.Value:
+			return in, misunderstanding{fmt.Errorf("%s is set, and would win over what --%s writes into the file: unset it, or leave the flag out", n.Name, o.Flag())}
+		case env && o.EnvFile() != "":
+			continue
+		case env:
+			v = n.Value
+		case !flag:
 			continue
 		}
 		// A path on the command line is relative to here, one in the file to the file.
 		if o.Kind == config.Path || o.Kind == config.Database && !strings.Contains(v, "://") {
-			abs, err := filepath.Abs(v)
-			if err != nil {
-				return nil, err
-			}
-			v = abs
+			v = absolute(v)
 		}
-		values[o.Key] = v
+		in.values[o.Key] = v
 	}
-	if values["issuer"] == "" {
-		listen := values["listen"]
-		for _, o := range config.Options() {
-			if o.Key == "listen" && listen == "" {
-				listen = o.Default
-			}
+	for key, file := range map[string]string{"key_ring": keyRingFile, "database": databaseFile, "catalogue": scopesFile} {
+		if _, env := in.environ[key]; !env && in.values[key] == "" {
+			in.values[key] = file
 		}
-		host, _, err := net.SplitHostPort(listen)
-		if ip := net.ParseIP(host); err != nil || host != "localhost" && (ip == nil || !ip.IsLoopback()) {
-			return nil, misunderstanding{errors.New("--issuer is missing: the https URL under which this server will be reached, such as https://id.example.com")}
-		}
-		values["issuer"] = "http://" + listen
 	}
-	return values, nil
+	if in.values["issuer"] != "" {
+		return in, nil
+	}
+	listen := in.values["listen"]
+	host, _, err := net.SplitHostPort(listen)
+	if err != nil { // missing, or wrong, which is said once the file is read
+		i := slices.IndexFunc(config.Options(), func(o config.Option) bool { return o.Key == "listen" })
+		listen, host = config.Options()[i].Default, "localhost"
+	}
+	if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
+		return in, misunderstanding{errors.New("--issuer is missing: the https URL under which this server will be reached, such as https://id.example.com")}
+	}
+	in.values["issuer"] = "http://" + listen
+	return in, nil
 }
 
 type newFile struct{ name, text string }
@@ -196,7 +256,7 @@ func writeNew(name, text string) error {
 
 // configText writes the table of options as YAML: what is set, and the rest as
 // comments.
-func configText(values map[string]string) string {
+func configText(in initSettings) string {
 	var b strings.Builder
 	b.WriteString(`# The configuration of Grantway. A setting can also come from the environment or
 # from a flag: a flag wins over the environment, the environment over this file.
@@ -220,8 +280,11 @@ func configText(values map[string]string) string {
 		if len(o.Choices) > 0 {
 			fmt.Fprintf(&b, "%s# One of: %s.\n", indent, strings.Join(o.Choices, ", "))
 		}
-		v, set := values[o.Key]
+		v, set := in.values[o.Key]
+		n, elsewhere := in.environ[o.Key]
 		switch {
+		case elsewhere && !set:
+			fmt.Fprintf(&b, "%s# %s held it when this was set up, and it is not copied here: set that wherever this file is used.\n%s# %s:\n", indent, n.Name, indent, name)
 		case set:
 			fmt.Fprintf(&b, "%s%s: %s\n", indent, name, yamlText(v))
 		case o.Default != "":

@@ -103,11 +103,26 @@ func run(ctx context.Context, args []string, t terminal) int {
 	if err == nil {
 		return done
 	}
+	if errors.Is(err, context.Canceled) {
+		err = interrupted(ctx, err, "")
+	}
 	fmt.Fprintln(t.err, "grantway: "+describe(err))
 	if _, ok := errors.AsType[misunderstanding](err); ok {
 		return notUnderstood
 	}
 	return failed
+}
+
+// interrupted says in one line that a signal has ended a command, and what remains, in
+// place of what the command met with on its way out.
+func interrupted(ctx context.Context, err error, remains string) error {
+	switch {
+	case err == nil || ctx.Err() == nil:
+		return err
+	case remains == "":
+		return errors.New("interrupted")
+	}
+	return errors.New("interrupted: " + remains)
 }
 
 // about is an error with the thing that it is about.

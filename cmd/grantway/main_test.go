@@ -1,7 +1,9 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -51,7 +53,7 @@ func catalogueFile(t *testing.T) string {
 }
 
 func scriptServe(ts *testscript.TestScript, neg bool, args []string) {
-	p, err := startServe(ts.MkAbs("."), args...)
+	p, err := startServe(ts.MkAbs("."), nil, args...)
 	ts.Check(err)
 	*ts.Value("server").(**process) = p
 	ts.Setenv("ADDRESS", strings.TrimPrefix(p.url, "http://"))
@@ -118,4 +120,30 @@ func scriptDamage(ts *testscript.TestScript, neg bool, args []string) {
 		data[at+i] = 0xff
 	}
 	ts.Check(os.WriteFile(ts.MkAbs(args[1]), data, 0o600))
+}
+
+// A command that a signal ends says so, and what remains, in one line.
+func TestRun_Interrupted(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	at := func(name string) string { return filepath.Join(s.dir, name) }
+	ctx, end := context.WithCancel(t.Context())
+	end()
+	for _, x := range []struct{ words, want string }{
+		{"init --dir " + at("a/b"), "interrupted: nothing is left of it"},
+		{"init --dir " + at("a/b") + " --database postgres://someone:hunter2@127.0.0.1:1/x", "interrupted: no file is left, but tables may be in the database: make it anew if init refuses it"},
+		{"backup --config " + at("config.yaml") + " " + at("one.backup"), "interrupted: no backup was written"},
+		{"copy --from " + at("grantway.db") + " --to postgres://someone:hunter2@127.0.0.1:1/x", "interrupted: the same command goes on where it stood, and grantway copy --cancel gives the copy up"},
+		{"user list --config " + at("config.yaml"), "interrupted"},
+	} {
+		var said strings.Builder
+		if code := run(ctx, strings.Fields(x.words), terminal{strings.NewReader(""), io.Discard, &said, nil}); code != failed || said.String() != "grantway: "+x.want+"\n" {
+			t.Errorf("%s: exit code %d, %q", x.words, code, said.String())
+		}
+	}
+	for _, name := range []string{"a", "one.backup"} {
+		if _, err := os.Stat(at(name)); !os.IsNotExist(err) {
+			t.Errorf("%s is left (%v)", name, err)
+		}
+	}
 }

@@ -2,6 +2,8 @@ package main
 
 import (
 	"os"
+	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -44,13 +46,41 @@ func TestOperating_PostgreSQL(t *testing.T) {
 	}
 	s := &site{t, t.TempDir()}
 	commands := lines("sh")
-	if len(commands) != 2 || commands[1] != "grantway serve --config config.yaml" {
+	if len(commands) != 3 || commands[2] != "grantway serve --config config.yaml" {
 		t.Fatalf("the commands are %q", commands)
 	}
-	before := commands[0]
-	here := strings.NewReplacer("db.example:5432", server.Addr, "sslmode=verify-full", "sslmode=disable", "'", "").Replace(before)
-	s.run("", nil, strings.Fields(here)[1:]...)
-	p := s.serve() // the second line, on a free port
+	setUp := strings.NewReplacer("db.example:5432", server.Addr, "sslmode=verify-full", "sslmode=disable").Replace(strings.Join(commands[:2], "\n"))
+	cmd := exec.Command("sh", "-e", "-c", setUp)
+	cmd.Dir, cmd.Env = s.dir, []string{"PATH=" + os.Getenv("PATH")}
+	if said, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, said)
+	}
+	name, address, _ := strings.Cut(strings.TrimPrefix(strings.SplitN(setUp, "\n", 2)[0], "export "), "=")
+	written, err := os.ReadFile(filepath.Join(s.dir, "config.yaml"))
+	if err != nil || strings.Contains(string(written), "secret@") || !strings.Contains(string(written), name+" held it") {
+		t.Errorf("the file does not say where the address is, or holds it: %v\n%s", err, written)
+	}
+	// Without the variable it is no server on another database.
+	if said, err := grantway(s.dir, "", "serve", "--config", "config.yaml", "--listen", "127.0.0.1:0"); err == nil || strings.Count(err.Error(), "\n") > 2 ||
+		!strings.Contains(err.Error(), "the configuration has one mistake: database is not set") {
+		t.Errorf("without %s: %s %v", name, said, err)
+	}
+	// Set up once more it would be two servers, with two rings, on one database.
+	again := strings.Replace(setUp, "--dir .", "--dir again", 1)
+	cmd = exec.Command("sh", "-e", "-c", again)
+	cmd.Dir, cmd.Env = s.dir, []string{"PATH=" + os.Getenv("PATH")}
+	if said, err := cmd.CombinedOutput(); err == nil || again == setUp || !strings.HasPrefix(string(said), "grantway: the database is set up already") || strings.Count(string(said), "\n") != 1 {
+		t.Errorf("init once more: %v %s", err, said)
+	}
+	if _, err := os.Stat(filepath.Join(s.dir, "again")); !os.IsNotExist(err) {
+		t.Errorf("it left a folder: %v", err)
+	}
+	// The third line, on a free port.
+	p, err := startServe(s.dir, []string{name + "=" + strings.Trim(address, "'")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.kill)
 	if status, said := p.get("/readyz"); status != 200 {
 		t.Errorf("readiness: %d %s", status, said)
 	}

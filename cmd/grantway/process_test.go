@@ -33,15 +33,15 @@ type process struct {
 	once     sync.Once
 }
 
-// startServe starts grantway serve on config.yaml in dir and a free port, without
-// limits unless flags set them, and waits until it is ready.
-func startServe(dir string, flags ...string) (*process, error) {
+// startServe starts grantway serve on config.yaml in dir and a free port, with more in
+// its environment, without limits unless flags set them, and waits until it is ready.
+func startServe(dir string, more []string, flags ...string) (*process, error) {
 	p := &process{dir: dir, log: filepath.Join(dir, "serve.log"), exited: make(chan error, 1)}
 	p.cmd = exec.Command("grantway", append([]string{"serve", "--config", "config.yaml", "--listen", "127.0.0.1:0",
 		"--limits-anonymous", "off", "--limits-client", "off"}, flags...)...)
 	p.cmd.Dir = dir
 	// A program in dir/bin comes before the one under test.
-	p.cmd.Env = []string{"PATH=" + filepath.Join(dir, "bin") + ":" + os.Getenv("PATH")}
+	p.cmd.Env = append([]string{"PATH=" + filepath.Join(dir, "bin") + ":" + os.Getenv("PATH")}, more...)
 	log, err := os.OpenFile(p.log, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		return nil, err
@@ -184,7 +184,7 @@ func (s *site) run(stdin string, doc any, args ...string) {
 
 func (s *site) serve(flags ...string) *process {
 	s.Helper()
-	p, err := startServe(s.dir, flags...)
+	p, err := startServe(s.dir, nil, flags...)
 	if err != nil {
 		s.Fatal(err)
 	}

@@ -21,8 +21,12 @@ import (
 // one for each row of the table of options.
 type Settings struct {
 	Config string `short:"c" placeholder:"FILE" help:"YAML file with the settings. Each can also come from the environment, or from a flag as serve --help lists them."`
-	kong.Plugins
+	Options
 }
+
+// Options are the flags that the table of options makes: all there is for init, which
+// reads no file.
+type Options struct{ kong.Plugins }
 
 // newCommands gives the command that args name the flags of its Settings. To give
 // them to all would be most of the work of every start. Only serve and init show
@@ -87,7 +91,7 @@ func placeholder(o config.Option) string {
 }
 
 // flags returns the options that were given on the command line, by flag.
-func (s *Settings) flags() map[string]string {
+func (s *Options) flags() map[string]string {
 	given := map[string]string{}
 	for _, p := range s.Plugins {
 		v := reflect.ValueOf(p).Elem()

@@ -30,7 +30,7 @@ func TestSettings_EveryCommandHasItsFlags(t *testing.T) {
 	}
 	commands := 0
 	for _, leaf := range tree().Leaves(false) {
-		if !leaf.Target.FieldByName("Settings").IsValid() {
+		if !leaf.Target.FieldByName("Options").IsValid() {
 			continue
 		}
 		commands++

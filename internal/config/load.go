@@ -48,6 +48,24 @@ func Load(file string, environ []string, flags map[string]string) (Config, error
 	return c, nil
 }
 
+// Named is a setting in the environment.
+type Named struct {
+	Name  string // such as GRANTWAY_DATABASE, or GRANTWAY_DATABASE_FILE
+	Value string // as it stands there: of a name in _FILE it is a path
+}
+
+// Environment returns what environ sets, by the key of the option. What is wrong there
+// is for [Load] to say.
+func Environment(environ []string) map[string]Named {
+	l := loader{given: map[string]setting{}, reported: map[string]bool{}}
+	l.readEnvironment(environ)
+	named := map[string]Named{}
+	for key, s := range l.given {
+		named[key] = Named{s.origin, s.value + s.path} // one of the two is empty
+	}
+	return named
+}
+
 type loader struct {
 	given    map[string]setting // by key; a later source overwrites an earlier one
 	reported map[string]bool    // keys given in a way that is an error already
