@@ -105,6 +105,7 @@ func unreachable(config *pgx.ConnConfig, err error) error {
 	var whys []string
 	for line := range strings.Lines(err.Error()) {
 		line = strings.TrimSpace(strings.TrimPrefix(strings.TrimSpace(line), fmt.Sprintf("failed to connect to `user=%s database=%s`:", config.User, config.Database)))
+		line = strings.TrimPrefix(line, "hostname resolving error: ")
 		if line != "" && !slices.Contains(whys, line) {
 			whys = append(whys, line)
 		}
@@ -112,16 +113,21 @@ func unreachable(config *pgx.ConnConfig, err error) error {
 	why := strings.Join(whys, "; ")
 	refusal, _ := errors.AsType[*pgconn.PgError](err)
 	_, certificate := errors.AsType[*tls.CertificateVerificationError](err)
+	_, unknown := errors.AsType[*net.DNSError](err)
 	_, network := errors.AsType[*net.OpError](err)
 	switch {
 	case refusal != nil && refusal.Code == "28P01":
 		why = fmt.Sprintf("the server does not accept this password for the user %q: check both in the database URL", config.User)
+	case refusal != nil && refusal.Code == "28000" && strings.HasSuffix(refusal.Message, "does not exist"):
+		why = fmt.Sprintf("the server has no user %q: create it (CREATE ROLE … LOGIN), or name the right one in the database URL", config.User)
 	case refusal != nil && refusal.Code == "3D000":
 		why = fmt.Sprintf("the server has no database %q: create it, or name the right one in the database URL", config.Database)
 	case refusal != nil && refusal.Code == "42704":
 		why = fmt.Sprintf("the server says: %s: check the words after the ? in the database URL", refusal.Message)
 	case strings.Contains(why, "server refused TLS connection"):
 		why += ": let the server have a certificate (ssl = on), or write sslmode=disable if nobody else can read that network"
+	case unknown && refusal == nil && !certificate:
+		why += ": check the host in the database URL"
 	case network && refusal == nil && !certificate:
 		why += ": check the address in the database URL, and that a server runs there"
 	case certificate:

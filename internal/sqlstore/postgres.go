@@ -45,9 +45,9 @@ const (
 )
 
 func openPostgres(ctx context.Context, dsn string) (*postgres, error) {
-	config, err := pgxpool.ParseConfig(dsn)
+	config, err := parseURL(dsn)
 	if err != nil {
-		return nil, fmt.Errorf("reading the database URL: %s", unreadable(dsn, err))
+		return nil, err
 	}
 	config.MaxConns = poolMax
 	config.PingTimeout = aliveLimit
@@ -73,6 +73,24 @@ func openPostgres(ctx context.Context, dsn string) (*postgres, error) {
 	return p, nil
 }
 
+func parseURL(dsn string) (*pgxpool.Config, error) {
+	config, err := pgxpool.ParseConfig(dsn)
+	if err != nil {
+		return nil, fmt.Errorf("reading the database URL: %s", unreadable(dsn, err))
+	}
+	return config, nil
+}
+
+// CheckName reports what can be told to be wrong with the name of a database without
+// opening it.
+func CheckName(dsn string) error {
+	if !IsPostgres(dsn) {
+		return nil
+	}
+	_, err := parseURL(dsn)
+	return err
+}
+
 // unreadable says what is wrong with a URL. pgx quotes it, with what looks like the
 // password taken out: only what follows is passed on, and only where the password
 // is known not to be in it.
@@ -81,6 +99,9 @@ func unreadable(dsn string, err error) string {
 	_, why, found := strings.Cut(err.Error(), "`: ")
 	if bad == nil && found {
 		if password, _ := u.User.Password(); password == "" || !strings.Contains(why, password) {
+			if strings.Contains(why, "sslmode is invalid") {
+				why = "sslmode is not one that there is: write disable, require, verify-ca or verify-full"
+			}
 			return why
 		}
 	}

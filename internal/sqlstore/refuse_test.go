@@ -64,7 +64,7 @@ func TestOpen_SaysInOneLineWhatIsWrongWithAFile(t *testing.T) {
 	before, listed := data, names(t, dir)
 
 	oneLine(t, dir, dir, "is a directory", "name a file in it")
-	oneLine(t, filepath.Join(dir, "missing", "g.db"), "missing/g.db", "no such file or directory")
+	oneLine(t, filepath.Join(dir, "missing", "g.db"), "missing/g.db", "no such file or directory", "name a file in a folder that is there")
 	oneLine(t, text, "notes.txt", "file is not a database", "name the right one")
 	oneLine(t, damaged, "damaged.db", "malformed", "put a backup in its place")
 	for _, file := range []string{text, damaged} {
@@ -135,7 +135,10 @@ func TestOpen_SaysInOneLineWhatIsWrongWithAServer(t *testing.T) {
 	run(t, admin, "CREATE ROLE someone LOGIN PASSWORD 'the right one'")
 	at := "postgres://someone:hunter2@" + server.Addr
 
+	trusting := storagetest.StartServer(t, storagetest.Setup{})
 	oneLine(t, at+"/postgres", `does not accept this password for the user "someone"`, "check both")
+	oneLine(t, "postgres://stranger@"+trusting.Addr+"/postgres", `has no user "stranger"`, "create it")
+	oneLine(t, "postgres://someone:hunter2@nowhere.invalid/x", "reaching the database: lookup nowhere.invalid", "check the host in the database URL")
 	oneLine(t, server.URL+"nowhere", `has no database "nowhere"`, "create it")
 	authority := filepath.Join(t.TempDir(), "authority.pem")
 	if err := os.WriteFile(authority, []byte(certificate), 0o600); err != nil {
@@ -148,8 +151,10 @@ func TestOpen_SaysInOneLineWhatIsWrongWithAServer(t *testing.T) {
 	oneLine(t, "postgres://someone:hunter2@127.0.0.1:1,127.0.0.1:2/none", "127.0.0.1:1", "127.0.0.1:2", "refused", "that a server runs there")
 	oneLine(t, server.URL+"postgres?sslmod=require", `"sslmod"`, "check the words after the ?")
 	oneLine(t, "postgres://someone:the%20right%20one@"+server.Addr+"/postgres", "migrating the database", "own the database")
-	plain := storagetest.StartServer(t, storagetest.Setup{})
-	oneLine(t, plain.URL+"postgres?sslmode=require", "refused TLS", "ssl = on", "sslmode=disable")
+	oneLine(t, trusting.URL+"postgres?sslmode=require", "refused TLS", "ssl = on", "sslmode=disable")
+	if err := CheckName(at + "/postgres?sslmode=banana"); err == nil || err.Error() != "reading the database URL: sslmode is not one that there is: write disable, require, verify-ca or verify-full" {
+		t.Errorf("said %v", err)
+	}
 	for _, url := range []string{"postgres://someone:hunter2@[::1", "postgres://someone:hunter2%zz@db/x", "postgres://someone:hunter2@db:port/x"} {
 		oneLine(t, url, "reading the database URL: ")
 	}

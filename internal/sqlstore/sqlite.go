@@ -107,6 +107,8 @@ func remedy(err error) string {
 		return ": make room on that disk"
 	case code == sqlite3.SQLITE_READONLY, code == sqlite3.SQLITE_CANTOPEN, errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EROFS):
 		return ": grantway must be able to write this file and its folder"
+	case errors.Is(err, fs.ErrNotExist):
+		return ": name a file in a folder that is there"
 	case errors.Is(err, syscall.EISDIR):
 		return ": name a file in it"
 	}
