@@ -131,7 +131,10 @@ func (l *loader) readSection(d *document, entries []entry, above string) {
 				l.readSection(d, d.mapping(e.value, key), key+".")
 			}
 		default:
-			if v, ok := d.text(entry{key, e.line, e.value}); ok {
+			if _, list := e.value.(*ast.SequenceNode); list && key == "trusted_proxies" {
+				d.errorAt(e.line, "%s is a list; write one value with commas between, such as 10.0.0.7, 10.0.1.0/24", key)
+				l.reported[key] = true
+			} else if v, ok := d.text(entry{key, e.line, e.value}); ok {
 				l.given[key] = setting{option: Options()[i], value: v, origin: d.at(e.line), dir: filepath.Dir(d.file)}
 			} else {
 				l.reported[key] = true
@@ -234,7 +237,11 @@ func (l *loader) apply(c *Config, o Option) {
 	case o.derive != nil && c.Issuer != "":
 		s = setting{option: o, value: o.derive(c), origin: "default: " + o.Derived}
 	case o.Required:
-		l.add("", fmt.Errorf("%s is not set; write it in the file, or set %s or --%s: %s", o.Key, o.Env(), o.Flag(), o.Help))
+		env := o.Env()
+		if o.Kind == Secret { // as in the file and in the flag, a path
+			env = o.EnvFile()
+		}
+		l.add("", fmt.Errorf("%s is not set; write it in the file, or set %s or --%s: %s", o.Key, env, o.Flag(), o.Help))
 		return
 	default:
 		c.settings = append(c.settings, setting{option: o, origin: "default: " + o.Derived})

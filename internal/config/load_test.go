@@ -2,6 +2,7 @@ package config
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"image"
 	"image/png"
@@ -278,6 +279,7 @@ key_ring: missing
 func TestLoad_badFile(t *testing.T) {
 	for _, x := range []struct{ name, yaml, want string }{
 		{"not YAML", "listen: [", "config.yaml:1: not readable as YAML"},
+		{"a list of proxies", "trusted_proxies: [10.0.0.7, ::1]", "config.yaml:1: trusted_proxies is a list; write one value with commas between"},
 		{"a list", "- listen", "config.yaml:1: the file is a list; write key: value pairs"},
 		{"two documents", "store_word: shop\n---\nlisten: 127.0.0.1:1\n", "config.yaml:3: a second document begins here"},
 		{"a mapping for a value", "listen:\n  host: 127.0.0.1\n", "config.yaml:1: listen is a mapping; write one value"},
@@ -319,7 +321,8 @@ func TestLoad_required(t *testing.T) {
 		t.Fatalf("%d lines, want one for each of issuer, database, key_ring:\n%v", len(lines), err)
 	}
 	for i, key := range []string{"issuer", "database", "key_ring"} {
-		if !strings.HasPrefix(lines[i], key+" is not set; write it in the file, or set GRANTWAY_"+strings.ToUpper(key)+" or --") {
+		env := map[string]string{"key_ring": "GRANTWAY_KEY_RING_FILE"}[key] // a path, like the other two
+		if !strings.HasPrefix(lines[i], key+" is not set; write it in the file, or set "+cmp.Or(env, "GRANTWAY_"+strings.ToUpper(key))+" or --") {
 			t.Errorf("got %s", lines[i])
 		}
 	}
@@ -443,7 +446,8 @@ func TestLoad_refuses(t *testing.T) {
 		{"TRUSTED_PROXIES=::ffff:10.0.0.7", "write it as IPv4"},
 		{"TRUSTED_PROXIES=0.0.0.0/0", "0.0.0.0/0 is everybody"},
 		{"METRICS_LISTEN=0.0.0.0:9464", "0.0.0.0 is not loopback"},
-		{"METRICS_LISTEN=9464", "host:port"},
+		{"METRICS_LISTEN=9464", "write host:port, such as 127.0.0.1:9464"},
+		{"METRICS_LISTEN=127.0.0.1:8080", "metrics_listen: 127.0.0.1:8080 is listened on already, by listen (127.0.0.1:8080); write another port"},
 		{"ISSUER=ftp://id.example.com", "write an https URL instead of ftp"},
 		{"PAGES_URL=/connect", "not a full URL"},
 		{"PAGES_URL=http://127.0.0.1:8080", "the issuer is https"},

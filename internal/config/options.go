@@ -66,7 +66,7 @@ const (
 	URL      Kind = "url"
 	Path     Kind = "path"     // of a file; in the configuration file relative to its folder
 	Database Kind = "database" // a Path or a postgres:// address
-	Secret   Kind = "secret"   // the file and the flag name a file that holds it, the environment may hold it itself
+	Secret   Kind = "secret"   // the file and the flag name a file that holds it; Env holds it itself, EnvFile the file's name
 	Choice   Kind = "choice"
 	Duration Kind = "duration" // such as 30s or 2m; days where it is long, such as 400d
 	Rate     Kind = "rate"     // such as "10, then 4 every 7s", or off
@@ -140,7 +140,7 @@ func Options() []Option {
 		},
 		{
 			Key: "key_ring", Kind: Secret, Required: true, set: setKeyRing,
-			Help: "File with the key ring that seals the signing keys; back it up apart from the database.",
+			Help: "File with the key ring that seals the signing keys (GRANTWAY_KEY_RING holds the ring itself); back it up apart from the database.",
 		},
 		{
 			Key: "catalogue", Kind: Path, Derived: "no scopes", set: setCatalogue,

@@ -73,7 +73,7 @@ func Reference() string {
 	for _, o := range Options() {
 		env := "`" + o.Env() + "`"
 		if f := o.EnvFile(); f != "" {
-			env += " or `" + f + "`"
+			env += ", or `" + f + "` with the path of a file that holds it"
 		}
 		fallback := o.Derived
 		switch {

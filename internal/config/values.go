@@ -25,21 +25,27 @@ import (
 type located struct{ error }
 
 func setListen(c *Config, v string) error {
-	host, port, err := net.SplitHostPort(v)
-	n, perr := strconv.Atoi(port)
-	if err != nil || perr != nil || n < 0 || n > 65535 || strconv.Itoa(n) != port {
-		return fmt.Errorf("%q is not an address to listen on; write host:port, such as 127.0.0.1:8080", v)
-	}
-	if _, err := netip.ParseAddr(host); err != nil && host != "" && host != "localhost" {
-		return fmt.Errorf("%q is not an IP address; write one, such as 0.0.0.0:%s for every address of this machine", host, port)
+	if err := checkListen(v, "127.0.0.1:8080"); err != nil {
+		return err
 	}
 	c.Listen = v
 	return nil
 }
 
+func checkListen(v, example string) error {
+	host, port, err := net.SplitHostPort(v)
+	n, perr := strconv.Atoi(port)
+	if err != nil || perr != nil || n < 0 || n > 65535 || strconv.Itoa(n) != port {
+		return fmt.Errorf("%q is not an address to listen on; write host:port, such as %s", v, example)
+	}
+	if _, err := netip.ParseAddr(host); err != nil && host != "" && host != "localhost" {
+		return fmt.Errorf("%q is not an IP address; write one, such as 0.0.0.0:%s for every address of this machine", host, port)
+	}
+	return nil
+}
+
 func setMetricsListen(c *Config, v string) error {
-	var addressed Config
-	if err := setListen(&addressed, v); err != nil {
+	if err := checkListen(v, "127.0.0.1:9464"); err != nil {
 		return err
 	}
 	// Metrics tell how much business the platform does, and nobody signs in to see them.
@@ -144,6 +150,20 @@ func loopback(host string) bool {
 
 // checkTogether checks what no value shows alone.
 func checkTogether(c *Config) error {
+	return errors.Join(checkListeners(c), checkReach(c))
+}
+
+func checkListeners(c *Config) error {
+	host, port, _ := net.SplitHostPort(c.Listen)
+	own, metrics, _ := net.SplitHostPort(c.MetricsListen)
+	everywhere := host == "" || host == "0.0.0.0" || host == "::"
+	if c.MetricsListen == "" || port != metrics || port == "0" || host != own && !everywhere {
+		return nil
+	}
+	return fmt.Errorf("metrics_listen: %s is listened on already, by listen (%s); write another port, such as 127.0.0.1:9464", c.MetricsListen, c.Listen)
+}
+
+func checkReach(c *Config) error {
 	if c.Listen == "" || c.Issuer == "" { // wrong or missing, and reported
 		return nil
 	}
