@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"github.com/grantway/grantway/internal/config"
@@ -35,10 +36,10 @@ const demoGrace = 5 * time.Second
 func (c *demoCommand) Run(ctx context.Context, t terminal) (err error) {
 	host, _, err := net.SplitHostPort(c.Listen)
 	if err != nil {
-		return fmt.Errorf("--listen %s: write an address and a port, such as 127.0.0.1:8080", c.Listen)
+		return misunderstanding{fmt.Errorf("--listen %s: write an address and a port, such as 127.0.0.1:8080", c.Listen)}
 	}
 	if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
-		return fmt.Errorf("--listen %s: the demo's passwords are no secret, so it listens on loopback only", c.Listen)
+		return misunderstanding{fmt.Errorf("--listen %s: the demo's passwords are no secret, so it listens on loopback only", c.Listen)}
 	}
 	database := c.Database
 	if database == "" {
@@ -181,6 +182,9 @@ func listenAll(addresses ...string) (list []net.Listener, err error) {
 		if err != nil {
 			for _, open := range list {
 				open.Close()
+			}
+			if errors.Is(err, syscall.EADDRINUSE) {
+				return nil, fmt.Errorf("another process listens on %s: end it, or take a free port with --listen 127.0.0.1:0", a)
 			}
 			return nil, fmt.Errorf("listening on %s: %w", a, err)
 		}

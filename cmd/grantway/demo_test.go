@@ -99,8 +99,8 @@ func (d *demonstration) stop() {
 	}
 }
 
-// refused demands that a demo ends at once with 1 and says why.
-func refused(t *testing.T, says string, args ...string) {
+// refused demands that a demo ends at once with this exit code and says why.
+func refused(t *testing.T, code int, says string, args ...string) {
 	t.Helper()
 	d := demoProcess(t, args...)
 	var out bytes.Buffer
@@ -109,7 +109,7 @@ func refused(t *testing.T, says string, args ...string) {
 	defer hung.Stop()
 	err := d.cmd.Run()
 	exit, _ := errors.AsType[*exec.ExitError](err)
-	if exit == nil || exit.ExitCode() != failed || !strings.Contains(d.errs.String(), says) || out.Len() > 0 {
+	if exit == nil || exit.ExitCode() != code || !strings.Contains(d.errs.String(), says) || out.Len() > 0 {
 		t.Errorf("demo %s: %v\n%s%s", strings.Join(args, " "), err, d.errs, &out)
 	}
 	if left := d.temporary(); len(left) > 0 {
@@ -130,9 +130,9 @@ func (d *demonstration) temporary() []string {
 func TestDemo_ListensOnLoopbackOnly(t *testing.T) {
 	t.Parallel()
 	for _, listen := range []string{"0.0.0.0:0", ":0", "[::]:0", "192.0.2.7:8080", "example.com:8080", "127.0.0.1.example:0"} {
-		refused(t, "on loopback only", "--listen", listen)
+		refused(t, notUnderstood, "on loopback only", "--listen", listen)
 	}
-	refused(t, "write an address and a port", "--listen", "127.0.0.1")
+	refused(t, notUnderstood, "write an address and a port", "--listen", "127.0.0.1")
 }
 
 // A database of somebody else is refused, and stays as it is: DESIGN, "The demo".
@@ -173,7 +173,7 @@ func untouched(t *testing.T, name string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	refused(t, "was not made by a demo", "--listen", "127.0.0.1:0", "--database", name)
+	refused(t, failed, "was not made by a demo", "--listen", "127.0.0.1:0", "--database", name)
 	after, err := os.ReadFile(name)
 	if err != nil {
 		t.Fatal(err)
@@ -197,7 +197,7 @@ func TestDemo_RefusesAForeignPostgreSQLDatabase(t *testing.T) {
 	if _, err := db.Exec("CREATE TABLE invoices AS SELECT 1 AS id, '12.50' AS total"); err != nil {
 		t.Fatal(err)
 	}
-	refused(t, "was not made by a demo", "--listen", "127.0.0.1:0", "--database", dsn)
+	refused(t, failed, "was not made by a demo", "--listen", "127.0.0.1:0", "--database", dsn)
 	var all string
 	if err := db.QueryRow(`SELECT string_agg(relkind::text || ':' || relname, ' ' ORDER BY relname) FROM pg_class
 		WHERE relnamespace = 'public'::regnamespace`).Scan(&all); err != nil || all != "r:invoices" {

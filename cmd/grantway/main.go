@@ -91,6 +91,9 @@ func run(ctx context.Context, args []string, t terminal) int {
 	}
 	parsed, err := parser.Parse(args)
 	if err != nil {
+		if flag, _, missing := strings.Cut(err.Error(), `: expected string value but got "EOL"`); missing {
+			err = fmt.Errorf("%s needs a value", flag)
+		}
 		remedy := "grantway --help shows what there is"
 		if strings.HasPrefix(err.Error(), "unknown flag") { // the end of a secret may look like one
 			remedy += ", and -- goes before a value that begins with a dash"

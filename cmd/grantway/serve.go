@@ -28,6 +28,9 @@ func (c *serveCommand) Run(ctx context.Context, t terminal) (err error) {
 		return err
 	}
 	log := newLogger(t.err, cfg)
+	if info, err := os.Stat(cfg.KeyRingPath); err == nil && info.Mode()&0o077 != 0 {
+		log.Warn("others on this machine may read or write the key ring, which opens every signing key: chmod 600 it", "key_ring", cfg.KeyRingPath)
+	}
 	again := make(chan os.Signal, 1)
 	signal.Notify(again, syscall.SIGUSR2)
 	defer signal.Stop(again)

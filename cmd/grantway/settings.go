@@ -15,6 +15,7 @@ import (
 
 	"github.com/grantway/grantway/internal/config"
 	"github.com/grantway/grantway/internal/oauth"
+	"github.com/grantway/grantway/internal/sqlstore"
 )
 
 // Settings are the flags of a command that reads the configuration: the file, and
@@ -124,7 +125,17 @@ func load(file string, environ []string, flags map[string]string) (config.Config
 	}
 	ring, err := oauth.ParseKeyRing(c.KeyRing.Reveal())
 	if err != nil {
-		return c, nil, wrongConfig(about{ringName(c), err})
+		err = about{ringName(c), err}
+		if c.KeyRingPath == "" {
+			err = fmt.Errorf("%s; GRANTWAY_KEY_RING holds the ring itself, the path of its file belongs into GRANTWAY_KEY_RING_FILE", describe(err))
+		}
+	}
+	name := sqlstore.CheckName(c.Database.Reveal())
+	if name != nil {
+		name = about{"database", name}
+	}
+	if err := errors.Join(name, err); err != nil {
+		return c, nil, wrongConfig(err)
 	}
 	return c, ring, nil
 }
