@@ -9,7 +9,7 @@ import (
 )
 
 type userCommands struct {
-	Add     userAdd     `cmd:"" help:"Add a user. One with an e-mail signs in with the password given on standard input."`
+	Add     userAdd     `cmd:"" help:"Add a user. One with an e-mail signs in with the password that standard input or a file gives."`
 	List    userList    `cmd:"" help:"List users, newest first."`
 	Suspend userSuspend `cmd:"" help:"Refuse a user's sign-ins and every key that they allowed, until resumed."`
 	Resume  userResume  `cmd:"" help:"End a suspension."`
@@ -35,11 +35,11 @@ func docOfUser(u *oauth.User) userDoc {
 type userAdd struct {
 	Admin
 	Name         string `required:"" help:"Name, as pages show it."`
-	Email        string `help:"E-mail to sign in with."`
+	Email        string `help:"E-mail. With the password, it is what the user signs in with."`
 	ID           string `name:"id" help:"The platform's own id of this user. One is made if there is none."`
 	Operator     bool   `help:"May run the platform: see and stop everything."`
 	PasswordFile string `placeholder:"FILE" help:"File that holds the password, instead of standard input."`
-	NoPassword   bool   `help:"Nobody signs in to this account with a password."`
+	NoPassword   bool   `help:"Nobody can sign in to this account, and no password can be given later."`
 }
 
 // Run adds the user.

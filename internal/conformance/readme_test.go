@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/http"
 	"net/url"
@@ -12,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -59,6 +61,33 @@ func shell(t *testing.T, dir, script string) string {
 		t.Fatalf("%s\n%v\n%s%s", script, err, out, errOut.String())
 	}
 	return string(out)
+}
+
+// What step 1 of "The first key in five minutes" tells the reader to press and to choose stands on the developer portal
+// under this name, and the type is the one whose app the other steps run.
+func TestReadme_PortalWords(t *testing.T) {
+	text, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, step, _ := strings.Cut(string(text), "\n1. ")
+	step, _, _ = strings.Cut(step, "\n2. ")
+	words, err := os.ReadFile("../portal/messages/developer.en.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var say map[string]any
+	if err := json.Unmarshal(words, &say); err != nil {
+		t.Fatal(err)
+	}
+	for before, id := range map[string]string{"press": "apps.create", "the type": "kind.exchange"} {
+		m := regexp.MustCompile(before + `\s+\*([^*]+)\*`).FindStringSubmatch(step)
+		if m == nil {
+			t.Errorf("step 1 does not say %q", before)
+		} else if named := strings.Join(strings.Fields(m[1]), " "); named != say[id] {
+			t.Errorf("step 1 says %s %q; the portal says %q", before, named, say[id])
+		}
+	}
 }
 
 // Every command of "The first key in five minutes", with the values that a reader
@@ -157,23 +186,65 @@ func TestReadme_ForReal(t *testing.T) {
 	}
 }
 
-// Links in the papers lead somewhere.
+// Links in every paper lead to a file that is there, and to a heading that is there.
 func TestReadme_Links(t *testing.T) {
-	for _, paper := range []string{"README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "SPEC.md", "docs/divergences.md", "docs/guard.md"} {
-		text, err := os.ReadFile("../../" + paper)
-		if err != nil {
-			t.Fatal(err)
+	link := regexp.MustCompile(`\]\(([^)\s]+)\)`)
+	papers := 0
+	err := filepath.WalkDir("../..", func(paper string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case d.IsDir() && (d.Name() == ".git" || d.Name() == ".cache" || d.Name() == "node_modules"):
+			return filepath.SkipDir
+		case d.IsDir() || filepath.Ext(paper) != ".md":
+			return nil
 		}
-		for _, m := range regexp.MustCompile(`\]\(([^)#]+)\)`).FindAllStringSubmatch(string(text), -1) {
+		papers++
+		text, err := os.ReadFile(paper)
+		if err != nil {
+			return err
+		}
+		for _, m := range link.FindAllStringSubmatch(string(text), -1) {
 			u, err := url.Parse(m[1])
-			if err != nil || u.IsAbs() {
+			if err != nil {
+				t.Errorf("%s: %v", paper, err)
 				continue
 			}
-			if _, err := os.Stat(filepath.Join("../..", filepath.Dir(paper), m[1])); err != nil {
+			if u.IsAbs() {
+				continue
+			}
+			to := paper
+			if u.Path != "" {
+				to = filepath.Join(filepath.Dir(paper), u.Path)
+			}
+			if _, err := os.Stat(to); err != nil {
 				t.Errorf("%s: %v", paper, err)
+			} else if u.Fragment != "" && !slices.Contains(anchors(t, to), u.Fragment) {
+				t.Errorf("%s links to %s, which has no heading #%s", paper, to, u.Fragment)
 			}
 		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
+	if papers < 10 {
+		t.Errorf("only %d papers found", papers)
+	}
+}
+
+// anchors are the fragments that a paper's headings have where it is read.
+func anchors(t *testing.T, paper string) (all []string) {
+	t.Helper()
+	text, err := os.ReadFile(paper)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range regexp.MustCompile("(?m)^#+ (.+)$").FindAllStringSubmatch(string(text), -1) {
+		heading := regexp.MustCompile(`[^\p{L}\p{N} _-]`).ReplaceAllString(strings.ToLower(strings.TrimSpace(m[1])), "")
+		all = append(all, strings.ReplaceAll(heading, " ", "-"))
+	}
+	return all
 }
 
 // needs leaves a test out, loudly, where a program is missing.
