@@ -72,14 +72,15 @@ func (p *Portal) authorize(w http.ResponseWriter, r *http.Request, q url.Values)
 }
 
 // refuse answers a request that must not go back to the app: the client or the address is not known (RFC 6749,
-// 4.1.2.1). The page never redirects.
+// 4.1.2.1). The page never redirects. What is wrong with it is told to those who manage the app, signed in: to anybody else
+// it is of no use, and what an app has registered is not theirs to read. They have the reference that the log has.
 func (p *Portal) refuse(w http.ResponseWriter, r *http.Request, q url.Values, err error) {
 	e := oauth.AsError(err)
 	if e.Code == oauth.ServerError || e.Code == oauth.TemporarilyUnavailable {
 		p.fail(w, r, err)
 		return
 	}
-	view := refusedView{Why: "refused.why_request", Detail: e.Description}
+	view := refusedView{Why: "refused.why_request"}
 	client := &oauth.Client{}
 	if ids := q["client_id"]; len(ids) == 1 {
 		if found, err := p.server.Client(r.Context(), ids[0]); err == nil {
@@ -87,13 +88,27 @@ func (p *Portal) refuse(w http.ResponseWriter, r *http.Request, q url.Values, er
 			view.App = found.Name
 		}
 	}
+	v, _ := p.visitor(r)
+	tell := v != nil && p.manages(r.Context(), v, client)
+	switch {
+	case tell:
+		view.Detail = e.Description
+	case v == nil && client.ID != "" && r.Method == http.MethodGet:
+		view.SignIn = signInPath(r.URL.RequestURI())
+	}
 	switch e.Reason {
 	case oauth.ClientUnknown:
 		view.Why = "refused.why_app"
 	case oauth.ClientSuspended:
-		view.Why, view.Detail = "refused.why_suspended", ""
+		view.Why, view.Detail, view.SignIn = "refused.why_suspended", "", ""
 	case oauth.RedirectUnregistered, oauth.RedirectTruncated, oauth.RedirectMissing:
 		view.Why = "refused.why_redirect"
+		if e.Reason == oauth.RedirectMissing {
+			view.Why = "refused.why_no_redirect"
+		}
+		if !tell {
+			break
+		}
 		registered := make([]string, len(client.Redirects))
 		for i, uri := range client.Redirects {
 			registered[i] = string(uri)
@@ -102,12 +117,18 @@ func (p *Portal) refuse(w http.ResponseWriter, r *http.Request, q url.Values, er
 		if e.Reason == oauth.RedirectTruncated {
 			view.Compare.Hint = "differs.truncated"
 		}
-		if e.Reason == oauth.RedirectMissing {
-			view.Why = "refused.why_no_redirect"
-		}
 	}
 	p.log.InfoContext(r.Context(), "authorization request refused", "reason", e.Reason, "client", client.ID)
 	p.pages.render(w, r, http.StatusBadRequest, page{Name: "refused", Frame: framePlain, Body: view})
+}
+
+// manages reports whether what is wrong with requests of an app is for the visitor to know.
+func (p *Portal) manages(ctx context.Context, v *visitor, c *oauth.Client) bool {
+	if v.User.Operator {
+		return true
+	}
+	_, err := p.server.MyClient(ctx, oauth.Actor{Kind: oauth.AsUser, ID: v.User.ID}, c.ID)
+	return err == nil
 }
 
 // readingTime is how long a page stands before the browser leaves for an app that nobody vouches for, in seconds.

@@ -313,11 +313,44 @@ func TestConsent_RequestIsTooOld(t *testing.T) {
 	}
 }
 
-// TestAuthorize_RedirectUnregistered_RFC6749_4_1_2_1: a page, never a redirect, and it shows the difference.
+// TestAuthorize_RedirectUnregistered_RFC6749_4_1_2_1: a page, never a redirect, and it shows the difference to the app's
+// developer and to operators; anybody else gets a short text, and reads no address that the app has registered.
 func TestAuthorize_RedirectUnregistered_RFC6749_4_1_2_1(t *testing.T) {
 	s := newSite(t)
-	c := s.app("Shelfmate", "stores.view")
-	b := s.browser()
+	dev := s.developer("jonas", "/developer")
+	c, _ := dev.create("redirect_uri", callback)
+	s.user("mara", 1)
+	mara, stranger, boss := s.browser(), s.browser(), s.operator()
+	mara.open("/sign-in")
+	mara.signIn("mara")
+	wrong := "/auth/authorize?" + url.Values{"client_id": {c.ID}, "redirect_uri": {callback + "/"}, "state": {"s"}}.Encode()
+	twice := "/auth/authorize?client_id=" + c.ID + "&redirect_uri=a&redirect_uri=b"
+	for name, b := range map[string]*browser{"somebody else": mara, "a stranger": stranger} {
+		for _, path := range []string{wrong, twice, "/auth/authorize?client_id=" + c.ID, "/auth/authorize?redirect_uri=x", "/auth/authorize?client_id=nobody"} {
+			b.open(path)
+			b.sees(http.StatusBadRequest, "Nothing was shared")
+			if page := textOf(b.doc); strings.Contains(page, callback) || strings.Contains(page, "For the developer") || strings.Contains(page, "differ") {
+				t.Errorf("%s reads:\n%s", name, page)
+			}
+		}
+	}
+	stranger.open(wrong)
+	stranger.sees(http.StatusBadRequest, "This is your app?")
+	signIn := ""
+	each(stranger.doc, func(n *html.Node) {
+		if n.Data == "a" && textOf(n) == "Sign in to see what is wrong" {
+			signIn, _ = attr(n, "href")
+		}
+	})
+	stranger.open(signIn)
+	stranger.signIn("jonas")
+	boss.open(twice)
+	boss.sees(http.StatusBadRequest, "may be sent only once")
+	boss.open(wrong)
+	for _, b := range []*browser{stranger, boss} {
+		b.sees(http.StatusBadRequest, "They differ in the last slash", callback)
+	}
+	b := dev
 	for sent, says := range map[string]string{
 		callback + "/":                   "They differ in the last slash",
 		"http://client.example/callback": "The scheme differs",

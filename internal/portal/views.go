@@ -159,6 +159,7 @@ type refusedView struct {
 	Why     string
 	Compare *comparison
 	Detail  string // for the developer: what the request got wrong
+	SignIn  string // where the developer signs in, to see it
 }
 
 // noticeBody is a page that says one thing.
