@@ -145,7 +145,7 @@ func (h *handler) komerzaRefused(w http.ResponseWriter, r *http.Request, err err
 	h.logRefusal(r, e)
 	switch {
 	case e.Reason == oauth.ClientUnknown, e.Reason == oauth.ProfileMismatch:
-		komerza(w, http.StatusNotFound, "app_not_found", "No application has this id.")
+		komerza(w, http.StatusNotFound, "app_not_found", "No application has this id, or it uses another endpoint: see its page in the developer portal.")
 	case e.Code == oauth.InvalidClient:
 		komerza(w, http.StatusUnauthorized, "invalid_client_secret", "The X-Client-Secret header is missing or is not this application's secret.")
 	case e.Reason == oauth.CodeExpired:

@@ -75,6 +75,44 @@ func TestRefusal_EveryReason(t *testing.T) {
 	}
 }
 
+// TestRefusals_SayWhatIsTrue: what is said of a client at one endpoint holds at the others, and one text stands for an id
+// that nobody has and for one of the other kind, so that none tells the two apart (attack C7).
+func TestRefusals_SayWhatIsTrue(t *testing.T) {
+	w := newWorld(t)
+	app := []string{"Authorization", basic(w.standard.id, w.standard.secret.Reveal())}
+	api := []string{"Authorization", basic(w.api.ID, w.api.Secret.Reveal())}
+	nobody := []string{"Authorization", basic("nobody", "nothing")}
+	code := url.Values{"grant_type": {"authorization_code"}, "code": {"x"}}
+	token := url.Values{"token": {"x"}}
+	exchange := func(id string) answer {
+		return w.get("/oauth2/"+id+"/exchange/x", "User-Agent", "Exporter/1.0", "X-Client-Secret", "x")
+	}
+	const noApp, noAPI = "No app has this client id. The id of an API does not work here.", "No API has this client id. The id and secret of an app do not work here."
+	const noExchange = "No application has this id, or it uses another endpoint: see its page in the developer portal."
+	for name, c := range map[string]struct {
+		got  answer
+		want string
+	}{
+		"token, no client id":            {w.post("/oauth/token", code), "The parameter client_id is required."},
+		"revoke, no client id":           {w.post("/oauth/revoke", token), "The parameter client_id is required."},
+		"token, an app without a secret": {w.post("/oauth/token", url.Values{"grant_type": {"authorization_code"}, "code": {"x"}, "client_id": {w.standard.id}}), "Authenticate with the client id and its secret."},
+		"introspect, nobody":             {w.post("/oauth/introspect", token), "Authenticate with the client id and its secret."},
+		"token, an API":                  {w.post("/oauth/token", code, api...), noApp},
+		"token, unknown":                 {w.post("/oauth/token", code, nobody...), noApp},
+		"revoke, an API":                 {w.post("/oauth/revoke", token, api...), noApp},
+		"introspect, an app":             {w.post("/oauth/introspect", token, app...), noAPI},
+		"introspect, unknown":            {w.post("/oauth/introspect", token, nobody...), noAPI},
+		"feed, an app":                   {w.get("/revocations?instance=i-1", app...), noAPI},
+		"introspect, a wrong secret":     {w.post("/oauth/introspect", token, "Authorization", basic(w.api.ID, "wrong")), "The client secret does not belong to this client id."},
+		"exchange, a standard app":       {exchange(w.standard.id), noExchange},
+		"exchange, unknown":              {exchange("7d9f0e5c-4b1a-4c1e-9a55-0f6a3f1d2b7c"), noExchange},
+	} {
+		if text := description(c.got); text != c.want {
+			t.Errorf("%s: %d %q, want %q", name, c.got.status, text, c.want)
+		}
+	}
+}
+
 func check(t *testing.T, what string, rec *httptest.ResponseRecorder, status int, code string) {
 	t.Helper()
 	got := answer{rec.Code, rec.Header(), rec.Body.String()}

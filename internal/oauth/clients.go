@@ -86,12 +86,14 @@ func (s *Server) CreateClient(ctx context.Context, actor Actor, f ClientForm) (*
 		}
 	case !actor.runs():
 		errs["id"] = refuse(NotPermitted)
-	case !OpaqueID(f.ID) || strings.HasPrefix(f.ID, "https://"):
+	case !OpaqueID(f.ID):
 		errs["id"] = refuse(IDMalformed)
+	case strings.HasPrefix(f.ID, "https://"):
+		errs["id"] = refuse(IDIsURL)
 	case f.Profile == Direct && !survivesAtob(f.ID):
-		errs["id"] = refuse(IDMalformed)
+		errs["id"] = refuse(IDNotPlain)
 	case f.Profile == Exchange && !isUUID(f.ID):
-		errs["id"] = refuse(IDMalformed)
+		errs["id"] = refuse(IDNotUUID)
 	default:
 		c.ID = f.ID
 	}

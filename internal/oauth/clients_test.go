@@ -266,7 +266,7 @@ func TestClient_OperatorsOnly(t *testing.T) {
 	_, err = w.MyClient(ctx, alice, c.ID)
 	wantReason(t, err, oauth.NoSuch)
 
-	for id, reason := range map[string]oauth.Reason{"not-a-uuid": oauth.IDMalformed, "https://client.example/": oauth.IDMalformed, "a b": oauth.IDMalformed,
+	for id, reason := range map[string]oauth.Reason{"not-a-uuid": oauth.IDNotUUID, "https://client.example/": oauth.IDIsURL, "a b": oauth.IDMalformed,
 		strings.Repeat("x", 256): oauth.IDMalformed, w.other.id: oauth.IDTaken} {
 		f := form("Imported", oauth.Exchange, oauth.Confidential)
 		f.ID = id

@@ -29,7 +29,7 @@ func TestGuest_Dressipi_authorize(t *testing.T) {
 	}{
 		"in order":             {nil, ""},
 		"unknown parameters":   {[]string{"utm_source", "x"}, ""},
-		"no client_id":         {[]string{"client_id", ""}, oauth.ClientAuthMissing},
+		"no client_id":         {[]string{"client_id", ""}, oauth.ClientIDMissing},
 		"unknown client_id":    {[]string{"client_id", "nobody"}, oauth.ClientUnknown},
 		"another kind of app":  {[]string{"client_id", w.public.id}, oauth.ProfileMismatch},
 		"no redirect_uri":      {[]string{"redirect_uri", ""}, oauth.RedirectMissing},

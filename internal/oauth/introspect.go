@@ -184,7 +184,7 @@ func (s *Server) whyNotAPI(ctx context.Context, id string) error {
 	_, err := s.storage.API(ctx, id)
 	switch {
 	case errors.Is(err, ErrNotFound):
-		return refuse(ClientUnknown)
+		return refuse(APIUnknown)
 	case err != nil:
 		return err
 	}

@@ -116,7 +116,7 @@ func TestIntrospect_RFC7662(t *testing.T) {
 		_, err := w.Introspect(ctx, oauth.ClientAuth{ID: w.api.ID, Secret: w.exchange.secret}, key.Reveal())
 		wantReason(t, err, oauth.SecretWrong)
 		_, err = w.Introspect(ctx, w.exchange.auth(), key.Reveal())
-		wantReason(t, err, oauth.ClientUnknown)
+		wantReason(t, err, oauth.APIUnknown)
 	})
 }
 

@@ -17,7 +17,9 @@ const (
 	ParamPlace     Reason = "param_place"
 
 	ClientUnknown     Reason = "client_unknown"
+	APIUnknown        Reason = "api_unknown"
 	ClientSuspended   Reason = "client_suspended"
+	ClientIDMissing   Reason = "client_id_missing"
 	ClientAuthMissing Reason = "client_auth_missing"
 	ClientAuthTwice   Reason = "client_auth_twice"
 	ClientAuthMethod  Reason = "client_auth_method"
@@ -84,6 +86,9 @@ const (
 	LastSecret   Reason = "last_secret"
 	IDTaken      Reason = "id_taken"
 	IDMalformed  Reason = "id_malformed"
+	IDIsURL      Reason = "id_is_url"
+	IDNotPlain   Reason = "id_not_plain"
+	IDNotUUID    Reason = "id_not_uuid"
 	AppTooMany   Reason = "app_too_many"
 
 	RedirectNotAbsolute Reason = "redirect_not_absolute"
@@ -124,12 +129,14 @@ var reasons = map[Reason]struct {
 	ParamMalformed: {InvalidRequest, "The parameter %s is not of the form it must have.", ""},
 	ParamPlace:     {InvalidRequest, "The parameter %s belongs in a form-encoded body.", ""},
 
-	ClientUnknown:     {InvalidClient, "No app has this client id.", "client_id"},
+	ClientUnknown:     {InvalidClient, "No app has this client id. The id of an API does not work here.", "client_id"},
+	APIUnknown:        {InvalidClient, "No API has this client id. The id and secret of an app do not work here.", "client_id"},
+	ClientIDMissing:   {InvalidClient, "The parameter client_id is required.", "client_id"},
 	ClientSuspended:   {UnauthorizedClient, "This app is suspended.", "client_id"},
-	ClientAuthMissing: {InvalidClient, "This app must authenticate with its secret.", "client_secret"},
+	ClientAuthMissing: {InvalidClient, "Authenticate with the client id and its secret.", "client_secret"},
 	ClientAuthTwice:   {InvalidRequest, "Authenticate by one method only.", "client_secret"},
 	ClientAuthMethod:  {InvalidClient, "This app does not authenticate in this way.", ""},
-	SecretWrong:       {InvalidClient, "The client secret is not one of this app's.", "client_secret"},
+	SecretWrong:       {InvalidClient, "The client secret does not belong to this client id.", "client_secret"},
 	APIKeyWrong:       {InvalidClient, "The x-api-key header is not this app's key.", "x-api-key"},
 	ProfileMismatch:   {UnauthorizedClient, "This app uses another endpoint: see its page in the developer portal.", "client_id"},
 
@@ -193,6 +200,9 @@ var reasons = map[Reason]struct {
 	LastSecret:   {Conflict, "This is the only secret. Add a new one first.", ""},
 	IDTaken:      {Conflict, "This id is in use.", ""},
 	IDMalformed:  {Incorrect, "An id has 1 to 255 bytes, no spaces and no control characters.", ""},
+	IDIsURL:      {Incorrect, "The id of an app does not begin with https://.", ""},
+	IDNotPlain:   {Incorrect, "The id of a direct app has printable ASCII characters only, and none of > ? ~.", ""},
+	IDNotUUID:    {Incorrect, "The id of an exchange app is a UUID, such as 7d0c6a8e-1f2b-4c3d-8e9f-0a1b2c3d4e5f.", ""},
 	AppTooMany:   {Conflict, "One user makes at most 100 apps within a day. Try again tomorrow.", ""},
 
 	RedirectNotAbsolute: {Incorrect, "Write the whole address, with https:// and the host.", "redirect_uri"},

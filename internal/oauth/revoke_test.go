@@ -81,7 +81,7 @@ func TestRevoke_RFC7009(t *testing.T) {
 		t.Error("an altered token revoked the key")
 	}
 	wantReason(t, w.Revoke(ctx, w.exchange.auth(), ""), oauth.ParamMissing)
-	wantReason(t, w.Revoke(ctx, oauth.ClientAuth{}, "x"), oauth.ClientAuthMissing)
+	wantReason(t, w.Revoke(ctx, oauth.ClientAuth{}, "x"), oauth.ClientIDMissing)
 }
 
 // A revoked key leaves the grant; its app gets the next one without asking anew.

@@ -118,7 +118,7 @@ var nobody = Hash(make([]byte, sha256.Size))
 // from a cache (DESIGN, decision 14), and costs no read of its own.
 func (s *Server) authenticate(ctx context.Context, a ClientAuth, serves []ProfileName) (c *Client, secret Hash, err error) {
 	if a.ID == "" {
-		return nil, nil, refuse(ClientAuthMissing)
+		return nil, nil, refuse(ClientIDMissing)
 	}
 	c, err = s.Client(ctx, a.ID)
 	if errors.Is(err, ErrNotFound) {

@@ -21,7 +21,7 @@ func TestToken_RFC6749_4_1_3(t *testing.T) {
 		change func(r *oauth.TokenRequest)
 		want   oauth.Reason
 	}{
-		"no client":             {w.standard, func(r *oauth.TokenRequest) { r.Auth.ID = "" }, oauth.ClientAuthMissing},
+		"no client":             {w.standard, func(r *oauth.TokenRequest) { r.Auth.ID = "" }, oauth.ClientIDMissing},
 		"unknown client":        {w.standard, func(r *oauth.TokenRequest) { r.Auth.ID = "nobody" }, oauth.ClientUnknown},
 		"no secret":             {w.standard, func(r *oauth.TokenRequest) { r.Auth.Secret = "" }, oauth.ClientAuthMissing},
 		"wrong secret":          {w.standard, func(r *oauth.TokenRequest) { r.Auth.Secret = r.Auth.Secret[1:] + "x" }, oauth.SecretWrong},
