@@ -230,6 +230,13 @@ func (s *Service) OperatorLink(ctx context.Context) (oauth.Secret, error) {
 	return a.Secret, s.storage.PutInvite(ctx, a.Selector, oauth.HashOf(a.Secret), now.Add(InviteLife), e)
 }
 
+// LookAtInvite tells whether the secret of an operator's link would make one now. It spends nothing. No secret is no error.
+// Errors: [ReasonInviteSpent].
+func (s *Service) LookAtInvite(ctx context.Context, secret string) error {
+	_, err := s.invite(ctx, secret, s.now())
+	return err
+}
+
 // invite reads the invite that a link brought; nil if it brought none.
 func (s *Service) invite(ctx context.Context, secret string, now time.Time) (*Invite, error) {
 	if secret = strings.TrimSpace(secret); secret == "" {

@@ -87,7 +87,7 @@ func TestConnectedApps_AccountOnly(t *testing.T) {
 	b := s.browser()
 	b.allowed(s.app("Shelfmate", "stores.view", "user.view"), "mara", nil, "mara-1")
 	b.open("/connected-apps")
-	b.sees(200, "Sentence of stores.view.", "Sentence of user.view.", "No use reported yet", "Never (reported once an hour)")
+	b.sees(200, "Sentence of stores.view.", "Sentence of user.view.", "No use reported yet", "No use reported yet (reported once an hour)")
 	b.press("Remove from this store")
 	b.sees(200, "Your account only, no store", "Sentence of user.view.")
 	if strings.Contains(textOf(b.doc), "Sentence of stores.view.") {

@@ -110,6 +110,14 @@ func (p *Portal) showSignIn(w http.ResponseWriter, r *http.Request) {
 
 func (p *Portal) showSignUp(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
+	switch err := p.people.LookAtInvite(r.Context(), q.Get("invite")); {
+	case oauth.ReasonOf(err) == people.ReasonInviteSpent: // said before anything is filled in
+		p.say(w, r, http.StatusGone, noticeBody{"invite.heading", "problem.invite", "/sign-in", "sign_up.to_sign_in"})
+		return
+	case err != nil:
+		p.fail(w, r, err)
+		return
+	}
 	p.signPage(w, r, http.StatusOK, "sign_up", signView{Next: ownPath(q.Get("next")), Invite: q.Get("invite")})
 }
 

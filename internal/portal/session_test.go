@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/net/html"
+
+	"github.com/grantway/grantway/internal/people"
 )
 
 // cookie is the one that the last answer set, or nil.
@@ -148,9 +150,16 @@ func TestSignUp_OperatorLinkWorksOnce(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	opened := "/sign-up?invite=" + url.QueryEscape(link.Reveal())
+	late := s.browser()
+	late.open(opened)
 	for i, email := range []string{"boss@nordlicht.example", "late@nordlicht.example"} {
 		b := s.browser()
-		b.open("/sign-up?invite=" + url.QueryEscape(link.Reveal()))
+		if i == 0 {
+			b.open(opened) // the second look: looking spends nothing
+		} else {
+			b = late // whose page stood open meanwhile
+		}
 		b.sees(200, "This account will run the platform.")
 		_, form := b.form("Create account")
 		form.Set("email", email)
@@ -165,6 +174,24 @@ func TestSignUp_OperatorLinkWorksOnce(t *testing.T) {
 			b.sees(http.StatusUnprocessableEntity, "This link was used or has expired.")
 		}
 	}
+	// A link that makes no operator says so before anything is filled in.
+	says := func(what, path string) {
+		t.Helper()
+		b := s.browser()
+		b.open(path)
+		b.sees(http.StatusGone, "This link was used or has expired.")
+		if _, form := b.form("Create account"); form != nil {
+			t.Errorf("%s: there is a form", what)
+		}
+	}
+	says("used", opened)
+	says("unknown", "/sign-up?invite=garbage")
+	says("altered", opened[:len(opened)-3]+"xyz")
+	if link, err = s.portal.people.OperatorLink(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	s.late.Add(int64(people.InviteLife + time.Minute))
+	says("expired", "/sign-up?invite="+url.QueryEscape(link.Reveal()))
 }
 
 func TestSignOut_EndsTheSessionOnTheServer(t *testing.T) {
