@@ -265,11 +265,12 @@ func (c *secretRevoke) Run(ctx context.Context, t terminal) error {
 }
 
 type apiCommands struct {
-	Secret apiSecret `cmd:"" help:"Add and revoke secrets of the platform's API, with which it introspects keys and follows revocations."`
+	Secret apiSecret `cmd:"" help:"Add, list and revoke secrets of the platform's API, with which it introspects keys and follows revocations."`
 }
 
 type apiSecret struct {
 	Add    apiSecretAdd    `cmd:"" default:"withargs" help:"Give the API a new secret and print it, once. Two at most."`
+	List   apiSecretList   `cmd:"" help:"List the secrets by their last four characters, with the API's id and audience."`
 	Revoke apiSecretRevoke `cmd:"" help:"End the secret with these last four characters."`
 }
 
@@ -279,6 +280,9 @@ type apiSecretAdd struct{ Admin }
 func (c *apiSecretAdd) Run(ctx context.Context, t terminal) error {
 	return c.run(ctx, t, func(o *office) error {
 		id, secret, err := o.server.AddAPISecret(ctx, command)
+		if oauth.ReasonOf(err) == oauth.TooMany {
+			return refusal("the API has two secrets already; grantway api secret list shows which, and grantway api secret revoke ends one")
+		}
 		if err != nil {
 			return err
 		}
@@ -286,6 +290,38 @@ func (c *apiSecretAdd) Run(ctx context.Context, t terminal) error {
 			credentials
 			Audience string `json:"audience"`
 		}{credentials{id, secret.Reveal()}, o.server.Audience()}, "Credentials of the API %s. The secret is shown this once.\nclient id  %s\nsecret     %s", o.server.Audience(), id, secret.Reveal())
+	})
+}
+
+type apiSecretList struct{ Admin }
+
+// apiSecretDoc is a secret of an API in JSON. Nothing notes when one was used last.
+type apiSecretDoc struct {
+	Last4    string     `json:"last4"`
+	Created  *time.Time `json:"created"`
+	ClientID string     `json:"client_id"`
+	Audience string     `json:"audience"`
+}
+
+// Run lists the secrets of the API.
+func (c *apiSecretList) Run(ctx context.Context, t terminal) error {
+	return c.run(ctx, t, func(o *office) error {
+		apis, err := o.server.APIs(ctx, command)
+		if err != nil {
+			return err
+		}
+		var docs []apiSecretDoc
+		for _, a := range apis {
+			if a.URI != o.server.Audience() {
+				continue // of an audience that was configured once: nothing here acts on it
+			}
+			for _, s := range a.Secrets {
+				docs = append(docs, apiSecretDoc{s.Last4, moment(s.Created), a.ID, a.URI})
+			}
+		}
+		return list(o, docs, "last4 created client_id audience", func(d apiSecretDoc) []any {
+			return []any{d.Last4, d.Created, d.ClientID, d.Audience}
+		})
 	})
 }
 

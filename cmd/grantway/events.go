@@ -4,11 +4,15 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/url"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/grantway/grantway/internal/oauth"
 	"github.com/grantway/grantway/internal/people"
+	"github.com/grantway/grantway/internal/portal"
 )
 
 type eventsCommands struct {
@@ -46,6 +50,9 @@ func (c *eventsCommand) Run(ctx context.Context, t terminal) error {
 	if c.Limit < 0 {
 		return misunderstanding{errors.New("--limit is a number from 0 on")}
 	}
+	if err := c.checkKind(); err != nil {
+		return err
+	}
 	return c.run(ctx, t, func(o *office) error {
 		f := oauth.EventFilter{UserID: c.User, ClientID: c.Client, GrantID: c.Grant, Kind: oauth.Kind(c.Kind), Before: c.Before, Limit: c.Limit}
 		if f.Limit == 0 {
@@ -63,6 +70,25 @@ func (c *eventsCommand) Run(ctx context.Context, t terminal) error {
 			return []any{d.At, d.Kind, d.Actor, d.ClientID, d.UserID, d.GrantID, d.StoreID, string(d.Payload)}
 		})
 	})
+}
+
+// checkKind refuses a kind that there is not: it would find nothing, as if nothing had happened.
+func (c *eventsCommand) checkKind() error {
+	kinds, err := portal.EventKinds()
+	if err != nil || c.Kind == "" {
+		return err
+	}
+	var groups []string
+	for _, kind := range kinds {
+		group, _, _ := strings.Cut(string(kind), ".")
+		if c.Kind == string(kind) || c.Kind == group {
+			return nil
+		}
+		if !slices.Contains(groups, group) {
+			groups = append(groups, group)
+		}
+	}
+	return misunderstanding{fmt.Errorf("--kind %s: no event is of this kind; write one such as client.created, or all of one of %s", cell(c.Kind), strings.Join(groups, ", "))}
 }
 
 type operatorLinkCommand struct{ Admin }

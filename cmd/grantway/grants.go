@@ -119,6 +119,13 @@ func (c *grantResume) Run(ctx context.Context, t terminal) error {
 func (o *office) setGrant(ctx context.Context, id string, to oauth.GrantStatus, set func(context.Context, oauth.Actor, string) error) error {
 	if err := set(ctx, command, id); err != nil {
 		if oauth.ReasonOf(err) == oauth.Changed {
+			found, err := o.server.Grants(ctx, command, oauth.GrantFilter{ID: id, Page: everything})
+			if err != nil {
+				return err
+			}
+			if len(found) == 1 && found[0].Status == to {
+				return refusal("grant " + cell(id) + " is " + string(to) + " already")
+			}
 			return refusal("grant " + cell(id) + " is not in a state from which it could be " + string(to) + "; see grant list")
 		}
 		return about{"grant " + cell(id), err}

@@ -65,7 +65,11 @@ func (c *restoreCommand) Run(ctx context.Context, t terminal) error {
 	o := &office{json: c.JSON, out: t.out}
 	text := fmt.Sprintf("Restored the database as it was on %s.\nKeys issued after that are refused. People sign in again.", both(doc.Made))
 	if doc.LogUntil != nil {
-		text += fmt.Sprintf("\nReplayed %d events from the log, which reaches until %s.", doc.Replayed, both(*doc.LogUntil))
+		events := "events"
+		if doc.Replayed == 1 {
+			events = "event"
+		}
+		text += fmt.Sprintf("\nReplayed %d %s from the log, which reaches until %s.", doc.Replayed, events, both(*doc.LogUntil))
 	}
 	if doc.EndedAll {
 		text += "\nEvery grant has ended: people connect their apps again."

@@ -151,6 +151,9 @@ func TestCommand_Grants(t *testing.T) {
 	if _, err := grantway(s.dir, "", "grant", "resume", grants[0].ID, "--config", "config.yaml"); err == nil || !strings.Contains(err.Error(), "not in a state") {
 		t.Errorf("a revoked grant was revived: %v", err)
 	}
+	if _, err := grantway(s.dir, "", "grant", "revoke", grants[0].ID, "--config", "config.yaml"); err == nil || !strings.Contains(err.Error(), "grant "+grants[0].ID+" is revoked already") {
+		t.Errorf("revoked again: %v", err)
+	}
 	s.run("", &grants, "grant", "list", "--live")
 	if len(grants) != 1 {
 		t.Errorf("live: %+v", grants)

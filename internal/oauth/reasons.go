@@ -188,7 +188,7 @@ var reasons = map[Reason]struct {
 	NotPermitted:  {NotFound, "There is no such thing here, or it is not yours.", ""},
 	NoSuch:        {NotFound, "There is no such thing here, or it is not yours.", ""},
 	Changed:       {Conflict, "Somebody changed this meanwhile. Look again, then repeat.", ""},
-	TooMany:       {Conflict, "There are as many as there may be.", ""},
+	TooMany:       {Conflict, "There are two secrets already. Revoke one before you add another.", ""},
 	FieldRequired: {Incorrect, "Fill this in.", ""},
 
 	ScopeNotInCatalogue: {Incorrect, "Not in the catalogue: %s.", ""},

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/grantway/grantway/internal/oauth"
@@ -40,6 +41,26 @@ func (p *Portal) operatorEvents(w http.ResponseWriter, r *http.Request, o *opera
 		view.Rows = append(view.Rows, row)
 	}
 	p.operatorPage(w, r, o, http.StatusOK, "operator_events", view)
+}
+
+// EventKinds lists the kinds of events, which are those that the operator's pages have words for.
+func EventKinds() ([]oauth.Kind, error) {
+	content, err := files.ReadFile("messages/operator.en.json")
+	if err != nil {
+		return nil, err
+	}
+	var say map[string]any
+	if err := json.Unmarshal(content, &say); err != nil {
+		return nil, err
+	}
+	var all []oauth.Kind
+	for id := range say {
+		if kind, ok := strings.CutPrefix(id, "event."); ok && strings.Contains(kind, ".") {
+			all = append(all, oauth.Kind(kind))
+		}
+	}
+	slices.Sort(all)
+	return all, nil
 }
 
 func (p *Portal) eventRow(e *oauth.Event, names *names) (operatorEvent, error) {
