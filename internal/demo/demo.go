@@ -113,7 +113,7 @@ func Seed(ctx context.Context, storage oauth.Storage, server *oauth.Server, acco
 	}{
 		{customerID, "Mara Lindqvist", "mara@harbour.example", false, &info.User},
 		{developerID, "Dev Patel", "dev@parcelpilot.example", false, &info.Developer},
-		{"usr_demo_operator", "Olu Adeyemi", "ops@harbour.example", true, &info.Operator},
+		{operatorID, "Olu Adeyemi", "ops@harbour.example", true, &info.Operator},
 	} {
 		*a.to = Person{a.email, rand.Text()[:14]}
 		if _, err := accounts.CreateAccount(ctx, system, people.NewAccount{ID: a.id, Name: a.name, Email: a.email, Password: a.to.Password, Operator: a.operator}); err != nil {
@@ -139,7 +139,11 @@ func Seed(ctx context.Context, storage oauth.Storage, server *oauth.Server, acco
 		return fmt.Errorf("letting the developer into %s: %w", stores[0].Name, err)
 	}
 	for _, app := range apps {
-		c, secret, err := server.CreateClient(ctx, oauth.Actor{Kind: oauth.AsOperator, ID: developerID}, app)
+		by := oauth.Actor{Kind: oauth.AsUser, ID: developerID}
+		if app.Profile == oauth.Direct { // which makes guests unasked, so it is the operator's to register
+			by = oauth.Actor{Kind: oauth.AsOperator, ID: operatorID}
+		}
+		c, secret, err := server.CreateClient(ctx, by, app)
 		if err != nil {
 			return fmt.Errorf("registering %s: %w", app.Name, err)
 		}
@@ -165,6 +169,7 @@ func Seed(ctx context.Context, storage oauth.Storage, server *oauth.Server, acco
 const (
 	customerID  = "usr_demo_customer"
 	developerID = "usr_demo_developer"
+	operatorID  = "usr_demo_operator"
 )
 
 var callbacks = []string{"http://127.0.0.1/callback", "https://client.example/callback"}
