@@ -230,6 +230,19 @@ func TestLayout_NamesInTablesStayReadable(t *testing.T) {
 	}
 }
 
+// TestLayout_WhereOneIs: the entry of the page that stands open is in sight, however narrow the window and long the words.
+func TestLayout_WhereOneIs(t *testing.T) {
+	p := openTab(t)
+	for _, preview := range []string{"operator-followers", "operator-events", "developer-apps", "operator-followers?language=de", "operator-followers?language=ar"} {
+		for _, width := range []int64{360, 768, 1280} {
+			p.open(preview, "light", width)
+			if seen := read[bool](p, `(r => r.width > 0 && r.left >= 0 && r.right <= innerWidth)(document.querySelector(".rail [aria-current]").getBoundingClientRect())`); !seen {
+				t.Errorf("%s at %d px: the current entry is out of sight", preview, width)
+			}
+		}
+	}
+}
+
 // TestLayout_ChangePagesFit: the pages on which connections are changed are never wider than the window, what can be
 // pressed on them can be hit, and Save is in sight.
 func TestLayout_ChangePagesFit(t *testing.T) {
