@@ -62,7 +62,7 @@ type reply struct {
 	err   error
 }
 
-var errCredentials = &configError{"the issuer refuses ClientID and ClientSecret"}
+var errCredentials = &configError{"the issuer refuses this API's client id and secret"}
 
 // poll asks one node what happened after a position.
 func (f *follower) poll(node int, after position) (r reply) {

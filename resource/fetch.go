@@ -66,7 +66,7 @@ func (v *Verifier) discover(ctx context.Context) error {
 		return errors.New("read the issuer's metadata: the answer is not JSON")
 	}
 	if meta.Issuer != v.cfg.Issuer {
-		return &configError{fmt.Sprintf("the metadata found under Issuer %q names another issuer, %q", v.cfg.Issuer, meta.Issuer)}
+		return &configError{fmt.Sprintf("the metadata found under the issuer %q names another issuer, %q", v.cfg.Issuer, meta.Issuer)}
 	}
 	loopback := strings.HasPrefix(v.cfg.Issuer, "http:")
 	for name, s := range map[string]string{"jwks_uri": meta.JWKS, "introspection_endpoint": meta.Introspection, "revocation_feed_endpoint": meta.Feed} {

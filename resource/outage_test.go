@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"regexp"
 	"runtime"
 	"strings"
 	"sync"
@@ -389,6 +390,7 @@ func TestNew_config(t *testing.T) {
 		"OnStale":                func(c *Config) { c.OnStale = 7 },
 		"Errors":                 func(c *Config) { c.Errors = -1 },
 		"issuer with a slash":    func(c *Config) { c.Issuer += "/" },
+		"a node by plain http":   func(c *Config) { c.Nodes = []string{"http://node.example"} },
 	} {
 		cfg := ok
 		edit(&cfg)
@@ -397,6 +399,8 @@ func TestNew_config(t *testing.T) {
 			t.Errorf("%s: taken", name)
 		} else if strings.Contains(err.Error(), testSecret) {
 			t.Errorf("%s: the secret is in the error", name)
+		} else if regexp.MustCompile(`ClientID|ClientSecret|Audience|Issuer|Nodes`).MatchString(err.Error()) {
+			t.Errorf("%s: who runs the guard set no field of Go: %v", name, err)
 		}
 	}
 	for name, edit := range map[string]object{

@@ -251,18 +251,18 @@ func (c Config) check() error {
 		wrong = append(wrong, &configError{"resource: " + fmt.Sprintf(format, args...)})
 	}
 	if err := checkURL(c.Issuer, true); err != nil {
-		bad("Issuer %q %v", c.Issuer, err)
+		bad("the issuer %q %v", c.Issuer, err)
 	}
 	for _, node := range c.Nodes {
 		if err := checkURL(node, true); err != nil {
-			bad("Nodes: %q %v", node, err)
+			bad("the node %q %v", node, err)
 		}
 	}
 	if !quotable(c.Audience) {
-		bad("Audience %q must be this API's URI", c.Audience)
+		bad("the audience %q must be this API's URI", c.Audience)
 	}
 	if c.ClientID == "" || c.ClientSecret == "" {
-		bad("ClientID and ClientSecret must be set")
+		bad("the client id and the client secret must be set")
 	}
 	if !c.OnStale.known() {
 		bad("OnStale %d is unknown", c.OnStale)
