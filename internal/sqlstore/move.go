@@ -329,18 +329,22 @@ func (m *move) begin(ctx context.Context, opens func([]oauth.StoredKey) error) e
 				return err
 			}
 		}
-		// The file is touched last: a target that takes no tables leaves it as it is.
-		if schema, err := m.to.Schema(ctx); err != nil {
+		// The file is touched last: a target that takes no tables, or has others, leaves
+		// it as it is.
+		switch schema, err := m.to.Schema(ctx); {
+		case err != nil:
 			return err
-		} else if schema.Have < schema.Want { // else there is no need to wait for a lock that a killed run left
+		case schema.Have > schema.Want:
+			return fmt.Errorf("%s has schema %d and this program knows only %d: name an empty database", m.place, schema.Have, schema.Want)
+		case schema.Have < schema.Want: // else there is no need to wait for a lock that a killed run left
 			if err := m.to.Migrate(ctx); err != nil {
 				return err
 			}
 		}
-		if err := m.noteChanges(ctx); err != nil {
+		if m.tables, err = sameTables(ctx, m.source, m.target); err != nil {
 			return err
 		}
-		if m.tables, err = sameTables(ctx, m.source, m.target); err != nil {
+		if err := m.noteChanges(ctx); err != nil {
 			return err
 		}
 	} else {

@@ -80,6 +80,14 @@ func untouched(t *testing.T, file string) {
 	}
 }
 
+// migrated is a database with our tables and nothing in them.
+func migrated(t *testing.T) (dsn string) {
+	t.Helper()
+	dsn = storagetest.Postgres(t)
+	openAt(t, dsn)
+	return dsn
+}
+
 // What cannot be moved is refused in one line, and neither side is touched.
 func TestMove_Refused(t *testing.T) {
 	dir := t.TempDir()
@@ -109,6 +117,11 @@ func TestMove_Refused(t *testing.T) {
 	fill(t, openAt(t, used), rand.New(rand.NewPCG(5, 5)), 1)
 	foreign := storagetest.Postgres(t)
 	alter(t, foreign, "CREATE TABLE theirs (id TEXT PRIMARY KEY)")
+	// With the same columns, and with one more: either is a database that this program
+	// would not serve.
+	newer, wider := migrated(t), migrated(t)
+	alter(t, newer, "INSERT INTO goose_db_version (version_id, is_applied) VALUES (99, TRUE)")
+	alter(t, wider, "ALTER TABLE grants ADD COLUMN mood TEXT")
 	mayNot := storagetest.Postgres(t)
 	alter(t, mayNot, "DROP ROLE IF EXISTS may_not", "CREATE ROLE may_not LOGIN")
 	for _, tc := range []struct{ what, file, dsn, want string }{
@@ -123,10 +136,15 @@ func TestMove_Refused(t *testing.T) {
 		{"nobody there", good, "postgres://someone:hunter2@127.0.0.1:1/x?connect_timeout=2", "reaching the database"},
 		{"a target in use", good, used, "is not empty: name an empty database"},
 		{"a role that may make no tables", good, strings.Replace(mayNot, "postgres@", "may_not@", 1), "must own the database"},
+		{"a target of a newer schema", good, newer, "has schema 99 and this program knows only"},
+		{"a target with one more column", good, wider, "the table grants has other columns here than there"},
 		{"a target of others", good, foreign, "is not empty: name an empty database"},
 	} {
 		_, err := Move(t.Context(), tc.file, tc.dsn, nil, nil)
 		refused(t, tc.what, err, tc.want)
+		if tc.file == good {
+			untouched(t, good)
+		}
 		if strings.Contains(fmt.Sprint(err), "hunter2") {
 			t.Errorf("the password is shown: %v", err)
 		}
