@@ -158,7 +158,15 @@ func TestCutEverything(t *testing.T) {
 	w := newWorld(t)
 	w.runs(w.Server)
 	lasting, books, guest := w.connect(w.exchange, "alice", "s1"), w.connect(w.standard, "alice", "s1"), w.connect(w.direct, "")
+	// A guest who goes on: once with a code that is under way, once not yet.
+	goesOn := w.connect(w.rotating, "")
+	underWay, err := w.authorizeDirect(w.query(w.rotating), goesOn.AccessToken.Reveal())
+	w.must(err)
 	w.must(w.office(w.db).CutEverything(ctx, command))
+	_, err = w.redeem(w.rotating, underWay.Code.Reveal())
+	wantReason(t, err, oauth.GrantDead)
+	_, err = w.authorizeDirect(w.query(w.rotating), goesOn.AccessToken.Reveal())
+	wantReason(t, err, oauth.GuestTokenWrong)
 	for name, token := range map[string]oauth.Secret{"lasting": lasting.AccessToken, "access": books.AccessToken, "guest": guest.AccessToken} {
 		if w.introspect(token) != nil {
 			t.Errorf("%s: active", name)

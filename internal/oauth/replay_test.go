@@ -136,6 +136,8 @@ func TestRecover_EveryEnding(t *testing.T) {
 		"store.removed": func(w *world, h held) error {
 			return w.PutStore(ctx, command, oauth.Store{ID: "s1", Name: "Store s1", Status: oauth.Deleted})
 		},
+		"key.cut":        func(w *world, h held) error { return w.CutKey(ctx, command, kidOf(w.t, h.shop.AccessToken)) },
+		"everything.cut": func(w *world, h held) error { return w.CutEverything(ctx, command) },
 		"all at once, and what was undone": func(w *world, h held) error {
 			return errors.Join(w.SuspendGrant(ctx, command, h.bobs.GrantID), w.ResumeGrant(ctx, command, h.bobs.GrantID),
 				w.SuspendUser(ctx, command, "alice"), w.ResumeUser(ctx, command, "alice"),

@@ -348,6 +348,13 @@ func status(w *world) {
 		other, code := w.granted(w.person(), app)
 		early := w.redemption(other, code)
 		next := w.rotation(g, r.Refresh)
+		guest := w.guestCode(app)
+		w.must(oauth.EventCodeIssued, w.issueGuest(guest))
+		began := w.guestRedemption(guest)
+		w.must(oauth.EventCodeRedeemed, w.redeem(began))
+		more := w.guestCode(app)
+		more.FamilyID = began.Family.ID
+		w.must(oauth.EventCodeIssued, w.issueGuest(more))
 		_, rules := w.told(oauth.EventEverythingCut, func(e oauth.Event) (bool, error) { return w.s.CutOff(w.ctx, oauth.RuleAll, "", e) })
 		if len(rules) != 1 || rules[0].Kind != oauth.RuleAll || rules[0].Before != rules[0].Seq {
 			w.t.Fatalf("rules %+v", rules)
@@ -357,6 +364,9 @@ func status(w *world) {
 			next.ISeq, next.Event = rules[0].Seq, e
 			return w.s.RotateRefreshToken(w.ctx, next)
 		})
+		// Even one that has read the sequence since: what it goes on with is of before.
+		w.loses("a guest of before who goes on", w.redeem(oauth.Redemption{Selector: more.Selector, ClientID: app, GrantID: began.Guest.ID, Rev: 1,
+			ISeq: rules[0].Seq, Family: began.Family, Continue: true, Refresh: w.refreshOf(began.Family.ID), Now: w.now}))
 		_, st, err := w.s.Family(w.ctx, r.Family.ID)
 		w.ok(err)
 		w.same("where everything was cut", st.Cut, rules[0].Seq)
