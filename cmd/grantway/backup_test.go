@@ -262,11 +262,17 @@ func TestRestore_RevokedSince(t *testing.T) {
 	if doc := restored(kept, revoked, unlogged, [3]bool{true, false, true}, "--revoked-since", "log", "--accept-revived-keys"); doc.Replayed != 1 {
 		t.Errorf("%+v", doc)
 	}
-	if doc := restored(kept, revoked, unlogged, [3]bool{true, true, true}, "--accept-revived-keys"); doc.LogUntil != nil {
-		t.Errorf("%+v", doc)
+	live := func() int {
+		t.Helper()
+		db := past(t, filepath.Join(k.dir, "grantway.db"))
+		defer db.Close()
+		return len(rows(t, db, "SELECT id FROM grants WHERE status <> 'revoked'"))
 	}
-	if doc := restored(kept, revoked, unlogged, [3]bool{false, false, false}, "--revoke-all-before-restore"); !doc.EndedAll {
-		t.Errorf("%+v", doc)
+	if doc := restored(kept, revoked, unlogged, [3]bool{true, true, true}, "--accept-revived-keys"); doc.LogUntil != nil || live() != 3 {
+		t.Errorf("%+v, %d live grants", doc, live())
+	}
+	if doc := restored(kept, revoked, unlogged, [3]bool{false, false, false}, "--revoke-all-before-restore"); !doc.EndedAll || live() != 0 {
+		t.Errorf("%+v, %d live grants", doc, live())
 	}
 	var apps []clientDoc
 	if k.run("", &apps, "client", "list"); len(apps) != 1 || apps[0].Status != oauth.Active {
@@ -353,6 +359,7 @@ func TestRestore_Killed(t *testing.T) {
 	whole := names()
 	k.run("", nil, "store", "add", "later", "--name", "Later")
 	was := names()
+	met := 0 // kills that met a restore at work
 	for n := range 6 {
 		left, _ := filepath.Glob(filepath.Join(k.dir, "*.part-*"))
 		before := len(left) // each that is killed leaves its part
@@ -364,11 +371,24 @@ func TestRestore_Killed(t *testing.T) {
 		if err := until(10*time.Second, func() bool { parts, _ := filepath.Glob(filepath.Join(k.dir, "*.part-*")); return len(parts) > before }); err != nil {
 			t.Fatal(err)
 		}
-		<-time.After(time.Duration(n) * 15 * time.Millisecond)
-		if err := cmd.Process.Kill(); err != nil {
-			t.Fatal(err)
+		over := make(chan error, 1)
+		go func() { over <- cmd.Wait() }()
+		ended := false // before it was killed: it waits for the end of a second, so this is rare
+		select {
+		case err := <-over:
+			if err != nil {
+				t.Fatal(err)
+			}
+			ended = true
+		case <-time.After(time.Duration(n) * 15 * time.Millisecond):
+			if err := cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
+				t.Fatal(err)
+			}
+			ended = <-over == nil
 		}
-		ended := cmd.Wait() == nil // before it was killed: it waits for the end of a second, so this is rare
+		if !ended {
+			met++
+		}
 		got := names()
 		if got != whole && (ended || got != was) {
 			t.Fatalf("killed at step %d: %s, was %s", n, got, was)
@@ -391,6 +411,9 @@ func TestRestore_Killed(t *testing.T) {
 				t.Error(err)
 			}
 		}
+	}
+	if met == 0 {
+		t.Error("every restore had ended before it was killed")
 	}
 	k.run("", nil, "restore", "one", "--replace", "--accept-revived-keys")
 	if got := names(); got != whole {

@@ -2,8 +2,11 @@ package main
 
 import (
 	"context"
+	"database/sql"
 	"encoding/json"
+	"errors"
 	"io"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -27,13 +30,14 @@ func TestMain(m *testing.M) {
 //	lines N               the last standard error has N lines
 //	mode NAME 0600        the file has exactly these permissions
 //	damage FILE COPY      write a copy in which a page in the middle is full of ones
+//	newer FILE COPY       write a copy of a backup with a schema that is newer than this program
 func TestScript(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"serve": scriptServe, "terminate": scriptTerminate, "keep": scriptKeep, "code": scriptCode, "lines": scriptLines, "mode": scriptMode, "damage": scriptDamage,
+			"serve": scriptServe, "terminate": scriptTerminate, "keep": scriptKeep, "code": scriptCode, "lines": scriptLines, "mode": scriptMode, "damage": scriptDamage, "newer": scriptNewer,
 		},
 		Condition: func(cond string) (bool, error) { return cond == "root" && os.Geteuid() == 0, nil },
 		Setup: func(e *testscript.Env) error {
@@ -109,6 +113,18 @@ func scriptMode(ts *testscript.TestScript, neg bool, args []string) {
 	if got := info.Mode().Perm().String(); got != "-rw-------" || args[1] != "0600" {
 		ts.Fatalf("%s is %s", args[0], got)
 	}
+}
+
+// scriptNewer makes of a backup one with a schema of after this program.
+func scriptNewer(ts *testscript.TestScript, neg bool, args []string) {
+	data, err := os.ReadFile(ts.MkAbs(args[0]))
+	ts.Check(err)
+	to := ts.MkAbs(args[1])
+	ts.Check(os.WriteFile(to, data, 0o600))
+	db, err := sql.Open("sqlite", "file:"+(&url.URL{Path: to}).EscapedPath())
+	ts.Check(err)
+	_, err = db.Exec("INSERT INTO goose_db_version (version_id, is_applied) VALUES (99, TRUE)")
+	ts.Check(errors.Join(err, db.Close()))
 }
 
 func scriptDamage(ts *testscript.TestScript, neg bool, args []string) {
