@@ -154,11 +154,27 @@ func TestProgress_GoesOn(t *testing.T) {
 	if !s.has(f, 3) || s.has(f, 4) || s.has(other, 3) || len(s.results) != 1 {
 		t.Errorf("%+v", s.results)
 	}
-	if text := report(s.results); !strings.Contains(text, "| "+f.name+" | "+f.engine+" | 1 | 1234 |") || !strings.Contains(text, "1.50 / 1.50 s | 1 |") {
+	at := time.Date(2026, 11, 27, 4, 39, 0, 0, time.UTC)
+	if text := report(s.results, at, "`da05e74`"); !strings.Contains(text, "on 27 November 2026, 04:39, at commit `da05e74`.") || !strings.Contains(text, "| "+f.name+" | "+f.engine+" | 1 | 1234 |") || !strings.Contains(text, "1.50 / 1.50 s | 1 |") {
 		t.Error(text)
 	}
 	if s, err = openProgress(path, "another build"); err != nil || len(s.results) != 0 {
 		t.Errorf("rounds of another server count: %v %+v", err, s.results)
+	}
+}
+
+// A round that nobody was served in, or whose fault nobody met, shows nothing.
+func TestRound_ThatShowsNothing(t *testing.T) {
+	for want, r := range map[string]result{
+		"only 99 requests":                       {Done: 99, Away: 1},
+		"full disk on PostgreSQL: it met nobody": {Done: 100, Refused: 7},
+		"<nil>":                                  {Done: 100, Away: 1},
+		"<nil> ":                                 {Done: 100, Unknown: 1},
+	} {
+		r.Fault, r.Engine = "full disk", postgres
+		if got := fmt.Sprint(r.shows()) + " "; !strings.HasPrefix(got, want) {
+			t.Errorf("%+v: %s; want %s", r, got, want)
+		}
 	}
 }
 

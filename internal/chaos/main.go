@@ -34,6 +34,7 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 )
 
 func main() {
@@ -118,7 +119,7 @@ func campaign(ctx context.Context, rounds int, only, stateFile, out string) (bro
 			}
 		}
 	}
-	fmt.Print(report(s.results))
+	fmt.Print(report(s.results, time.Now(), commit()))
 	for _, r := range s.results {
 		broken = broken || len(r.Violations) > 0
 	}
@@ -130,7 +131,7 @@ func write(out string, results []result) error {
 	if out == "" {
 		return nil
 	}
-	return os.WriteFile(out, []byte(report(results)), 0o644)
+	return os.WriteFile(out, []byte(report(results, time.Now(), commit())), 0o644)
 }
 
 // buildServer builds the server and returns a name of what was built: rounds of

@@ -110,12 +110,23 @@ func (f fault) run(ctx context.Context, binary, dir string, seed uint64) (r resu
 	}
 	count := s.ledger.count
 	r.Done, r.Refused, r.Away, r.Unknown = count[acknowledged], count[refused], count[unavailable], count[unknown]
-	if r.Done < 100 {
-		return r, fmt.Errorf("only %d requests were acknowledged: the round shows nothing", r.Done)
+	if err := r.shows(); err != nil {
+		return r, err
 	}
 	r.Requests = r.Done + r.Refused + r.Away + r.Unknown + count[failed]
 	r.Failover, r.Gap, r.Violations = s.ledger.failover, s.ledger.gap, s.ledger.violations
 	return r, nil
+}
+
+// shows says why a round shows nothing: nobody was served, or nobody met the fault.
+func (r result) shows() error {
+	switch {
+	case r.Done < 100:
+		return fmt.Errorf("only %d requests were acknowledged: the round shows nothing", r.Done)
+	case r.Away+r.Unknown == 0:
+		return fmt.Errorf("%s on %s: it met nobody: the round shows nothing", r.Fault, r.Engine)
+	}
+	return nil
 }
 
 func newLoad(s *site, rng *rand.Rand) *load {

@@ -16,12 +16,12 @@ func (r result) row() string {
 
 func short(d time.Duration) time.Duration { return d.Round(time.Millisecond) }
 
-// report is a table with a line for each fault.
-func report(results []result) string {
+// report is a table with a line for each fault, as of a moment and a commit.
+func report(results []result, at time.Time, of string) string {
 	var b strings.Builder
-	b.WriteString(`# Faults
-
-What ` + "`make chaos`" + ` found. Each round drives a fresh installation over HTTP as customers, apps and an operator would, breaks
+	fmt.Fprintf(&b, "# Faults\n\n`make chaos` wrote this on %s, at commit %s.\n", at.Format("2 January 2006, 15:04"), of)
+	b.WriteString(`
+Each round drives a fresh installation over HTTP as customers, apps and an operator would, breaks
 something under that load, mends it, and then asks for everything that was acknowledged, which a log beside the server
 holds. Violations are: a code redeemed twice; an acknowledged key, grant, revocation, secret, rotation or session
 that is missing; something ended that is alive; a request without an answer within 15 s or with a 500; half an event in the
