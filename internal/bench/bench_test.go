@@ -1,8 +1,13 @@
 package main
 
 import (
+	"errors"
+	"fmt"
 	"math"
+	"net/http"
+	"net/http/httptest"
 	"os/exec"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -65,6 +70,42 @@ func TestBench_CompletesWithoutErrors(t *testing.T) {
 	for _, v := range r.verdicts() {
 		if !strings.Contains(text, "| "+v.must+" |") || v.aside == "" && v.measured == "" {
 			t.Errorf("the report says nothing of %q", v.must)
+		}
+	}
+}
+
+// An answer that says something else than it must is an error, though it is a 200;
+// and so is one of the floor.
+func TestBench_CountsWrongAnswers(t *testing.T) {
+	n := 0
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		n++
+		fmt.Fprintf(w, `{"active":%v}`, n%2 == 0)
+	}))
+	defer s.Close()
+	d, err := dial(1, s.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.close()
+	requests := slices.Repeat([][]byte{[]byte("GET / HTTP/1.1\r\nHost: x\r\n\r\n")}, 10)
+	for must, errors := range map[string]int{isActive: 5, "": 0} {
+		if o := d.run(requests, false, must); o.errors != errors || (o.first != nil) != (errors > 0) {
+			t.Errorf("where an answer must hold %q: %d errors, such as %v", must, o.errors, o.first)
+		}
+	}
+	for _, op := range operations {
+		if got, want := op.must == isActive, strings.HasPrefix(op.name, "introspection"); got != want {
+			t.Errorf("%s asks for %q", op.name, op.must)
+		}
+	}
+	at, bad := point{opFirst, "sqlite", 8}, sample{errors: 1, first: errors.New("refused")}
+	for what, r := range map[string]*result{
+		"ours": {ours: map[point][]sample{at: {bad}}}, "the floor's": {floor: map[point][]sample{at: {bad}}},
+		"a signature's": {signed: map[int][]sample{8: {bad}}}, "the crowd's": {crowd: map[point]sample{at: bad}},
+	} {
+		if n, first := r.errors(); n != 1 || first != bad.first {
+			t.Errorf("%s: %d errors, such as %v", what, n, first)
 		}
 	}
 }

@@ -70,8 +70,9 @@ func (o outcome) quantile(q float64) time.Duration {
 	return o.latencies[min(len(o.latencies)-1, int(q*float64(len(o.latencies))))]
 }
 
-// run sends every request once. Whatever is not answered with 200 is an error.
-func (d drivers) run(requests [][]byte, keep bool) outcome {
+// run sends every request once. Whatever is not answered with 200, and with what an
+// answer must hold, is an error.
+func (d drivers) run(requests [][]byte, keep bool, must string) outcome {
 	o := outcome{latencies: make([]time.Duration, len(requests))}
 	if keep {
 		o.bodies = make([][]byte, len(requests))
@@ -82,10 +83,11 @@ func (d drivers) run(requests [][]byte, keep bool) outcome {
 	began := time.Now()
 	for _, one := range d {
 		all.Go(func() {
+			must := []byte(must)
 			var body bytes.Buffer
 			for i := int(next.Add(1)) - 1; i < len(requests); i = int(next.Add(1)) - 1 {
 				sent := time.Now()
-				err := one.ask(requests[i], &body)
+				err := one.ask(requests[i], &body, must)
 				o.latencies[i] = time.Since(sent)
 				if err != nil {
 					failed.Lock()
@@ -104,7 +106,7 @@ func (d drivers) run(requests [][]byte, keep bool) outcome {
 	return o
 }
 
-func (d *driver) ask(request []byte, body *bytes.Buffer) error {
+func (d *driver) ask(request []byte, body *bytes.Buffer, must []byte) error {
 	if d.conn == nil {
 		if err := d.connect(); err != nil {
 			return err
@@ -115,7 +117,7 @@ func (d *driver) ask(request []byte, body *bytes.Buffer) error {
 		d.conn.Close()
 		d.conn = nil
 	}
-	if err == nil && resp.StatusCode != http.StatusOK {
+	if err == nil && (resp.StatusCode != http.StatusOK || !bytes.Contains(body.Bytes(), must)) {
 		err = fmt.Errorf("%s: %.200s", resp.Status, body)
 	}
 	return err

@@ -31,19 +31,19 @@ const warmup = 10 // one in ten
 
 // measure sends the requests over conns connections and counts what they cost,
 // after the first tenth has warmed everything up.
-func (t target) measure(conns int, requests [][]byte, keep bool) (s sample, err error) {
+func (t target) measure(conns int, requests [][]byte, keep bool, must string) (s sample, err error) {
 	d, err := dial(conns, t.addr)
 	if err != nil {
 		return s, err
 	}
 	defer d.close()
 	first := len(requests) / warmup
-	warm := d.run(requests[:first], keep)
+	warm := d.run(requests[:first], keep, must)
 	before, err := t.count()
 	if err != nil {
 		return s, err
 	}
-	o := d.run(requests[first:], keep)
+	o := d.run(requests[first:], keep, must)
 	after, err := t.count()
 	if err != nil {
 		return s, err

@@ -133,7 +133,12 @@ func (r *result) errors() (n int, first error) {
 			first = s.first
 		}
 	}
-	for _, runs := range r.ours {
+	for _, of := range []map[point][]sample{r.ours, r.floor} {
+		for _, runs := range of {
+			add(median(runs))
+		}
+	}
+	for _, runs := range r.signed {
 		add(median(runs))
 	}
 	for _, s := range r.crowd {
@@ -197,16 +202,16 @@ func (r *result) markdown() string {
 	say("\n## Time, throughput, bytes\n")
 	say("The load generator takes its share of the same cores. Bytes written are those of the server's process with its log (SQLite: `write_bytes` of /proc, counted")
 	say("when a page becomes dirty) or of the write-ahead log (PostgreSQL).\n")
-	say("| operation | database | connections | p50 / p99 ms | req/s | errors | KiB written | floor: p50 / p99 ms | req/s | KiB written |\n|---|---|---|---|---|---|---|---|---|---|")
+	say("| operation | database | connections | p50 / p99 ms | req/s | errors | KiB written | floor: p50 / p99 ms | req/s | errors | KiB written |\n|---|---|---|---|---|---|---|---|---|---|---|")
 	r.each(func(op operation, engine string, at point) {
 		ours, floor := median(r.ours[at]), median(r.floor[at])
-		say("| %s | %s | %d | %s | %.0f | %d | %.1f | %s | %.0f | %.1f |", op.name, engineName(engine), at.conns, times(ours), ours.rate, ours.errors, ours.bytes/1024,
-			times(floor), floor.rate, floor.bytes/1024)
+		say("| %s | %s | %d | %s | %.0f | %d | %.1f | %s | %.0f | %d | %.1f |", op.name, engineName(engine), at.conns, times(ours), ours.rate, ours.errors, ours.bytes/1024,
+			times(floor), floor.rate, floor.errors, floor.bytes/1024)
 	})
 	for _, op := range operations {
 		for _, engine := range r.plan.engines {
 			s := r.crowd[point{op.name, engine, r.plan.crowd}]
-			say("| %s | %s | %d | %s | %.0f | %d | %.1f | | | |", op.name, engineName(engine), r.plan.crowd, times(s), s.rate, s.errors, s.bytes/1024)
+			say("| %s | %s | %d | %s | %.0f | %d | %.1f | | | | |", op.name, engineName(engine), r.plan.crowd, times(s), s.rate, s.errors, s.bytes/1024)
 		}
 	}
 	say("\n## Memory and start\n")
