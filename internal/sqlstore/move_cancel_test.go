@@ -194,7 +194,11 @@ func TestMove_CancelledWhileItFinishes(t *testing.T) {
 	if storagetest.All() {
 		each = 1
 	}
-	for n, more := 2, true; more; n += each { // first both sides are read
+	n := 2 // first both sides are read
+	for more := true; more; n += each {
 		t.Run(fmt.Sprint("cancel ", n), func(t *testing.T) { more = try(t, lock, n, "") })
+	}
+	if n -= each; n < 19 { // that one is not there
+		t.Errorf("a cancel had only %d steps to stop at", n)
 	}
 }

@@ -117,9 +117,9 @@ func walSize(t *testing.T, path string) int64 {
 	return info.Size()
 }
 
-// The command line writes to the database of a running server: nobody is ever told
-// that it is locked.
-func TestSQLite_TwoProcessesAtOneFile(t *testing.T) {
+// Two that write to one file, as the command line beside a running server: nobody is ever
+// told that it is locked. As processes they do it in TestCommand_WritesBesideServe.
+func TestSQLite_TwoStoresAtOneFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "g.db")
 	stores := []*Store{openAt(t, path), openAt(t, path)}
 	var n atomic.Int64
