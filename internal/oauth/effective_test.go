@@ -210,8 +210,7 @@ func TestFollowers_Lag(t *testing.T) {
 	w.must(w.SuspendClient(ctx, command, w.other.id))
 	w.must(w.Follow(ctx))
 	ask("test", at.Seq)
-	later := time.NewTimer(20 * time.Millisecond)
-	<-later.C
+	ages(w.Server, 20*time.Millisecond)
 	ask("test", at.Seq+1)
 	ask("since", 0)
 	ask("since", at.Seq+1)
@@ -229,7 +228,7 @@ func TestFollowers_Lag(t *testing.T) {
 	// It is late with one event, and another has come since.
 	w.must(w.ResumeClient(ctx, command, w.other.id))
 	w.must(w.Follow(ctx))
-	<-time.After(20 * time.Millisecond)
+	ages(w.Server, 20*time.Millisecond)
 	w.must(w.SuspendClient(ctx, command, w.other.id))
 	w.must(w.Follow(ctx))
 	ask("test", at.Seq+4)

@@ -383,11 +383,11 @@ func TestFeed_ABeatProvesTheReadingBefore(t *testing.T) {
 	node, err := oauth.New(ctx, oauth.Config{Issuer: issuer, Audience: audience, Catalogue: catalogue(), Storage: d, Ring: ring, Now: w.clock.now, Rand: newRand("beat")})
 	w.must(err)
 	w.must(node.Follow(ctx))
-	began, later := time.Now(), time.NewTimer(20*time.Millisecond)
+	began := time.Now()
 	d.mu.Lock()
 	d.beat++ // and then it is deposed
 	d.mu.Unlock()
-	<-later.C
+	ages(node, 20*time.Millisecond)
 	w.must(node.Follow(ctx))
 	if since, lag := time.Since(began), node.FeedLag(); lag < since {
 		t.Errorf("what is known is %v old, and the last reading that proves anything was %v ago", lag, since)
@@ -487,7 +487,7 @@ func TestFeed_WhatAPageIsAsOf(t *testing.T) {
 	node := w.office(storage) // it has not seen that itself
 	storage.beforeChanges = func() {
 		w.must(w.RevokeGrant(ctx, command, key.GrantID))
-		<-time.After(101 * time.Millisecond) // by then what the node knows is too old
+		ages(node, 101*time.Millisecond) // by then what the node knows is too old
 		w.must(node.Follow(ctx))
 	}
 	p, err := w.poll(node, at.Epoch, at.Seq)

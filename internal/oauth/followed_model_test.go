@@ -630,6 +630,8 @@ func copied(people []*model, used []usedCode) (to map[*modelFamily]*modelFamily,
 func (c *crowd) check(t *rapid.T) {
 	c.inTime(t)
 	c.settle()
+	again := looks()
+	defer again.Stop()
 	from := lists{}
 	for _, m := range c.people {
 		for i, k := range m.keys {
@@ -637,7 +639,7 @@ func (c *crowd) check(t *rapid.T) {
 			got, knows := c.ask(k.token, m.stores)
 			for ; !knows && asked.Sub(c.done) < comesBack; got, knows = c.ask(k.token, m.stores) {
 				c.behind = asked
-				again()
+				<-again.C
 				asked = time.Now()
 			}
 			if c.wrong(m, k, got) {
@@ -657,6 +659,8 @@ func (c *crowd) check(t *rapid.T) {
 // slow machine makes a check begin late, but none that began late may admit. A verifier
 // that does not know does not admit.
 func (c *crowd) inTime(t *rapid.T) {
+	again := looks()
+	defer again.Stop()
 	for _, m := range c.people {
 		for i, k := range m.keys {
 			for {
@@ -668,7 +672,7 @@ func (c *crowd) inTime(t *rapid.T) {
 				if c.latest = max(c.latest, began); began > promised {
 					t.Fatalf("%s: a check that began %v after it ended admitted it to %s, the model says %s", m.name(i), began, got, c.may(m, k))
 				}
-				again()
+				<-again.C
 			}
 		}
 	}

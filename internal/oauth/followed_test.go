@@ -195,8 +195,17 @@ const (
 	comesBack = 3 * time.Second
 )
 
-// again is between two looks at a condition.
-func again() { <-time.After(2 * time.Millisecond) }
+// looks are the moments at which a condition is looked at again.
+func looks() *time.Ticker { return time.NewTicker(2 * time.Millisecond) }
+
+// ages waits until what a node that does not follow knows is older by d.
+func ages(node *oauth.Server, d time.Duration) {
+	again := looks()
+	defer again.Stop()
+	for d += node.FeedLag(); node.FeedLag() < d; {
+		<-again.C
+	}
+}
 
 // settle waits until all that has happened is in effect at the verifier.
 func (x *followed) settle() {
@@ -205,7 +214,9 @@ func (x *followed) settle() {
 	x.settleNodes()
 	seq, epoch, err := x.nodes[0].db.Head(ctx)
 	x.must(err)
-	for began := time.Now(); ; again() {
+	again := looks()
+	defer again.Stop()
+	for began := time.Now(); ; <-again.C {
 		looked := time.Now()
 		x.mu.Lock()
 		acked := x.acked

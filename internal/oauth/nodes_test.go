@@ -49,10 +49,9 @@ func TestNodes_ASlowPollMakesNothingFresh(t *testing.T) {
 	ctx := context.Background()
 	w := newWorld(t)
 	node, storage := w.slowNode(ctx)
-	late := time.NewTimer(150 * time.Millisecond)
 	storage.hold = func(context.Context) {
 		w.must(w.SuspendClient(ctx, command, w.standard.id))
-		<-late.C
+		ages(node, 150*time.Millisecond)
 	}
 	w.must(node.Follow(ctx))
 	if c, err := node.Client(ctx, w.standard.id); err != nil || c.Status != oauth.Suspended {
