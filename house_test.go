@@ -251,7 +251,11 @@ func specRows(t *testing.T) []specRow {
 	var rows []specRow
 	for _, line := range strings.Split(read(t, "SPEC.md"), "\n") {
 		cells := strings.Split(strings.Trim(strings.TrimSpace(line), "|"), " | ")
-		if !strings.HasPrefix(line, "| ") || len(cells) != 4 || strings.HasPrefix(cells[0], "---") || strings.TrimSpace(cells[0]) == "id" {
+		if !strings.HasPrefix(line, "| ") || strings.HasPrefix(cells[0], "---") || strings.TrimSpace(cells[0]) == "id" {
+			continue
+		}
+		if len(cells) != 4 {
+			t.Errorf("SPEC.md: a row has %d cells, not 4: %s", len(cells), line)
 			continue
 		}
 		rows = append(rows, specRow{strings.TrimSpace(cells[0]), strings.TrimSpace(cells[1]), strings.TrimSpace(cells[2]), strings.TrimSpace(cells[3])})
@@ -370,11 +374,25 @@ func TestHouse_NothingStandsForWhatIsNotThere(t *testing.T) {
 	}
 }
 
-// A test that waits for luck is a defect.
+// Tests do not sleep for luck. Time passes by the injected clock, in a bubble of
+// testing/synctest, or until a condition is met; [time.After] is the limit of a select.
 func TestHouse_TestsDoNotSleep(t *testing.T) {
 	for _, file := range tracked(t, "*_test.go") {
-		if strings.Contains(read(t, file), "time.Sl"+"eep(") {
-			t.Errorf("%s sleeps: use the injected clock, testing/synctest or a condition", file)
+		if why := sleeps(read(t, file)); why != "" {
+			t.Errorf("%s %s: use the injected clock, testing/synctest or a condition", file, why)
+		}
+	}
+	for text, want := range map[string]bool{
+		"\ttime.Sl" + "eep(d)":                                                     true,
+		"\t<-time.Af" + "ter(d)":                                                   true,
+		"func passes(d time.Duration) { <-time.Af" + "ter(d) }":                    true,
+		"import \"testing/synctest\"\nfunc passes() { <-time.Af" + "ter(d) }":      false,
+		"import \"testing/synctest\"\nfunc passes() { time.Sl" + "eep(d) }":        true,
+		"\tselect {\n\tcase <-time.Af" + "ter(time.Second):\n\tcase <-ended:\n\t}": false,
+		"\tcase at := <-time.Af" + "ter(time.Second):":                             false,
+	} {
+		if got := sleeps(text) != ""; got != want {
+			t.Errorf("%q sleeps: %v, want %v", text, got, want)
 		}
 	}
 }
@@ -403,4 +421,24 @@ func TestHouse_G5_NobodyReadsAFormUnbounded(t *testing.T) {
 			})
 		}
 	})
+}
+
+// waited is a line that waits for a time, and for nothing else. The limit of a select
+// is a case of it.
+var waited = regexp.MustCompile(`(?m)^[^\n]*<-time\.Af` + `ter\(.*$`)
+
+// sleeps says how a test sleeps, if it does.
+func sleeps(text string) string {
+	if strings.Contains(text, "time.Sl"+"eep(") {
+		return "sleeps"
+	}
+	if strings.Contains(text, `"testing/synctest"`) {
+		return ""
+	}
+	for _, line := range waited.FindAllString(text, -1) {
+		if !strings.HasPrefix(strings.TrimSpace(line), "case ") {
+			return "waits for a time to pass (" + strings.TrimSpace(line) + ")"
+		}
+	}
+	return ""
 }
