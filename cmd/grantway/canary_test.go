@@ -215,6 +215,9 @@ func (p *process) sendEverywhere(t *testing.T, c, appID, secret, guestApp, cooki
 		if err != nil || a.status >= 500 {
 			t.Errorf("%s %s: %v %d %s", r.method, strings.ReplaceAll(r.path, c, "…"), err, a.status, a.body)
 		}
+		if err == nil && len(a.header["X-Request-Id"]) != 1 {
+			t.Errorf("%s %s: %d with the request ids %q", r.method, strings.ReplaceAll(r.path, c, "…"), a.status, a.header["X-Request-Id"])
+		}
 	}
 	// What net/http itself refuses.
 	for _, r := range []struct {
