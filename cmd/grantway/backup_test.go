@@ -15,6 +15,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -418,6 +419,55 @@ func TestRestore_Killed(t *testing.T) {
 	k.run("", nil, "restore", "one", "--replace", "--accept-revived-keys")
 	if got := names(); got != whole {
 		t.Errorf("restored: %s, want %s", got, whole)
+	}
+}
+
+// A file with a damaged page is served: who needs that page is told to come again, and
+// everybody else is served as ever. Nothing that rests on the page is done, and no
+// database comes of a backup of it.
+func TestServe_ADamagedPage(t *testing.T) {
+	t.Parallel()
+	k := newKeyed(t)
+	p := k.start()
+	key, unspent := k.issue(p), k.code(p)
+	k.stop(p)
+	at := filepath.Join(k.dir, "grantway.db")
+	db := past(t, at)
+	root := rows(t, db, "SELECT rootpage FROM sqlite_master WHERE name = 'authorization_codes'")
+	size := rows(t, db, "PRAGMA page_size")
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	page, err := strconv.Atoi(root[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	bytesOf, err := strconv.Atoi(size[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := os.ReadFile(at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	copy(data[(page-1)*bytesOf:], bytes.Repeat([]byte{0xff}, bytesOf))
+	if err := os.WriteFile(at, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p = k.start()
+	k.alive(p, "a key that was issued before", key, true)
+	if code, err := p.guestCode(k.app.ClientID); err == nil || !strings.Contains(err.Error(), " 503 ") {
+		t.Errorf("a new code: %q, %v", code, err)
+	}
+	if a, err := p.redeem(k.app.ClientID, unspent); err == nil || a.status != http.StatusServiceUnavailable {
+		t.Errorf("a code that was issued before: %v %d %s", err, a.status, a.body)
+	}
+	if a := k.refresh(p, key); a.status != http.StatusOK {
+		t.Errorf("a refresh: %d %s", a.status, a.body)
+	}
+	k.stop(p)
+	if _, err := grantway(k.dir, "", "backup", "one", "--config", "config.yaml"); err == nil {
+		k.fails([]string{"one: it is corrupt: ", "use another backup"}, "restore", "one", "--database", "new.db", "--accept-revived-keys")
 	}
 }
 
