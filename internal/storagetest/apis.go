@@ -1,6 +1,9 @@
 package storagetest
 
 import (
+	"slices"
+	"strings"
+
 	"github.com/grantway/grantway/internal/oauth"
 )
 
@@ -21,7 +24,7 @@ func apis(w *world) {
 		w.same("by URI", *got, a)
 		list, err := w.s.APIs(w.ctx)
 		w.ok(err)
-		w.same("all", list, []*oauth.API{&a, &bare})
+		w.same("all", slices.DeleteFunc(list, func(a *oauth.API) bool { return strings.Contains(a.ID, bystander) }), []*oauth.API{&a, &bare})
 		w.loses("the same id", create(oauth.API{ID: a.ID, URI: "https://third.example/", Secrets: []oauth.ClientSecret{w.secret()}}))
 		w.loses("the same URI", create(oauth.API{ID: "api-3", URI: a.URI, Secrets: []oauth.ClientSecret{w.secret()}}))
 		_, err = w.s.API(w.ctx, "unknown")
@@ -172,7 +175,7 @@ func apis(w *world) {
 			w.t.Helper()
 			got, err := w.s.SigningKeys(w.ctx)
 			w.ok(err)
-			return got
+			return slices.DeleteFunc(got, func(k oauth.StoredKey) bool { return strings.Contains(k.Kid, bystander) })
 		}
 		w.same("at first", len(list()), 0)
 		access, lasting := key("k1", oauth.ForAccess), key("k2", oauth.ForLasting)

@@ -343,6 +343,7 @@ func status(w *world) {
 		w.wins(issue, oauth.EventTokenRefreshed, func(e oauth.Event) (bool, error) { old.Event = e; return w.s.RotateRefreshToken(w.ctx, old) })
 	})
 	w.test("cutting off everything", func(w *world) {
+		w.everybody = true
 		app := w.app()
 		g, r := w.live(w.person(), app)
 		other, code := w.granted(w.person(), app)
@@ -575,6 +576,7 @@ func status(w *world) {
 		w.same("noted before", w.grant(g.ID).LastUsed, later)
 	})
 	w.test("changes are kept until they are folded, and then for an hour", func(w *world) {
+		w.everybody = true
 		g, _ := w.live(w.person(), w.app())
 		before, _, err := w.s.Head(w.ctx)
 		w.ok(err)
@@ -607,6 +609,7 @@ func status(w *world) {
 		w.same("what is kept begins after", mark, p.Seq)
 	})
 	w.test("a list of refresh chains goes when all of them are over, and no node may go on with it", func(w *world) {
+		w.everybody = true
 		const list = 1 << oauth.IndexBits
 		first, err := w.s.AllotIndices(w.ctx, "over", "family", list, w.now)
 		w.ok(err)

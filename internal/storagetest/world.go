@@ -29,6 +29,8 @@ type world struct {
 	pg  bool
 	now time.Time
 	ids *atomic.Int64
+
+	everybody bool // the test is about the bystanders, too
 }
 
 func newWorld(t *testing.T, o Opened) *world {
@@ -54,7 +56,11 @@ func (w *world) test(promise string, f func(*world)) {
 	w.t.Run(promise, func(t *testing.T) {
 		sub := *w
 		sub.t, sub.ctx = t, t.Context()
+		untouched := sub.untouched()
 		f(&sub)
+		if !sub.everybody {
+			untouched()
+		}
 	})
 }
 
@@ -100,12 +106,24 @@ func (w *world) wins(inFeed bool, kind oauth.Kind, run func(oauth.Event) (bool, 
 	w.t.Helper()
 	before, _, err := w.s.Head(w.ctx)
 	w.ok(err)
+	skip := "" // what else may move
+	if kind == oauth.EventStorePut || kind == oauth.EventStoreRemoved {
+		skip = "stores"
+	}
+	heads := w.heads(skip)
 	e := w.event(kind)
 	won, err := run(e)
 	if err != nil || !won {
 		w.t.Fatalf("%s: won %v, error %v; want it to win", kind, won, err)
 	}
 	w.noted(inFeed, e, before)
+	w.same("how far the rest is", w.heads(skip), heads)
+}
+
+// heads reads how far everything is but the feed, and what skip names.
+func (w *world) heads(skip string) []string {
+	w.t.Helper()
+	return w.column("SELECT name || ' ' || CAST(seq AS TEXT) || ' ' || CAST(epoch AS TEXT) FROM heads WHERE name NOT IN ('feed', $1) ORDER BY name", skip)
 }
 
 // noted demands that e is the newest event, kept as given, and did to the feed
@@ -332,7 +350,8 @@ func (w *world) redemption(g oauth.Grant, code oauth.StoredCode) oauth.Redemptio
 	w.t.Helper()
 	st, err := w.s.Standing(w.ctx, g.ID)
 	if errors.Is(err, oauth.ErrNotFound) { // a guest's
-		st, err = &oauth.Standing{Seq: 1}, nil
+		st = &oauth.Standing{}
+		st.Seq, _, err = w.s.Head(w.ctx)
 	}
 	w.ok(err)
 	f := oauth.Family{ID: w.id("fam_"), GrantID: g.ID, ClientID: g.ClientID, UserID: g.UserID, API: "api", Status: oauth.Valid,
