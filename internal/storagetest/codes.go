@@ -80,6 +80,10 @@ func codes(w *world) {
 		w.changed("UPDATE heads SET epoch = epoch + 1 WHERE name = 'feed'")
 		w.loses("in the next epoch", w.redeem(r))
 		w.changed("UPDATE heads SET epoch = epoch - 1 WHERE name = 'feed'")
+		first := int64(w.count("SELECT epoch FROM heads WHERE name = 'feed'")) * listsMax * listSize
+		r.Family.StatusIndex = first - 1
+		w.loses("the last of the epoch before", w.redeem(r))
+		r.Family.StatusIndex = first
 		w.wins(issue, oauth.EventCodeRedeemed, w.redeem(r))
 	})
 	w.test("redeeming loses when the world has changed", func(w *world) {
@@ -138,6 +142,47 @@ func codes(w *world) {
 		w.setUser(user, oauth.Suspended)
 		w.setUser(user, oauth.Active)
 		w.wins(issue, oauth.EventCodeRedeemed, w.redeem(r))
+	})
+	w.test("what every redemption asks, of whatever kind it is", func(w *world) {
+		const guests, continued, chosen = 1, 2, 4 // what a change is about, beside persons
+		for why, c := range map[string]struct {
+			of     int
+			change func(*oauth.Redemption)
+		}{
+			"client suspended": {guests | continued, func(r *oauth.Redemption) { w.setApp(r.ClientID, oauth.Suspended) }},
+			"client deleted":   {guests | continued, func(r *oauth.Redemption) { w.setApp(r.ClientID, oauth.Deleted) }},
+			"user suspended":   {continued, func(r *oauth.Redemption) { w.setUser(r.Family.UserID, oauth.Suspended) }},
+			"grant revoked": {continued, func(r *oauth.Redemption) {
+				w.must(oauth.EventGrantRevoked, func(e oauth.Event) (bool, error) { return w.s.RevokeGrant(w.ctx, r.GrantID, e) })
+				if r.Continue {
+					w.changed("UPDATE families SET status = 'valid' WHERE grant_id = $1", r.GrantID) // the grant alone is enough
+				}
+			}},
+			"another rev":            {continued, func(r *oauth.Redemption) { r.Rev++ }},
+			"memberships of another": {continued, func(r *oauth.Redemption) { r.MembersRev++ }},
+			"another grant":          {continued, func(r *oauth.Redemption) { r.GrantID = "unknown" }},
+			"over":                   {guests | continued, func(r *oauth.Redemption) { r.Now = w.now.Add(time.Minute) }},
+			"unknown":                {guests | continued, func(r *oauth.Redemption) { r.Selector = "unknown" }},
+			"an index of before":     {guests, func(r *oauth.Redemption) { r.Family.StatusIndex = 1 }},
+			"nobody's secret":        {guests | continued | chosen, func(r *oauth.Redemption) { r.Secret = w.hash() }},
+			"another's secret": {guests | continued | chosen, func(r *oauth.Redemption) {
+				other := w.newApp()
+				w.must(oauth.EventClientCreated, w.create(other))
+				r.Secret = other.Secrets[0].Hash
+			}},
+		} {
+			for how, r := range w.ways() {
+				if r.Guest != nil && c.of&guests == 0 || r.Continue && c.of&continued == 0 || r.Secret == nil && c.of&chosen != 0 {
+					continue
+				}
+				c.change(&r)
+				w.loses(why+", "+how, w.redeem(r))
+			}
+		}
+		for how, r := range w.ways() {
+			w.wins(issue, oauth.EventCodeRedeemed, w.redeem(r))
+			w.loses("again, "+how, w.redeem(r))
+		}
 	})
 	w.test("the secret that proved the client is asked for once more", func(w *world) {
 		user, c := w.person(), w.newApp()
@@ -277,6 +322,41 @@ func codes(w *world) {
 		_, err = w.s.CodeOfRequest(w.ctx, "unknown")
 		w.missing("CodeOfRequest", err)
 	})
+}
+
+// ways makes a redemption of each kind there is, each of an app of its own.
+func (w *world) ways() map[string]oauth.Redemption {
+	w.t.Helper()
+	all := map[string]oauth.Redemption{}
+	guest := func(app, family string) oauth.StoredCode {
+		code := w.guestCode(app)
+		code.FamilyID = family
+		w.must(oauth.EventCodeIssued, w.issueGuest(code))
+		return code
+	}
+	for _, secret := range []string{"", ", by secret"} {
+		for _, how := range []string{"of a person", "of a guest", "of a guest who continues"} {
+			c := w.newApp()
+			w.must(oauth.EventClientCreated, w.create(c))
+			var r oauth.Redemption
+			switch how {
+			case "of a person":
+				r = w.redemption(w.granted(w.person(), c.ID))
+			case "of a guest":
+				r = w.guestRedemption(guest(c.ID, ""))
+			default:
+				first := w.guestRedemption(guest(c.ID, ""))
+				w.must(oauth.EventCodeRedeemed, w.redeem(first))
+				r = oauth.Redemption{Selector: guest(c.ID, first.Family.ID).Selector, ClientID: c.ID, GrantID: first.Guest.ID, Rev: 1, ISeq: first.ISeq, Kid: "kid",
+					Family: first.Family, Continue: true, Refresh: w.refreshOf(first.Family.ID), Now: w.now}
+			}
+			if secret != "" {
+				r.Secret = c.Secrets[0].Hash
+			}
+			all[how+secret] = r
+		}
+	}
+	return all
 }
 
 func (w *world) guestCode(app string) oauth.StoredCode {

@@ -2,6 +2,7 @@ package storagetest
 
 import (
 	"errors"
+	"maps"
 	"sync"
 	"time"
 
@@ -75,6 +76,7 @@ func families(w *world) {
 		}
 		user := w.person()
 		_, r := w.live(user, app.ID)
+		_, beside := w.live(user, app.ID)
 		revoke := func(family, client string, secret oauth.Hash) func(oauth.Event) (bool, error) {
 			return func(e oauth.Event) (bool, error) {
 				return w.s.RevokeOwn(w.ctx, client, secret, family, e)
@@ -90,6 +92,8 @@ func families(w *world) {
 		w.loses("again", revoke(r.Family.ID, app.ID, app.Secrets[0].Hash))
 		_, r = w.live(w.person(), app.ID)
 		w.wins(feed, oauth.EventFamilyRevoked, revoke(r.Family.ID, app.ID, nil))
+		w.loses("again, without a secret", revoke(r.Family.ID, app.ID, nil))
+		w.same("another family of the client", w.family(beside.Family.ID).Status, oauth.Valid)
 	})
 	w.test("AllotIndices goes on where it was, for each API and kind apart", func(w *world) {
 		allot := func(api, kind string, n int64) int64 {
@@ -256,6 +260,46 @@ func (w *world) rotation(g oauth.Grant, token *oauth.StoredRefresh) oauth.Rotati
 		IdleUntil: w.now.Add(31 * 24 * time.Hour), Now: w.now}
 }
 
+// uses makes, for the chain of first, the record of each way to use it, with and
+// without the client's secret. It rotates the chain, so that there is something to
+// repeat.
+func (w *world) uses(g oauth.Grant, first *oauth.StoredRefresh, secret oauth.Hash) map[string]oauth.Rotation {
+	w.t.Helper()
+	st, err := w.s.Standing(w.ctx, g.ID)
+	w.ok(err)
+	was := w.rotation(g, first)
+	was.ISeq, was.ClientID, was.Kid = st.Seq, g.ClientID, "kid"
+	w.must(oauth.EventTokenRefreshed, w.rotate(was))
+	next, fixed, again := was, was, was
+	next.Presented, next.Successor = was.Successor, w.hash()
+	fixed.Presented, fixed.Successor = was.Successor, nil
+	again.Successor, again.Again = nil, true
+	all := map[string]oauth.Rotation{"repeating": again, "rotating": next, "not rotating": fixed}
+	for how, r := range maps.Clone(all) {
+		r.Secret = secret
+		all[how+", by secret"] = r
+	}
+	return all
+}
+
+// chain makes the uses of a chain of its own.
+func (w *world) chain() map[string]oauth.Rotation {
+	w.t.Helper()
+	c := w.newApp()
+	w.must(oauth.EventClientCreated, w.create(c))
+	g, first := w.live(w.person(), c.ID)
+	return w.uses(g, first.Refresh, c.Secrets[0].Hash)
+}
+
+// useful demands that each way to use a chain wins, in the order in which none of them
+// ends another.
+func (w *world) useful(uses map[string]oauth.Rotation) {
+	w.t.Helper()
+	for _, how := range []string{"repeating, by secret", "repeating", "not rotating, by secret", "not rotating", "rotating"} {
+		w.wins(issue, oauth.EventTokenRefreshed, w.rotate(uses[how]))
+	}
+}
+
 func (w *world) rotate(r oauth.Rotation) func(oauth.Event) (bool, error) {
 	return func(e oauth.Event) (bool, error) {
 		r.Event = e
@@ -334,23 +378,28 @@ func refresh(w *world) {
 	})
 	w.test("a token is over exactly at its limits", func(w *world) {
 		for _, limit := range []string{"idle", "absolute"} {
-			g, code := w.granted(w.person(), w.app())
+			c := w.newApp()
+			w.must(oauth.EventClientCreated, w.create(c))
+			g, code := w.granted(w.person(), c.ID)
 			redemption := w.redemption(g, code)
-			end := w.now.Add(time.Hour)
+			end := w.now.Add(oauth.RotateGrace - time.Microsecond)
 			if limit == "idle" {
-				redemption.Refresh.IdleUntil, redemption.Refresh.AbsoluteUntil = end, time.Time{}
+				redemption.Refresh.AbsoluteUntil = time.Time{}
 			} else {
 				redemption.Refresh.AbsoluteUntil = end
 			}
 			w.must(oauth.EventCodeRedeemed, w.redeem(redemption))
-			r := w.rotation(g, redemption.Refresh)
-			r.Now = end
-			w.loses(limit+" limit", w.rotate(r))
-			fixed := r
-			fixed.Successor, fixed.IdleUntil = nil, end.Add(time.Hour)
-			w.loses(limit+" limit, not rotating", w.rotate(fixed))
-			r.Now = end.Add(-time.Microsecond)
-			w.wins(issue, oauth.EventTokenRefreshed, w.rotate(r))
+			uses := w.uses(g, redemption.Refresh, c.Secrets[0].Hash)
+			if limit == "idle" {
+				w.changed("UPDATE refresh_tokens SET idle_until = $1 WHERE selector = $2", end.UnixMicro(), redemption.Refresh.Selector)
+			}
+			for how, r := range uses {
+				r.Now, r.IdleUntil = end, end.Add(time.Hour)
+				w.loses(limit+" limit, "+how, w.rotate(r))
+				r.Now = end.Add(-time.Microsecond)
+				uses[how] = r
+			}
+			w.useful(uses)
 		}
 	})
 	w.test("a use loses when the world has changed", func(w *world) {
@@ -363,38 +412,73 @@ func refresh(w *world) {
 			},
 			"grant revoked": func(_, _, _ string, g *oauth.Grant) {
 				w.must(oauth.EventGrantRevoked, func(e oauth.Event) (bool, error) { return w.s.RevokeGrant(w.ctx, g.ID, e) })
+				w.changed("UPDATE families SET status = 'valid' WHERE grant_id = $1", g.ID) // the grant alone is enough
+			},
+			"grant edited": func(_, _, _ string, g *oauth.Grant) {
+				w.must(oauth.EventGrantEdited, func(e oauth.Event) (bool, error) { return w.s.EditGrant(w.ctx, g, 1, nil, e) })
 			},
 			"family revoked": func(_, _, family string, _ *oauth.Grant) {
 				w.must(oauth.EventFamilyRevoked, func(e oauth.Event) (bool, error) { return w.s.RevokeFamily(w.ctx, family, e) })
 			},
+			"secret revoked": func(_, app, _ string, _ *oauth.Grant) {
+				w.must(oauth.EventSecretAdded, func(e oauth.Event) (bool, error) { return w.s.AddSecret(w.ctx, app, w.secret(), e) })
+				c, err := w.s.Client(w.ctx, app)
+				w.ok(err)
+				w.must(oauth.EventSecretRevoked, func(e oauth.Event) (bool, error) { return w.s.RevokeSecret(w.ctx, app, c.Secrets[0].Hash, e) })
+			},
 		} {
-			user, app := w.person(), w.app()
-			g, first := w.live(user, app)
-			change(user, app, first.Family.ID, &g)
-			r := w.rotation(g, first.Refresh)
-			r.Rev = w.grant(g.ID).Rev
-			w.loses(why, w.rotate(r))
-			r.Successor, r.IdleUntil = nil, w.now.Add(time.Hour)
-			w.loses(why+", not rotating", w.rotate(r))
+			user, c := w.person(), w.newApp()
+			w.must(oauth.EventClientCreated, w.create(c))
+			g, first := w.live(user, c.ID)
+			uses := w.uses(g, first.Refresh, c.Secrets[0].Hash)
+			change(user, c.ID, first.Family.ID, &g)
+			for how, r := range uses {
+				if why == "secret revoked" && r.Secret == nil {
+					delete(uses, how)
+					continue
+				}
+				w.loses(why+", "+how, w.rotate(r))
+				if why == "grant edited" {
+					r.Rev = 2
+					uses[how] = r
+				}
+			}
+			if why == "grant edited" {
+				w.useful(uses)
+			}
 		}
-		g, first := w.live(w.person(), w.app())
-		w.must(oauth.EventGrantEdited, func(e oauth.Event) (bool, error) { return w.s.EditGrant(w.ctx, &g, 1, nil, e) })
-		r := w.rotation(g, first.Refresh)
-		w.loses("rev", w.rotate(r))
-		r.Rev = 2
-		w.wins(issue, oauth.EventTokenRefreshed, w.rotate(r))
-		again := w.rotation(g, first.Refresh)
-		again.Successor, again.Again = nil, true
-		w.loses("rev, repeated", w.rotate(again))
 	})
-	w.test("a token belongs to its family", func(w *world) {
-		user, app := w.person(), w.app()
-		g, first := w.live(user, app)
-		_, other := w.live(user, app)
-		r := w.rotation(g, first.Refresh)
-		r.Family = other.Family.ID
-		w.loses("another family", w.rotate(r))
-		r.Family, r.Selector = first.Family.ID, "unknown"
-		w.loses("unknown", w.rotate(r))
+	w.test("a secret proves its own client", func(w *world) {
+		c, other := w.newApp(), w.newApp()
+		w.must(oauth.EventClientCreated, w.create(c))
+		w.must(oauth.EventClientCreated, w.create(other))
+		g, first := w.live(w.person(), c.ID)
+		uses := w.uses(g, first.Refresh, other.Secrets[0].Hash)
+		for how, r := range uses {
+			if r.Secret != nil {
+				w.loses(how+" of another", w.rotate(r))
+				r.Secret = c.Secrets[0].Hash
+				uses[how] = r
+			}
+		}
+		w.useful(uses)
+	})
+	w.test("a token belongs to its family, and that to its grant", func(w *world) {
+		user, c := w.person(), w.newApp()
+		w.must(oauth.EventClientCreated, w.create(c))
+		g, first := w.live(user, c.ID)
+		_, other := w.live(user, c.ID)
+		_, dead := w.live(user, c.ID)
+		uses := w.uses(g, first.Refresh, c.Secrets[0].Hash)
+		w.must(oauth.EventGrantRevoked, func(e oauth.Event) (bool, error) { return w.s.RevokeGrant(w.ctx, dead.GrantID, e) })
+		for how, r := range uses {
+			r.Family = other.Family.ID
+			w.loses("another family, "+how, w.rotate(r))
+			r.Family, r.Selector = first.Family.ID, "unknown"
+			w.loses("unknown, "+how, w.rotate(r))
+			r.Selector, r.GrantID = first.Refresh.Selector, dead.GrantID
+			w.loses("a grant that has ended, "+how, w.rotate(r))
+		}
+		w.useful(uses)
 	})
 }

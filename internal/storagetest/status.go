@@ -320,9 +320,7 @@ func status(w *world) {
 		use := oauth.KeyUse(w.id("use"))
 		k := oauth.StoredKey{Kid: w.id("kid"), Alg: "ES256", Use: use, Sealed: []byte{1}, Public: []byte{2}, Status: oauth.Active, Created: w.now}
 		w.must(oauth.EventKeyAdded, func(e oauth.Event) (bool, error) { return w.s.AddSigningKey(w.ctx, k, e) })
-		g, code := w.granted(w.person(), w.app())
-		r := w.redemption(g, code)
-		r.Kid = k.Kid
+		ways, uses := w.ways(), w.chain()
 		cut := func(e oauth.Event) (bool, error) { return w.s.CutOff(w.ctx, oauth.RuleKey, k.Kid, e) }
 		_, rules := w.told(oauth.EventKeyCut, cut)
 		if len(rules) != 1 || rules[0].Kind != oauth.RuleKey || rules[0].Subject != k.Kid || rules[0].Value != oauth.StatusInvalid || rules[0].Before != rules[0].Seq {
@@ -331,43 +329,58 @@ func status(w *world) {
 		w.same("what is to be written", w.foldings(), 0)
 		w.loses("again", cut)
 		w.loses("unknown", func(e oauth.Event) (bool, error) { return w.s.CutOff(w.ctx, oauth.RuleKey, "unknown", e) })
-		w.loses("issuing what it signed", w.redeem(r))
-		k.Kid = w.id("kid")
-		w.must(oauth.EventKeyAdded, func(e oauth.Event) (bool, error) { return w.s.AddSigningKey(w.ctx, k, e) })
-		r.Kid = k.Kid
-		w.wins(issue, oauth.EventCodeRedeemed, w.redeem(r))
-		old := w.rotation(g, r.Refresh)
-		old.Kid, old.ISeq = rules[0].Subject, r.ISeq
-		w.loses("rotating with what it signed", func(e oauth.Event) (bool, error) { old.Event = e; return w.s.RotateRefreshToken(w.ctx, old) })
-		old.Kid = k.Kid
-		w.wins(issue, oauth.EventTokenRefreshed, func(e oauth.Event) (bool, error) { old.Event = e; return w.s.RotateRefreshToken(w.ctx, old) })
+		for how, r := range ways {
+			r.Kid = k.Kid
+			w.loses("issuing what it signed, "+how, w.redeem(r))
+		}
+		for how, r := range uses {
+			r.Kid = k.Kid
+			w.loses("refreshing with what it signed, "+how, w.rotate(r))
+		}
+		for _, r := range ways { // what another key signed
+			w.wins(issue, oauth.EventCodeRedeemed, w.redeem(r))
+		}
+		w.useful(uses)
 	})
 	w.test("cutting off everything", func(w *world) {
 		w.everybody = true
 		app := w.app()
 		g, r := w.live(w.person(), app)
+		_, dead := w.live(w.person(), app)
+		w.must(oauth.EventFamilyRevoked, func(e oauth.Event) (bool, error) { return w.s.RevokeFamily(w.ctx, dead.Family.ID, e) })
 		other, code := w.granted(w.person(), app)
-		early := w.redemption(other, code)
-		next := w.rotation(g, r.Refresh)
-		guest := w.guestCode(app)
-		w.must(oauth.EventCodeIssued, w.issueGuest(guest))
-		began := w.guestRedemption(guest)
-		w.must(oauth.EventCodeRedeemed, w.redeem(began))
-		more := w.guestCode(app)
-		more.FamilyID = began.Family.ID
-		w.must(oauth.EventCodeIssued, w.issueGuest(more))
+		ways, uses := w.ways(), w.chain()
 		_, rules := w.told(oauth.EventEverythingCut, func(e oauth.Event) (bool, error) { return w.s.CutOff(w.ctx, oauth.RuleAll, "", e) })
 		if len(rules) != 1 || rules[0].Kind != oauth.RuleAll || rules[0].Before != rules[0].Seq {
 			w.t.Fatalf("rules %+v", rules)
 		}
-		w.loses("a key whose sequence was read before", w.redeem(early))
-		w.loses("a token of a chain of before", func(e oauth.Event) (bool, error) {
-			next.ISeq, next.Event = rules[0].Seq, e
-			return w.s.RotateRefreshToken(w.ctx, next)
-		})
-		// Even one that has read the sequence since: what it goes on with is of before.
-		w.loses("a guest of before who goes on", w.redeem(oauth.Redemption{Selector: more.Selector, ClientID: app, GrantID: began.Guest.ID, Rev: 1,
-			ISeq: rules[0].Seq, Family: began.Family, Continue: true, Refresh: w.refreshOf(began.Family.ID), Now: w.now}))
+		for how, early := range ways {
+			w.loses("a key whose sequence was read before, "+how, w.redeem(early))
+			early.ISeq = rules[0].Seq
+			if early.Continue {
+				w.loses("a chain of before, "+how, w.redeem(early))
+			} else {
+				w.wins(issue, oauth.EventCodeRedeemed, w.redeem(early))
+			}
+		}
+		for how, next := range uses {
+			next.ISeq = rules[0].Seq
+			w.loses("a token of a chain of before, "+how, w.rotate(next))
+		}
+		// Since is from the very event on.
+		since, continued := w.chain(), w.ways()["of a guest who continues"]
+		for _, family := range []string{since["rotating"].Family, continued.Family.ID} {
+			w.changed("UPDATE families SET iseq = $1 WHERE id = $2", rules[0].Seq, family)
+		}
+		continued.ISeq = rules[0].Seq
+		for how, next := range since {
+			next.ISeq = rules[0].Seq - 1
+			w.loses("a key whose sequence was read before, "+how, w.rotate(next))
+			next.ISeq = rules[0].Seq
+			since[how] = next
+		}
+		w.useful(since)
+		w.wins(issue, oauth.EventCodeRedeemed, w.redeem(continued))
 		_, st, err := w.s.Family(w.ctx, r.Family.ID)
 		w.ok(err)
 		w.same("where everything was cut", st.Cut, rules[0].Seq)
@@ -383,6 +396,9 @@ func status(w *world) {
 			}
 		}
 		w.same("a key of before", told[r.Family.ID], oauth.StatusInvalid)
+		if _, again := told[dead.Family.ID]; again {
+			w.t.Error("a key that was dead is told again")
+		}
 		if _, there := told[late.Family.ID]; there || w.family(late.Family.ID).Status != oauth.Valid {
 			w.t.Error("a key that was issued since has ended")
 		}
