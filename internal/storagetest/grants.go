@@ -2,6 +2,7 @@ package storagetest
 
 import (
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -66,30 +67,62 @@ func decisions(w *world) {
 		d.Grant.Status = oauth.Live
 		w.wins(feed, oauth.EventGrantEdited, w.record(d))
 	})
-	w.test("nothing is written unless client and user are active", func(w *world) {
-		for _, what := range []string{"client", "user"} {
-			for _, to := range []oauth.Status{oauth.Suspended, oauth.Deleted} {
-				user, app := w.person(), w.app()
-				g, code := w.granted(user, app)
-				version := int64(1)
-				if what == "client" {
-					w.setApp(app, to)
-					version++
-				} else {
-					w.setUser(user, to)
+	w.test("what every decision asks, whatever it does and whatever stores it connects", func(w *world) {
+		for why, c := range map[string]struct {
+			create bool // a new grant is about it, too
+			change func(*oauth.DecisionRecord)
+		}{
+			"client suspended": {true, func(d *oauth.DecisionRecord) { w.setApp(d.Grant.ClientID, oauth.Suspended); d.ClientVersion++ }},
+			"client deleted":   {true, func(d *oauth.DecisionRecord) { w.setApp(d.Grant.ClientID, oauth.Deleted); d.ClientVersion++ }},
+			"user suspended":   {true, func(d *oauth.DecisionRecord) { w.setUser(d.Grant.UserID, oauth.Suspended) }},
+			"user deleted":     {true, func(d *oauth.DecisionRecord) { w.setUser(d.Grant.UserID, oauth.Deleted) }},
+			"unknown client":   {true, func(d *oauth.DecisionRecord) { d.Grant.ClientID = "nobody" }},
+			"unknown user":     {true, func(d *oauth.DecisionRecord) { d.Grant.UserID = "nobody" }},
+			"request redeemed": {true, func(d *oauth.DecisionRecord) {
+				g, code := w.granted(d.Grant.UserID, d.Grant.ClientID)
+				w.must(oauth.EventCodeRedeemed, w.redeem(w.redemption(g, code)))
+				d.Code.Request = code.Request
+			}},
+			"request over": {true, func(d *oauth.DecisionRecord) {
+				_, code := w.granted(d.Grant.UserID, d.Grant.ClientID)
+				d.Code.Request, d.Now = code.Request, code.Expires
+			}},
+			"a store of somebody else": {true, func(d *oauth.DecisionRecord) {
+				if len(d.Connecting) == 0 {
+					d.Connecting = []string{""}
 				}
-				fresh := w.decision(user, app)
-				fresh.ClientVersion = version
-				w.loses(fmt.Sprint("create, ", what, " ", to), w.record(fresh))
-				g.Rev = w.grant(g.ID).Rev
-				for _, unchanged := range []bool{false, true} {
-					d := oauth.DecisionRecord{Grant: g, ClientVersion: version, Rev: g.Rev, Unchanged: unchanged, Code: code, Now: w.now}
-					w.loses(fmt.Sprint("update, ", what, " ", to), w.record(d))
+				last := len(d.Connecting) - 1
+				d.Connecting[last] = w.store("another")
+				w.member(w.person(), d.Connecting[last])
+			}},
+			"another rev": {false, func(d *oauth.DecisionRecord) { d.Rev++ }},
+			"unknown":     {false, func(d *oauth.DecisionRecord) { d.Grant.ID = "nothing" }},
+			"revoked": {false, func(d *oauth.DecisionRecord) {
+				w.must(oauth.EventGrantRevoked, func(e oauth.Event) (bool, error) { return w.s.RevokeGrant(w.ctx, d.Grant.ID, e) })
+				d.Grant.Status = oauth.GrantIsRevoked
+			}},
+			"": {true, func(*oauth.DecisionRecord) {}},
+		} {
+			for _, n := range []int{0, 2} {
+				for _, how := range []string{"create", "edit", "unchanged"} {
+					if how != "create" || c.create {
+						user, app := w.person(), w.app()
+						ids := []string{w.store("a"), w.store("b")}[:n]
+						w.member(user, ids...)
+						d := w.decision(user, app, ids...)
+						if how != "create" {
+							w.must(oauth.EventGrantMade, w.record(d))
+							d = oauth.DecisionRecord{Grant: d.Grant, ClientVersion: 1, Rev: 1, Unchanged: how == "unchanged", Connecting: ids, Code: w.code(&d.Grant), Now: w.now}
+						}
+						if c.change(&d); why != "" {
+							w.loses(fmt.Sprintf("%s, %s, %d stores", why, how, n), w.record(d))
+						} else {
+							w.wins(how == "edit", oauth.EventGrantMade, w.record(d))
+						}
+					}
 				}
 			}
 		}
-		w.loses("unknown client", w.record(w.decision(w.person(), "nobody")))
-		w.loses("unknown user", w.record(w.decision("nobody", w.app())))
 	})
 	w.test("nothing is written unless the app is as it was decided on", func(w *world) {
 		user := w.person()
@@ -154,6 +187,16 @@ func decisions(w *world) {
 		other := w.decision(w.person(), app)
 		other.Grant.Default = true
 		w.wins(issue, oauth.EventGrantMade, w.record(other))
+		for range 2 { // of one user for two apps
+			d := w.decision(user, w.app())
+			d.Grant.Default = true
+			w.wins(issue, oauth.EventGrantMade, w.record(d))
+			for _, g := range []oauth.Grant{first.Grant, d.Grant, other.Grant} {
+				id, err := w.s.DefaultGrant(w.ctx, g.UserID, g.ClientID)
+				w.ok(err)
+				w.same("default grant", id, g.ID)
+			}
+		}
 
 		w.must(oauth.EventGrantRevoked, func(e oauth.Event) (bool, error) { return w.s.RevokeGrant(w.ctx, first.Grant.ID, e) })
 		_, err = w.s.DefaultGrant(w.ctx, user, app)
@@ -394,23 +437,43 @@ func grants(w *world) {
 		w.member(user, a, b)
 		w.member(other, c)
 		g, _ := w.live(user, app, a)
+		twin, _ := w.live(user, app, a)
+		ended, _ := w.live(user, app, a)
 		g.Stores = append(g.Stores, oauth.GrantStore{StoreID: b})
-		edit := func(stores ...string) func(oauth.Event) (bool, error) {
-			return func(e oauth.Event) (bool, error) { return w.s.EditGrant(w.ctx, &g, w.grant(g.ID).Rev, stores, e) }
+		at := func(g oauth.Grant, off int64, stores []string) func(oauth.Event) (bool, error) {
+			return func(e oauth.Event) (bool, error) { return w.s.EditGrant(w.ctx, &g, w.grant(g.ID).Rev+off, stores, e) }
 		}
-		w.loses("somebody else's", edit(b, c))
-		w.loses("one that there is not", edit("nothing"))
-		w.setStore(b, oauth.Suspended)
-		w.loses("a store that is closed", edit(b))
-		w.setStore(b, oauth.Active)
-		w.must(oauth.EventMembershipSet, func(e oauth.Event) (bool, error) {
-			return w.s.SetMembership(w.ctx, &oauth.Membership{UserID: user, StoreID: b, Owner: true}, e)
-		})
-		w.loses("one that he may not open to apps", edit(b))
-		w.must(oauth.EventMembershipDropped, func(e oauth.Event) (bool, error) { return w.s.DropMembership(w.ctx, user, b, e) })
-		w.loses("one that he has no more", edit(b))
-		w.member(user, b)
-		w.wins(feed, oauth.EventGrantEdited, edit(b))
+		edit := func(stores ...string) func(oauth.Event) (bool, error) { return at(g, 0, stores) }
+		// One, two, and so many that what is asked repeats the last.
+		for _, with := range [][]string{{b}, {a, b}, {b, a, b}} {
+			theirs := slices.Clone(with)
+			theirs[slices.Index(with, b)] = c
+			w.loses("somebody else's", edit(theirs...))
+			theirs[slices.Index(with, b)] = "nothing"
+			w.loses("one that there is not", edit(theirs...))
+			w.setStore(b, oauth.Suspended)
+			w.loses("a store that is closed", edit(with...))
+			w.setStore(b, oauth.Active)
+			w.must(oauth.EventMembershipSet, func(e oauth.Event) (bool, error) {
+				return w.s.SetMembership(w.ctx, &oauth.Membership{UserID: user, StoreID: b, Owner: true}, e)
+			})
+			w.loses("one that he may not open to apps", edit(with...))
+			w.must(oauth.EventMembershipDropped, func(e oauth.Event) (bool, error) { return w.s.DropMembership(w.ctx, user, b, e) })
+			w.loses("one that he has no more", edit(with...))
+			w.member(user, b)
+			w.loses("at a rev that was", at(g, -1, with))
+			w.loses("at one that is to come", at(g, 1, with))
+		}
+		w.must(oauth.EventGrantRevoked, func(e oauth.Event) (bool, error) { return w.s.RevokeGrant(w.ctx, ended.ID, e) })
+		for _, with := range [][]string{{b}, {a, b}} {
+			w.loses("a grant that has ended", at(ended, 0, with))
+			before, same := w.grant(g.ID), w.grant(twin.ID)
+			w.same("two grants at one rev", before.Rev == same.Rev, true)
+			w.wins(feed, oauth.EventGrantEdited, edit(with...))
+			w.same("its rev", w.grant(g.ID).Rev, before.Rev+1)
+			w.same("the other", *w.grant(twin.ID), *same)
+			w.wins(feed, oauth.EventGrantEdited, at(*same, 0, nil)) // so that they are at one again
+		}
 	})
 	w.test("a grant of all stores stands in every store of the user", func(w *world) {
 		user, app := w.person(), w.app()
@@ -483,6 +546,7 @@ func grants(w *world) {
 			got := w.grant(id)
 			w.same("status", got.Status, oauth.Live)
 			w.same("rev", got.Rev, int64(1))
+			w.same("it is over", w.count("SELECT COUNT(*) FROM grants WHERE id = $1 AND due IS NOT NULL", id), 0)
 		}
 		w.same("its key", w.family(r.Family.ID).Status, oauth.Valid)
 		w.loses("unknown", func(e oauth.Event) (bool, error) { return w.s.SuspendGrant(w.ctx, "nothing", e) })
@@ -526,6 +590,18 @@ func grants(w *world) {
 		w.ok(err)
 		w.same("its grant", list[1].Grant, one)
 		w.same("its keys", list[1].Keys, 1)
+		w.must(oauth.EventFamilyRevoked, func(e oauth.Event) (bool, error) {
+			return w.s.RevokeFamily(w.ctx, w.column("SELECT id FROM families WHERE grant_id = $1", one.ID)[0], e)
+		})
+		for _, f := range []oauth.GrantFilter{{ID: one.ID}, {ID: two.ID}} {
+			f.Page.Limit = 1
+			got, err := w.s.Grants(w.ctx, f)
+			w.ok(err)
+			w.same("keys that are out", got[0].Keys == 1, f.ID == two.ID)
+			mine, err := w.s.GrantsOf(w.ctx, user, oauth.Page{Limit: 10})
+			w.ok(err)
+			w.same("keys that are out, to their user", mine[slices.IndexFunc(mine, func(c oauth.Connection) bool { return c.ID == f.ID })].Keys, got[0].Keys)
+		}
 		w.same("its app", list[1].Client.ID+list[1].Client.Name, app+"App")
 		w.same("its stores", len(list[1].Stores), 2)
 		lone, err := w.s.GrantOf(w.ctx, user, one.ID)
@@ -556,11 +632,13 @@ func grants(w *world) {
 		} {
 			w.same(fmt.Sprintf("%+v", c.f), ids(w.s.Grants(w.ctx, c.f)), c.want)
 		}
-		for _, id := range ids(w.s.Grants(w.ctx, oauth.GrantFilter{UserID: user, OnlyLive: true, Page: all})) {
-			if id == three.ID {
-				w.t.Error("a revoked grant is among the live ones")
-			}
-		}
+		w.same("of a user, the live ones", ids(w.s.Grants(w.ctx, oauth.GrantFilter{UserID: user, OnlyLive: true, Page: all})), []string{two.ID, one.ID})
+		less := w.decision(user, app)
+		less.Grant.AllStores, less.Grant.Stores = true, []oauth.GrantStore{{StoreID: a}, {StoreID: b, Scopes: oauth.ScopeSet{}}}
+		less.Grant.Created = w.now.Add(time.Second)
+		w.must(oauth.EventGrantMade, w.record(less))
+		w.same("of a store that one leaves out", ids(w.s.Grants(w.ctx, oauth.GrantFilter{StoreID: b, Page: all})), []string{two.ID, one.ID})
+		w.same("of one that it does not", ids(w.s.Grants(w.ctx, oauth.GrantFilter{StoreID: a, Page: all})), []string{less.Grant.ID, one.ID})
 		// A pending grant holds nothing yet, a revoked one nothing any more.
 		grants, users, err := w.s.CountGrants(w.ctx, app)
 		w.ok(err)
@@ -568,6 +646,8 @@ func grants(w *world) {
 		grants, users, err = w.s.CountGrants(w.ctx, app2)
 		w.ok(err)
 		w.same("grants and users of the other app", [2]int{grants, users}, [2]int{2, 2})
+		w.setApp(app2, oauth.Deleted)
+		w.same("of the user: not of an app that is gone", ids(w.s.GrantsOf(w.ctx, user, oauth.Page{Limit: 10})), []string{one.ID})
 	})
 	w.test("what others connected to a store is its owner's to see, and nothing else of theirs", func(w *world) {
 		owner, member, app := w.person(), w.person(), w.app()
@@ -624,6 +704,9 @@ func grants(w *world) {
 		w.same("by store, newest first", see(owner, "", whole), rows)
 		w.same("one store", see(owner, b, whole), rows[2:])
 		w.same("a page", see(owner, "", oauth.Page{Offset: 1, Limit: 1}), rows[1:2])
+		w.changed("UPDATE clients SET status = 'deleted' WHERE id = $1", app)
+		w.same("of an app that is gone", see(owner, "", whole), []string(nil))
+		w.changed("UPDATE clients SET status = 'active' WHERE id = $1", app)
 		w.same("a store that is not the owner's", see(owner, theirs, whole), []string(nil))
 		w.same("a member who owns neither", see(member, "", whole), []string(nil))
 		w.setUser(member, oauth.Suspended) // what he connected is there again when he is
