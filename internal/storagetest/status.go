@@ -88,12 +88,17 @@ func status(w *world) {
 		second := again(w, g)
 		got, _ = w.told(oauth.EventGrantEdited, edit(&g))
 		step("edited, and edited again", said{one: oauth.StatusAsk, second.Family.ID: oauth.StatusAsk})
+		all := w.decision(user, app)
+		all.Grant.AllStores = true
+		w.must(oauth.EventGrantMade, w.record(all))
+		wide := w.redemption(all.Grant, all.Code)
+		w.must(oauth.EventCodeRedeemed, w.redeem(wide))
 		got, _ = w.told(oauth.EventMembershipSet, func(e oauth.Event) (bool, error) {
 			return w.s.SetMembership(w.ctx, &oauth.Membership{UserID: user, StoreID: b, Scopes: oauth.Scopes("orders.read")}, e)
 		})
-		step("a membership of the other's store", said{other: oauth.StatusAsk})
+		step("a membership of the other's store", said{other: oauth.StatusAsk, wide.Family.ID: oauth.StatusAsk})
 		got, _ = w.told(oauth.EventMembershipDropped, func(e oauth.Event) (bool, error) { return w.s.DropMembership(w.ctx, user, b, e) })
-		step("that is dropped", said{other: oauth.StatusAsk})
+		step("that is dropped", said{other: oauth.StatusAsk, wide.Family.ID: oauth.StatusAsk})
 		got, _ = w.told(oauth.EventFamilyRevoked, func(e oauth.Event) (bool, error) { return w.s.RevokeFamily(w.ctx, one, e) })
 		step("one key revoked", said{one: oauth.StatusInvalid})
 		got, _ = w.told(oauth.EventGrantRevoked, revoke(g.ID))
@@ -117,6 +122,13 @@ func status(w *world) {
 	})
 	w.test("an app's suspension is a rule, and so is its end, under which its grants end", func(w *world) {
 		app := w.app()
+		early := w.newApp() // whose rule sorts before
+		early.ID = "!" + app
+		w.must(oauth.EventClientCreated, w.create(early))
+		w.setApp(early.ID, oauth.Suspended)
+		gone, dead := w.live(w.person(), app)
+		w.must(oauth.EventGrantRevoked, revoke(gone.ID))
+		buried := w.column("SELECT COALESCE(CAST(due AS TEXT), '') || op FROM grants WHERE id = $1", gone.ID)
 		g, r := w.live(w.person(), app)
 		var revs []string
 		for range 5 {
@@ -133,19 +145,20 @@ func status(w *world) {
 		w.same("suspended", rules, []oauth.Rule{{Seq: seq + 1, Kind: oauth.RuleClient, Subject: app, Before: seq + 1, Value: oauth.StatusSuspended}})
 		now, err := w.s.Rules(w.ctx)
 		w.ok(err)
-		w.same("the rules of now", now, rules)
+		w.same("the rules of now", slices.DeleteFunc(now, func(r oauth.Rule) bool { return r.Subject == early.ID }), rules)
 		w.same("what is to be written", w.foldings(), 0)
 		_, rules = w.told(oauth.EventClientResumed, set(oauth.Active))
 		w.same("resumed", rules, []oauth.Rule{{Seq: seq + 2, Kind: oauth.RuleClient, Subject: app, Before: seq + 2, Value: oauth.StatusValid}})
 		now, err = w.s.Rules(w.ctx)
 		w.ok(err)
-		w.same("the rules of now", len(now), 0)
+		w.same("the rules of now", len(now), 1)
 
 		_, rules = w.told(oauth.EventClientDeleted, set(oauth.Deleted))
 		w.same("deleted", rules, []oauth.Rule{{Seq: seq + 3, Kind: oauth.RuleClient, Subject: app, Before: seq + 3, Value: oauth.StatusInvalid}})
-		// Of 6 grants, 4 at once: two batches, then the one that finds nothing.
+		// Of 6 grants, and one that has ended, 4 at once: two batches, then the one that
+		// finds nothing.
 		ended := 0
-		for _, want := range []int{4, 2, 0} {
+		for _, want := range []int{3, 3, 0} {
 			list, err := w.s.Foldings(w.ctx)
 			w.ok(err)
 			if len(list) != 1 {
@@ -155,6 +168,9 @@ func status(w *world) {
 			w.same("keys that ended", len(got), want)
 			for id, v := range got {
 				w.same("key "+id, v, oauth.StatusInvalid)
+			}
+			if _, again := got[dead.Family.ID]; again {
+				w.t.Error("a key that was dead is told again")
 			}
 			w.same("lifted", len(lifted), 0)
 			ended += len(got)
@@ -171,7 +187,9 @@ func status(w *world) {
 		w.loses("again", lift)
 		now, err = w.s.Rules(w.ctx)
 		w.ok(err)
-		w.same("the rules of now", len(now), 0)
+		w.same("the rules of now", len(slices.DeleteFunc(now, func(r oauth.Rule) bool { return r.Subject == early.ID })), 0)
+		w.same("a grant that had ended", w.column("SELECT COALESCE(CAST(due AS TEXT), '') || op FROM grants WHERE id = $1", gone.ID), buried)
+		w.setApp(early.ID, oauth.Active)
 		for _, id := range append(revs, g.ID) {
 			w.same("grant "+id, w.grant(id).Status, oauth.GrantIsRevoked)
 		}
@@ -259,14 +277,8 @@ func status(w *world) {
 		w.loses("it is suspended", lift(suspended))
 	})
 	w.test("a store's state is a rule, until every key that prints it is asked about", func(w *world) {
-		user, app, a := w.person(), w.app(), w.store("a")
-		w.member(user, a)
-		var keys []string
-		var grants []oauth.Grant
-		for range 3 {
-			g, r := w.live(user, app, a)
-			keys, grants = append(keys, r.Family.ID), append(grants, g)
-		}
+		user, app, a, elsewhere := w.person(), w.app(), w.store("a"), w.store("elsewhere")
+		w.member(user, a, elsewhere)
 		// One on all stores prints none, and what was answered about it is of before.
 		d := w.decision(user, app)
 		d.Grant.AllStores = true
@@ -274,7 +286,15 @@ func status(w *world) {
 		all := w.redemption(d.Grant, d.Code)
 		all.Family.Status = oauth.Ask
 		w.must(oauth.EventCodeRedeemed, w.redeem(all))
-		grants = append(grants, d.Grant)
+		not, _ := w.live(user, app, elsewhere)
+		var keys []string
+		grants := []oauth.Grant{d.Grant}
+		for range 3 {
+			g, r := w.live(user, app, a)
+			keys, grants = append(keys, r.Family.ID), append(grants, g)
+		}
+		dead := again(w, grants[1])
+		w.must(oauth.EventFamilyRevoked, func(e oauth.Event) (bool, error) { return w.s.RevokeFamily(w.ctx, dead.Family.ID, e) })
 		stranger, b := w.person(), w.store("b")
 		w.member(stranger, b)
 		w.live(stranger, app, b)
@@ -295,22 +315,37 @@ func status(w *world) {
 			{"again", oauth.Deleted, oauth.StatusInvalid, true},
 			{"again", oauth.Active, oauth.StatusAsk, true},
 		} {
+			before := w.count("SELECT seq FROM heads WHERE name = 'stores'")
 			got, rules := w.told(oauth.EventStorePut, put(c.name, c.to))
 			w.same("keys", len(got), 0)
+			w.same(fmt.Sprintf("what grants allow is read again for %v", c), w.count("SELECT seq FROM heads WHERE name = 'stores'") > before, c.rule)
 			w.same(fmt.Sprintf("a rule for %v", c), len(rules) == 1, c.rule)
 			if c.rule {
 				w.same("rule", rules[0], oauth.Rule{Seq: rules[0].Seq, Kind: oauth.RuleStore, Subject: a, Before: rules[0].Seq, Value: c.value})
 			}
 		}
+		was, err := w.s.Foldings(w.ctx)
+		w.ok(err)
+		for _, to := range []oauth.Status{oauth.Suspended, oauth.Active} {
+			w.must(oauth.EventStorePut, put("again", to))
+		}
+		w.loses("a rule that was made anew since", func(e oauth.Event) (bool, error) { return w.s.FoldRule(w.ctx, was[0], 2, e) })
 		told := said{}
 		for w.foldings() > 0 {
 			list, err := w.s.Foldings(w.ctx)
 			w.ok(err)
 			got, _ := w.told(oauth.EventRuleFolded, func(e oauth.Event) (bool, error) { return w.s.FoldRule(w.ctx, list[0], 2, e) })
 			for id, v := range got {
+				if _, twice := told[id]; twice {
+					w.t.Errorf("key %s is told twice", id)
+				}
 				told[id] = v
 			}
 		}
+		rules, err := w.s.Rules(w.ctx)
+		w.ok(err)
+		w.same("the rule is lifted", slices.ContainsFunc(rules, func(r oauth.Rule) bool { return r.Subject == a }), false)
+		w.same("a grant elsewhere", *w.grant(not.ID), not)
 		w.same("keys that are asked about", told, said{keys[0]: oauth.StatusAsk, keys[1]: oauth.StatusAsk, keys[2]: oauth.StatusAsk, all.Family.ID: oauth.StatusAsk})
 		for _, g := range grants {
 			w.same("rev", w.grant(g.ID).Rev, g.Rev+1)
@@ -445,6 +480,8 @@ func status(w *world) {
 			Changes: []oauth.StatusChange{{Seq: p.Seq + 1, Index: first + 4097, API: "api", Value: oauth.StatusInvalid}}})
 		_, err = w.s.Chunk(w.ctx, number, 1)
 		w.missing("a chunk that is all valid", err)
+		beside, err := w.s.AllotIndices(w.ctx, "lists", "family", 8192, w.now)
+		w.ok(err)
 		bits := bytes.Repeat([]byte{4}, oauth.ChunkValues/4)
 		chunk := oauth.StatusChunk{List: number, Chunk: 1, Bits: bits, Seq: p.Seq + 1}
 		fold := func(from, upto int64, chunks ...oauth.StatusChunk) bool {
@@ -453,13 +490,25 @@ func status(w *world) {
 			w.ok(err)
 			return won
 		}
+		heads := w.heads("folded")
 		w.same("folding", fold(p.Folded, p.Seq+1, chunk), true)
+		w.same("how far the rest is", w.heads("folded"), heads)
 		other := chunk
 		other.Bits = bytes.Repeat([]byte{9}, oauth.ChunkValues/4)
 		w.same("folding what was folded", fold(p.Folded, p.Seq+1, other), false)
+		w.store("another") // the feed goes on
+		other.Chunk, other.Seq = 2, p.Seq+2
+		w.same("folding further, from where nobody is", fold(p.Folded, p.Seq+2, other), false)
 		got, err := w.s.Chunk(w.ctx, number, 1)
 		w.ok(err)
 		w.same("chunk", got, bits)
+		_, err = w.s.Chunk(w.ctx, number, 2)
+		w.missing("another chunk of the list", err)
+		_, err = w.s.Chunk(w.ctx, beside>>oauth.IndexBits, 1)
+		w.missing("that chunk of another list", err)
+		l, err = w.s.StatusList(w.ctx, beside>>oauth.IndexBits, p.Folded)
+		w.ok(err)
+		w.same("another list", *l, oauth.StoredList{Number: beside >> oauth.IndexBits, API: "lists", Kind: "family"})
 		l, err = w.s.StatusList(w.ctx, number, p.Seq+1)
 		w.ok(err)
 		w.same("list", *l, oauth.StoredList{Number: number, API: "lists", Kind: "key", Chunks: []oauth.StatusChunk{chunk}})
@@ -468,6 +517,7 @@ func status(w *world) {
 		w.same("folded", p2.Folded, p.Seq+1)
 	})
 	w.test("news are what the feed holds, of so many events", func(w *world) {
+		w.changed("UPDATE heads SET seq = seq + 1000000 WHERE name = 'stores'") // further than the feed is
 		start, _, err := w.s.Head(w.ctx)
 		w.ok(err)
 		app, person := w.app(), w.person()
@@ -520,8 +570,11 @@ func status(w *world) {
 	w.test("the beat moves once from where it was seen", func(w *world) {
 		p, err := w.s.Present(w.ctx)
 		w.ok(err)
+		w.changed("UPDATE heads SET seq = $1 WHERE name = 'kept'", p.Beat)
 		w.ok(w.s.Beat(w.ctx, p.Beat))
 		w.ok(w.s.Beat(w.ctx, p.Beat))
+		w.same("another head that is as far", w.count("SELECT COUNT(*) FROM heads WHERE name = 'kept' AND seq = $1", p.Beat), 1)
+		w.changed("UPDATE heads SET seq = $1 WHERE name = 'kept'", p.Kept)
 		after, err := w.s.Present(w.ctx)
 		w.ok(err)
 		w.same("beat", after.Beat, p.Beat+1)
@@ -533,11 +586,18 @@ func status(w *world) {
 		put := func(list ...oauth.Follower) { w.t.Helper(); w.ok(w.s.PutFollowers(w.ctx, list)) }
 		put(at("a", "x", 1, 5, 0), at("a", "y", 1, 7, time.Second), at("b", "x", 1, 1, -time.Hour))
 		put(at("a", "x", 1, 4, time.Minute), at("a", "y", 1, 7, time.Minute))
-		put(at("a", "x", 2, 1, 2*time.Second))
-		put(at("a", "x", 1, 9, 3*time.Second))
 		list, err := w.s.Followers(w.ctx, w.now)
 		w.ok(err)
+		w.same("followers", list, []oauth.Follower{at("a", "x", 1, 5, 0), at("a", "y", 1, 7, time.Minute)})
+		put(at("a", "x", 2, 1, 2*time.Second))
+		put(at("a", "x", 1, 9, 3*time.Second))
+		list, err = w.s.Followers(w.ctx, w.now)
+		w.ok(err)
 		w.same("followers", list, []oauth.Follower{at("a", "x", 2, 1, 2*time.Second), at("a", "y", 1, 7, time.Minute)})
+		put(at("a", "x", 0, 0, 4*time.Second)) // it asks, and says not how far it has come
+		list, err = w.s.Followers(w.ctx, w.now)
+		w.ok(err)
+		w.same("one that says nothing", list[0], at("a", "x", 2, 1, 4*time.Second))
 	})
 	w.test("a follower that left is gone, and no other", func(w *world) {
 		f := oauth.Follower{API: "left", Instance: "x", Epoch: 1, Seq: 5, Seen: w.now.Add(10 * time.Minute), Node: "n"}
@@ -579,6 +639,10 @@ func status(w *world) {
 	})
 	w.test("an API touches only the grants that it has keys of", func(w *world) {
 		g, _ := w.live(w.person(), w.app())
+		other, code := w.granted(w.person(), w.app())
+		theirs := w.redemption(other, code)
+		theirs.Family.API = "another"
+		w.must(oauth.EventCodeRedeemed, w.redeem(theirs))
 		w.ok(w.s.TouchSeen(w.ctx, w.now, w.now, "another", []string{g.ID, "unknown", "\x00"}))
 		w.same("last used", w.grant(g.ID).LastUsed, time.Time{})
 		w.ok(w.s.TouchSeen(w.ctx, w.now, w.now, "api", []string{"unknown", g.ID, g.ID}))
