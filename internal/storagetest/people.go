@@ -247,11 +247,19 @@ func (a *accounts) testInvite() {
 	}
 	live := a.putInvite("live", peopleNow.Add(time.Microsecond))
 	over := a.putInvite("over", peopleNow)
+	// A sealed request of another kind is no invite, whoever knows its selector.
+	if err := a.house.PutPending(a.ctx, "request", "authorize", []byte(oauth.HashOf("request")), peopleNow.Add(time.Hour)); err != nil {
+		a.t.Fatal(err)
+	}
+	if _, err := a.db.Invite(a.ctx, "request"); !errors.Is(err, oauth.ErrNotFound) {
+		a.t.Errorf("a request read as an invite: %v, want ErrNotFound", err)
+	}
+	request := &people.Invite{Selector: "request", Hash: oauth.HashOf("request"), Expires: peopleNow.Add(time.Hour)}
 	never := &people.Invite{Selector: "never", Hash: oauth.HashOf("never"), Expires: peopleNow.Add(time.Hour)}
 	for i, c := range []struct {
 		invite *people.Invite
 		won    bool
-	}{{over, false}, {never, false}, {live, true}, {live, false}} {
+	}{{over, false}, {never, false}, {live, true}, {live, false}, {request, false}} {
 		id := fmt.Sprint("u", i)
 		f := a.form(id, id+"@example.com")
 		f.Invite = c.invite
@@ -275,10 +283,15 @@ func (a *accounts) testInvite() {
 	if a.create(f) {
 		a.t.Error("an invite won a login that is taken")
 	}
+	taken := a.form("u2", "u9@example.com")
+	taken.Invite = kept
+	if a.create(taken) {
+		a.t.Error("an invite won an id that is taken")
+	}
 	f = a.form("u9", "u9@example.com")
 	f.Invite = kept
 	if !a.create(f) {
-		a.t.Error("an invite that lost for a taken login was spent by it")
+		a.t.Error("an invite that lost for a taken login or id was spent by it")
 	}
 }
 
@@ -321,22 +334,46 @@ func (a *accounts) setStatus(id string, to oauth.Status) {
 }
 
 func (a *accounts) testStart() {
+	a.made("u0", "u0@example.com")
 	f := a.made("u1", "u1@example.com")
-	if !a.start(a.session(f, "s1")) {
+	a.made("u2", "u2@example.com")
+	lock := []people.Limit{{Key: "k", Free: 1, First: time.Hour, Max: time.Hour, Window: time.Hour}}
+	others := []people.Limit{{Key: "another's", Free: 1, First: time.Hour, Max: time.Hour, Window: time.Hour}}
+	a.admit(lock, peopleNow, true)
+	a.admit(others, peopleNow, true)
+	cleared := a.session(f, "s1")
+	cleared.Clear = []string{"k"}
+	if !a.start(cleared) {
 		a.t.Fatal("StartSession lost for an active user")
 	}
-	s, _, err := a.db.Session(a.ctx, "s1")
+	a.want("closed until, what was cleared", a.closed("k").IsZero(), true)
+	a.want("closed until, what was not", a.closed("another's"), peopleNow.Add(time.Hour))
+	s, u, err := a.db.Session(a.ctx, "s1")
 	if err != nil {
 		a.t.Fatal(err)
 	}
+	a.want("its user", u.ID, "u1")
 	want := *f.Session
 	want.Selector = "s1"
 	a.want("session", *s, want)
 
+	// What is taken back is one for each, and never what was not counted.
+	shared := []people.Limit{{Key: "shared", Free: 3, First: time.Hour, Max: time.Hour, Window: time.Hour}}
+	a.admit(shared, peopleNow, true)
+	for i := range 3 {
+		back := a.session(f, fmt.Sprint("back", i))
+		back.Uncount = []string{"shared"}
+		a.want("won", a.start(back), true)
+	}
+	for range 3 {
+		a.admit(shared, peopleNow, true)
+	}
+	a.admit(shared, peopleNow, false)
+
 	a.setStatus("u1", oauth.Suspended)
 	refused := a.session(f, "s2")
-	refused.Credential, refused.Clear = "new", []string{"k"}
-	a.admit([]people.Limit{{Key: "k", Free: 1, First: time.Hour, Max: time.Hour, Window: time.Hour}}, peopleNow, true)
+	refused.Credential, refused.Clear, refused.Uncount = "new", []string{"k"}, []string{"another's"}
+	a.admit(lock, peopleNow, true)
 	if a.start(refused) {
 		a.t.Error("StartSession won for a suspended user")
 	}
@@ -344,13 +381,15 @@ func (a *accounts) testStart() {
 		a.t.Errorf("the loser's session: %v, want ErrNotFound", err)
 	}
 	a.want("closed until, after the loser", a.closed("k"), peopleNow.Add(time.Hour))
+	a.want("closed until, what the loser would take back", a.closed("another's"), peopleNow.Add(time.Hour))
 	l, u, err := a.db.Login(a.ctx, "password", "u1@example.com")
 	if err != nil {
 		a.t.Fatal(err)
 	}
+	a.want("user of a login", u.ID, "u1")
 	a.want("credential, after the loser", l.Credential, f.Login.Credential)
 	a.want("status as a login shows it", u.Status, oauth.Suspended)
-	a.want("events", len(a.events("u1")), 3)
+	a.want("events", len(a.events("u1")), 6)
 }
 
 func (a *accounts) testCredential() {

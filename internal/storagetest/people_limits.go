@@ -88,6 +88,9 @@ func (a *accounts) testWindow() {
 	a.want("closed after the first of a new window", a.closed("k").After(until), false)
 	a.admit(limits, until.Add(time.Hour), true)
 	a.want("closed after an hour without an attempt", a.closed("k").After(until), false)
+	a.admit(limits, until.Add(time.Hour+time.Minute), true) // the second within the new hour
+	a.want("closed until, in a later window", a.closed("k"), until.Add(time.Hour+16*time.Minute))
+	a.want("closed until, another key", a.closed("another").IsZero(), true)
 }
 
 func (a *accounts) testAdmitRaces() {
