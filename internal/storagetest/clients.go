@@ -31,11 +31,14 @@ func clients(w *world) {
 		other := full()
 		other.ID = c.ID
 		w.loses("the same id", w.create(other))
+		list, err := w.s.Clients(w.ctx, c.Owner, oauth.Page{Limit: 1})
+		w.ok(err)
+		w.same("as a list shows it", list, []*oauth.Client{c})
 		bare := &oauth.Client{ID: w.id("public-"), Name: "Bare", Type: oauth.Public, Profile: "direct", Origin: "command", AuthMethod: oauth.ByNone,
 			Status: oauth.Active, Version: 1, Created: w.now}
 		w.wins(feed, oauth.EventClientCreated, w.create(bare))
 		w.same("a client without parts", read(w, bare.ID), bare)
-		_, err := w.s.Client(w.ctx, "unknown")
+		_, err = w.s.Client(w.ctx, "unknown")
 		w.missing("Client", err)
 	})
 	w.test("UpdateClient replaces at its version, and keeps status and secrets", func(w *world) {
@@ -80,6 +83,7 @@ func clients(w *world) {
 		w.wins(feed, oauth.EventClientDeleted, set(oauth.Deleted))
 		_, err := w.s.Client(w.ctx, id)
 		w.missing("Client", err)
+		w.store("another") // the feed goes on: what loses does not move a rule to where it is now
 		for _, to := range []oauth.Status{oauth.Active, oauth.Suspended, oauth.Deleted} {
 			w.loses("deleted, to "+string(to), set(to))
 		}

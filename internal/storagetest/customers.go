@@ -131,6 +131,8 @@ func customers(w *world) {
 		w.same("a page", find("SHOP-", oauth.Page{Offset: 1, Limit: 2}), names[1:3])
 		w.same("by name", find("appl", all), []string{"Apple shop-4", "Apple shop-7", "apple shop-2"})
 		w.same("by domain", find("fiND.", all), []string{"Zebra Shop-1"})
+		w.same("by a capital that is not ASCII", find("Äpf", all), []string{"Äpfel shop-3"})
+		w.same("all", slices.Index(find("", all), names[0]) < slices.Index(find("", all), names[6]), true)
 		w.same("percent", len(find("%", all)), 0)
 	})
 	w.test("a membership is kept as given and raises the rev of the user's grants in that store", func(w *world) {
@@ -143,6 +145,9 @@ func customers(w *world) {
 			return d.Grant
 		}
 		g, elsewhere, ended := with(user, a, b), with(user), with(user, a)
+		all := w.decision(user, app)
+		all.Grant.AllStores = true
+		w.must(oauth.EventGrantMade, w.record(all))
 		w.must(oauth.EventGrantRevoked, func(e oauth.Event) (bool, error) { return w.s.RevokeGrant(w.ctx, ended.ID, e) })
 		other := with(w.person(), a)
 		set := func(m oauth.Membership) func(oauth.Event) (bool, error) {
@@ -164,6 +169,7 @@ func customers(w *world) {
 		w.wins(feed, oauth.EventMembershipSet, set(ma))
 		w.same("changed", list(), []oauth.Membership{ma, mb})
 		w.same("rev", w.grant(g.ID).Rev, int64(4))
+		w.same("rev of a grant on all stores", w.grant(all.Grant.ID).Rev, int64(4))
 		w.same("rev of an ended grant", w.grant(ended.ID).Rev, int64(1))
 		w.same("rev of a grant elsewhere", w.grant(elsewhere.ID).Rev, int64(1))
 		w.same("rev of another user's", w.grant(other.ID).Rev, int64(1))
