@@ -132,7 +132,7 @@ func customers(w *world) {
 		w.same("by name", find("appl", all), []string{"Apple shop-4", "Apple shop-7", "apple shop-2"})
 		w.same("by domain", find("fiND.", all), []string{"Zebra Shop-1"})
 		w.same("by a capital that is not ASCII", find("Äpf", all), []string{"Äpfel shop-3"})
-		w.same("all", slices.Index(find("", all), names[0]) < slices.Index(find("", all), names[6]), true)
+		w.same("all", slices.Contains(find("", all), "Zebra Shop-1"), true)
 		w.same("percent", len(find("%", all)), 0)
 	})
 	w.test("a membership is kept as given and raises the rev of the user's grants in that store", func(w *world) {

@@ -421,6 +421,14 @@ func status(w *world) {
 		w.same("where everything was cut", st.Cut, rules[0].Seq)
 		late := w.redemption(other, code)
 		w.wins(issue, oauth.EventCodeRedeemed, w.redeem(late))
+		was, err := w.s.Foldings(w.ctx)
+		w.ok(err)
+		last := w.redemption(w.granted(w.person(), app))
+		w.must(oauth.EventCodeRedeemed, w.redeem(last))
+		w.must(oauth.EventEverythingCut, func(e oauth.Event) (bool, error) { return w.s.CutOff(w.ctx, oauth.RuleAll, "", e) })
+		w.loses("a cut that another has followed", func(e oauth.Event) (bool, error) { return w.s.FoldRule(w.ctx, was[0], 3, e) })
+		late = w.redemption(w.granted(w.person(), app))
+		w.must(oauth.EventCodeRedeemed, w.redeem(late))
 		told := said{}
 		for w.foldings() > 0 {
 			list, err := w.s.Foldings(w.ctx)
@@ -431,6 +439,7 @@ func status(w *world) {
 			}
 		}
 		w.same("a key of before", told[r.Family.ID], oauth.StatusInvalid)
+		w.same("a key between the two", told[last.Family.ID], oauth.StatusInvalid)
 		if _, again := told[dead.Family.ID]; again {
 			w.t.Error("a key that was dead is told again")
 		}

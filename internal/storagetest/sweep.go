@@ -298,7 +298,8 @@ func ended(w *world) {
 		longer := w.redemption(other, code)
 		longer.Refresh.IdleUntil = longer.Refresh.AbsoluteUntil
 		w.must(oauth.EventCodeRedeemed, w.redeem(longer))
-		sweep(w, r.Refresh.IdleUntil.Add(2*day))
+		_, err := w.s.Sweep(w.ctx, r.Refresh.IdleUntil.Add(2*day), kept, 1000) // both in one event
+		w.ok(err)
 		w.same("a chain that was revoked", chain(w, dead), false)
 		w.same("chain in use", chain(w, r), true)
 		w.same("family", w.family(r.Family.ID).Due, use.IdleUntil)
@@ -356,7 +357,10 @@ func ended(w *world) {
 			w.must(oauth.EventCodeRedeemed, w.redeem(r))
 			return r
 		}
-		first, second := guest(), guest()
+		first, second, third := guest(), guest(), guest()
+		d := w.decision(third.Guest.UserID, app)
+		w.must(oauth.EventGrantMade, w.record(d))
+		w.must(oauth.EventCodeRedeemed, w.redeem(w.redemption(d.Grant, d.Code))) // a lasting key
 		// The second one's family goes on with another chain.
 		c := w.guestCode(app)
 		c.GrantID, c.FamilyID = second.Guest.ID, second.Family.ID
@@ -368,6 +372,8 @@ func ended(w *world) {
 		w.same("first guest", there(w, "users", first.Guest.UserID), false)
 		w.same("his grant", there(w, "grants", first.Guest.ID), false)
 		w.same("second guest", there(w, "users", second.Guest.UserID), true)
+		w.same("the third one's first grant", there(w, "grants", third.Guest.ID), false)
+		w.same("third guest, who has another", there(w, "users", third.Guest.UserID), true)
 		w.same("his chains", w.count("SELECT COUNT(*) FROM refresh_tokens WHERE family = $1", second.Family.ID), 1)
 		sweep(w, more.Refresh.IdleUntil.Add(day+time.Microsecond))
 		w.same("second guest, later", there(w, "users", second.Guest.UserID), false)
