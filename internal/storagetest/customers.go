@@ -181,6 +181,7 @@ func customers(w *world) {
 		}
 		w.wins(feed, oauth.EventMembershipDropped, drop(a))
 		w.same("what is left", list(), []oauth.Membership{mb})
+		w.member(other.UserID, a) // in which another is a member
 		w.same("rev", w.grant(g.ID).Rev, int64(5))
 		w.loses("again", drop(a))
 		w.loses("unknown", drop("nowhere"))

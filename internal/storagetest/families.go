@@ -276,7 +276,9 @@ func (w *world) uses(g oauth.Grant, first *oauth.StoredRefresh, secret oauth.Has
 	again.Successor, again.Again = nil, true
 	all := map[string]oauth.Rotation{"repeating": again, "rotating": next, "not rotating": fixed}
 	for how, r := range maps.Clone(all) {
-		r.Secret = secret
+		if r.Secret = secret; r.Successor != nil {
+			r.Successor = w.hash()
+		}
 		all[how+", by secret"] = r
 	}
 	return all
@@ -298,6 +300,9 @@ func (w *world) useful(uses map[string]oauth.Rotation) {
 	for _, how := range []string{"repeating, by secret", "repeating", "not rotating, by secret", "not rotating", "rotating"} {
 		w.wins(issue, oauth.EventTokenRefreshed, w.rotate(uses[how]))
 	}
+	next := uses["rotating, by secret"]
+	next.Presented = uses["rotating"].Successor
+	w.wins(issue, oauth.EventTokenRefreshed, w.rotate(next))
 }
 
 func (w *world) rotate(r oauth.Rotation) func(oauth.Event) (bool, error) {

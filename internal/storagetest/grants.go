@@ -95,8 +95,9 @@ func decisions(w *world) {
 				d.Connecting[last] = w.store("another")
 				w.member(w.person(), d.Connecting[last])
 			}},
-			"another rev": {false, func(d *oauth.DecisionRecord) { d.Rev++ }},
-			"unknown":     {false, func(d *oauth.DecisionRecord) { d.Grant.ID = "nothing" }},
+			"another status": {false, func(d *oauth.DecisionRecord) { d.Grant.Status = oauth.Live }}, // what an edit rests on
+			"another rev":    {false, func(d *oauth.DecisionRecord) { d.Rev++ }},
+			"unknown":        {false, func(d *oauth.DecisionRecord) { d.Grant.ID = "nothing" }},
 			"revoked": {false, func(d *oauth.DecisionRecord) {
 				w.must(oauth.EventGrantRevoked, func(e oauth.Event) (bool, error) { return w.s.RevokeGrant(w.ctx, d.Grant.ID, e) })
 				d.Grant.Status = oauth.GrantIsRevoked
@@ -105,7 +106,7 @@ func decisions(w *world) {
 		} {
 			for _, n := range []int{0, 2} {
 				for _, how := range []string{"create", "edit", "unchanged"} {
-					if how != "create" || c.create {
+					if (how != "create" || c.create) && (how == "edit" || why != "another status") {
 						user, app := w.person(), w.app()
 						ids := []string{w.store("a"), w.store("b")}[:n]
 						w.member(user, ids...)

@@ -115,6 +115,7 @@ func status(w *world) {
 		r.Family.Status = oauth.Ask
 		got, _ := w.told(oauth.EventCodeRedeemed, w.redeem(r))
 		w.same("told", got, said{r.Family.ID: oauth.StatusAsk})
+		w.loses("again", w.redeem(r))
 		got, _ = w.told(oauth.EventGrantSuspended, suspend(g.ID))
 		w.same("suspended", got, said{r.Family.ID: oauth.StatusSuspended})
 		got, _ = w.told(oauth.EventGrantResumed, resume(g.ID))
@@ -666,10 +667,27 @@ func status(w *world) {
 	})
 	w.test("changes are kept until they are folded, and then for an hour", func(w *world) {
 		w.everybody = true
-		g, _ := w.live(w.person(), w.app())
+		app, late := w.app(), w.app()
+		g, _ := w.live(w.person(), app)
+		next, _ := w.live(w.person(), late)
 		before, _, err := w.s.Head(w.ctx)
 		w.ok(err)
+		suspend := func(app string, at time.Time) {
+			w.t.Helper()
+			w.must(oauth.EventClientSuspended, func(e oauth.Event) (bool, error) {
+				e.At = at
+				return w.s.SetClientStatus(w.ctx, app, oauth.Suspended, e)
+			})
+		}
+		suspend(app, w.now)
 		w.must(oauth.EventGrantRevoked, revoke(g.ID))
+		first, err := w.s.Present(w.ctx)
+		w.ok(err)
+		suspend(late, w.now.Add(time.Minute))
+		w.must(oauth.EventGrantRevoked, func(e oauth.Event) (bool, error) {
+			e.At = w.now.Add(time.Minute)
+			return w.s.RevokeGrant(w.ctx, next.ID, e)
+		})
 		p, err := w.s.Present(w.ctx)
 		w.ok(err)
 		kept := func(now time.Time) (int, int64) {
@@ -682,24 +700,36 @@ func status(w *world) {
 			}
 			list, err := w.s.StatusChanges(w.ctx, before, p.Seq)
 			w.ok(err)
+			rules, err := w.s.RuleChanges(w.ctx, before, p.Seq)
+			w.ok(err)
+			w.same("rules are kept as changes are", len(rules), len(list))
 			after, err := w.s.Present(w.ctx)
 			w.ok(err)
 			return len(list), after.Kept
 		}
 		n, _ := kept(w.now.Add(2 * oauth.FeedKept))
-		w.same("before they are folded", n, 1)
+		w.same("before they are folded", n, 2)
 		won, err := w.s.FoldChunks(w.ctx, p.Folded, p.Seq, nil)
 		w.ok(err)
 		w.same("folded", won, true)
 		n, _ = kept(w.now.Add(oauth.FeedKept))
-		w.same("within the hour", n, 1)
+		w.same("within the hour", n, 2)
 		n, mark := kept(w.now.Add(oauth.FeedKept + time.Microsecond))
-		w.same("after it", n, 0)
+		w.same("after it", n, 1)
+		w.same("what is kept begins after", mark, first.Seq)
+		n, mark = kept(w.now.Add(oauth.FeedKept + time.Minute + time.Microsecond))
+		w.same("after the hour of the later ones", n, 0)
 		w.same("what is kept begins after", mark, p.Seq)
 	})
 	w.test("a list of refresh chains goes when all of them are over, and no node may go on with it", func(w *world) {
 		w.everybody = true
 		const list = 1 << oauth.IndexBits
+		used, err := w.s.AllotIndices(w.ctx, "used", "family", list, w.now)
+		w.ok(err)
+		_, alive := w.live(w.person(), w.app())
+		w.changed("UPDATE families SET status_index = $1 WHERE id = $2", used+5, alive.Family.ID) // it has no end
+		part, err := w.s.AllotIndices(w.ctx, "part", "family", 1, w.now)
+		w.ok(err)
 		first, err := w.s.AllotIndices(w.ctx, "over", "family", list, w.now)
 		w.ok(err)
 		lasting, err := w.s.AllotIndices(w.ctx, "over", "key", list, w.now)
@@ -728,13 +758,23 @@ func status(w *world) {
 		w.same("while the family is there", gone(end), false)
 		w.same("while a node may hold a block of it", gone(end.Add(time.Microsecond)), false)
 		w.same("then", gone(w.now.Add(oauth.BlockKept+24*time.Hour+time.Microsecond)), true)
-		_, err = w.s.StatusList(w.ctx, lasting>>oauth.IndexBits, 0)
-		w.ok(err)
+		for what, index := range map[string]int64{"lasting keys": lasting, "a family that is there": used, "room left": part} {
+			if _, err = w.s.StatusList(w.ctx, index>>oauth.IndexBits, 0); err != nil {
+				w.t.Errorf("a list with %s: %v", what, err)
+			}
+		}
 		next, err := w.s.AllotIndices(w.ctx, "over", "family", 1, w.now)
 		w.ok(err)
 		if next>>oauth.IndexBits <= lasting>>oauth.IndexBits {
 			w.t.Errorf("list %d was given again", next>>oauth.IndexBits)
 		}
+		w.changed("UPDATE heads SET epoch = epoch + 1 WHERE name = 'feed'")
+		gone(w.now.Add(oauth.BlockKept + 24*time.Hour + time.Microsecond))
+		_, err = w.s.StatusList(w.ctx, part>>oauth.IndexBits, 0)
+		w.missing("a list with room left, of an older epoch", err)
+		_, err = w.s.StatusList(w.ctx, used>>oauth.IndexBits, 0)
+		w.ok(err)
+		w.changed("UPDATE heads SET epoch = epoch - 1 WHERE name = 'feed'")
 	})
 }
 
@@ -747,6 +787,11 @@ func lists(w *world) {
 		w.sweepAll()
 		var chunks []oauth.StatusChunk
 		var numbers []int64
+		lasting, err := w.s.AllotIndices(w.ctx, "chunks", "key", list, w.now)
+		w.ok(err)
+		for i := range int64(3) {
+			chunks = append(chunks, oauth.StatusChunk{List: lasting >> oauth.IndexBits, Chunk: i, Bits: make([]byte, oauth.ChunkValues/4)})
+		}
 		for range 2 {
 			first, err := w.s.AllotIndices(w.ctx, "chunks", "family", list, w.now)
 			w.ok(err)
@@ -768,6 +813,7 @@ func lists(w *world) {
 			n, err = w.s.Sweep(w.ctx, w.now.Add(oauth.BlockKept+25*time.Hour), oauth.EventsKept, limit)
 			w.ok(err)
 			have := left(numbers[0]) + left(numbers[1])
+			w.same("chunks of a list that stays", left(lasting>>oauth.IndexBits), 3)
 			if had-have > limit {
 				w.t.Fatalf("%d chunks went at once, want at most %d", had-have, limit)
 			}

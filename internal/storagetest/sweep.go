@@ -417,6 +417,9 @@ func ended(w *world) {
 		if left := w.count("SELECT COUNT(*) FROM events"); left != old+2 {
 			w.t.Errorf("%d of %d events gone at the end of what is kept, %d rows in all", old+2-left, old, n)
 		}
+		_, err = w.s.Sweep(w.ctx, later.now.Add(kept), kept, 3)
+		w.ok(err)
+		w.same("events, three of them gone", w.count("SELECT COUNT(*) FROM events"), old-1)
 		sweep(w, later.now.Add(kept))
 		w.same("events", w.count("SELECT COUNT(*) FROM events"), 2)
 		feed, err := w.s.FeedAfter(w.ctx, start, 10)
