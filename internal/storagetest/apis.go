@@ -105,8 +105,14 @@ func apis(w *world) {
 		w.must(oauth.EventAPIPut, create(api))
 		w.member(user, store)
 		w.member(user, other)
+		w.member(w.person(), store, other)
 		g, r := w.live(user, app, store, other)
 		event := func(kind oauth.Kind, run func(oauth.Event) (bool, error)) func() { return func() { w.must(kind, run) } }
+		edit := func() {
+			g = *w.grant(g.ID)
+			g.Stores, g.Account = g.Stores[:1], oauth.Scopes("user.view")
+			w.must(oauth.EventGrantEdited, func(e oauth.Event) (bool, error) { return w.s.EditGrant(w.ctx, &g, g.Rev, nil, e) })
+		}
 		put := func(to oauth.Status) func() {
 			return func() {
 				w.ok(w.s.PutStore(w.ctx, &oauth.Store{ID: store, Name: "Other name", Status: to}, w.event(oauth.EventStorePut)))
@@ -128,11 +134,9 @@ func apis(w *world) {
 			{"a store renamed", put(oauth.Active)},
 			{"a membership dropped", event(oauth.EventMembershipDropped, func(e oauth.Event) (bool, error) { return w.s.DropMembership(w.ctx, user, other, e) })},
 			{"a membership come back", set(oauth.Membership{Owner: true})},
-			{"the grant edited", func() {
-				g = *w.grant(g.ID)
-				g.Stores, g.Account = g.Stores[:1], oauth.Scopes("user.view")
-				w.must(oauth.EventGrantEdited, func(e oauth.Event) (bool, error) { return w.s.EditGrant(w.ctx, &g, g.Rev, nil, e) })
-			}},
+			{"the grant edited", edit},
+			{"an owner no more", set(oauth.Membership{Scopes: oauth.Scopes("a"), MayDelegate: true})},
+			{"the grant edited again", edit},
 			{"the grant suspended", event(oauth.EventGrantSuspended, func(e oauth.Event) (bool, error) { return w.s.SuspendGrant(w.ctx, g.ID, e) })},
 			{"the grant resumed", event(oauth.EventGrantResumed, func(e oauth.Event) (bool, error) { return w.s.ResumeGrant(w.ctx, g.ID, e) })},
 			{"the user suspended", func() { w.setUser(user, oauth.Suspended) }},

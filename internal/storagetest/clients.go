@@ -79,11 +79,13 @@ func clients(w *world) {
 		}
 		w.wins(feed, oauth.EventClientSuspended, set(oauth.Suspended))
 		w.same("status", read(w, id).Status, oauth.Suspended)
+		w.store("another") // the feed goes on: what loses does not move a rule to where it is now
+		w.loses("again", set(oauth.Suspended))
 		w.wins(feed, oauth.EventClientResumed, set(oauth.Active))
 		w.wins(feed, oauth.EventClientDeleted, set(oauth.Deleted))
 		_, err := w.s.Client(w.ctx, id)
 		w.missing("Client", err)
-		w.store("another") // the feed goes on: what loses does not move a rule to where it is now
+		w.store("another")
 		for _, to := range []oauth.Status{oauth.Active, oauth.Suspended, oauth.Deleted} {
 			w.loses("deleted, to "+string(to), set(to))
 		}

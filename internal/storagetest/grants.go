@@ -95,6 +95,17 @@ func decisions(w *world) {
 				d.Connecting[last] = w.store("another")
 				w.member(w.person(), d.Connecting[last])
 			}},
+			"a store that he may not open to apps": {true, func(d *oauth.DecisionRecord) {
+				if len(d.Connecting) == 0 {
+					d.Connecting = []string{w.store("another")}
+				}
+				w.must(oauth.EventMembershipSet, func(e oauth.Event) (bool, error) {
+					return w.s.SetMembership(w.ctx, &oauth.Membership{UserID: d.Grant.UserID, StoreID: d.Connecting[len(d.Connecting)-1], Owner: true}, e)
+				})
+				if !d.Create {
+					d.Rev = w.grant(d.Grant.ID).Rev
+				}
+			}},
 			"another status": {false, func(d *oauth.DecisionRecord) { d.Grant.Status = oauth.Live }}, // what an edit rests on
 			"another rev":    {false, func(d *oauth.DecisionRecord) { d.Rev++ }},
 			"unknown":        {false, func(d *oauth.DecisionRecord) { d.Grant.ID = "nothing" }},
@@ -156,7 +167,7 @@ func decisions(w *world) {
 		w.setStore(gone, oauth.Deleted)
 		g, _ := w.granted(user, app, mine)
 		for why, ids := range map[string][]string{
-			"foreign": {mine, foreign}, "removed": {gone}, "may not delegate": {mine, held, mine}, "unknown": {"nowhere", mine},
+			"foreign": {mine, foreign}, "removed": {gone}, "may not delegate": {mine, held}, "unknown": {"nowhere", mine},
 		} {
 			w.loses("create, "+why, w.record(w.decision(user, app, ids...)))
 			d := oauth.DecisionRecord{Grant: g, ClientVersion: 1, Rev: 1, Connecting: ids, Code: w.code(&g), Now: w.now}
@@ -434,8 +445,8 @@ func grants(w *world) {
 	})
 	w.test("EditGrant adds a store only while the user may connect it", func(w *world) {
 		user, other, app := w.person(), w.person(), w.app()
-		a, b, c := w.store("a"), w.store("b"), w.store("c")
-		w.member(user, a, b)
+		a, b, c, third := w.store("a"), w.store("b"), w.store("c"), w.store("third")
+		w.member(user, a, b, third)
 		w.member(other, c)
 		g, _ := w.live(user, app, a)
 		twin, _ := w.live(user, app, a)
@@ -446,7 +457,7 @@ func grants(w *world) {
 		}
 		edit := func(stores ...string) func(oauth.Event) (bool, error) { return at(g, 0, stores) }
 		// One, two, and so many that what is asked repeats the last.
-		for _, with := range [][]string{{b}, {a, b}, {b, a, b}} {
+		for _, with := range [][]string{{b}, {a, b}, {third, b, a}} {
 			theirs := slices.Clone(with)
 			theirs[slices.Index(with, b)] = c
 			w.loses("somebody else's", edit(theirs...))

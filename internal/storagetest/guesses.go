@@ -46,6 +46,12 @@ func guesses(w *world) {
 		count(oauth.GuessesMax-1, at, time.Time{}, false) // it begins anew
 		count(1, at.Add(oauth.GuessesWindow-time.Microsecond), at.Add(oauth.GuessesWindow-time.Microsecond+oauth.GuessesClosed), true)
 	})
+	w.test("closing a key closes no other again", func(w *world) {
+		w.wrong("first", oauth.GuessesMax, w.now)
+		open := w.now.Add(oauth.GuessesClosed)
+		w.wrong("second", oauth.GuessesMax, open)
+		w.same("the first was closed until", w.count("SELECT until FROM throttles WHERE key = 'first'"), int(open.UnixMicro()))
+	})
 	w.test("a key that is closed is not swept away", func(w *world) {
 		late := w.now.Add(oauth.GuessesWindow - time.Microsecond)
 		w.wrong("swept", oauth.GuessesMax-1, w.now)

@@ -99,6 +99,7 @@ func status(w *world) {
 		step("a membership of the other's store", said{other: oauth.StatusAsk, wide.Family.ID: oauth.StatusAsk})
 		got, _ = w.told(oauth.EventMembershipDropped, func(e oauth.Event) (bool, error) { return w.s.DropMembership(w.ctx, user, b, e) })
 		step("that is dropped", said{other: oauth.StatusAsk, wide.Family.ID: oauth.StatusAsk})
+		w.loses("dropped again", func(e oauth.Event) (bool, error) { return w.s.DropMembership(w.ctx, user, b, e) })
 		got, _ = w.told(oauth.EventFamilyRevoked, func(e oauth.Event) (bool, error) { return w.s.RevokeFamily(w.ctx, one, e) })
 		step("one key revoked", said{one: oauth.StatusInvalid})
 		got, _ = w.told(oauth.EventGrantRevoked, revoke(g.ID))

@@ -407,7 +407,9 @@ func ended(w *world) {
 		w.ok(err)
 		later := *w
 		later.now = w.now.Add(10 * day)
-		w.ok(w.s.NoteEvent(w.ctx, w.event(oauth.EventSignedIn)))
+		for range 5 {
+			w.ok(w.s.NoteEvent(w.ctx, w.event(oauth.EventSignedIn)))
+		}
 		w.ok(w.s.PutStore(w.ctx, &oauth.Store{ID: "kept", Status: oauth.Active}, later.event(oauth.EventStorePut)))
 		fresh := later.event(oauth.EventSignedIn)
 		w.ok(w.s.NoteEvent(w.ctx, fresh))
