@@ -477,6 +477,9 @@ func refresh(w *world) {
 		uses := w.uses(g, first.Refresh, c.Secrets[0].Hash)
 		w.must(oauth.EventGrantRevoked, func(e oauth.Event) (bool, error) { return w.s.RevokeGrant(w.ctx, dead.GrantID, e) })
 		for how, r := range uses {
+			forged := r
+			forged.Presented = w.hash()
+			w.loses("a token that is not the chain's, "+how, w.rotate(forged))
 			r.Family = other.Family.ID
 			w.loses("another family, "+how, w.rotate(r))
 			r.Family, r.Selector = first.Family.ID, "unknown"
