@@ -199,6 +199,7 @@ func status(w *world) {
 		w.same("another app's", w.grant(stranger.ID).Status, oauth.Live)
 	})
 	w.test("the rule about a deleted app of guests goes when nothing of the app is left", func(w *world) {
+		w.everybody = true
 		direct := func() string {
 			c := w.newApp()
 			c.Profile = oauth.Direct
