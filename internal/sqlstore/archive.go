@@ -38,8 +38,8 @@ const backupPages = 1024
 
 // Backup writes an archive of the database, as it is at one moment, into a new
 // file, while others go on writing. about says where it comes from; Backup fills in
-// the rest. The file appears when it is whole and synced, or not at all; one that
-// is there is never replaced (fs.ErrExist). progress, if not nil, is told how far
+// the rest. The file appears when it is whole, sound and synced, or not at all
+// (ErrCorrupt); one that is there is never replaced (fs.ErrExist). progress, if not nil, is told how far
 // it is.
 func (s *Store) Backup(ctx context.Context, file string, about Archive, progress func(Progress)) (made Archive, err error) {
 	if _, err := os.Lstat(file); err == nil {
@@ -55,6 +55,15 @@ func (s *Store) Backup(ctx context.Context, file string, about Archive, progress
 	}
 	if made, err = markArchive(ctx, part, about); err != nil {
 		return made, fmt.Errorf("writing the backup: %w", err)
+	}
+	// A damaged page is copied like any other, and would be found by who restores.
+	if progress != nil {
+		progress(Progress{Step: "checking", Of: 1})
+	}
+	if _, err := verify(ctx, part); errors.Is(err, ErrCorrupt) {
+		return made, fmt.Errorf("the database is damaged, so no backup was made: restore the last good one (%w)", err)
+	} else if err != nil {
+		return made, fmt.Errorf("checking the backup: %w", err)
 	}
 	if err := syncFile(part); err != nil {
 		return made, err

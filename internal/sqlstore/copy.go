@@ -12,7 +12,7 @@ import (
 
 // Progress says how far a copy is. Rows may pass Of where rows are added meanwhile.
 type Progress struct {
-	Step     string // what is being done: copying, comparing
+	Step     string // what is being done: copying, comparing, checking
 	Table    string
 	Rows, Of int64 // over all tables of this step
 }
