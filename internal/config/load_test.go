@@ -441,6 +441,7 @@ func TestLoad_refuses(t *testing.T) {
 		{"LIMITS_ANONYMOUS=10/7s", `"10/7s" is not a limit; write how many at once and how many more after each time, such as "10, then 4 every 7s", or off`},
 		{"LIMITS_ANONYMOUS=0, then 4 every 7s", "is not a limit"},
 		{"LIMITS_CLIENT=12, then 4 every 2", `"2" is not a time from 1ms to 1h`},
+		{"LIMITS_USER=5000000, then 1 every 1h", "full again only after more than a year"},
 		{"LIMITS_CLIENT=12, then 4 every 2h", `"2h" is not a time from 1ms to 1h`},
 		{"TRUSTED_PROXIES=10.0.0.7,proxy.example", `"proxy.example" is no address and no network`},
 		{"TRUSTED_PROXIES=::ffff:10.0.0.7", "write it as IPv4"},

@@ -329,6 +329,9 @@ func DefaultLimits() Limits {
 	return c.Limits
 }
 
+// bucketLongest is how long an empty bucket may take to be full again.
+const bucketLongest = 365 * 24 * time.Hour
+
 var bucket = regexp.MustCompile(`^([1-9][0-9]{0,8}), then ([1-9][0-9]{0,8}) every ([0-9a-zµ.]+)$`)
 
 func setBucket(dst *Bucket, v string) error {
@@ -346,6 +349,9 @@ func setBucket(dst *Bucket, v string) error {
 	}
 	dst.Size, _ = strconv.Atoi(m[1])
 	dst.Refill, _ = strconv.Atoi(m[2])
+	if float64(dst.Size)*float64(every) > float64(dst.Refill)*float64(bucketLongest) {
+		return fmt.Errorf("%q is full again only after more than a year; let more through after each time, or write off", v)
+	}
 	dst.Every = every
 	return nil
 }

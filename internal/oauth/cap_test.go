@@ -166,9 +166,15 @@ func TestDecisions_AsManyAsAUserMay(t *testing.T) {
 		_, _, err := w.Ask(ctx, w.ask(w.standard), "alice", w.Now())
 		return err
 	}
+	// Whoever sends her browser to an app of hers again and again uses up that app's, and
+	// keeps her from nothing.
+	for range 4 {
+		w.silently(w.standard)
+	}
+	wantReason(t, silent(), oauth.DecidedTooOften)
 	w.must(cancel())
 	w.must(allow("alice", "s1"))
-	w.silently(w.standard)
+	w.must(cancel())
 	before := w.kinds(oauth.EventFilter{})
 	for what, press := range map[string]func() error{"Cancel": cancel, "Allow": func() error { return allow("alice", "s1") }, "without asking": silent} {
 		err := press()
@@ -189,6 +195,8 @@ func TestDecisions_AsManyAsAUserMay(t *testing.T) {
 	w.clock.advance(time.Minute - time.Microsecond)
 	wantReason(t, cancel(), oauth.DecidedTooOften)
 	w.clock.advance(time.Microsecond)
-	w.must(silent())
-	wantReason(t, cancel(), oauth.DecidedTooOften)
+	for _, press := range []func() error{silent, cancel} {
+		w.must(press())
+		wantReason(t, press(), oauth.DecidedTooOften)
+	}
 }

@@ -245,7 +245,8 @@ func (s *Server) checkName(name string) *Error {
 		switch {
 		case unicode.In(r, unicode.Cc, unicode.Cf, unicode.Co, unicode.Cs, unicode.So, unicode.Zl, unicode.Zp, unicode.Nl, unicode.No,
 			unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector) || r >= 0xf900, // doubles of plain letters, and what lies beyond the first plane
-			unicode.Is(unicode.Lm, r) && unicode.Is(unicode.Latin, r): // raised doubles
+			unicode.Is(unicode.Lm, r) && unicode.Is(unicode.Latin, r), // raised doubles
+			strings.ContainsRune("ĲĳŉǄǅǆǇǈǉǊǋǌǱǲǳ", r):                // two letters in one
 			return refuse(FieldUnclean)
 		case !unicode.IsLetter(r):
 			continue
@@ -326,26 +327,34 @@ func leadsElsewhere(old, c *Client) bool {
 	if h := HostOf(c.Settings.Homepage); h != "" && h != HostOf(old.Settings.Homepage) {
 		return true
 	}
-	host := func(r RedirectURI) string { return Redirect{uri: string(r)}.Host() }
+	host := func(r RedirectURI) string { return Redirect{uri: string(r)}.place() }
 	return slices.ContainsFunc(c.Redirects, func(r RedirectURI) bool {
 		return !slices.ContainsFunc(old.Redirects, func(was RedirectURI) bool { return host(was) == host(r) })
 	})
 }
 
 // VerifyClient gives or takes the operator's badge. version is that of the app as he
-// saw it: it refuses to vouch for what its developer made of it meanwhile.
+// saw it: it refuses to vouch for what its developer made of it meanwhile. The badge is
+// taken whatever he did: or he need only go on saving to keep it.
 func (s *Server) VerifyClient(ctx context.Context, actor Actor, id string, version int64, verified bool) error {
 	if !actor.runs() {
 		return refuse(NotPermitted)
 	}
-	old, err := s.MyClient(ctx, actor, id)
-	if err != nil {
-		return err
+	for range maxTries {
+		old, err := s.MyClient(ctx, actor, id)
+		if err != nil {
+			return err
+		}
+		c := cloneClient(old)
+		if verified {
+			c.Version = version
+		}
+		c.Settings.Verified = verified
+		if err = s.writeClient(ctx, actor, old, c); verified || !errors.Is(err, &Error{Reason: Changed}) {
+			return err
+		}
 	}
-	c := cloneClient(old)
-	c.Version = version
-	c.Settings.Verified = verified
-	return s.writeClient(ctx, actor, old, c)
+	return refuse(Changed)
 }
 
 // SetRules changes what only the operator may set of an app: whether it may do

@@ -303,6 +303,12 @@ func TestClient_B5_Badge(t *testing.T) {
 	if read().Settings.Verified {
 		t.Error("a name was verified that the operator did not see")
 	}
+	// It is taken from what he has not seen, too: or who goes on saving would keep it.
+	w.must(w.VerifyClient(ctx, command, c.ID, read().Version, true))
+	w.must(w.VerifyClient(ctx, command, c.ID, seen, false))
+	if read().Settings.Verified {
+		t.Error("the badge was not taken")
+	}
 	for name, tc := range map[string]struct {
 		change func(*oauth.ClientForm)
 		keeps  bool
@@ -318,6 +324,7 @@ func TestClient_B5_Badge(t *testing.T) {
 		"one instead":              {func(f *oauth.ClientForm) { f.Redirects[1] = "https://mine.example.evil.example/cb" }, false},
 		"a redirect host, as home": {func(f *oauth.ClientForm) { f.Homepage = "https://mine.example:8443" }, false},
 		"another port":             {func(f *oauth.ClientForm) { f.Redirects[1] = "https://mine.example:8443/cb" }, false},
+		"a host named as a scheme": {func(f *oauth.ClientForm) { f.Redirects[1] = "https://com.example.mine/cb" }, false},
 		"another scheme":           {func(f *oauth.ClientForm) { f.Redirects[3] = "com.evil.mine:/cb" }, false},
 	} {
 		for who, by := range map[string]oauth.Actor{"developer": alice, "operator": command} {
@@ -408,6 +415,7 @@ func TestClient_Names(t *testing.T) {
 		"Shop②":                 oauth.FieldUnclean,
 		"Shop²":                 oauth.FieldUnclean,
 		"Oﬃce":                  oauth.FieldUnclean, // a ligature
+		"Fĳi":                   oauth.FieldUnclean, // and another
 		"ᴾaypal":                oauth.FieldUnclean, // raised
 		"Ηellas 24":             oauth.FieldUnclean, // Greek Η in Latin
 		"Ελλάδα":                "",
@@ -492,9 +500,10 @@ func TestClient_B6_LookAlikes(t *testing.T) {
 		"Grantway": {"ɡrantway": true, "ɢʀᴀɴᴛᴡᴀʏ": true, "Grantway Support": true, "Grant": false, "Гранит": false},
 		"Paypal": {
 			"paypaI": true, "PayPa1": true, "раураӏ": true, "РАУРАӀ": true, "ꓑꓮꓬꓑꓮꓡ": true, "ᏢᎪᎩᏢᎪᏞ": true, "ᏢᎪᎽᏢᎪᏞ 24": true,
+			"PayPa|": true, "|Paypal": true, "PayPa١": true, "Pay|al": false,
 			"Платёж": false, "Παύλος": false, "Paypoint": false, "पेपैल": false,
 		},
-		"Bolt 10": {"BOIT lO": true, "ВОӀТ 10": true, "Bold 10": false},
+		"Bolt 10": {"BOIT lO": true, "ВОӀТ 10": true, "Bolt ١٠": true, "B०lt 1०": true, "Bolt 12": false, "Bold 10": false},
 		"Лавка":   {"ЛАВКА": true, "лавка 24": true, "Лавр": false, "Labka": false},
 		"ΝΙΚΗ":    {"νικη": true, "NIKH": true, "Νίτσα": false},
 	} {

@@ -83,7 +83,7 @@ func (s *Server) Ask(ctx context.Context, r *AuthorizationRequest, userID string
 	stores, _ := s.catalogue.split(asked)
 	now := *r
 	now.Shown = s.shown(c, r)
-	if held != nil && c.profile().Remembers && held.Grant.Status == Live && held.Grant.Host == redirect.Host() && held.covers(asked) {
+	if held != nil && c.profile().Remembers && held.Grant.Status == Live && held.Grant.Host == redirect.place() && held.covers(asked) {
 		back, err := s.decide(ctx, r, c, redirect, user, held, decided{unchanged: true, approved: asked, authTime: authTime})
 		if err != nil && !errors.Is(err, &Error{Reason: RequestSpent}) {
 			return nil, Redirect{}, err
@@ -357,7 +357,7 @@ func (s *Server) decide(ctx context.Context, r *AuthorizationRequest, c *Client,
 		return Redirect{}, err
 	}
 	now := s.now()
-	rec := DecisionRecord{Now: now, ClientVersion: c.Version, Unchanged: d.unchanged, Most: s.decisions}
+	rec := DecisionRecord{Now: now, ClientVersion: c.Version, Unchanged: d.unchanged, Of: s.allowance(u, c, d.unchanged)}
 	kind := EventGrantEdited
 	switch {
 	case held == nil:
@@ -379,7 +379,7 @@ func (s *Server) decide(ctx context.Context, r *AuthorizationRequest, c *Client,
 			rec.Grant, rec.Unchanged, kind = held.Grant, true, EventCodeIssued
 		}
 	}
-	rec.Grant.Host = redirect.Host()
+	rec.Grant.Host = redirect.place()
 	for _, id := range d.stores {
 		if held == nil || !held.Grant.has(id) {
 			rec.Connecting = append(rec.Connecting, id)
@@ -409,12 +409,10 @@ func (s *Server) decide(ctx context.Context, r *AuthorizationRequest, c *Client,
 	case err != nil:
 		return Redirect{}, err
 	case !won:
-		return Redirect{}, cmp.Or(s.mayDecide(ctx, u.ID), error(refuse(Changed)))
+		return Redirect{}, cmp.Or(s.mayDecide(ctx, rec.Of), error(refuse(Changed)))
 	}
 	if held != nil {
-		if err := s.endOldest(ctx, &rec.Grant); err != nil {
-			return Redirect{}, err
-		}
+		s.endOldest(ctx, &rec.Grant)
 	}
 	back := redirect.with("code", code.Secret.Reveal(), "state", r.State, "iss", s.issFor(c))
 	return back, nil
@@ -428,18 +426,37 @@ type Bucket struct {
 }
 
 // Each is how long one takes to come back.
-func (b Bucket) Each() time.Duration { return b.Every / time.Duration(max(1, b.Refill)) }
+func (b Bucket) Each() time.Duration {
+	return max(time.Microsecond, b.Every/time.Duration(max(1, b.Refill)))
+}
 
 // Lasts is how long all but one of them take to come back.
 func (b Bucket) Lasts() time.Duration { return time.Duration(b.Size-1) * b.Each() }
 
-// mayDecide refuses a user who has decided as often as he may. It is asked when a decision
-// lost: an ordinary one does not wait for it.
-func (s *Server) mayDecide(ctx context.Context, userID string) error {
-	if s.decisions == (Bucket{}) {
+// Allowance is how many decisions may be made, and which count together.
+type Allowance struct {
+	Of   string
+	Most Bucket
+}
+
+// allowance counts what a user presses, whatever the app. What nobody pressed counts at the
+// app alone: any website can send a browser to an app's silent consent again and again, and
+// must not keep the user from deciding.
+func (s *Server) allowance(u *User, c *Client, silent bool) Allowance {
+	of := "decisions of " + u.ID
+	if silent {
+		of += " at " + c.ID
+	}
+	return Allowance{of, s.decisions}
+}
+
+// mayDecide refuses a decision for which nothing was left. It is asked when one lost: an
+// ordinary one does not wait for it.
+func (s *Server) mayDecide(ctx context.Context, of Allowance) error {
+	if of.Most == (Bucket{}) {
 		return nil
 	}
-	at, err := s.storage.NextDecision(ctx, userID, s.decisions)
+	at, err := s.storage.NextDecision(ctx, of)
 	if err != nil {
 		return err
 	}
@@ -509,11 +526,12 @@ func (s *Server) deny(ctx context.Context, r *AuthorizationRequest, c *Client, r
 		return Redirect{}, err
 	}
 	e.ClientID, e.UserID = c.ID, u.ID
-	switch won, err := s.storage.NoteDenial(ctx, s.decisions, e); {
+	of := s.allowance(u, c, false)
+	switch won, err := s.storage.NoteDenial(ctx, of, e); {
 	case err != nil:
 		return Redirect{}, err
 	case !won:
-		return Redirect{}, cmp.Or(s.mayDecide(ctx, u.ID), error(refuse(Changed)))
+		return Redirect{}, cmp.Or(s.mayDecide(ctx, of), error(refuse(Changed)))
 	}
 	return s.back(c, redirect, r.State, refuse(UserDenied)), nil
 }

@@ -504,9 +504,9 @@ func TestConsent_Silent(t *testing.T) {
 func TestConsent_SilentToTheSameHost(t *testing.T) {
 	ctx := context.Background()
 	w := newWorld(t)
-	const path, evil = "https://client.example/other", "https://evil.example/callback"
+	const path, evil, here, port = "https://client.example/other", "https://evil.example/callback", "http://127.0.0.1:8001/cb", "http://127.0.0.1:8002/cb"
 	w.connect(w.standard, "alice", "s1")
-	w.must(update(w, w.standard, func(f *oauth.ClientForm) { f.Redirects = append(f.Redirects, path, evil) }))
+	w.must(update(w, w.standard, func(f *oauth.ClientForm) { f.Redirects = append(f.Redirects, path, evil, "http://127.0.0.1/cb") }))
 	silent := func(to string) bool {
 		t.Helper()
 		_, back, err := w.Ask(ctx, w.ask(w.standard, "redirect_uri", to), "alice", w.Now())
@@ -529,6 +529,12 @@ func TestConsent_SilentToTheSameHost(t *testing.T) {
 		}
 		w.allow("alice", w.ask(w.standard), store)
 	}
+	// Whatever the port, it is this machine (RFC 8252, 7.3).
+	w.allow("alice", w.ask(w.standard, "redirect_uri", here), "s1")
+	if !silent(port) {
+		t.Error("asked because of a port of loopback")
+	}
+	w.allow("alice", w.ask(w.standard), "s1")
 	_, err := w.Decide(ctx, "alice", w.ask(w.standard, "redirect_uri", evil), oauth.Decision{})
 	w.must(err)
 	if silent(evil) || !silent(callback) {

@@ -30,7 +30,7 @@ type Grant struct {
 	Account   ScopeSet // account scopes
 	AllStores bool     // all stores of the user, also future ones
 	Stores    []GrantStore
-	Host      string // where the browser went with the last decision, as [Redirect.Host] says it
+	Host      string // where the browser went with the last decision: [Redirect.place]
 	Status    GrantStatus
 	Rev       int64 // raised by whatever changes what a key of this grant may print
 	Created   time.Time

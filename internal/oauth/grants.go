@@ -129,21 +129,20 @@ const tooManyKeys Reason = "too_many_keys"
 // The code is handed out afterwards, so what is alive is MaxKeys - 1 and the codes that
 // were issued meanwhile or in the minute before, of which a user's limit lets
 // [Config.Decisions] pass. Nothing is asked when a code is redeemed.
-func (s *Server) endOldest(ctx context.Context, g *Grant) error {
+//
+// The user waits for this, and the decision stands whatever becomes of it: of a grant that
+// has far too many, the next decisions end the rest.
+func (s *Server) endOldest(ctx context.Context, g *Grant) {
 	oldest, err := s.storage.OldestFamilies(ctx, g.ID, MaxKeys-1)
+	for i := 0; i < min(len(oldest), MaxKeys) && err == nil; i++ {
+		var e Event
+		if e, err = s.grantEvent(ctx, EventFamilyRevoked, Actor{Kind: AsSystem}, g, ofFamily{Family: oldest[i], Why: tooManyKeys}); err == nil {
+			_, err = s.storage.RevokeFamily(ctx, oldest[i], e) // it may have ended meanwhile
+		}
+	}
 	if err != nil {
-		return err
+		s.log.Error("the oldest keys of a connection were not ended", "grant", g.ID, "error", err)
 	}
-	for _, family := range oldest {
-		e, err := s.grantEvent(ctx, EventFamilyRevoked, Actor{Kind: AsSystem}, g, ofFamily{Family: family, Why: tooManyKeys})
-		if err != nil {
-			return err
-		}
-		if _, err := s.storage.RevokeFamily(ctx, family, e); err != nil { // it may have ended meanwhile
-			return err
-		}
-	}
-	return nil
 }
 
 // RemoveStore takes one store out of a grant; keys that are out follow. Besides the

@@ -12,8 +12,14 @@ import (
 func skeletons(name string) [2]string {
 	var plain, drawn strings.Builder
 	for _, r := range name {
-		if !unicode.IsLetter(r) && !unicode.IsDigit(r) {
+		switch {
+		case r == '|' || r == '\u2223': // a bar is drawn like l, and says nothing
+			drawn.WriteRune('l')
 			continue
+		case !unicode.IsLetter(r) && !unicode.IsDigit(r):
+			continue
+		case unicode.IsDigit(r):
+			r = '0' + digit(r)
 		}
 		plain.WriteRune(unicode.ToLower(r))
 		if r >= 0xab70 && r <= 0xabbf {
@@ -31,6 +37,14 @@ func skeletons(name string) [2]string {
 		drawn.WriteRune(r)
 	}
 	return [2]string{plain.String(), drawn.String()}
+}
+
+// digit is the value of a decimal digit of any script: they stand in tens, 0 first.
+func digit(r rune) (value rune) {
+	for value < 9 && unicode.IsDigit(r-value-1) {
+		value++
+	}
+	return value
 }
 
 // beginsLike reports whether a name could be taken for one that begins with another.

@@ -49,6 +49,19 @@ func (r Redirect) Host() string {
 	return escaped(u.Host)
 }
 
+// place says where an address leads, to be compared: an app's scheme is no host, whatever
+// it is called, and on this machine every port is the same (RFC 8252, 7.3).
+func (r Redirect) place() string {
+	u, err := url.Parse(r.uri)
+	switch {
+	case err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http":
+		return r.Host() + ":"
+	case isLoopback(u.Hostname()):
+		return u.Scheme + "://" + u.Hostname()
+	}
+	return u.Scheme + "://" + u.Host
+}
+
 // HostOf returns the host of a link as a person should see it; "" if there is none.
 func HostOf(link string) string {
 	u, err := url.Parse(link)

@@ -64,14 +64,15 @@ type GrantStorage interface {
 	// client and user are active, the client is at d.ClientVersion, the user may still connect each of d.Connecting,
 	// and the request's code, if there is one, is unredeemed and unexpired; that code
 	// is then replaced by this one and keeps its deadline. Nothing is written, either,
-	// once the user has decided as often as d.Most lets him, at d.Now; of calls that race
+	// once so many decisions were made as d.Of lets pass, at d.Now; of calls that race
 	// about different grants a few may pass that.
 	RecordDecision(ctx context.Context, d DecisionRecord) (won bool, err error)
-	// NoteDenial stores the event of a user who declined, and counts it as a decision of
-	// his. It loses if he has decided as often as most lets him.
-	NoteDenial(ctx context.Context, most Bucket, e Event) (won bool, err error)
-	// NextDecision returns from when on most lets a user decide again. It may be past.
-	NextDecision(ctx context.Context, userID string, most Bucket) (time.Time, error)
+	// NoteDenial stores the event of a user who declined, and counts it as a decision. It
+	// loses if none is left.
+	NoteDenial(ctx context.Context, of Allowance, e Event) (won bool, err error)
+	// NextDecision returns from when on an allowance lets another decision pass. It may be
+	// past.
+	NextDecision(ctx context.Context, of Allowance) (time.Time, error)
 	// EditGrant replaces the scopes and stores of a grant that is not revoked, if it
 	// is at rev and its user may still connect each of connecting, and raises its rev.
 	EditGrant(ctx context.Context, g *Grant, rev int64, connecting []string, e Event) (won bool, err error)
@@ -355,7 +356,7 @@ type DecisionRecord struct {
 	Unchanged     bool // the grant stays as it is, but for its host: only a code is issued
 	Rev           int64
 	Connecting    []string // stores that the grant did not have
-	Most          Bucket   // of the user's decisions
+	Of            Allowance
 	Code          StoredCode
 	Now           time.Time
 	Event         Event

@@ -112,7 +112,7 @@ func (s *Store) RecordDecision(ctx context.Context, d oauth.DecisionRecord) (boo
 		AND NOT EXISTS (SELECT 1 FROM authorization_codes WHERE request = $3 AND (redeemed_family IS NOT NULL OR expires <= $4))`
 	args := []any{g.ClientID, g.UserID, d.Code.Request, micros(d.Now), d.ClientVersion}
 	ask, args = connectable(ask, args, "$2", d.Connecting)
-	left := allowanceOf(g.UserID, d.Most, d.Now)
+	left := allowanceAt(d.Of, d.Now)
 	ask, args = left.ask(ask, args)
 	more := func(values ...any) ([]any, int) { return append(args, values...), len(args) }
 

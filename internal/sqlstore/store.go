@@ -8,8 +8,8 @@
 // Every later one asks for that id, so a lost race is zero rows, never an error.
 // On PostgreSQL the lock must be a statement of its own, because a statement that
 // waited for a lock sees other tables as they were before it waited. Lock order:
-// clients → users → grants → cutoffs → codes → families → refresh tokens → heads, the
-// feed's the last of these → the changes and chunks of status lists. Whoever makes a
+// clients → users → grants → sessions, cutoffs, throttles → codes → families → refresh
+// tokens → heads, the feed's the last of these → the changes and chunks of status lists. Whoever makes a
 // grant, and whoever changes what all grants of a user allow, locks the user: a grant
 // that the latter cannot see yet would be taken up beside the change.
 //

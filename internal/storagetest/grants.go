@@ -299,12 +299,13 @@ func decisions(w *world) {
 		fresh.Code.Request = first.Request
 		w.loses("after redemption, with a grant of its own", w.record(fresh))
 	})
-	w.test("a user decides as often as he may, whatever about, and again as time passes", func(w *world) {
-		user, app, most := w.person(), w.app(), oauth.Bucket{Size: 3, Refill: 2, Every: time.Minute}
+	w.test("an allowance lets so many decisions pass, whatever about, and more as time passes", func(w *world) {
+		user, app := w.person(), w.app()
+		of := oauth.Allowance{Of: w.id("allowance"), Most: oauth.Bucket{Size: 3, Refill: 2, Every: time.Minute}}
 		g, _ := w.granted(user, app)
 		at := w.now
 		decide := func(d oauth.DecisionRecord) func(oauth.Event) (bool, error) {
-			d.Most, d.Now = most, at
+			d.Of, d.Now = of, at
 			return w.record(d)
 		}
 		again := func() oauth.DecisionRecord {
@@ -313,11 +314,11 @@ func decisions(w *world) {
 		}
 		deny := func(e oauth.Event) (bool, error) {
 			e.UserID, e.At = user, at
-			return w.s.NoteDenial(w.ctx, most, e)
+			return w.s.NoteDenial(w.ctx, of, e)
 		}
 		next := func(want time.Time) {
 			w.t.Helper()
-			got, err := w.s.NextDecision(w.ctx, user, most)
+			got, err := w.s.NextDecision(w.ctx, of)
 			w.ok(err)
 			if !got.Equal(want) {
 				w.t.Errorf("the next at %v, want %v", got, want)
@@ -340,7 +341,9 @@ func decisions(w *world) {
 		edit.Unchanged = false
 		w.loses("a change", decide(edit))
 		w.loses("a denial", deny)
-		w.wins(issue, oauth.EventGrantMade, decide(w.decision(w.person(), app))) // another user
+		other := w.decision(w.person(), app)
+		other.Of = oauth.Allowance{Of: w.id("allowance"), Most: of.Most}
+		w.wins(issue, oauth.EventGrantMade, w.record(other))
 		w.wins(issue, oauth.EventCodeIssued, w.record(oauth.DecisionRecord{Grant: *w.grant(g.ID), ClientVersion: 1, Rev: w.grant(g.ID).Rev, Unchanged: true, Code: w.code(&g), Now: at}))
 		at = w.now.Add(30*time.Second - time.Microsecond)
 		w.loses("a moment too early", decide(again()))
@@ -356,16 +359,16 @@ func decisions(w *world) {
 	})
 	w.test("of many decisions about one grant at once, and of many denials, as many pass as may", func(w *world) {
 		user, app, most := w.person(), w.app(), oauth.Bucket{Size: 5, Refill: 1, Every: time.Hour}
+		of, denials := oauth.Allowance{Of: w.id("allowance"), Most: most}, oauth.Allowance{Of: w.id("allowance"), Most: most}
 		g, _ := w.granted(user, app)
 		for what, run := range map[string]func() (bool, error){
 			"decisions": func() (bool, error) {
 				code := w.code(&g)
-				return w.s.RecordDecision(w.ctx, oauth.DecisionRecord{Grant: g, ClientVersion: 1, Rev: 1, Unchanged: true, Code: code, Now: w.now, Most: most, Event: w.event(oauth.EventCodeIssued)})
+				return w.s.RecordDecision(w.ctx, oauth.DecisionRecord{Grant: g, ClientVersion: 1, Rev: 1, Unchanged: true, Code: code, Now: w.now, Of: of, Event: w.event(oauth.EventCodeIssued)})
 			},
 			"denials": func() (bool, error) {
 				e := w.event(oauth.EventConsentDenied)
-				e.UserID = user + "-denies"
-				return w.s.NoteDenial(w.ctx, most, e)
+				return w.s.NoteDenial(w.ctx, denials, e)
 			},
 		} {
 			var won atomic.Int64
