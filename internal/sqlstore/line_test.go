@@ -167,3 +167,24 @@ func TestPostgres_OpensWithTwoConnections(t *testing.T) {
 		t.Errorf("%d connections", n)
 	}
 }
+
+// A connection that was cut at this end is another one's, whenever that was: while an
+// answer was waited for, or before the next question. One that the server ended is not.
+func TestPostgres_AConnectionThatWasCut(t *testing.T) {
+	dsn := storagetest.Postgres(t)
+	for what, end := range map[string]func(*pgx.Conn){
+		"under a question": func(c *pgx.Conn) { c.PgConn().Conn().Close() },
+		"before one":       func(c *pgx.Conn) { c.PgConn().Conn().Close(); askPeer(t.Context(), c.PgConn()) },
+	} {
+		conn := direct(t, dsn)
+		end(conn)
+		if _, err := askPeer(t.Context(), conn.PgConn()); !wasCut(err) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	ended := direct(t, dsn)
+	run(t, direct(t, dsn), "SELECT pg_terminate_backend($1)", ended.PgConn().PID())
+	if _, err := askPeer(t.Context(), ended.PgConn()); err == nil || wasCut(err) {
+		t.Errorf("by the server: %v", err)
+	}
+}

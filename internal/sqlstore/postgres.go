@@ -206,7 +206,7 @@ func (p *postgres) acquire(ctx context.Context) (*pgxpool.Conn, error) {
 		switch {
 		case err == nil, ctx.Err() != nil:
 			return conn, err
-		case errors.Is(err, net.ErrClosed):
+		case wasCut(err):
 			// A socket that was cut here because its server was silent says nothing of the
 			// server that the next one leads to.
 		case errors.Is(err, errReadOnly) && len(p.line.hosts) > 1 && time.Since(began) < beatEvery+beatLimit:
@@ -219,6 +219,12 @@ func (p *postgres) acquire(ctx context.Context) (*pgxpool.Conn, error) {
 			return nil, err
 		}
 	}
+}
+
+// wasCut reports whether a connection was closed at this end before it could be used:
+// under whoever waited for an answer, or, in pgx's words, between two questions.
+func wasCut(err error) bool {
+	return errors.Is(err, net.ErrClosed) || errors.Is(err, pgconn.ErrConnClosed)
 }
 
 // batch sends an event. committing says that every statement was answered, so that
