@@ -19,10 +19,12 @@ import (
 
 // What TestServe_Overload states: a node under all of that at once answers a client
 // that behaves within these times, half of them and 99 of 100, and takes no more memory
-// than this. The first is five times what it took where twenty others wanted the core.
+// than this. Where a node at rest is slow already, because others want the same cores,
+// it may take so many times as long as at rest.
 const (
-	overloadedMiddle = 600 * time.Millisecond
+	overloadedMiddle = 2 * time.Second
 	overloadedWait   = 5 * time.Second
+	overloadedTimes  = 20
 	overloadedMemory = 300 << 20 // bytes
 )
 
@@ -37,6 +39,27 @@ func TestServe_Overload(t *testing.T) {
 	var guests, app clientDoc
 	s.run("", &guests, "client", "add", "--name", "Style Finder", "--profile", "direct")
 	s.run("", &app, "client", "add", "--name", "Shop Pilot", "--profile", "exchange", "--redirect", "https://app.example/cb", "--scope", "stores.view")
+
+	// What who behaves does: three requests.
+	round := func() time.Duration {
+		began := time.Now()
+		a, err := p.exchange(app.ClientID, app.ClientSecret)
+		if err != nil || a.text("code") != "invalid_code" {
+			t.Fatalf("an exchange with the right secret: %v %d %s", err, a.status, a.body)
+		}
+		code, err := p.guestCode(guests.ClientID)
+		if err == nil {
+			_, err = p.redeem(guests.ClientID, code)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return time.Since(began)
+	}
+	var rest []time.Duration
+	for range 100 {
+		rest = append(rest, round())
+	}
 
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
@@ -85,7 +108,7 @@ func TestServe_Overload(t *testing.T) {
 		<-connected
 	}
 
-	var large, largeAnswered, largeShed, flood, floodShed atomic.Int64
+	var large, largeAnswered, largeLimited, largeShed, flood, floodShed atomic.Int64
 	shed := func(resp *http.Response) bool {
 		if resp.StatusCode != http.StatusTooManyRequests && resp.StatusCode != http.StatusServiceUnavailable {
 			return false
@@ -95,7 +118,10 @@ func TestServe_Overload(t *testing.T) {
 		}
 		return true
 	}
-	// Huge ones: fifty at a time, each a state of a megabyte.
+	// Huge ones: fifty at a time, each a state of a megabyte. Until there was no room for
+	// one they stop half-way and keep their places: a node that is fast enough would have
+	// answered each before the next, and nothing would be seen of how many it has.
+	full, once := make(chan struct{}), sync.Once{}
 	huge := "GET /oauth/authorize?client_id=" + guests.ClientID + "&state=" + strings.Repeat("s", 1<<20) + " HTTP/1.1\r\nHost: x\r\n\r\n"
 	atOnce := make(chan struct{}, 50)
 	for range 200 {
@@ -107,14 +133,26 @@ func TestServe_Overload(t *testing.T) {
 				return
 			}
 			large.Add(1)
-			go io.WriteString(c, huge)
+			go func() {
+				io.WriteString(c, huge[:len(huge)/2])
+				select {
+				case <-full:
+				case <-ctx.Done():
+				}
+				io.WriteString(c, huge[len(huge)/2:])
+			}()
 			resp, err := http.ReadResponse(bufio.NewReader(c), nil)
 			if err != nil {
 				return // it was closed for the sake of another
 			}
 			largeAnswered.Add(1)
-			if shed(resp) {
+			switch {
+			case !shed(resp):
+			case resp.StatusCode == http.StatusTooManyRequests: // its address has asked too often: there was room
+				largeLimited.Add(1)
+			default:
 				largeShed.Add(1)
+				once.Do(func() { close(full) })
 			}
 			c.Close()
 		})
@@ -151,19 +189,7 @@ func TestServe_Overload(t *testing.T) {
 	var took []time.Duration
 	var most int64
 	for end := time.Now().Add(5 * time.Second); time.Now().Before(end) || len(took) < 50; {
-		began := time.Now()
-		a, err := p.exchange(app.ClientID, app.ClientSecret)
-		if err != nil || a.text("code") != "invalid_code" {
-			t.Fatalf("an exchange with the right secret: %v %d %s", err, a.status, a.body)
-		}
-		code, err := p.guestCode(guests.ClientID)
-		if err == nil {
-			_, err = p.redeem(guests.ClientID, code)
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		took = append(took, time.Since(began))
+		took = append(took, round())
 		most = max(most, resident(t, p.cmd.Process.Pid))
 	}
 	status, text := p.get("/readyz")
@@ -172,12 +198,14 @@ func TestServe_Overload(t *testing.T) {
 	}
 	stop()
 	attack.Wait()
+	slices.Sort(rest)
 	slices.Sort(took)
-	p99 := took[len(took)*99/100]
-	t.Logf("%d rounds of three requests, p50 %v, p99 %v; %d MB; %d huge, %d of them answered, %d with 503; %d guesses, %d of them sent away",
-		len(took), took[len(took)/2], p99, most>>20, large.Load(), largeAnswered.Load(), largeShed.Load(), flood.Load(), floodShed.Load())
-	if p50 := took[len(took)/2]; p50 > overloadedMiddle || p99 > overloadedWait {
-		t.Errorf("p50 %v, p99 %v: who behaves has to wait", p50, p99)
+	half, most99 := rest[len(rest)/2], rest[len(rest)*99/100]
+	p50, p99 := took[len(took)/2], took[len(took)*99/100]
+	t.Logf("%d rounds of three requests, p50 %v (at rest %v), p99 %v (at rest %v); %d MB; %d huge, %d of them answered, %d with 429, %d with 503; %d guesses, %d of them sent away",
+		len(took), p50, half, p99, most99, most>>20, large.Load(), largeAnswered.Load(), largeLimited.Load(), largeShed.Load(), flood.Load(), floodShed.Load())
+	if p50 > max(overloadedMiddle, overloadedTimes*half) || p99 > max(overloadedWait, overloadedTimes*most99) {
+		t.Errorf("p50 %v (at rest %v), p99 %v (at rest %v): who behaves has to wait", p50, half, p99, most99)
 	}
 	if most > overloadedMemory {
 		t.Errorf("%d MB of memory", most>>20)
@@ -185,8 +213,8 @@ func TestServe_Overload(t *testing.T) {
 	if largeAnswered.Load() != large.Load() || largeShed.Load() == 0 || flood.Load() == 0 || floodShed.Load() < flood.Load()/2 {
 		t.Error("there was no overload")
 	}
-	if n := sample(scraped(t, p), "grantway_shed_total"); n < 1 {
-		t.Errorf("%v were sent away for want of room, says the metric", n)
+	if n := sample(scraped(t, p), "grantway_shed_total"); n < float64(largeShed.Load()) {
+		t.Errorf("%v were sent away for want of room, says the metric; %d had no room", n, largeShed.Load())
 	}
 	if err := p.stop(); err != nil {
 		t.Errorf("after all of that: %v", err)
