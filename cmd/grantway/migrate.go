@@ -45,19 +45,20 @@ func older(s sqlstore.Schema) error {
 	return fmt.Errorf("the database was made by an older grantway (schema %d, this one needs %d): run grantway migrate up", s.Have, s.Want)
 }
 
-// current is what serve demands: a file is brought up to date, after its old state
-// was put beside it; a server is not touched, because other nodes work on it.
-func current(ctx context.Context, store *sqlstore.Store, s sqlstore.Schema, c config.Config, ring *oauth.KeyRing, t terminal) error {
+// usable refuses what serve can do nothing with: an older file it brings up to date,
+// after its old state was put beside it; an older server is not touched, because other
+// nodes work on it.
+func usable(s sqlstore.Schema, c config.Config) error {
 	if err := known(s); err != nil || s.Have == s.Want {
 		return err
 	}
 	switch {
 	case s.Have == 0:
 		return errNoTables
-	case !sqlstore.IsPostgres(c.Database.Reveal()):
-		return upgrade(ctx, store, s, c, ring, t)
+	case sqlstore.IsPostgres(c.Database.Reveal()):
+		return older(s)
 	}
-	return older(s)
+	return nil
 }
 
 var errNoTables = errors.New("the database has no tables of grantway: run grantway migrate up")

@@ -198,7 +198,7 @@ func TestMigrate_KeepsTheOldState(t *testing.T) {
 	var said strings.Builder
 	for n := range 2 {
 		said.Reset()
-		if err := current(t.Context(), store, old, cfg, ring, terminal{err: &said}); err != nil {
+		if err := upgrade(t.Context(), store, old, cfg, ring, terminal{err: &said}); err != nil {
 			t.Fatal(err)
 		}
 		if names := kept(); len(names) != n+1 || !strings.Contains(said.String(), names[n]) || strings.Count(said.String(), "\n") != 1 {
@@ -221,14 +221,14 @@ func TestMigrate_KeepsTheOldState(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := current(t.Context(), store, old, cfg, wrong, terminal{err: &said}); err == nil || !strings.Contains(err.Error(), "does not open this database's signing keys") || len(kept()) != 2 {
+	if err := upgrade(t.Context(), store, old, cfg, wrong, terminal{err: &said}); err == nil || !strings.Contains(err.Error(), "does not open this database's signing keys") || len(kept()) != 2 {
 		t.Errorf("a wrong ring: %v, %d backups", err, len(kept()))
 	}
 	// The old state is there before anything of the new schema is tried: this time that
 	// cannot be done.
 	alter(t, cfg.Database.Reveal(), "DELETE FROM goose_db_version WHERE version_id = 1", "CREATE TABLE legacy (said TEXT)")
 	before := dump(t, cfg.Database.Reveal())
-	if err := current(t.Context(), store, old, cfg, ring, terminal{err: &said}); err == nil || strings.Contains(err.Error(), "before the upgrade") || len(kept()) != 3 {
+	if err := upgrade(t.Context(), store, old, cfg, ring, terminal{err: &said}); err == nil || strings.Contains(err.Error(), "before the upgrade") || len(kept()) != 3 {
 		t.Fatalf("a migration that fails: %v, %d backups", err, len(kept()))
 	}
 	after := dump(t, kept()[2])
@@ -238,7 +238,7 @@ func TestMigrate_KeepsTheOldState(t *testing.T) {
 	}
 	// PostgreSQL is only told what to do, whatever the age of its schema.
 	for have, want := range map[int64]string{0: "has no tables of grantway: run grantway migrate up", 1: "schema 1, this one needs 2): run grantway migrate up"} {
-		err := current(t.Context(), nil, sqlstore.Schema{Have: have, Want: 2}, config.Config{Database: "postgres://nowhere/x"}, ring, terminal{})
+		err := usable(sqlstore.Schema{Have: have, Want: 2}, config.Config{Database: "postgres://nowhere/x"})
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("PostgreSQL at schema %d: %v", have, err)
 		}

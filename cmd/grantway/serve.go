@@ -47,6 +47,11 @@ func (c *serveCommand) Run(ctx context.Context, t terminal) (err error) {
 	if err != nil {
 		return err
 	}
+	// Before anybody can connect: a start that is refused would reset whoever did, and a
+	// proxy does not repeat a POST.
+	if err := usable(schema, cfg); err != nil {
+		return err
+	}
 	// Before anything is written: a start that ends at a port that is taken leaves the
 	// database as it was. Who connects meanwhile waits.
 	l, err := sockets.listen("listen", cfg.Listen)
@@ -61,8 +66,10 @@ func (c *serveCommand) Run(ctx context.Context, t terminal) (err error) {
 		}
 		defer m.Close()
 	}
-	if err := current(ctx, store, schema, cfg, ring, t); err != nil {
-		return err
+	if schema.Have < schema.Want {
+		if err := upgrade(ctx, store, schema, cfg, ring, t); err != nil {
+			return err
+		}
 	}
 	p := partsOf(cfg, ring, store)
 	p.log = log
