@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"io/fs"
 	"net"
 	"net/http"
 	"net/url"
@@ -189,20 +188,20 @@ func TestReadme_ForReal(t *testing.T) {
 // Links in every paper lead to a file that is there, and to a heading that is there.
 func TestReadme_Links(t *testing.T) {
 	link := regexp.MustCompile(`\]\(([^)\s]+)\)`)
-	papers := 0
-	err := filepath.WalkDir("../..", func(paper string, d fs.DirEntry, err error) error {
-		switch {
-		case err != nil:
-			return err
-		case d.IsDir() && (d.Name() == ".git" || d.Name() == ".cache" || d.Name() == "node_modules"):
-			return filepath.SkipDir
-		case d.IsDir() || filepath.Ext(paper) != ".md":
-			return nil
-		}
-		papers++
+	// What is not in the repository (somebody's notes, a module's papers) is nobody's here.
+	list, err := exec.CommandContext(t.Context(), "git", "-C", "../..", "ls-files", "-z", "*.md").Output()
+	if err != nil && os.Getenv("TEST_GRANTWAY_ALL") == "" {
+		t.Skipf("LEFT OUT: which papers there are says git, in a clone (%v)", err)
+	} else if err != nil {
+		t.Fatalf("git ls-files: %v", err)
+	}
+	papers := strings.FieldsFunc(string(list), func(r rune) bool { return r == 0 })
+	for _, name := range papers {
+		paper := filepath.Join("../..", name)
 		text, err := os.ReadFile(paper)
 		if err != nil {
-			return err
+			t.Error(err)
+			continue
 		}
 		for _, m := range link.FindAllStringSubmatch(string(text), -1) {
 			u, err := url.Parse(m[1])
@@ -223,13 +222,9 @@ func TestReadme_Links(t *testing.T) {
 				t.Errorf("%s links to %s, which has no heading #%s", paper, to, u.Fragment)
 			}
 		}
-		return nil
-	})
-	if err != nil {
-		t.Fatal(err)
 	}
-	if papers < 10 {
-		t.Errorf("only %d papers found", papers)
+	if len(papers) < 10 {
+		t.Errorf("only %d papers found", len(papers))
 	}
 }
 
