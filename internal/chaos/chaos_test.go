@@ -170,9 +170,10 @@ func TestRound_ThatShowsNothing(t *testing.T) {
 		"full disk on PostgreSQL: it met nobody": {Done: 100, Refused: 7},
 		"<nil>":                                  {Done: 100, Away: 1},
 		"<nil> ":                                 {Done: 100, Unknown: 1},
+		"<nil>  ":                                {Done: 99, Violations: []string{"a key that ended is alive"}}, // which is what it shows
 	} {
 		r.Fault, r.Engine = "full disk", postgres
-		if got := fmt.Sprint(r.shows()) + " "; !strings.HasPrefix(got, want) {
+		if got := fmt.Sprint(r.shows()) + "  "; !strings.HasPrefix(got, want) {
 			t.Errorf("%+v: %s; want %s", r, got, want)
 		}
 	}

@@ -85,6 +85,7 @@ func campaign(ctx context.Context, rounds int, only, stateFile, out string) (bro
 		return false, err
 	}
 	defer s.close()
+	of := commit() // before the first report makes the tree differ from it
 	for seed := range uint64(rounds) {
 		for _, f := range faults() {
 			if !strings.Contains(f.name, only) || s.has(f, seed) {
@@ -102,7 +103,7 @@ func campaign(ctx context.Context, rounds int, only, stateFile, out string) (bro
 			for _, v := range r.Violations {
 				fmt.Fprintln(os.Stderr, "  ", v)
 			}
-			if err := errors.Join(s.add(r), write(out, s.results)); err != nil {
+			if err := errors.Join(s.add(r), write(out, s.results, of)); err != nil {
 				return false, err
 			}
 			if len(r.Violations) > 0 {
@@ -119,19 +120,19 @@ func campaign(ctx context.Context, rounds int, only, stateFile, out string) (bro
 			}
 		}
 	}
-	fmt.Print(report(s.results, time.Now(), commit()))
+	fmt.Print(report(s.results, time.Now(), of))
 	for _, r := range s.results {
 		broken = broken || len(r.Violations) > 0
 	}
-	return broken, write(out, s.results)
+	return broken, write(out, s.results, of)
 }
 
 // write writes the report, after every round: a campaign is long.
-func write(out string, results []result) error {
+func write(out string, results []result, of string) error {
 	if out == "" {
 		return nil
 	}
-	return os.WriteFile(out, []byte(report(results, time.Now(), commit())), 0o644)
+	return os.WriteFile(out, []byte(report(results, time.Now(), of)), 0o644)
 }
 
 // buildServer builds the server and returns a name of what was built: rounds of

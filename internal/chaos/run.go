@@ -110,17 +110,17 @@ func (f fault) run(ctx context.Context, binary, dir string, seed uint64) (r resu
 	}
 	count := s.ledger.count
 	r.Done, r.Refused, r.Away, r.Unknown = count[acknowledged], count[refused], count[unavailable], count[unknown]
-	if err := r.shows(); err != nil {
-		return r, err
-	}
 	r.Requests = r.Done + r.Refused + r.Away + r.Unknown + count[failed]
 	r.Failover, r.Gap, r.Violations = s.ledger.failover, s.ledger.gap, s.ledger.violations
-	return r, nil
+	return r, r.shows()
 }
 
-// shows says why a round shows nothing: nobody was served, or nobody met the fault.
+// shows says why a round shows nothing: nobody was served, or nobody met the fault. One
+// that found something wrong shows that, whoever met the fault.
 func (r result) shows() error {
 	switch {
+	case len(r.Violations) > 0:
+		return nil
 	case r.Done < 100:
 		return fmt.Errorf("only %d requests were acknowledged: the round shows nothing", r.Done)
 	case r.Away+r.Unknown == 0:
