@@ -187,9 +187,7 @@ func TestWire(t *testing.T) {
 			}
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
-				if s.waits() && os.Getenv("TEST_GRANTWAY_ALL") == "" {
-					t.Skip("LEFT OUT: this conversation waits a minute; make test runs it")
-				}
+				s.leaveOut(t)
 				// One that waits asks about one code, whatever becomes of the grant meanwhile, so it
 				// need not keep the app to itself.
 				if speaksOf("exchange", texts[name]) && !s.waits() {
@@ -212,6 +210,13 @@ func speaksOf(app, text string) bool {
 	return regexp.MustCompile(`\b` + app + `\.|-- consent ` + app + `\b`).MatchString(text)
 }
 
+// leaveOut leaves a conversation that waits to make test.
+func (s script) leaveOut(t *testing.T) {
+	if s.waits() && os.Getenv("TEST_GRANTWAY_ALL") == "" {
+		t.Skip("LEFT OUT: this conversation waits for seconds or a minute; make test runs it")
+	}
+}
+
 // alone holds each conversation with the heading against a server of its own.
 func alone(t *testing.T, heading string, has func(script) bool, start func(t *testing.T, binary string) Demo) {
 	if os.Getenv("GRANTWAY_DEMO_JSON") != "" {
@@ -225,6 +230,7 @@ func alone(t *testing.T, heading string, has func(script) bool, start func(t *te
 		}
 		held++
 		t.Run(name, func(t *testing.T) {
+			s.leaveOut(t)
 			if err := s.run(t.Context(), start(t, binary)); err != nil {
 				t.Errorf("source: %s\nexpect: %s\n%v", s.source, s.expect, err)
 			}
