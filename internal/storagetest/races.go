@@ -251,16 +251,39 @@ func ends(w *world) {
 			r := w.redemption(g, code)
 			r.Event = w.event(oauth.EventCodeRedeemed)
 			deleted := w.event(oauth.EventClientDeleted)
+			// Left to themselves, the same one comes first on each engine nearly always. So one
+			// waits until the other begins, or has done it: then the rule goes beside him.
+			redeeming, redeemed, deleting, isDeleted := make(chan struct{}), make(chan struct{}), make(chan struct{}), make(chan struct{})
 			all.Go(func() {
+				switch n % 4 {
+				case 0:
+					<-deleting
+				case 1:
+					<-isDeleted
+				}
+				close(redeeming)
 				won, err := w.s.RedeemCode(w.ctx, r)
-				if err != nil {
+				close(redeemed)
+				switch {
+				case err != nil:
 					w.t.Error(err)
-				} else if won {
+				case won && n%4 == 1, !won && n%4 == 3:
+					w.t.Errorf("redeemed %v, though the app's deletion came %s", won, map[bool]string{true: "before", false: "after"}[won])
+				case won:
 					taken.Add(1)
 				}
 			})
 			all.Go(func() {
-				if won, err := w.s.SetClientStatus(w.ctx, app, oauth.Deleted, deleted); err != nil || !won {
+				switch n % 4 {
+				case 2:
+					<-redeeming
+				case 3:
+					<-redeemed
+				}
+				close(deleting)
+				won, err := w.s.SetClientStatus(w.ctx, app, oauth.Deleted, deleted)
+				close(isDeleted)
+				if err != nil || !won {
 					w.t.Errorf("deleting: won %v, error %v", won, err)
 				}
 				for left := true; left; {
@@ -286,9 +309,7 @@ func ends(w *world) {
 			}
 		}
 		all.Wait()
-		if n := taken.Load(); n == 0 || n == apps {
-			w.t.Errorf("%d of %d redemptions came first: this says nothing", n, apps)
-		}
+		w.t.Logf("%d of %d redemptions came first", taken.Load(), apps)
 		rules, err := w.s.Rules(w.ctx)
 		w.ok(err)
 		for _, r := range rules {
