@@ -28,8 +28,8 @@ func (c *serveCommand) Run(ctx context.Context, t terminal) (err error) {
 		return err
 	}
 	log := newLogger(t.err, cfg)
-	if info, err := os.Stat(cfg.KeyRingPath); err == nil && info.Mode()&0o077 != 0 {
-		log.Warn("others on this machine may read or write the key ring, which opens every signing key: chmod 600 it", "key_ring", cfg.KeyRingPath)
+	if info, err := os.Stat(cfg.KeyRingPath); err == nil && info.Mode()&0o027 != 0 { // a group that may read it is a usual layout
+		log.Warn("the key ring, which opens every signing key, may be written by its group, or read or written by everybody on this machine: chmod 600 it, or 640", "key_ring", cfg.KeyRingPath)
 	}
 	again := make(chan os.Signal, 1)
 	signal.Notify(again, syscall.SIGUSR2)
