@@ -99,7 +99,7 @@ func New(ctx context.Context, c Config) (*Server, error) {
 	if s.api, err = s.ensureAPI(ctx, c.Audience); err != nil {
 		return nil, err
 	}
-	if err := s.warnOfOtherAPIs(ctx); err != nil {
+	if err := s.nameOtherAPIs(ctx); err != nil {
 		return nil, err
 	}
 	// The feed is followed from here on, so that no key added meanwhile is missed.
@@ -160,13 +160,14 @@ func (s *Server) ensureAPI(ctx context.Context, uri string) (*API, error) {
 	return nil, fmt.Errorf("oauth: the audience %s could not be created", uri)
 }
 
-// warnOfOtherAPIs says so where the database knows another audience than this server's:
+// nameOtherAPIs says so where the database knows another audience than this server's:
 // it comes with a changed issuer, too, and nothing else would show it but refused keys.
-func (s *Server) warnOfOtherAPIs(ctx context.Context) error {
+// It is no warning: rows of APIs stay, and whoever moved on from a trial meant it.
+func (s *Server) nameOtherAPIs(ctx context.Context) error {
 	all, err := s.storage.APIs(ctx)
 	for _, a := range all {
 		if a.ID != s.api.ID {
-			s.log.Warn("the database has served another audience: API servers that are set to that one refuse the keys issued from now on; if this was not meant, set issuer and api_audience as they were",
+			s.log.Info("the database has served another audience: API servers that are set to that one refuse the keys issued from now on; if this was not meant, set issuer and api_audience as they were",
 				"audience", s.api.URI, "other", a.URI)
 		}
 	}
