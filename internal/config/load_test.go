@@ -347,12 +347,12 @@ func TestLoad_requiredButEmpty(t *testing.T) {
 	}
 }
 
-// value loads with one setting changed and returns what is said of it.
-func value(env string) error {
-	environ := []string{env}
-	name, _, _ := strings.Cut(env, "=")
+// value loads with some settings changed and returns what is said of it.
+func value(env ...string) error {
+	environ := env
 	for _, e := range enough {
-		if !strings.HasPrefix(e, name+"=") {
+		name, _, _ := strings.Cut(e, "=")
+		if !slices.ContainsFunc(env, func(own string) bool { return strings.HasPrefix(own, name+"=") }) {
 			environ = append(environ, e)
 		}
 	}
@@ -406,6 +406,28 @@ func TestLoad_accepts(t *testing.T) {
 	} {
 		if err := value(env); err != nil {
 			t.Errorf("%s: %v", env, err)
+		}
+	}
+}
+
+// What listens on every address of IPv4 leaves those of IPv6.
+func TestLoad_Listeners(t *testing.T) {
+	for _, x := range []struct {
+		listen, metrics string
+		free            bool
+	}{
+		{"0.0.0.0:9464", "[::1]:9464", true},
+		{"0.0.0.0:9464", "127.0.0.1:9464", false},
+		{"0.0.0.0:9464", "[::ffff:127.0.0.1]:9464", false},
+		{"0.0.0.0:9464", "localhost:9464", false},
+		{"[::]:9464", "[::1]:9464", false},
+		{"[::]:9464", "127.0.0.1:9464", false},
+		{":9464", "[::1]:9464", false},
+		{"[::1]:9464", "127.0.0.1:9464", true},
+	} {
+		err := value("GRANTWAY_LISTEN="+x.listen, "GRANTWAY_METRICS_LISTEN="+x.metrics, "GRANTWAY_ISSUER=https://id.example.com")
+		if (err == nil) != x.free {
+			t.Errorf("listen %s, metrics_listen %s: %v", x.listen, x.metrics, err)
 		}
 	}
 }

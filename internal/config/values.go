@@ -156,7 +156,9 @@ func checkTogether(c *Config) error {
 func checkListeners(c *Config) error {
 	host, port, _ := net.SplitHostPort(c.Listen)
 	own, metrics, _ := net.SplitHostPort(c.MetricsListen)
-	everywhere := host == "" || host == "0.0.0.0" || host == "::"
+	a, err := netip.ParseAddr(own)
+	six := err == nil && a.Unmap().Is6()
+	everywhere := host == "" || host == "::" || host == "0.0.0.0" && !six // "::" is IPv4, too
 	if c.MetricsListen == "" || port != metrics || port == "0" || host != own && !everywhere {
 		return nil
 	}
