@@ -251,7 +251,10 @@ func writeNew(name, text string) error {
 		return err
 	}
 	_, err = f.WriteString(text)
-	return errors.Join(err, f.Sync(), f.Close())
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return errors.Join(err, os.Remove(name)) // or the next init would not go over it
+	}
+	return nil
 }
 
 // configText writes the table of options as YAML: what is set, and the rest as
