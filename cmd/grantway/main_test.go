@@ -150,6 +150,7 @@ func TestRun_Interrupted(t *testing.T) {
 		{"init --dir " + at("a/b") + " --database postgres://someone:hunter2@127.0.0.1:1/x", "interrupted: no file is left, but tables may be in the database: make it anew if init refuses it"},
 		{"backup --config " + at("config.yaml") + " " + at("one.backup"), "interrupted: no backup was written"},
 		{"copy --from " + at("grantway.db") + " --to postgres://someone:hunter2@127.0.0.1:1/x", "interrupted: the same command goes on where it stood, and grantway copy --cancel gives the copy up"},
+		{"restore --config " + at("config.yaml") + " " + at("one.backup") + " --replace --accept-revived-keys", "interrupted: what was there is as it was"},
 		{"user list --config " + at("config.yaml"), "interrupted"},
 	} {
 		var said strings.Builder

@@ -36,7 +36,9 @@ type restoreDoc struct {
 }
 
 // Run restores a backup.
-func (c *restoreCommand) Run(ctx context.Context, t terminal) error {
+func (c *restoreCommand) Run(ctx context.Context, t terminal) (err error) {
+	remains := "what was there is as it was"
+	defer func() { err = interrupted(ctx, err, remains) }()
 	a, err := sqlstore.ReadArchive(ctx, c.File)
 	if err != nil {
 		return c.explain(err, "")
@@ -47,6 +49,9 @@ func (c *restoreCommand) Run(ctx context.Context, t terminal) error {
 	}
 	if a.Issuer != cfg.Issuer || a.Audience != cfg.APIAudience {
 		return fmt.Errorf("%s is a backup of another installation: its issuer is %s and its audience %s, here they are %s and %s", c.File, a.Issuer, a.Audience, cfg.Issuer, cfg.APIAudience)
+	}
+	if place(cfg) == "" {
+		remains = "a part of the backup may be in the database: the same command begins anew"
 	}
 	now := time.Now()
 	if c.RevokedSince == "" && !c.RevokeAllBeforeRestore && !c.AcceptRevivedKeys {
