@@ -196,7 +196,7 @@ func TestServe_MetricsOfFollowers(t *testing.T) {
 	poll()
 	poll()
 	sees("grantway_followers_behind_events", func(v float64) bool { return v == 0 })
-	sees("grantway_followers_lag_seconds", func(v float64) bool { return v >= 0.85 })
+	sees("grantway_followers_lag_seconds", func(v float64) bool { return v >= 0.5 }) // nobody acknowledged it for 0.85 s, of which the node knew it for most
 	k.stop(p)
 }
 

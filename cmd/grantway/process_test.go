@@ -38,7 +38,7 @@ type process struct {
 func startServe(dir string, more []string, flags ...string) (*process, error) {
 	p := &process{dir: dir, log: filepath.Join(dir, "serve.log"), exited: make(chan error, 1)}
 	p.cmd = exec.Command("grantway", append([]string{"serve", "--config", "config.yaml", "--listen", "127.0.0.1:0",
-		"--limits-anonymous", "off", "--limits-client", "off"}, flags...)...)
+		"--limits-anonymous", "off", "--limits-client", "off", "--limits-user", "off"}, flags...)...)
 	p.cmd.Dir = dir
 	// A program in dir/bin comes before the one under test.
 	p.cmd.Env = append([]string{"PATH=" + filepath.Join(dir, "bin") + ":" + os.Getenv("PATH")}, more...)
