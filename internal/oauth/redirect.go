@@ -41,25 +41,33 @@ func (r Redirect) URL() string {
 // Host returns what a person should see of the address: its host, or the scheme
 // of an installed app.
 func (r Redirect) Host() string {
-	u, err := url.Parse(r.uri)
-	if err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" {
-		scheme, _, _ := strings.Cut(r.uri, ":")
-		return escaped(scheme)
+	if u := r.web(); u != nil {
+		return escaped(u.Host)
 	}
-	return escaped(u.Host)
+	scheme, _, _ := strings.Cut(r.uri, ":")
+	return escaped(scheme)
 }
 
 // place says where an address leads, to be compared: an app's scheme is no host, whatever
 // it is called, and on this machine every port is the same (RFC 8252, 7.3).
 func (r Redirect) place() string {
-	u, err := url.Parse(r.uri)
+	u := r.web()
 	switch {
-	case err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http":
+	case u == nil:
 		return r.Host() + ":"
 	case isLoopback(u.Hostname()):
 		return u.Scheme + "://" + u.Hostname()
 	}
 	return u.Scheme + "://" + u.Host
+}
+
+// web reads the address of a website; nil if it is an installed app's.
+func (r Redirect) web() *url.URL {
+	u, err := url.Parse(r.uri)
+	if err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" {
+		return nil
+	}
+	return u
 }
 
 // HostOf returns the host of a link as a person should see it; "" if there is none.
