@@ -123,5 +123,5 @@ func partsOf(c config.Config, ring *oauth.KeyRing, store *sqlstore.Store) parts 
 }
 
 func limitsOf(l config.Limits) endpoint.Limits {
-	return endpoint.Limits{Anonymous: endpoint.Bucket(l.Anonymous), Client: endpoint.Bucket(l.Client)}
+	return endpoint.Limits{Anonymous: oauth.Bucket(l.Anonymous), Client: oauth.Bucket(l.Client)}
 }

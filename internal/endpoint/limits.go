@@ -14,29 +14,19 @@ import (
 	"github.com/grantway/grantway/internal/oauth"
 )
 
-// Bucket says how often something may happen: Size times at once, and Refill times
-// more after each Every. The zero Bucket sets no limit.
-//
-// Tokens drip in one by one. Who counts on Refill of them at the end of each Every
-// finds at least as many.
-type Bucket struct {
-	Size, Refill int
-	Every        time.Duration
-}
-
 // Limits are the buckets of this node; each node of several has its own.
 type Limits struct {
 	// Anonymous is an address's (oauth.AddressOf), shared by every endpoint. Only
 	// requests that are refused before or at authentication are charged to it.
-	Anonymous Bucket
+	Anonymous oauth.Bucket
 	// Client is a client's, for exchanges with the right secret.
-	Client Bucket
+	Client oauth.Bucket
 }
 
 // reports is an API's bucket for what it saw: as many processes may report once an
 // hour, and all of them at once when they are restarted. It is no setting, as a report
 // that is lost costs nobody anything.
-var reports = Bucket{Size: 1000, Refill: 1000, Every: time.Hour}
+var reports = oauth.Bucket{Size: 1000, Refill: 1000, Every: time.Hour}
 
 // bucketsMax bounds the buckets of one kind, about 20 MB. Beyond it those that are
 // used least make room, and an address that comes again starts with a full one.
@@ -50,8 +40,8 @@ type buckets struct {
 	used *otter.Cache[string, *rate.Limiter]
 }
 
-func newBuckets(b Bucket, now func() time.Time) *buckets {
-	if b == (Bucket{}) {
+func newBuckets(b oauth.Bucket, now func() time.Time) *buckets {
+	if b == (oauth.Bucket{}) {
 		return nil
 	}
 	per := rate.Limit(float64(b.Refill) / b.Every.Seconds())

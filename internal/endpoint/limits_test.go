@@ -19,7 +19,7 @@ import (
 )
 
 // published is what Komerza writes about its own API (seed-contracts 1.3).
-var published = Limits{Anonymous: Bucket{10, 4, 7 * time.Second}, Client: Bucket{12, 4, 2 * time.Second}}
+var published = Limits{Anonymous: oauth.Bucket{Size: 10, Refill: 4, Every: 7 * time.Second}, Client: oauth.Bucket{Size: 12, Refill: 4, Every: 2 * time.Second}}
 
 func newLimitedWorld(t testing.TB, l Limits) *world {
 	w := newWorld(t)
@@ -139,7 +139,7 @@ func TestLimits_WhatIsAnonymous(t *testing.T) {
 		"introspect, none":           func(w *world) answer { return w.post("/oauth/introspect", form) },
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := newLimitedWorld(t, Limits{Anonymous: Bucket{3, 1, time.Minute}})
+			w := newLimitedWorld(t, Limits{Anonymous: oauth.Bucket{Size: 3, Refill: 1, Every: time.Minute}})
 			for range 2 {
 				if a := ask(w); a.status < 400 || a.status >= 429 {
 					t.Fatalf("%d %s", a.status, a.body)
@@ -163,7 +163,7 @@ func TestLimits_WhatIsAnonymous(t *testing.T) {
 // Whoever has the right secret is never hurt by those who share his address; what he
 // gets wrong after that is charged to his app.
 func TestLimits_RightSecretPassesAnEmptyBucket(t *testing.T) {
-	w := newLimitedWorld(t, Limits{Anonymous: Bucket{1, 1, time.Hour}, Client: Bucket{2, 1, time.Hour}})
+	w := newLimitedWorld(t, Limits{Anonymous: oauth.Bucket{Size: 1, Refill: 1, Every: time.Hour}, Client: oauth.Bucket{Size: 2, Refill: 1, Every: time.Hour}})
 	code, other := w.code(w.exchange), w.code(w.other)
 	for range 5 {
 		w.exchangeFrom(1, w.exchange, "wrong", "x")
@@ -189,7 +189,7 @@ func TestLimits_RightSecretPassesAnEmptyBucket(t *testing.T) {
 
 // An API's questions are its customers': right credentials are never limited.
 func TestLimits_IntrospectionIsFree(t *testing.T) {
-	w := newLimitedWorld(t, Limits{Anonymous: Bucket{1, 1, time.Hour}, Client: Bucket{1, 1, time.Hour}})
+	w := newLimitedWorld(t, Limits{Anonymous: oauth.Bucket{Size: 1, Refill: 1, Every: time.Hour}, Client: oauth.Bucket{Size: 1, Refill: 1, Every: time.Hour}})
 	key, _ := w.key(w.exchange)
 	for range 3 {
 		w.post("/oauth/introspect", url.Values{"token": {key}}, "Authorization", basic(w.api.ID, "wrong"))
@@ -215,7 +215,7 @@ func TestLimits_AProvedAPIIsNotCharged(t *testing.T) {
 		"no token":         {http.MethodPost, "/oauth/introspect", "", http.StatusBadRequest},
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := newLimitedWorld(t, Limits{Anonymous: Bucket{2, 1, time.Hour}})
+			w := newLimitedWorld(t, Limits{Anonymous: oauth.Bucket{Size: 2, Refill: 1, Every: time.Hour}})
 			ask := func(secret string) answer {
 				return w.do(with(httptest.NewRequest(c.method, c.target, strings.NewReader(c.body)), "Authorization", basic(w.api.ID, secret)))
 			}
@@ -274,7 +274,7 @@ func TestLimits_Reports(t *testing.T) {
 
 // A suspended app that sends its secret without end is charged like any other.
 func TestLimits_SuspendedClient(t *testing.T) {
-	w := newLimitedWorld(t, Limits{Client: Bucket{2, 1, time.Hour}})
+	w := newLimitedWorld(t, Limits{Client: oauth.Bucket{Size: 2, Refill: 1, Every: time.Hour}})
 	if err := w.server.SuspendClient(context.Background(), command, w.exchange.id); err != nil {
 		t.Fatal(err)
 	}
@@ -289,7 +289,7 @@ func TestLimits_SuspendedClient(t *testing.T) {
 // A 429 burns nothing and reveals nothing: the code that was sent with it is good
 // afterwards, and whether it was good is not said.
 func TestLimits_429BurnsNothing(t *testing.T) {
-	w := newLimitedWorld(t, Limits{Client: Bucket{1, 1, 10 * time.Second}})
+	w := newLimitedWorld(t, Limits{Client: oauth.Bucket{Size: 1, Refill: 1, Every: 10 * time.Second}})
 	first, second := w.code(w.exchange), w.code(w.exchange)
 	if a := w.exchangeFrom(1, w.exchange, w.exchange.secret, first); a.status != http.StatusOK {
 		t.Fatalf("%d %s", a.status, a.body)
@@ -310,7 +310,7 @@ func TestLimits_429BurnsNothing(t *testing.T) {
 // tokens for; a network that sent too many hears how long that is, from every
 // dialect, and the right secret still passes.
 func TestLimits_WrongSecretsAreCounted(t *testing.T) {
-	w := newLimitedWorld(t, Limits{Anonymous: Bucket{oauth.GuessesMax - 1, 1, time.Second}})
+	w := newLimitedWorld(t, Limits{Anonymous: oauth.Bucket{Size: oauth.GuessesMax - 1, Refill: 1, Every: time.Second}})
 	for range 3 * oauth.GuessesMax {
 		w.exchangeFrom(1, w.exchange, "wrong", "x")
 	}
@@ -524,7 +524,7 @@ func TestLimits_AtOnce(t *testing.T) {
 
 // A fault of ours is charged to nobody.
 func TestLimits_OurFaultsAreFree(t *testing.T) {
-	w := newLimitedWorld(t, Limits{Anonymous: Bucket{1, 1, time.Hour}})
+	w := newLimitedWorld(t, Limits{Anonymous: oauth.Bucket{Size: 1, Refill: 1, Every: time.Hour}})
 	w.db.Close()
 	for range 5 {
 		if a := w.exchangeFrom(1, w.exchange, "wrong", "x"); a.status != http.StatusServiceUnavailable {
@@ -541,7 +541,7 @@ func TestLimits_OurFaultsAreFree(t *testing.T) {
 // A household's IPv6 addresses are one; an address that cannot be read is limited
 // too.
 func TestLimits_Addresses(t *testing.T) {
-	w := newLimitedWorld(t, Limits{Anonymous: Bucket{1, 1, time.Hour}})
+	w := newLimitedWorld(t, Limits{Anonymous: oauth.Bucket{Size: 1, Refill: 1, Every: time.Hour}})
 	for _, c := range []struct {
 		remote  string
 		limited bool
@@ -597,7 +597,7 @@ func TestLimits_FullBucketsAreForgotten(t *testing.T) {
 
 // BenchmarkLimit is what the limits add to an exchange.
 func BenchmarkLimit(b *testing.B) {
-	h := &handler{clients: newBuckets(Bucket{1e9, 1e9, time.Millisecond}, time.Now)}
+	h := &handler{clients: newBuckets(oauth.Bucket{Size: 1e9, Refill: 1e9, Every: time.Millisecond}, time.Now)}
 	admit := h.admit
 	clients := make([]*oauth.Client, 1000)
 	for i := range clients {

@@ -2,7 +2,6 @@ package oauth
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/json"
@@ -409,64 +408,13 @@ func (s *Server) decide(ctx context.Context, r *AuthorizationRequest, c *Client,
 	case err != nil:
 		return Redirect{}, err
 	case !won:
-		return Redirect{}, cmp.Or(s.mayDecide(ctx, rec.Of), error(refuse(Changed)))
+		return Redirect{}, s.whyNotDecided(ctx, rec.Of)
 	}
 	if held != nil {
 		s.endOldest(ctx, &rec.Grant)
 	}
 	back := redirect.with("code", code.Secret.Reveal(), "state", r.State, "iss", s.issFor(c))
 	return back, nil
-}
-
-// Bucket lets Size through at once, and Refill more after each Every. The zero Bucket sets
-// no limit.
-type Bucket struct {
-	Size, Refill int
-	Every        time.Duration
-}
-
-// Each is how long one takes to come back.
-func (b Bucket) Each() time.Duration {
-	return max(time.Microsecond, b.Every/time.Duration(max(1, b.Refill)))
-}
-
-// Lasts is how long all but one of them take to come back.
-func (b Bucket) Lasts() time.Duration { return time.Duration(b.Size-1) * b.Each() }
-
-// Allowance is how many decisions may be made, and which count together.
-type Allowance struct {
-	Of   string
-	Most Bucket
-}
-
-// allowance counts what a user presses, whatever the app. What nobody pressed counts at the
-// app alone: any website can send a browser to an app's silent consent again and again, and
-// must not keep the user from deciding.
-func (s *Server) allowance(u *User, c *Client, silent bool) Allowance {
-	of := "decisions of " + u.ID
-	if silent {
-		of += " at " + c.ID
-	}
-	return Allowance{of, s.decisions}
-}
-
-// mayDecide refuses a decision for which nothing was left. It is asked when one lost: an
-// ordinary one does not wait for it.
-func (s *Server) mayDecide(ctx context.Context, of Allowance) error {
-	if of.Most == (Bucket{}) {
-		return nil
-	}
-	at, err := s.storage.NextDecision(ctx, of)
-	if err != nil {
-		return err
-	}
-	wait := at.Sub(s.now())
-	if wait <= 0 {
-		return nil
-	}
-	e := refuse(DecidedTooOften)
-	e.RetryAfter = wait
-	return e
 }
 
 // unspent refuses a request whose code was redeemed or has run out.
@@ -531,7 +479,7 @@ func (s *Server) deny(ctx context.Context, r *AuthorizationRequest, c *Client, r
 	case err != nil:
 		return Redirect{}, err
 	case !won:
-		return Redirect{}, cmp.Or(s.mayDecide(ctx, of), error(refuse(Changed)))
+		return Redirect{}, s.whyNotDecided(ctx, of)
 	}
 	return s.back(c, redirect, r.State, refuse(UserDenied)), nil
 }

@@ -23,7 +23,7 @@ type Config struct {
 
 	Catalogue  *Catalogue
 	Storage    Storage
-	Decisions  Bucket        // of one user about apps, over all nodes: Allow, Cancel, and where he is not asked
+	Decisions  Bucket        // of one user, over all nodes: Allow and Cancel, and at each app where he is not asked
 	EventsKept time.Duration // how long events, and revoked grants, are kept; 0 means [EventsKept]
 	Ring       *KeyRing
 	Log        *slog.Logger
