@@ -92,6 +92,7 @@ func (s *Server) follows(ctx context.Context, api *API, q FeedQuery) error {
 	// One that begins may have left at another node.
 	uncounted := q.Epoch == 0 || now.Sub(fs.noted[k].Seen) > 2*presenceEvery
 	news := *f
+	news.Epoch, news.Seq = q.Epoch, q.After // of epoch 0 where it begins
 	fs.mu.Unlock()
 	// One that asks again meanwhile is noted by each of the two.
 	if uncounted {
@@ -116,7 +117,7 @@ func (s *Server) follows(ctx context.Context, api *API, q FeedQuery) error {
 }
 
 // Unfollow forgets a follower that has ended: it accepts nothing any more, and who waits
-// for an event to be in effect need not wait for it. Where another node's clock is ahead,
+// for an event to be in effect need not wait for it, until it begins anew. Where another node's clock is ahead,
 // that may count it for a minute still, as one that ends without a word.
 func (s *Server) Unfollow(ctx context.Context, auth ClientAuth, instance string) error {
 	api, err := s.apiOf(ctx, auth)

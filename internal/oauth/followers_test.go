@@ -175,8 +175,9 @@ func TestFollows_TheChoreNotes(t *testing.T) {
 		asks(8, 3)
 		notes(gather, 3) // of another epoch
 		asks(8, 3)
-		asks(0, 0)  // begins anew, and has acknowledged nothing by it,
-		notes(0, 3) // but is there, whoever said that it left
+		asks(0, 0)              // begins anew, and has acknowledged nothing by it,
+		notes(0, 0)             // but is there, whoever said that it left,
+		notes(presenceEvery, 3) // where it was
 		notes(presenceEvery)
 		asks(8, 3)
 		notes(presenceEvery, 3)  // he is there

@@ -623,9 +623,19 @@ func status(w *world) {
 			w.ok(err)
 			w.same("followers", list, []oauth.Follower{beside, namesake})
 		}
-		f.Epoch, f.Seq, f.Seen = 2, 1, f.Seen.Add(time.Second+time.Microsecond) // it begins anew
+		left := f.Seen.Add(time.Second)
+		f.Seq, f.Seen = 6, left.Add(time.Hour) // what it asked last, read by a node after it left
+		w.ok(w.s.PutFollowers(w.ctx, []oauth.Follower{f}))
+		f.Epoch, f.Seq, f.Seen = 0, 0, left // it began before it left
 		w.ok(w.s.PutFollowers(w.ctx, []oauth.Follower{f}))
 		list, err := w.s.Followers(w.ctx, beside.Seen)
+		w.ok(err)
+		w.same("followers", list, []oauth.Follower{beside, namesake})
+		f.Seen = left.Add(time.Microsecond) // it begins anew
+		w.ok(w.s.PutFollowers(w.ctx, []oauth.Follower{f}))
+		f.Epoch, f.Seq = 2, 1
+		w.ok(w.s.PutFollowers(w.ctx, []oauth.Follower{f}))
+		list, err = w.s.Followers(w.ctx, beside.Seen)
 		w.ok(err)
 		w.same("followers", list, []oauth.Follower{f, beside, namesake})
 		w.ok(w.s.RemoveFollower(w.ctx, "left", "never there", w.now))
