@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
-	"strings"
 	"time"
 
 	"github.com/grantway/grantway/internal/config"
@@ -77,16 +76,6 @@ func httpServer(h http.Handler, log *slog.Logger) *http.Server {
 		Handler: h, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second, WriteTimeout: 60 * time.Second,
 		IdleTimeout: 120 * time.Second, MaxHeaderBytes: maxHeader, ErrorLog: slog.NewLogLogger(quiet{log.Handler()}, slog.LevelWarn),
 	}
-}
-
-// quiet keeps net/http's own messages, which may quote what a client sent, down to
-// the fact that there was one.
-type quiet struct{ slog.Handler }
-
-func (q quiet) Handle(ctx context.Context, r slog.Record) error {
-	what, _, _ := strings.Cut(r.Message, ":")
-	plain := slog.NewRecord(r.Time, r.Level, "http server: "+what, r.PC)
-	return q.Handler.Handle(ctx, plain)
 }
 
 // serve serves until ctx ends, then drains: readiness fails first, requests under

@@ -1,11 +1,8 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"io"
-	"log/slog"
 	"os"
 	"reflect"
 	"slices"
@@ -169,25 +166,3 @@ func wrongRing(c config.Config, err error) error {
 	}
 	return err
 }
-
-func newLogger(w io.Writer, c config.Config) *slog.Logger {
-	options := &slog.HandlerOptions{Level: c.LogLevel}
-	if c.LogFormat == "text" {
-		return slog.New(named{slog.NewTextHandler(w, options)})
-	}
-	return slog.New(named{slog.NewJSONHandler(w, options)})
-}
-
-// named gives every line the id of the request that it belongs to.
-type named struct{ slog.Handler }
-
-func (n named) Handle(ctx context.Context, r slog.Record) error {
-	if id := oauth.RequestID(ctx); id != "" {
-		r.AddAttrs(slog.String("request_id", id))
-	}
-	return n.Handler.Handle(ctx, r)
-}
-
-func (n named) WithAttrs(attrs []slog.Attr) slog.Handler { return named{n.Handler.WithAttrs(attrs)} }
-
-func (n named) WithGroup(name string) slog.Handler { return named{n.Handler.WithGroup(name)} }
