@@ -54,7 +54,8 @@ func (c *demoCommand) Run(ctx context.Context, t terminal) (err error) {
 	if c.JSON {
 		level = slog.LevelInfo
 	}
-	log := newLogger(t.err, config.Config{LogFormat: "text", LogLevel: level})
+	log, flush := newLogger(t.err, config.Config{LogFormat: "text", LogLevel: level})
+	defer flush()
 	store, err := sqlstore.Open(ctx, database)
 	if err != nil {
 		return err

@@ -64,7 +64,7 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		if rec.status < http.StatusBadRequest && template(r) == endpoint.FeedPath { // each follower hears something five times a second
 			level = slog.LevelDebug
 		}
-		if h := f.log.Handler(); h.Enabled(r.Context(), level) {
+		if h := requestLog(f.log); h.Enabled(r.Context(), level) {
 			line := slog.NewRecord(began.Add(took), level, "request", 0) // a Logger would find out from where it is called
 			line.AddAttrs(slog.String("method", method(r)), slog.String("route", template(r)), slog.Int("status", rec.status),
 				slog.Int64("bytes", rec.bytes), slog.Int64("us", took.Microseconds()), slog.String("remote", host))

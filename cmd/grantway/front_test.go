@@ -31,7 +31,7 @@ func testFront(t *testing.T, pages http.HandlerFunc) (*front, *bytes.Buffer) {
 	return &front{
 		machines: pages, people: pages, busy: func(w http.ResponseWriter, r *http.Request) { http.Error(w, "busy", http.StatusServiceUnavailable) },
 		intake: newIntake(), ready: func(context.Context) error { return nil }, needs: "database", seen: newMetrics().request,
-		log: slog.New(named{slog.NewJSONHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug})}),
+		log: slog.New(named{Handler: slog.NewJSONHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug})}),
 	}, log
 }
 

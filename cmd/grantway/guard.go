@@ -71,7 +71,8 @@ func (c *guardCommand) Run(ctx context.Context, t terminal) error {
 	if err != nil {
 		return misunderstanding{err}
 	}
-	log := newLogger(t.err, config.Config{LogFormat: c.LogFormat})
+	log, flush := newLogger(t.err, config.Config{LogFormat: c.LogFormat})
+	defer flush()
 	slog.SetDefault(log) // where the verifier writes
 	again := make(chan os.Signal, 1)
 	signal.Notify(again, syscall.SIGUSR2)

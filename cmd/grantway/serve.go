@@ -27,7 +27,8 @@ func (c *serveCommand) Run(ctx context.Context, t terminal) (err error) {
 	if err != nil {
 		return err
 	}
-	log := newLogger(t.err, cfg)
+	log, flush := newLogger(t.err, cfg)
+	defer flush()
 	if info, err := os.Stat(cfg.KeyRingPath); err == nil && info.Mode()&0o027 != 0 { // a group that may read it is a usual layout
 		log.Warn("the key ring, which opens every signing key, may be written by its group, or read or written by everybody on this machine: chmod 600 it, or 640", "key_ring", cfg.KeyRingPath)
 	}
