@@ -27,6 +27,13 @@ func (w *world) begins(node *oauth.Server, instance string) func() {
 	}
 }
 
+// note has another node note followers.
+func (w *world) note(list ...oauth.Follower) {
+	w.t.Helper()
+	_, err := w.db.PutFollowers(context.Background(), list)
+	w.must(err)
+}
+
 // runs does the chores of a node until the test ends.
 func (w *world) runs(node *oauth.Server) {
 	ctx, cancel := context.WithCancel(context.Background())
@@ -103,12 +110,18 @@ func TestEffective_WhoLeavesIsNotWaitedFor(t *testing.T) {
 			t.Errorf("%+v, %v; want %d, %v", e, err, followers, everywhere)
 		}
 	}
-	last := w.begins(w.Server, "one")
+	goesOn := func(node *oauth.Server, instance string) { // as what it asked, and gave up, before it left may be read after that
+		t.Helper()
+		w.clock.advance(time.Millisecond)
+		if _, err := node.Revocations(ctx, w.api, oauth.FeedQuery{Instance: instance, After: 1, Epoch: 1}); err == nil || oauth.AsError(err).Reason != oauth.FeedGone {
+			t.Errorf("%s left, and is told what happened: %v", instance, err)
+		}
+	}
+	w.begins(w.Server, "one")
 	w.begins(w.Server, "two")
 	w.must(w.Unfollow(ctx, w.api, "one"))
 	counts(1, false)
-	w.clock.advance(time.Millisecond)
-	last() // what it asked, and gave up, before it left may be read after that
+	goesOn(w.Server, "one")
 	counts(1, false)
 	if err := w.Unfollow(ctx, oauth.ClientAuth{ID: w.api.ID, Secret: "wrong"}, "two"); err == nil || oauth.AsError(err).Code != oauth.InvalidClient {
 		t.Error(err)
@@ -119,8 +132,9 @@ func TestEffective_WhoLeavesIsNotWaitedFor(t *testing.T) {
 	poll() // noted by a chore only
 	w.must(w.Unfollow(ctx, w.api, "two"))
 	w.must(other.NoteFollowers(ctx)) // which comes after it left elsewhere
+	goesOn(other.Server, "two")
 	counts(0, true)
-	w.clock.advance(time.Second)
+	w.clock.advance(-time.Minute)          // another node's clock
 	again := w.begins(other.Server, "two") // by the same name, where it seems to be noted
 	counts(1, false)
 	again()
@@ -156,7 +170,7 @@ type joined struct {
 	happens func()
 }
 
-func (j *joined) PutFollowers(ctx context.Context, list []oauth.Follower) error {
+func (j *joined) PutFollowers(ctx context.Context, list []oauth.Follower) ([]oauth.Follower, error) {
 	happen(&j.happens)
 	return j.Storage.PutFollowers(ctx, list)
 }
@@ -269,7 +283,7 @@ func TestEffective_WhatIsWaitedFor(t *testing.T) {
 	at := w.begin(w.Server)
 	acks := func(seq int64) {
 		t.Helper()
-		w.must(w.db.PutFollowers(ctx, []oauth.Follower{{API: w.api.ID, Instance: "test", Epoch: at.Epoch, Seq: seq, Seen: w.Now().Add(-59 * time.Second), Node: "behind"}}))
+		w.note(oauth.Follower{API: w.api.ID, Instance: "test", Epoch: at.Epoch, Seq: seq, Seen: w.Now().Add(-59 * time.Second), Node: "behind"})
 	}
 	w.must(w.SuspendClient(ctx, command, w.other.id))
 	storage := &counting{Storage: w.db}

@@ -674,12 +674,12 @@ func TestFeed_Effective(t *testing.T) {
 	follower := func(instance string, seq int64) oauth.Follower {
 		return oauth.Follower{API: w.api.ID, Instance: instance, Epoch: at.Epoch, Seq: seq, Seen: w.Now(), Node: "another"}
 	}
-	w.must(w.db.PutFollowers(ctx, []oauth.Follower{follower("a", at.Seq), follower("b", at.Seq)}))
+	w.note(follower("a", at.Seq), follower("b", at.Seq))
 	if e, err := w.Effective(ctx); err != nil || !e.Everywhere || e.Followers != 2 {
 		t.Errorf("all have it: %+v, %v", e, err)
 	}
 	w.must(w.SuspendClient(ctx, command, w.other.id))
-	w.must(w.db.PutFollowers(ctx, []oauth.Follower{follower("a", at.Seq+1)}))
+	w.note(follower("a", at.Seq+1))
 	e, err = w.Effective(ctx)
 	if err != nil || e.Everywhere || e.Followers != 2 || e.After < 850*time.Millisecond {
 		t.Errorf("one has not: %+v, %v", e, err)
@@ -692,7 +692,7 @@ func TestFeed_Effective(t *testing.T) {
 		}
 		done <- e
 	}()
-	w.must(w.db.PutFollowers(ctx, []oauth.Follower{follower("b", at.Seq+1)}))
+	w.note(follower("b", at.Seq+1))
 	if e := <-done; !e.Everywhere {
 		t.Errorf("then it has: %+v", e)
 	}

@@ -98,8 +98,13 @@ func (s *Server) follows(ctx context.Context, api *API, q FeedQuery) error {
 	if uncounted {
 		limited, cancel := context.WithTimeout(ctx, knowTimeout)
 		defer cancel()
-		if err := s.storage.PutFollowers(limited, []Follower{news}); err != nil {
+		left, err := s.storage.PutFollowers(limited, []Follower{news})
+		if err != nil {
 			return refuseBecause(FeedUnknown, err)
+		}
+		if len(left) > 0 {
+			fs.forget(k)
+			return refuse(FeedGone)
 		}
 		fs.note(news)
 		if err := s.followSoon(ctx, time.Since(start)); err != nil {
@@ -117,8 +122,9 @@ func (s *Server) follows(ctx context.Context, api *API, q FeedQuery) error {
 }
 
 // Unfollow forgets a follower that has ended: it accepts nothing any more, and who waits
-// for an event to be in effect need not wait for it, until it begins anew. Where another node's clock is ahead,
-// that may count it for a minute still, as one that ends without a word.
+// for an event to be in effect need not wait for it, until it begins anew. A beginning
+// that it gave up and that is read after this counts for a minute still, as one that ends
+// without a word.
 func (s *Server) Unfollow(ctx context.Context, auth ClientAuth, instance string) error {
 	api, err := s.apiOf(ctx, auth)
 	if err != nil {
@@ -219,10 +225,14 @@ func (s *Server) putFollowers(ctx context.Context) error {
 		return cmp.Or(strings.Compare(a.API, b.API), strings.Compare(a.Instance, b.Instance))
 	})
 	for batch := range slices.Chunk(news, 100) {
-		if err := s.storage.PutFollowers(ctx, batch); err != nil {
+		left, err := s.storage.PutFollowers(ctx, batch)
+		if err != nil {
 			return err
 		}
 		fs.note(batch...)
+		for _, f := range left { // at another node: if it goes on, it is asked to begin
+			fs.forget(followerKey{f.API, f.Instance})
+		}
 	}
 	return nil
 }

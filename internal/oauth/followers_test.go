@@ -22,17 +22,17 @@ type noting struct {
 	holds chan struct{} // if not nil: nothing is noted until it is closed
 }
 
-func (n *noting) PutFollowers(_ context.Context, list []Follower) error {
+func (n *noting) PutFollowers(_ context.Context, list []Follower) ([]Follower, error) {
 	if n.holds != nil {
 		<-n.holds
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.err != nil {
-		return n.err
+		return nil, n.err
 	}
 	n.noted, n.most = append(n.noted, list...), max(n.most, len(list))
-	return nil
+	return nil, nil
 }
 
 // fails has it refuse from now on, until err is nil.

@@ -191,10 +191,11 @@ type StatusStorage interface {
 	// loses if another folded meanwhile.
 	FoldChunks(ctx context.Context, from, upto int64, chunks []StatusChunk) (won bool, err error)
 	// PutFollowers notes how far followers have come; none goes back. One of epoch 0 has
-	// begun: where it is known already, only that it was seen is noted.
-	PutFollowers(ctx context.Context, list []Follower) error
-	// RemoveFollower counts one no more, until it begins anew after at, with epoch 0. It
-	// is no error if it is not there.
+	// begun: where it is known already, only that it was seen is noted. Those that have
+	// left are returned, and count no more, unless they have begun.
+	PutFollowers(ctx context.Context, list []Follower) (left []Follower, err error)
+	// RemoveFollower counts one no more, which has left at that time. It is no error if it
+	// is not there.
 	RemoveFollower(ctx context.Context, api, instance string, at time.Time) error
 	// CountFollowers counts those that were seen since, and says how far the last of them
 	// has come. Those who ask at the same time may share a question that is sent after

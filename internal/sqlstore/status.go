@@ -2,6 +2,7 @@ package sqlstore
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -355,21 +356,36 @@ func (s *Store) Moved() <-chan struct{} { return s.moved }
 
 // PutFollowers implements oauth.StatusStorage. A follower that asked two nodes may be
 // noted by both, in any order. One of epoch 0 stays where it is. One that left is kept
-// until the sweep, seen at the negative of when that was. What it asked before then does
-// not bring it back, whichever node notes it late, nor does a question that it gave up
-// when it left and that is read after that: it goes on where it was, which only one that
-// is there may.
-func (s *Store) PutFollowers(ctx context.Context, list []oauth.Follower) error {
+// until the sweep, seen at the negative of when that was: what goes on where it was may
+// be noted late, or be a question that it gave up when it left. Only a beginning brings
+// it back, and no time is compared for that, since the clocks of nodes differ.
+func (s *Store) PutFollowers(ctx context.Context, list []oauth.Follower) (left []oauth.Follower, err error) {
 	var ev []statement
-	for _, f := range list {
-		ev = append(ev, do(`INSERT INTO followers (api, instance, seq, epoch, seen, node, lag) VALUES ($1, $2, $3, $4, $5, $6, $7)
+	taken := make([]int64, len(list))
+	for i, f := range list {
+		ev = append(ev, counted(&taken[i], `INSERT INTO followers (api, instance, seq, epoch, seen, node, lag) VALUES ($1, $2, $3, $4, $5, $6, $7)
 			ON CONFLICT (api, instance) DO UPDATE SET seq = CASE WHEN excluded.epoch = 0 THEN followers.seq ELSE excluded.seq END,
 				epoch = CASE WHEN excluded.epoch = 0 THEN followers.epoch ELSE excluded.epoch END, seen = excluded.seen, node = excluded.node, lag = excluded.lag
-			WHERE (followers.seen >= 0 OR excluded.epoch = 0 AND excluded.seen > -followers.seen)
+			WHERE (followers.seen >= 0 OR excluded.epoch = 0)
 				AND (excluded.epoch = 0 OR followers.epoch < excluded.epoch OR followers.epoch = excluded.epoch AND followers.seq <= excluded.seq)`,
 			f.API, f.Instance, f.Seq, f.Epoch, micros(f.Seen), f.Node, f.Lag.Microseconds()))
 	}
-	return s.engine.write(ctx, ev)
+	if err := s.engine.write(ctx, ev); err != nil {
+		return nil, err
+	}
+	for i, f := range list {
+		if taken[i] > 0 {
+			continue
+		}
+		var seen int64 // it has left, or was noted further by another node
+		if err := s.row(ctx, "SELECT seen FROM followers WHERE api = $1 AND instance = $2", []any{f.API, f.Instance}, &seen); err != nil && !errors.Is(err, oauth.ErrNotFound) {
+			return nil, err
+		}
+		if seen < 0 {
+			left = append(left, f)
+		}
+	}
+	return left, nil
 }
 
 // RemoveFollower implements oauth.StatusStorage.

@@ -58,7 +58,7 @@ func (w *world) beside() {
 		}
 		w.wrong(at, 1, w.now)
 		w.ok(w.s.PutPending(w.ctx, at, "authorize", []byte{1}, w.now.Add(time.Hour)))
-		w.ok(w.s.PutFollowers(w.ctx, []oauth.Follower{{API: a.ID, Instance: at, Epoch: 1, Seq: 1, Seen: w.now.Add(-100 * time.Hour), Node: at}}))
+		w.follow(oauth.Follower{API: a.ID, Instance: at, Epoch: 1, Seq: 1, Seen: w.now.Add(-100 * time.Hour), Node: at})
 	}
 }
 

@@ -595,18 +595,17 @@ func status(w *world) {
 		at := func(api, instance string, epoch, seq int64, seen time.Duration) oauth.Follower {
 			return oauth.Follower{API: api, Instance: instance, Epoch: epoch, Seq: seq, Seen: w.now.Add(seen), Node: "n", Lag: time.Millisecond}
 		}
-		put := func(list ...oauth.Follower) { w.t.Helper(); w.ok(w.s.PutFollowers(w.ctx, list)) }
-		put(at("a", "x", 1, 5, 0), at("a", "y", 1, 7, time.Second), at("b", "x", 1, 1, -time.Hour))
-		put(at("a", "x", 1, 4, time.Minute), at("a", "y", 1, 7, time.Minute))
+		w.follow(at("a", "x", 1, 5, 0), at("a", "y", 1, 7, time.Second), at("b", "x", 1, 1, -time.Hour))
+		w.follow(at("a", "x", 1, 4, time.Minute), at("a", "y", 1, 7, time.Minute))
 		list, err := w.s.Followers(w.ctx, w.now)
 		w.ok(err)
 		w.same("followers", list, []oauth.Follower{at("a", "x", 1, 5, 0), at("a", "y", 1, 7, time.Minute)})
-		put(at("a", "x", 2, 1, 2*time.Second))
-		put(at("a", "x", 1, 9, 3*time.Second))
+		w.follow(at("a", "x", 2, 1, 2*time.Second))
+		w.follow(at("a", "x", 1, 9, 3*time.Second))
 		list, err = w.s.Followers(w.ctx, w.now)
 		w.ok(err)
 		w.same("followers", list, []oauth.Follower{at("a", "x", 2, 1, 2*time.Second), at("a", "y", 1, 7, time.Minute)})
-		put(at("a", "x", 0, 0, 4*time.Second)) // it asks, and says not how far it has come
+		w.follow(at("a", "x", 0, 0, 4*time.Second)) // it asks, and says not how far it has come
 		list, err = w.s.Followers(w.ctx, w.now)
 		w.ok(err)
 		w.same("one that says nothing", list[0], at("a", "x", 2, 1, 4*time.Second))
@@ -615,29 +614,30 @@ func status(w *world) {
 		f := oauth.Follower{API: "left", Instance: "x", Epoch: 1, Seq: 5, Seen: w.now.Add(10 * time.Minute), Node: "n"}
 		beside, namesake := f, f
 		beside.Instance, namesake.API = "y", "left-not"
-		w.ok(w.s.PutFollowers(w.ctx, []oauth.Follower{f, beside, namesake}))
+		w.same("left", len(w.follow(f, beside, namesake)), 0)
+		stand := func(want ...oauth.Follower) {
+			w.t.Helper()
+			list, err := w.s.Followers(w.ctx, beside.Seen)
+			w.ok(err)
+			w.same("followers", list, want)
+		}
 		for range 2 {
 			w.ok(w.s.RemoveFollower(w.ctx, f.API, f.Instance, f.Seen.Add(time.Second)))
-			w.ok(w.s.PutFollowers(w.ctx, []oauth.Follower{f})) // by a node that it asked before
-			list, err := w.s.Followers(w.ctx, f.Seen)
-			w.ok(err)
-			w.same("followers", list, []oauth.Follower{beside, namesake})
+			w.same("left", w.follow(beside, f, namesake), []oauth.Follower{f}) // by a node that it asked before
+			stand(beside, namesake)
 		}
-		left := f.Seen.Add(time.Second)
-		f.Seq, f.Seen = 6, left.Add(time.Hour) // what it asked last, read by a node after it left
-		w.ok(w.s.PutFollowers(w.ctx, []oauth.Follower{f}))
-		f.Epoch, f.Seq, f.Seen = 0, 0, left // it began before it left
-		w.ok(w.s.PutFollowers(w.ctx, []oauth.Follower{f}))
-		list, err := w.s.Followers(w.ctx, beside.Seen)
-		w.ok(err)
-		w.same("followers", list, []oauth.Follower{beside, namesake})
-		f.Seen = left.Add(time.Microsecond) // it begins anew
-		w.ok(w.s.PutFollowers(w.ctx, []oauth.Follower{f}))
+		f.Seq, f.Seen = 6, f.Seen.Add(time.Hour) // it goes on, as what it asked last may do that is read after it left
+		w.same("left", w.follow(f), []oauth.Follower{f})
+		stand(beside, namesake)
+		f.Epoch, f.Seq, f.Seen = 0, 0, beside.Seen // it begins anew, where a clock is behind that of the node where it left
+		w.same("left", len(w.follow(f)), 0)
 		f.Epoch, f.Seq = 2, 1
-		w.ok(w.s.PutFollowers(w.ctx, []oauth.Follower{f}))
-		list, err = w.s.Followers(w.ctx, beside.Seen)
-		w.ok(err)
-		w.same("followers", list, []oauth.Follower{f, beside, namesake})
+		w.same("left", len(w.follow(f)), 0)
+		stand(f, beside, namesake)
+		behind := f
+		behind.Seq = 0 // is not taken, and has not left
+		w.same("left", len(w.follow(behind)), 0)
+		stand(f, beside, namesake)
 		w.ok(w.s.RemoveFollower(w.ctx, "left", "never there", w.now))
 	})
 	w.test("followers are counted by how far they have come", func(w *world) {
@@ -647,7 +647,7 @@ func status(w *world) {
 			if f.Epoch == 8 {
 				seen = hour.Add(time.Hour)
 			}
-			w.ok(w.s.PutFollowers(w.ctx, []oauth.Follower{{API: "counted", Instance: fmt.Sprint(i), Epoch: f.Epoch, Seq: f.Seq, Seen: seen, Node: "n"}}))
+			w.follow(oauth.Follower{API: "counted", Instance: fmt.Sprint(i), Epoch: f.Epoch, Seq: f.Seq, Seen: seen, Node: "n"})
 		}
 		for since, want := range map[time.Time]oauth.Followed{
 			hour:                       {All: 5, Epoch: 6, Seq: 9},

@@ -80,6 +80,14 @@ func (w *world) ok(err error) {
 	}
 }
 
+// follow notes followers, and returns those that have left.
+func (w *world) follow(list ...oauth.Follower) []oauth.Follower {
+	w.t.Helper()
+	left, err := w.s.PutFollowers(w.ctx, list)
+	w.ok(err)
+	return left
+}
+
 func (w *world) same(what string, got, want any) {
 	w.t.Helper()
 	if d := cmp.Diff(want, got); d != "" {
