@@ -3,6 +3,7 @@ package sqlstore
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
@@ -112,7 +113,7 @@ func unreachable(config *pgx.ConnConfig, err error) error {
 	}
 	why := strings.Join(whys, "; ")
 	refusal, _ := errors.AsType[*pgconn.PgError](err)
-	_, certificate := errors.AsType[*tls.CertificateVerificationError](err)
+	certificate := aboutCertificate(err)
 	_, unknown := errors.AsType[*net.DNSError](err)
 	_, network := errors.AsType[*net.OpError](err)
 	switch {
@@ -120,6 +121,10 @@ func unreachable(config *pgx.ConnConfig, err error) error {
 		why = fmt.Sprintf("the server does not accept this password for the user %q: check both in the database URL", config.User)
 	case refusal != nil && refusal.Code == "28000" && strings.HasSuffix(refusal.Message, "does not exist"):
 		why = fmt.Sprintf("the server has no user %q: create it (CREATE ROLE … LOGIN), or name the right one in the database URL", config.User)
+	case refusal != nil && refusal.Code == "28000":
+		why = fmt.Sprintf("the server says: %s: let this machine in (pg_hba.conf)", refusal.Message)
+	case refusal != nil && refusal.Code == "53300":
+		why = fmt.Sprintf("the server says: %s: a node needs %d connections; raise max_connections, or the role's limit", refusal.Message, poolMax+1)
 	case refusal != nil && refusal.Code == "3D000":
 		why = fmt.Sprintf("the server has no database %q: create it, or name the right one in the database URL", config.Database)
 	case refusal != nil && refusal.Code == "42704":
@@ -134,4 +139,13 @@ func unreachable(config *pgx.ConnConfig, err error) error {
 		why += ": name the file of the authority that signed it (sslrootcert=FILE) and the host that it was made for"
 	}
 	return fmt.Errorf("reaching the database: %s", why)
+}
+
+// aboutCertificate reports whether a server's certificate was refused. Which of these it
+// is depends on what of it is asked for (sslmode).
+func aboutCertificate(err error) bool {
+	_, verification := errors.AsType[*tls.CertificateVerificationError](err)
+	_, authority := errors.AsType[x509.UnknownAuthorityError](err)
+	_, invalid := errors.AsType[x509.CertificateInvalidError](err)
+	return verification || authority || invalid
 }

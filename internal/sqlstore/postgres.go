@@ -102,6 +102,9 @@ func unreadable(dsn string, err error) string {
 			if strings.Contains(why, "sslmode is invalid") {
 				why = "sslmode is not one that there is: write disable, require, verify-ca or verify-full"
 			}
+			if strings.Contains(why, "CA file") || strings.Contains(why, "CA to cert pool") {
+				why += ": sslrootcert names the file of the authority's certificate, in PEM"
+			}
 			return why
 		}
 	}
@@ -303,8 +306,11 @@ func (p *postgres) writable(ctx context.Context) error {
 func (p *postgres) deposable() bool { return true }
 
 func (p *postgres) tables(ctx context.Context) ([]string, error) {
-	return texts(ctx, p, `SELECT CASE WHEN table_schema = CURRENT_SCHEMA THEN '' ELSE table_schema || '.' END || table_name
-		FROM information_schema.tables WHERE table_schema NOT IN ('pg_catalog', 'information_schema')`)
+	// information_schema hides what the user may not touch: tables of somebody else's would
+	// look like none. Who may not even look into the schema is in none, and ours is public.
+	return texts(ctx, p, `SELECT CASE WHEN n.nspname = COALESCE(CURRENT_SCHEMA, 'public') THEN '' ELSE n.nspname || '.' END || c.relname
+		FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+		WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND n.nspname <> 'information_schema' AND substr(n.nspname, 1, 3) <> 'pg_'`)
 }
 
 func (p *postgres) migrator(migrations fs.FS) (*goose.Provider, func() error, error) {

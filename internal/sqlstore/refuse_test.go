@@ -127,18 +127,23 @@ func TestOpen_SaysInOneLineWhatIsWrongWithAServer(t *testing.T) {
 	server := storagetest.StartServer(t, storagetest.Setup{
 		Files: map[string]string{
 			"server.crt": certificate, "server.key": key,
-			"hba": "host all postgres 127.0.0.1/32 trust\nhost all all 127.0.0.1/32 scram-sha-256\n",
+			"hba": "host all barred 127.0.0.1/32 reject\nhost all postgres 127.0.0.1/32 trust\nhost all all 127.0.0.1/32 scram-sha-256\n",
 		},
 		Options: []string{"ssl=on", "ssl_cert_file=../server.crt", "ssl_key_file=../server.key", "hba_file=hba"},
 	})
 	admin := direct(t, server.URL+"postgres")
 	run(t, admin, "CREATE ROLE someone LOGIN PASSWORD 'the right one'")
+	run(t, admin, "CREATE ROLE barred LOGIN")
+	run(t, admin, "CREATE ROLE crowded LOGIN PASSWORD 'hunter2' CONNECTION LIMIT 0")
+	run(t, admin, "CREATE DATABASE ours")
 	at := "postgres://someone:hunter2@" + server.Addr
 
 	trusting := storagetest.StartServer(t, storagetest.Setup{})
 	oneLine(t, at+"/postgres", `does not accept this password for the user "someone"`, "check both")
 	oneLine(t, "postgres://stranger@"+trusting.Addr+"/postgres", `has no user "stranger"`, "create it")
 	oneLine(t, "postgres://someone:hunter2@nowhere.invalid/x", "reaching the database: lookup nowhere.invalid", "check the host in the database URL")
+	oneLine(t, "postgres://barred@"+server.Addr+"/postgres", `"barred"`, "pg_hba.conf)")
+	oneLine(t, "postgres://crowded:hunter2@"+server.Addr+"/postgres", "too many connections", "needs 17 connections")
 	oneLine(t, server.URL+"nowhere", `has no database "nowhere"`, "create it")
 	authority := filepath.Join(t.TempDir(), "authority.pem")
 	if err := os.WriteFile(authority, []byte(certificate), 0o600); err != nil {
@@ -146,8 +151,14 @@ func TestOpen_SaysInOneLineWhatIsWrongWithAServer(t *testing.T) {
 	}
 	_, port, _ := strings.Cut(server.Addr, ":")
 	oneLine(t, "postgres://someone:hunter2@localhost:"+port+"/postgres?sslmode=verify-full", "certificate signed by unknown authority", "sslrootcert=FILE")
+	oneLine(t, at+"/postgres?sslmode=verify-ca", "certificate signed by unknown authority", "sslrootcert=FILE")
 	oneLine(t, at+"/postgres?sslmode=verify-full&sslrootcert="+authority, "127.0.0.1", "the host that it was made for")
-	oneLine(t, at+"/postgres?sslmode=verify-full&sslrootcert=/missing.pem", "/missing.pem", "no such file")
+	oneLine(t, at+"/postgres?sslmode=verify-full&sslrootcert=/missing.pem", "/missing.pem", "no such file", "in PEM")
+	empty := filepath.Join(t.TempDir(), "empty.pem")
+	if err := os.WriteFile(empty, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	oneLine(t, at+"/postgres?sslmode=verify-full&sslrootcert="+empty, "sslrootcert names the file", "in PEM")
 	oneLine(t, "postgres://someone:hunter2@127.0.0.1:1,127.0.0.1:2/none", "127.0.0.1:1", "127.0.0.1:2", "refused", "that a server runs there")
 	oneLine(t, server.URL+"postgres?sslmod=require", `"sslmod"`, "check the words after the ?")
 	oneLine(t, "postgres://someone:the%20right%20one@"+server.Addr+"/postgres", "migrating the database", "own the database")
@@ -161,6 +172,24 @@ func TestOpen_SaysInOneLineWhatIsWrongWithAServer(t *testing.T) {
 
 	if said := unreadable(at, errors.New("cannot parse `postgres://…`: something about hunter2")); strings.Contains(said, "hunter2") || !strings.Contains(said, "write postgres://") {
 		t.Errorf("said %q", said)
+	}
+
+	// Tables that one may not read are not none.
+	ours, err := Open(t.Context(), server.URL+"ours")
+	if err == nil {
+		err = errors.Join(ours.Migrate(t.Context()), ours.Close())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, revoke := range []string{"SELECT", "USAGE"} { // on the tables, as it is, then on the schema
+		if revoke == "USAGE" {
+			run(t, direct(t, server.URL+"ours"), "REVOKE ALL ON SCHEMA public FROM PUBLIC")
+		}
+		_, err := Open(t.Context(), "postgres://someone:the%20right%20one@"+server.Addr+"/ours")
+		if err == nil || strings.Contains(err.Error(), "\n") || !strings.HasSuffix(err.Error(), "and the tables in it") {
+			t.Errorf("tables of somebody else's, without %s: %v", revoke, err)
+		}
 	}
 
 	// With the authority and the name that the certificate is for, it is fine.

@@ -2,6 +2,7 @@ package sqlstore
 
 import (
 	"context"
+	"fmt"
 	"io/fs"
 	"strconv"
 	"strings"
@@ -60,7 +61,7 @@ func (s *Store) Schema(ctx context.Context) (Schema, error) {
 		if name == "goose_db_version" {
 			err = s.row(ctx, "SELECT COALESCE(MAX(version_id), 0) FROM goose_db_version WHERE is_applied", nil, &schema.Have)
 			if err != nil {
-				return schema, err
+				return schema, fmt.Errorf("reading the schema: %w%s", err, remedy(err))
 			}
 		}
 		if !strings.HasPrefix(name, "goose_") && !strings.HasPrefix(name, "sqlite_") && name != markTable && !strings.Contains(name, ".") {

@@ -93,9 +93,10 @@ func openSQLite(abs string) (*sqlite, error) {
 
 // remedy says what to do about a file that cannot be used, or a server.
 func remedy(err error) string {
-	// goose passes over what it may not make, and then misses it.
-	if refusal, ok := errors.AsType[*pgconn.PgError](err); ok && (refusal.Code == "42501" || strings.Contains(refusal.Message, "goose_db_version")) {
-		return ": the user in the database URL must own the database (ALTER DATABASE … OWNER TO …)"
+	// Whoever may not look into a schema is told that nothing is there (42P01), and goose
+	// passes over what it may not make, and then misses it.
+	if refusal, ok := errors.AsType[*pgconn.PgError](err); ok && (refusal.Code == "42501" || refusal.Code == "42P01" || strings.Contains(refusal.Message, "goose_db_version")) {
+		return ": the user in the database URL must own the database (ALTER DATABASE … OWNER TO …) and the tables in it"
 	}
 	code := sqliteCode(err)
 	switch {
@@ -105,6 +106,8 @@ func remedy(err error) string {
 		return ": it is damaged; put a backup in its place"
 	case code == sqlite3.SQLITE_FULL, errors.Is(err, syscall.ENOSPC):
 		return ": make room on that disk"
+	case code == sqlite3.SQLITE_IOERR:
+		return ": the disk is full or faulty; make room on it, and see what the system's log says"
 	case code == sqlite3.SQLITE_READONLY, code == sqlite3.SQLITE_CANTOPEN, errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EROFS):
 		return ": grantway must be able to write this file and its folder"
 	case errors.Is(err, fs.ErrNotExist):

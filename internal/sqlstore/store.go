@@ -47,8 +47,9 @@ func Open(ctx context.Context, dsn string) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	err = s.usable(ctx)
-	if err == nil {
+	if err = s.usable(ctx); err != nil {
+		err = fmt.Errorf("%w%s", err, remedy(err))
+	} else {
 		err = s.logsAhead(ctx)
 	}
 	if err != nil {
