@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/url"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -79,7 +80,7 @@ func (c *initCommand) Run(ctx context.Context, t terminal) (err error) {
 			"# Seals the signing keys in the database. Without this file they are lost: keep a copy apart from the database's.\n" + ring})
 	}
 	absent := func(name, otherwise string) error {
-		if _, err := os.Lstat(name); !errors.Is(err, os.ErrNotExist) {
+		if _, err := os.Lstat(name); err == nil {
 			return fmt.Errorf("%s is there already: init makes a new server and never overwrites one; name another %s", name, otherwise)
 		}
 		return nil
@@ -226,7 +227,11 @@ func (c *initCommand) settings(environ []string) (initSettings, error) {
 			in.values[key] = file
 		}
 	}
-	if in.values["issuer"] != "" {
+	if issuer := in.values["issuer"]; issuer != "" {
+		// An issuer without TLS is on this machine, and where it says it is, one listens.
+		if u, err := url.Parse(issuer); err == nil && u.Scheme == "http" && u.Port() != "" && in.values["listen"] == "" {
+			in.values["listen"] = u.Host
+		}
 		return in, nil
 	}
 	listen := in.values["listen"]

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/signal"
 	"slices"
@@ -152,5 +153,32 @@ func describe(err error) string {
 	if e, ok := errors.AsType[*oauth.Error](err); ok {
 		return e.Description
 	}
-	return err.Error()
+	return withAdvice(err)
+}
+
+// withAdvice says an error, each of its causes once, and what to do where it ends in what
+// the system said of a file.
+func withAdvice(err error) string {
+	var lines []string
+	for line := range strings.SplitSeq(err.Error(), "\n") {
+		if !slices.Contains(lines, line) { // what failed when it was written fails again when it is closed
+			lines = append(lines, line)
+		}
+	}
+	said := strings.Join(lines, "\n")
+	file, ok := errors.AsType[*fs.PathError](err)
+	if !ok || !strings.HasSuffix(said, file.Err.Error()) {
+		return said
+	}
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		said += ": name one that is there"
+	case errors.Is(err, fs.ErrPermission):
+		said += ": let this user do that, or name another"
+	case errors.Is(err, syscall.EISDIR), errors.Is(err, syscall.ENOTDIR):
+		said += ": name another"
+	case errors.Is(err, syscall.ENOSPC):
+		said += ": make room on that disk"
+	}
+	return said
 }

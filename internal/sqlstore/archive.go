@@ -1,6 +1,7 @@
 package sqlstore
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
@@ -51,10 +52,10 @@ func (s *Store) Backup(ctx context.Context, file string, about Archive, progress
 	}
 	defer func() { err = errors.Join(err, removeDatabase(part)) }()
 	if err := s.engine.archive(ctx, part, progress); err != nil {
-		return made, fmt.Errorf("writing the backup: %w", err)
+		return made, fmt.Errorf("writing the backup: %w%s", err, remedy(err))
 	}
 	if made, err = markArchive(ctx, part, about); err != nil {
-		return made, fmt.Errorf("writing the backup: %w", err)
+		return made, fmt.Errorf("writing the backup: %w%s", err, remedy(err))
 	}
 	// A damaged page is copied like any other, and would be found by who restores.
 	if progress != nil {
@@ -108,7 +109,7 @@ func (s *sqlite) archive(ctx context.Context, to string, progress func(Progress)
 				progress(Progress{Step: "copying", Rows: all - int64(copying.Remaining()), Of: all})
 			}
 		}
-		return errors.Join(err, copying.Finish())
+		return cmp.Or(err, copying.Finish()) // which would say the same again
 	})
 }
 

@@ -200,7 +200,7 @@ func ReadArchive(ctx context.Context, file string) (a Archive, err error) {
 	if err != nil {
 		return a, err
 	}
-	f, err := os.Open(abs)
+	f, err := openFile(abs)
 	if err != nil {
 		return a, err
 	}
@@ -274,8 +274,21 @@ func inspect(ctx context.Context, path string) (*Target, error) {
 	return t, nil
 }
 
+// openFile opens a file to read. A folder can be opened too, and only then not be read.
+func openFile(name string) (*os.File, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	if info, err := f.Stat(); err == nil && info.IsDir() {
+		f.Close()
+		return nil, &os.PathError{Op: "read", Path: name, Err: syscall.EISDIR}
+	}
+	return f, nil
+}
+
 func copyFile(ctx context.Context, from, to string) (err error) {
-	src, err := os.Open(from)
+	src, err := openFile(from)
 	if err != nil {
 		return err
 	}
