@@ -751,3 +751,35 @@ func TestRestore_WhereItsCopyIs(t *testing.T) {
 		})
 	}
 }
+
+// A full disk is said so once, with what to do, and nothing of the backup is left on it.
+func TestBackup_OntoAFullDisk(t *testing.T) {
+	dir := disk(t)
+	s := openAt(t, filepath.Join(t.TempDir(), "g.db"))
+	ballast(t, dir, 64<<10)
+	_, err := s.Backup(t.Context(), filepath.Join(dir, "one.backup"), Archive{}, nil)
+	if err == nil || !strings.HasSuffix(err.Error(), ": make room on that disk") || strings.Contains(err.Error(), "\n") {
+		t.Errorf("said %v", err)
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) != 1 {
+		t.Errorf("left: %v, %v", left, err)
+	}
+}
+
+// A database on a full disk has no room for what stands beside it while it is open.
+func TestOpen_OnAFullDisk(t *testing.T) {
+	dir := disk(t)
+	path := filepath.Join(dir, "g.db")
+	if err := backedUp(t, path, filepath.Join(t.TempDir(), "backup")).Close(); err != nil {
+		t.Fatal(err)
+	}
+	ballast(t, dir, 0)
+	s, err := Open(t.Context(), path)
+	if err == nil {
+		s.Close()
+		t.Fatal("it is open")
+	}
+	if !strings.Contains(err.Error(), "make room on") || strings.Contains(err.Error(), "\n") {
+		t.Errorf("said %v", err)
+	}
+}
