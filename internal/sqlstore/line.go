@@ -33,6 +33,7 @@ type line struct {
 	at      *pgx.ConnConfig
 	up      chan struct{} // closed while the server answers
 	since   time.Time     // when it ceased to
+	why     error         // what is said of it meanwhile
 	sockets map[*socket]bool
 
 	stop context.CancelFunc
@@ -49,13 +50,14 @@ const (
 )
 
 var (
-	errSilent = errors.New("the database does not answer")
-	errMoved  = errors.New("another server of the database takes the writes now")
+	errSilent  = errors.New("the database does not answer")
+	errStandby = errors.New(errReadOnly.Error()) // for good, as far as is known: nobody tries again
+	errMoved   = errors.New("another server of the database takes the writes now")
 )
 
 // newLine makes the line of a pool, which it leads from then on.
 func newLine(config *pgxpool.Config) *line {
-	l := &line{hosts: hostsOf(config.ConnConfig), up: make(chan struct{}), since: time.Now(), sockets: map[*socket]bool{}, done: make(chan struct{})}
+	l := &line{hosts: hostsOf(config.ConnConfig), up: make(chan struct{}), since: time.Now(), why: errSilent, sockets: map[*socket]bool{}, done: make(chan struct{})}
 	config.BeforeConnect, config.AfterConnect, config.ConnConfig.DialFunc = l.lead, l.follows, l.dial
 	return l
 }
@@ -139,6 +141,11 @@ func (l *line) find(ctx context.Context) *pgx.Conn {
 					l.take(a.host)
 					return a.conn
 				}
+				if errors.Is(a.err, errReadOnly) {
+					l.mu.Lock()
+					l.why = errStandby
+					l.mu.Unlock()
+				}
 				if _, answered := errors.AsType[*pgconn.PgError](a.err); answered && a.host == l.at {
 					began = time.Now() // it is there, and has no room for us or is starting
 				}
@@ -166,11 +173,18 @@ func (l *line) take(host *pgx.ConnConfig) {
 	}
 }
 
+// lost is what is told to who needs the server while it is looked for.
+func (l *line) lost() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.why
+}
+
 // lose says that the server is looked for.
 func (l *line) lose() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.up, l.since = make(chan struct{}), time.Now()
+	l.up, l.since, l.why = make(chan struct{}), time.Now(), errSilent
 }
 
 // cut closes every connection, also under whoever waits for an answer.
@@ -242,7 +256,7 @@ func (l *line) lead(ctx context.Context, config *pgx.ConnConfig) error {
 		select {
 		case <-up:
 		case <-limit.C:
-			return errSilent
+			return l.lost()
 		case <-ctx.Done():
 			return ctx.Err()
 		}
@@ -273,7 +287,7 @@ func (l *line) dial(ctx context.Context, network, address string) (net.Conn, err
 	select {
 	case <-up:
 	default:
-		return nil, errSilent
+		return nil, l.lost()
 	}
 	var dialer net.Dialer
 	conn, err := dialer.DialContext(ctx, network, address)

@@ -58,6 +58,15 @@ func TestPostgres_FollowsTheServerThatTakesWrites(t *testing.T) {
 		t.Errorf("%d rows of 2 events", n)
 	}
 
+	// Once the server is looked for, which was given up before, one still hears why.
+	line := one.engine.(*postgres).line
+	for began := time.Now(); time.Since(began) < 20*time.Second && line.lost() != errStandby; {
+		one.Ping(t.Context())
+	}
+	if err := one.Ping(t.Context()); !errors.Is(err, errStandby) {
+		t.Errorf("why it is not ready: %v", err)
+	}
+
 	// The server dies and the other one is there: nothing but the events under way
 	// is lost.
 	first.Control(t, "-m", "immediate", "stop")
