@@ -58,10 +58,13 @@ func (a *asked) forget(p place, seq int64) {
 	}
 }
 
-// older says whether an event later than an answer has named the place since the question began.
-func (a *asked) older(p place, seq int64) bool {
-	one := a.find(p)
-	return one != nil && seq < one.changed
+// older says whether an event later than an answer may have named the place. Of a place that was not begun when the
+// question went out, or was dropped since, nothing is known but where the feed is.
+func (a *asked) older(p place, seq, now int64) bool {
+	if one := a.find(p); one != nil {
+		return seq < one.changed
+	}
+	return seq < now
 }
 
 // keep keeps an answer that is not older, if it is as new as what was known of the place when the question began.
@@ -95,7 +98,8 @@ func (a *asked) get(p place, token digest) (askedToken, bool) {
 	return askedToken{}, false
 }
 
-// asks is called before a question goes out.
+// asks is called before a question goes out. Without a live lease it begins nothing: an outage, in which everybody is asked
+// about, would push out all that is kept.
 func (f *follower) asks(t *token) {
 	if t.list == "" || !f.lease.Load().live(f.v.clock()) {
 		return
@@ -106,7 +110,7 @@ func (f *follower) asks(t *token) {
 }
 
 // answered holds an answer against the feed and keeps it if it may be used again. Without a live lease the answer is all
-// there is. ok is false where the feed knows that the answer may be out of date.
+// there is. ok is false where the answer may be from before something that the feed has said.
 func (f *follower) answered(id digest, t *token, ans *answer) (may powers, ok bool, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -121,7 +125,7 @@ func (f *follower) answered(id digest, t *token, ans *answer) (may powers, ok bo
 	switch {
 	case !ans.at.known || ans.at.epoch > f.at.epoch || t.list == "":
 		return may, true, nil
-	case ans.at.epoch < f.at.epoch || f.answers.older(t.place, ans.at.seq):
+	case ans.at.epoch < f.at.epoch || f.answers.older(t.place, ans.at.seq, f.at.seq) || w.rules.outdates(t, ans.at.seq):
 		return powers{}, false, nil
 	}
 	f.answers.keep(t.place, ans.at.seq, id, ans.powers)

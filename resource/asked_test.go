@@ -107,20 +107,7 @@ func TestAsked_eventWhileTheQuestionIsOut(t *testing.T) {
 		in(t, func(t *testing.T, i *issuer, v *Verifier, token string) {
 			i.feed.mark(9, ask)
 			heard()
-			arrived, release := make(chan struct{}), make(chan struct{})
-			answer := func(epoch, seq int64) string {
-				return marshal(t, edited(i.table[token], object{"epoch": epoch, "iseq": seq}))
-			}
-			i.set(func() {
-				i.fail = func(w http.ResponseWriter, _ *http.Request) {
-					text := answer(i.feed.now()) // as of now
-					if i.asked.Load() == 1 {
-						close(arrived)
-						<-release
-					}
-					fmt.Fprint(w, text)
-				}
-			})
+			arrived, release := i.holdAnswer(t, token)
 			got := make(chan error)
 			go func() {
 				caller, err := v.Check(context.Background(), token, Access{})
@@ -145,6 +132,57 @@ func TestAsked_eventWhileTheQuestionIsOut(t *testing.T) {
 			}
 		})
 	}
+}
+
+// holdAnswer has the issuer make its first answer about a token when it is asked for it, and give it when it is released.
+func (i *issuer) holdAnswer(t *testing.T, token string) (arrived <-chan struct{}, release chan<- struct{}) {
+	out, over := make(chan struct{}), make(chan struct{})
+	answer := func(epoch, seq int64) string {
+		return marshal(t, edited(i.table[token], object{"epoch": epoch, "iseq": seq}))
+	}
+	i.asked.Store(0)
+	i.set(func() {
+		i.fail = func(w http.ResponseWriter, _ *http.Request) {
+			text := answer(i.feed.now())
+			if i.asked.Load() == 1 {
+				close(out)
+				<-over
+			}
+			fmt.Fprint(w, text)
+		}
+	})
+	return out, over
+}
+
+// While the question about a key that prints no stores is out, a store is suspended and the rule lifted again, the bits of
+// those that print it being written: no event names the key, and no rule is left that would take the store out.
+func TestAsked_aStoreIsSuspendedWhileTheQuestionIsOut(t *testing.T) {
+	in(t, func(t *testing.T, i *issuer, v *Verifier, _ string) {
+		token := i.held(t, 10, object{"rights": nil})
+		stores := func(ids ...string) {
+			i.stand(token, i.claims(), object{"jti": "key-10", "scope": "", "rights": []object{{"stores": ids, "scope": "stores.view"}}})
+		}
+		stores("shop-1", "shop-9")
+		arrived, release := i.holdAnswer(t, token)
+		got := make(chan []string)
+		go func() {
+			caller, err := v.Check(context.Background(), token, Access{})
+			if err != nil {
+				t.Error(err)
+			}
+			got <- caller.Stores("")
+		}()
+		<-arrived
+		stores("shop-1")
+		i.feed.rule(ruleStore, "shop-9", invalid)
+		heard()
+		i.feed.rule(ruleStore, "shop-9", valid)
+		heard()
+		close(release)
+		if ids := <-got; !slices.Equal(ids, []string{"shop-1"}) {
+			t.Errorf("stores %q", ids)
+		}
+	})
 }
 
 // An answer of a node that is behind what is known here is not kept, nor one without a place in the feed.

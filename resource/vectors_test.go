@@ -246,6 +246,15 @@ func (st *stage) set(f func()) {
 	f()
 }
 
+// serve makes it so from now on, or in so many milliseconds.
+func (st *stage) serve(in time.Duration, it func()) {
+	if in == 0 {
+		st.set(it)
+	} else {
+		time.AfterFunc(in*time.Millisecond, func() { st.set(it) })
+	}
+}
+
 func (st *stage) counts() (asked, reads int64) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
@@ -275,6 +284,17 @@ func (st *stage) step(s step, raw json.RawMessage) string {
 		if !maps.EqualFunc(p.query, want, slices.Equal) {
 			return "it polls " + p.query.Encode()
 		}
+	case s.Feed != nil && s.In > 0:
+		time.AfterFunc(s.In*time.Millisecond, func() {
+			st.mu.Lock()
+			held := slices.Clone(st.held)
+			st.mu.Unlock()
+			if len(held) != 1 {
+				st.t.Errorf("%d polls are held for %s", len(held), raw)
+				return
+			}
+			held[0].answer <- s.Feed
+		})
 	case s.Feed != nil:
 		st.poll().answer <- s.Feed
 	case s.Wait > 0:
@@ -286,14 +306,9 @@ func (st *stage) step(s step, raw json.RawMessage) string {
 	case s.Snapshot != nil:
 		st.set(func() { st.s.Snapshot = s.Snapshot })
 	case s.Lasting != nil:
-		publish := func() { st.set(func() { st.keys, st.age, st.slow = s.Lasting, s.Age, s.Slow*time.Millisecond }) }
-		if s.In == 0 {
-			publish()
-		} else {
-			time.AfterFunc(s.In*time.Millisecond, publish)
-		}
+		st.serve(s.In, func() { st.keys, st.age, st.slow = s.Lasting, s.Age, s.Slow*time.Millisecond })
 	case s.Introspection != nil:
-		st.set(func() { st.s.Introspection = s.Introspection })
+		st.serve(s.In, func() { st.s.Introspection = s.Introspection })
 	case bytes.Contains(raw, []byte(`"always"`)):
 		st.mu.Lock()
 		st.always = s.Always
@@ -405,7 +420,9 @@ func (st *stage) RoundTrip(r *http.Request) (*http.Response, error) {
 		if err != nil {
 			return nil, err
 		}
-		return st.introspect(form.Get("token")), nil
+		resp, slow := st.introspect(form.Get("token"))
+		<-time.After(slow)
+		return resp, nil
 	case strings.HasPrefix(path, "/status/"):
 		st.mu.Lock()
 		defer st.mu.Unlock()
@@ -424,9 +441,9 @@ func (st *stage) RoundTrip(r *http.Request) (*http.Response, error) {
 	return respond(http.StatusNotFound, ""), nil
 }
 
-func (st *stage) introspect(token string) *http.Response {
+func (st *stage) introspect(token string) (resp *http.Response, slow time.Duration) {
 	if token == "no-token" {
-		return respond(http.StatusOK, `{"active":false}`)
+		return respond(http.StatusOK, `{"active":false}`), 0
 	}
 	st.mu.Lock()
 	defer st.mu.Unlock()
@@ -434,11 +451,13 @@ func (st *stage) introspect(token string) *http.Response {
 	for name, text := range st.texts {
 		answer := st.s.Introspection[name]
 		status, refused := answer["status"].(float64)
+		ms, _ := answer["slow"].(float64)
+		slow = time.Duration(ms) * time.Millisecond
 		switch {
 		case text != token || answer == nil:
 			continue
 		case refused:
-			return respond(int(status), "")
+			return respond(int(status), ""), slow
 		case answer["active"] == true:
 			claims := st.w.claims(st.s.Tokens[name])
 			about := object{"epoch": st.w.Epoch, "iseq": st.w.Seq}
@@ -447,9 +466,9 @@ func (st *stage) introspect(token string) *http.Response {
 			}
 			answer = edited(edited(object{}, about), answer)
 		}
-		return respond(http.StatusOK, marshal(st.t, answer))
+		return respond(http.StatusOK, marshal(st.t, edited(answer, object{"slow": nil}))), slow
 	}
-	return respond(http.StatusServiceUnavailable, "")
+	return respond(http.StatusServiceUnavailable, ""), 0
 }
 
 func (st *stage) revocations(r *http.Request) (*http.Response, error) {

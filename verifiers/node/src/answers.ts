@@ -11,12 +11,15 @@ export interface Said {
   /** How far the feed was that this is true of, at least. */
   epoch: number
   iseq: number
+  /** Whether the feed has said something of the token while the question was out, and this may be from before it. */
+  overtaken: boolean
 }
 
 interface Question {
   token: Token
   seq: number
-  stale: boolean
+  /** Where the feed was when it last said something of the token while this is out; -1 where it has not. */
+  told: number
   said: Promise<Said>
 }
 
@@ -26,7 +29,7 @@ const maxKept = 1 << 17
 /** Asks the issuer about tokens, one question about one token at a time, and keeps what it said of those whose entry says
  * *ask*, until the feed says something about them. */
 export class Answers implements Changes {
-  #out = new Map<string, Question>() // by digest
+  #out = new Set<Question>()
   #kept = new Map<string, Map<string, Said>>() // by slot, by digest
   readonly counters = { asked: 0, askedFailed: 0, shed: 0 }
 
@@ -42,16 +45,15 @@ export class Answers implements Changes {
 
   /** Asks, or waits for the question that is out, unless the feed has said something about the token since. */
   ask(t: Token, text: string): Promise<Said> {
-    const out = this.#out.get(t.digest)
-    if (out && !out.stale) return out.said
+    for (const q of this.#out) if (q.token.digest === t.digest && q.told < 0) return q.said
     if (this.#out.size >= maxOut) {
       this.counters.shed++
       throw unavailable('shed')
     }
     this.counters.asked++
-    const q: Question = { token: t, seq: this.follower()?.seq ?? -1, stale: false, said: undefined! }
-    q.said = this.#ask(q, text).finally(() => this.#out.get(t.digest) === q && this.#out.delete(t.digest))
-    this.#out.set(t.digest, q)
+    const q: Question = { token: t, seq: this.follower()?.seq ?? -1, told: -1, said: undefined! }
+    q.said = this.#ask(q, text).finally(() => this.#out.delete(q))
+    this.#out.add(q)
     return q.said
   }
 
@@ -65,8 +67,10 @@ export class Answers implements Changes {
     }
     if (!said) throw bad('not_active')
     const f = this.follower()
-    // What the feed said since the question was sent, it said of others.
-    if (q.token.status && f?.live && !q.stale && said.epoch === f.epoch && said.iseq >= q.seq) {
+    if (!f) return said
+    // An answer without a place in the feed is older than whatever was told, and than nothing else.
+    said.overtaken = said.epoch === f.epoch || said.epoch < 0 ? said.iseq < q.told : said.epoch < f.epoch
+    if (q.token.status && f.live && said.epoch === f.epoch && said.iseq >= Math.max(q.seq, q.told)) {
       const slot = name(q.token.status)
       const there = this.#kept.get(slot) ?? new Map<string, Said>()
       if (there.size >= 16) there.clear()
@@ -76,21 +80,21 @@ export class Answers implements Changes {
     return said
   }
 
-  changed(slot: Slot): void {
+  changed(slot: Slot, seq: number): void {
     this.#kept.delete(name(slot))
-    for (const q of this.#out.values()) q.stale ||= q.token.status !== undefined && name(q.token.status) === name(slot)
+    for (const q of this.#out) if (q.token.status && name(q.token.status) === name(slot)) q.told = seq
   }
 
-  ruled(rule: Rule): void {
+  ruled(rule: Rule, seq: number): void {
     for (const [slot, there] of this.#kept) {
       for (const said of there.values()) if (concerns(rule, said.token, said.powers)) this.#kept.delete(slot)
     }
-    for (const q of this.#out.values()) q.stale ||= concerns(rule, q.token, undefined)
+    for (const q of this.#out) if (concerns(rule, q.token, undefined)) q.told = Math.max(q.told, seq)
   }
 
   lost(): void {
     this.#kept.clear()
-    for (const q of this.#out.values()) q.stale = true
+    for (const q of this.#out) q.told = Infinity
   }
 }
 
@@ -113,5 +117,7 @@ function readSaid(t: Token, body: Uint8Array): Said | undefined {
   const same = a.iss === iss && a.aud === aud && a.sub === sub && a.client_id === client_id && a.grant_id === grant_id && (a.jti ?? jti) === jti
   const powers = readPowers(a)
   if (a.active !== true || !same || !powers) throw new Error('the answer is not about this token')
-  return { powers, token: t, epoch: isCount(a.epoch) ? a.epoch : -1, iseq: isCount(a.iseq) ? a.iseq : -1 }
+  const { epoch, iseq } = a
+  const at = isCount(epoch) && isCount(iseq) ? { epoch, iseq } : { epoch: -1, iseq: -1 }
+  return { powers, token: t, ...at, overtaken: false }
 }

@@ -76,8 +76,8 @@ interface List {
 
 /** Told of what may have changed an answer of the issuer. */
 export interface Changes {
-  changed(slot: Slot): void
-  ruled(rule: Rule): void
+  changed(slot: Slot, seq: number): void
+  ruled(rule: Rule, seq: number): void
   lost(): void
 }
 
@@ -267,14 +267,14 @@ export class Follower {
       const name = rule.kind + ' ' + rule.id
       if (rule.value === 0) this.#rules.delete(name)
       else this.#rules.set(name, rule)
-      this.o.changes.ruled(rule)
+      this.o.changes.ruled(rule, rule.seq)
     }
     if (a.rules.length > 0) this.#storeRules = [...this.#rules.values()].filter((r) => r.kind === 'store').length
     for (const c of a.changes) {
       const list = this.#lists.get(c.list)
       if (list?.entries) change(list.entries, list.seq, c)
       else if (list?.loading) miss(list, c)
-      this.o.changes.changed(c)
+      this.o.changes.changed(c, c.seq)
     }
   }
 

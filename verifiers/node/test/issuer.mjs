@@ -167,6 +167,11 @@ export class Stage {
     await this.settle()
   }
 
+  /** Answers the poll that is held in so many milliseconds. */
+  feedIn(ms, answer) {
+    this.later(ms, () => this.#polls[0].answer(answer))
+  }
+
   /** Holds up the answers of introspection, or of another path: `reached` resolves when a question is out. */
   pause(path = '/introspect') {
     const reached = deferred()
@@ -214,8 +219,10 @@ export class Stage {
       return answer
     }
     if (path === '/introspect') {
+      const { slow, ...answer } = this.#introspect(new URLSearchParams(body).get('token'))
       await this.#paused[path]?.()
-      return this.#introspect(new URLSearchParams(body).get('token'))
+      if (slow) await new Promise((over) => this.later(slow, over))
+      return answer.status ? new Response(null, answer) : Response.json(answer)
     }
     if (path === '/revocations/seen') {
       this.seen.push(JSON.parse(body))
@@ -240,13 +247,12 @@ export class Stage {
 
   #introspect(token) {
     this.asked++
-    if (token === 'no-token') return Response.json({ active: false })
+    if (token === 'no-token') return { active: false }
     const name = [...this.texts].find(([, text]) => text === token)?.[0]
-    const { status = 200, ...answer } = this.introspection[name] ?? { status: 503 }
-    if (status !== 200) return new Response(null, { status })
-    if (!answer.active) return Response.json(answer)
+    const answer = this.introspection[name] ?? { status: 503 }
+    if (!answer.active) return answer
     const { iss, aud, sub, client_id, jti, grant_id, scope, rights } = claimsOf(this.tokens[name])
-    return Response.json(edited({ iss, aud, sub, client_id, jti, grant_id, scope, rights, epoch: world.epoch, iseq: world.seq }, answer))
+    return edited({ iss, aud, sub, client_id, jti, grant_id, scope, rights, epoch: world.epoch, iseq: world.seq }, answer)
   }
 
   #poll({ host, searchParams: query }, signal) {

@@ -38,19 +38,23 @@ async function run(stage, step) {
       await outcome(stage, { check: step.load })
       await stage.settle()
     }
-  } else if ('feed' in step) await stage.feed(step.feed)
+  } else if ('feed' in step && step.in) stage.feedIn(step.in, step.feed)
+  else if ('feed' in step) await stage.feed(step.feed)
   else if ('always' in step) await stage.setAlways(step.always)
   else if ('wait' in step) await stage.wait(step.wait)
   else if ('jump' in step) stage.jump(step.jump)
   else if ('lasting' in step) {
-    const publish = () => Object.assign(stage, { lasting: step.lasting, age: step.age, slow: step.slow })
-    if (step.in) stage.later(step.in, publish)
-    else publish()
+    serve(stage, step.in, { lasting: step.lasting, age: step.age, slow: step.slow })
   } else {
     const [name] = Object.keys(step)
     assert.ok(['lists', 'snapshot', 'introspection'].includes(name), `unknown step ${name}`)
-    stage[name] = step[name]
+    serve(stage, step.in, { [name]: step[name] })
   }
+}
+
+function serve(stage, ms, what) {
+  if (ms) stage.later(ms, () => Object.assign(stage, what))
+  else Object.assign(stage, what)
 }
 
 for (const file of readdirSync(folder).filter((f) => f.endsWith('.json') && f !== 'world.json')) {
