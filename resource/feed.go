@@ -82,6 +82,7 @@ func (f *follower) poll(node int, after position) (r reply) {
 		return r
 	}
 	req.Header.Set("Cache-Control", "no-cache")
+	f.polled.Store(true)
 	resp, err := f.v.feedHTTP.Do(req)
 	if err != nil {
 		r.err = err

@@ -52,9 +52,10 @@ type follower struct {
 	lease    atomic.Pointer[lease]
 	node     atomic.Int64 // which of the nodes is asked at present
 
-	ready atomic.Bool   // a snapshot was read once
-	first chan struct{} // closed when the first round of polls is over
-	began sync.Once
+	polled atomic.Bool   // the issuer was asked, and counts this process before it answers
+	ready  atomic.Bool   // a snapshot was read once
+	first  chan struct{} // closed when the first round of polls is over
+	began  sync.Once
 
 	mu      sync.RWMutex // held by whoever changes what is below, or the view
 	at      position

@@ -233,6 +233,27 @@ func TestFollow_leaves(t *testing.T) {
 			t.Errorf("it left %d times", left)
 		}
 	})
+	synctest.Test(t, func(t *testing.T) { // who was never answered, but may be counted
+		i := quietIssuer(t)
+		var asked, left []string
+		i.feed.fail = func(w http.ResponseWriter, r *http.Request) {
+			asked = append(asked, r.URL.Query().Get("instance"))
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}
+		i.feed.leaves = func(instance string) { left = append(left, instance) }
+		v, _ := i.wired(t)
+		v.Close()
+		if len(asked) == 0 || !slices.Equal(left, asked[:1]) {
+			t.Errorf("%q left, %q asked", left, asked)
+		}
+	})
+	synctest.Test(t, func(t *testing.T) { // and who asked nothing has nothing to say
+		i := quietIssuer(t)
+		i.feed.leaves = func(instance string) { t.Errorf("%q left", instance) }
+		delete(i.meta, "revocation_feed_endpoint")
+		v, _ := i.wired(t)
+		v.Close()
+	})
 	in(t, func(t *testing.T, i *issuer, v *Verifier, token string) {
 		over := make(chan struct{})
 		i.feed.set(func() { i.feed.leaves = func(string) { <-over } })

@@ -183,11 +183,9 @@ func (v *Verifier) Close() {
 	v.follow.mu.Unlock()
 	v.done.Wait()
 	v.follow.mu.Lock()
-	followed := v.follow.seen.known
-	v.follow.seen = position{}
 	v.follow.drop()
 	v.follow.mu.Unlock()
-	if followed {
+	if v.follow.polled.Swap(false) {
 		v.follow.leave() // nothing is accepted here from now on
 	}
 	v.http.CloseIdleConnections()

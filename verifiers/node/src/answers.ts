@@ -82,7 +82,7 @@ export class Answers implements Changes {
 
   changed(slot: Slot, seq: number): void {
     this.#kept.delete(name(slot))
-    for (const q of this.#out) if (q.token.status && name(q.token.status) === name(slot)) q.told = seq
+    for (const q of this.#out) if (q.token.status && name(q.token.status) === name(slot)) q.told = Math.max(q.told, seq)
   }
 
   ruled(rule: Rule, seq: number): void {

@@ -202,9 +202,9 @@ export class Follower {
   }
 
   /** Tells the issuer, once the signal has ended everything here, that whoever revokes need not wait for this process. If
-   * that is not heard, it is waited for until it was not seen for a minute. */
+   * that is not heard, it is waited for until it was not seen for a minute. Who was never answered may be counted all the same. */
   async leave(within: number): Promise<void> {
-    if (this.seq < 0) return
+    if (this.counters.polls === 0) return
     const url = `${this.o.nodes[this.#node]}/revocations?instance=${this.#instance}`
     await exchange(this.world, url, { method: 'DELETE', headers: { Authorization: this.o.authorization }, within, limit: maxFeed }).catch(() => {})
   }

@@ -58,7 +58,8 @@ export class Stage {
   keysRead = 0
   lasting = world.lasting
   seen = []
-  left = [] // the instances that follow no more
+  instances = new Set() // that have asked the feed
+  left = [] // and those that follow no more
   silent = new Set() // hosts whose packets are dropped
   hold = 200
   way = 0 // how long a request travels, and as long its answer
@@ -256,6 +257,7 @@ export class Stage {
   }
 
   #poll({ host, searchParams: query }, signal) {
+    this.instances.add(query.get('instance'))
     const base = { epoch: world.epoch, seq: world.seq, more: false, changes: [], rules: [] }
     if (this.always) return this.#reply(this.always, base)
     if (!query.has('after')) return this.#reply(this.snapshot, base)

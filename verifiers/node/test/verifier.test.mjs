@@ -300,6 +300,16 @@ test('who closes says so, once nothing is accepted any more, and which grants we
   assert.deepEqual(stage.seen, [{ grants: ['grant-1'] }])
 })
 
+test('who closes before the feed has answered says so too: it may have been counted', async (t) => {
+  const stage = new Stage({ ...good, snapshot: { status: 503 } })
+  t.after(() => void stage.verifier?.close())
+  const starting = stage.start()
+  while (!stage.instances.size) await stage.settle()
+  await stage.verifier.close()
+  assert.deepEqual(stage.left, [...stage.instances])
+  await starting
+})
+
 test('who closes does not wait long to be heard', async (t) => {
   const stage = await staged(t)
   stage.leaving = () => new Promise(() => {})
