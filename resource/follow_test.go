@@ -106,7 +106,7 @@ func TestFollow_rightsOfTheKey(t *testing.T) {
 func TestFollow_keysThatMustBeAskedAbout(t *testing.T) {
 	in(t, func(t *testing.T, i *issuer, v *Verifier, _ string) {
 		for name, edit := range map[string]object{
-			"no rights": {"rights": nil}, "no iseq": {"iseq": nil}, "no status": {"status": nil}, "no list": {"status": object{}},
+			"no rights": {"rights": nil}, "no iseq": {"iseq": nil}, "no status": {"status": nil},
 			"another's list":  {"status": object{"status_list": object{"idx": 9, "uri": "https://evil.example/status/1-0"}}},
 			"no list's name":  {"status": object{"status_list": object{"idx": 9, "uri": i.URL + "/status/../x"}}},
 			"list with query": {"status": object{"status_list": object{"idx": 9, "uri": i.URL + "/status/1-0?x"}}},

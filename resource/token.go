@@ -47,6 +47,11 @@ const (
 	hasExp
 	hasISeq
 	hasRights
+	hasStatus
+	hasIndex
+	hasList
+
+	wholeStatus = hasStatus | hasIndex | hasList
 
 	always = hasIss | hasAud | hasSub | hasClientID | hasJTI | hasGrantID | hasIat
 )
@@ -72,6 +77,11 @@ func (v *Verifier) verify(ctx context.Context, id digest, text string) (*token, 
 	}
 	// An access token must expire (RFC 9068 section 2.2). An API key must not: one that does is not ours.
 	if t.has&always != always || t.sub == "" || (t.has&hasExp != 0) != (set == &v.access) {
+		return nil, refused("wrong_claims")
+	}
+	// One that does not say where it stands is to be refused (Token Status List, section 8.3), and an index that is not
+	// there is not 0, which is another key's.
+	if s := t.has & wholeStatus; s != 0 && s != wholeStatus {
 		return nil, refused("wrong_claims")
 	}
 	// Both before the key is looked up: a token made for somebody else must not make us fetch keys.
@@ -244,6 +254,7 @@ func (t *token) readClaims(b []byte) error {
 		case "iseq":
 			return number(&t.iseq, hasISeq)
 		case "status":
+			t.has |= hasStatus
 			return t.readStatus(&r)
 		}
 		return r.skip()
@@ -263,8 +274,10 @@ func (t *token) readStatus(r *jsonReader) error {
 				if n, err = r.integer(); n >= listEntries {
 					err = errJSON
 				}
+				t.has |= hasIndex
 				t.idx = int32(n)
 			case "uri":
+				t.has |= hasList
 				t.uri, err = r.str()
 			default:
 				err = r.skip()
