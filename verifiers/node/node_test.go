@@ -96,7 +96,8 @@ func guardsAnAPI(t *testing.T, dir, program string) {
 		}
 		return resp.StatusCode
 	}
-	for store, want := range map[string]int{d.Stores[0].ID: 200, d.Stores[1].ID: 200, d.Stores[2].ID: 403, "nowhere": 403} {
+	for store, want := range map[string]int{d.Stores[0].ID: 200, d.Stores[0].ID + "?page=2": 200, d.Stores[1].ID + "/orders": 200, d.Stores[2].ID: 403,
+		d.Stores[2].ID + "?" + d.Stores[0].ID: 403, "nowhere": 403, "?" + d.Stores[0].ID: 403} {
 		if got := status(store); got != want {
 			t.Errorf("store %s: %d, want %d", store, got, want)
 		}
