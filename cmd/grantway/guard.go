@@ -352,11 +352,19 @@ type need struct {
 // storeSegment stands in a pattern for the store's id. Braces or a dollar sign would mean something to one proxy or another.
 const storeSegment = ":store"
 
+// slashes undoes how slashes are written in a question that ends with what the client asked for.
+var slashes = strings.NewReplacer("%2F", "/", "%2f", "/")
+
 // parseNeed reads `scope=…[&path=…][&stale=…]` and, if the question holds it, `&uri=` with the request's target. Nothing that is
 // misspelt, empty or written twice may open a route.
+//
+// Envoy puts the target behind whatever its configuration says. Were `&uri=` forgotten there, the target would go on with the
+// last value and could bring a `&uri=` of its own, and then no byte tells the client's pattern from the operator's. But every
+// target begins with a slash, and so none may stand before `uri=`: a pattern has %2F for it. For the same reason no error
+// holds what was read, which may be a target with credentials, and all of them go into the log.
 func parseNeed(query string, withTarget bool) (n need, target string, err error) {
 	found := false
-	for rest := query; rest != "" && !found; {
+	for i, rest := 1, query; rest != "" && !found; i++ {
 		var pair string
 		name, after, _ := strings.Cut(rest, "=")
 		if name == "uri" && withTarget {
@@ -366,12 +374,14 @@ func parseNeed(query string, withTarget bool) (n need, target string, err error)
 		pair, rest, _ = strings.Cut(rest, "&")
 		_, value, _ := strings.Cut(pair, "=")
 		switch {
+		case withTarget && strings.Contains(pair, "/"):
+			return need{}, "", fmt.Errorf("parameter %d has a slash: before uri= write %%2F for it, so that what a client asked for is never taken for a part of the question", i)
 		case name == "scope" && n.scope == "":
 			if n.scope, err = url.PathUnescape(value); err != nil || !isScope(n.scope) {
-				return need{}, "", fmt.Errorf("scope=%q must be one scope", value)
+				return need{}, "", errors.New("scope= must be one scope")
 			}
 		case name == "path" && n.path == nil:
-			if n.path, err = parsePattern(value); err != nil {
+			if n.path, err = parsePattern(slashes.Replace(value)); err != nil {
 				return need{}, "", err
 			}
 		case name == "stale" && n.stale == 0:
@@ -379,7 +389,7 @@ func parseNeed(query string, withTarget bool) (n need, target string, err error)
 				return need{}, "", err
 			}
 		default:
-			return need{}, "", fmt.Errorf("%q is not understood: ask with scope=, path=, stale= and, last, uri= (or, at /forward-auth, X-Forwarded-Uri), each once", pair)
+			return need{}, "", fmt.Errorf("parameter %d is not understood: ask with scope=, path=, stale= and, last, uri= (or, at /forward-auth, X-Forwarded-Uri), each once", i)
 		}
 	}
 	switch {
@@ -401,7 +411,7 @@ func parseStale(s string) (resource.OnStale, error) {
 	text, open := strings.CutPrefix(s, "open:")
 	d, err := time.ParseDuration(text)
 	if !open || err != nil || d < time.Millisecond {
-		return 0, fmt.Errorf("stale=%q must be introspect, closed, or open: and a time, such as open:30s", s)
+		return 0, errors.New("stale= must be introspect, closed, or open: and a time, such as open:30s")
 	}
 	return resource.Open(d), nil
 }
@@ -424,7 +434,7 @@ func parsePattern(s string) ([]string, error) {
 		err = errors.New("a pattern has no query")
 	}
 	if err != nil {
-		return nil, fmt.Errorf("path=%q: %w", s, err)
+		return nil, fmt.Errorf("path= is no pattern: %w", err)
 	}
 	stores := 0
 	for i, segment := range p {
@@ -432,11 +442,11 @@ func parsePattern(s string) ([]string, error) {
 		case segment == storeSegment:
 			stores++
 		case strings.HasPrefix(segment, ":"), strings.Contains(segment, "*") && (segment != "*" || i < len(p)-1):
-			return nil, fmt.Errorf("path=%q: a segment is %s, the last may be *, and all others are taken as they are", s, storeSegment)
+			return nil, fmt.Errorf("path= is no pattern: a segment is %s, the last may be *, and all others are taken as they are", storeSegment)
 		}
 	}
 	if stores != 1 {
-		return nil, fmt.Errorf("path=%q must have one segment %s", s, storeSegment)
+		return nil, fmt.Errorf("path= must have one segment %s", storeSegment)
 	}
 	return p, nil
 }

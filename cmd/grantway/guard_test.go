@@ -39,8 +39,9 @@ func TestGuard_Need(t *testing.T) {
 		target     string
 	}{
 		{"scope=a&uri=/x?scope=b&path=/:store", true, "a", nil, 0, "/x?scope=b&path=/:store"},
-		{"scope=a&path=/s/:store/*&uri=", true, "a", []string{"s", ":store", "*"}, 0, ""},
-		{"path=/a%20b/:store&scope=urn%3Ax&uri=/", true, "urn:x", []string{"a b", ":store"}, 0, "/"},
+		{"scope=a&path=%2Fs%2f:store%2F*&uri=", true, "a", []string{"s", ":store", "*"}, 0, ""},
+		{"path=%2Fa%20b%2F:store&scope=urn%3Ax%2Fy&uri=/", true, "urn:x/y", []string{"a b", ":store"}, 0, "/"},
+		{"scope=urn:x/y&path=/s/:store%2F*", false, "urn:x/y", []string{"s", ":store", "*"}, 0, ""},
 		{"scope=a&path=/:store&stale=closed", false, "a", []string{":store"}, resource.Closed, ""},
 		{"scope=a&stale=introspect", false, "a", nil, resource.Introspect, ""},
 		{"stale=open:1m30s&scope=a&uri=/?stale=closed", true, "a", nil, resource.Open(90 * time.Second), "/?stale=closed"},
@@ -52,36 +53,36 @@ func TestGuard_Need(t *testing.T) {
 		}
 	}
 	for query, says := range map[string]string{
-		"":                                    "scope= is missing",
-		"uri=/x&scope=a":                      "scope= is missing", // the client's from uri= on
-		"scope=a":                             "uri= is missing",
-		"&uri=/":                              `"" is not understood`, // an unset variable of nginx
-		"scope=&uri=/":                        "must be one scope",
-		"scope=a%20b&uri=/":                   "must be one scope",
-		"scope=a%zz&uri=/":                    "must be one scope",
-		"scope=a&scope=b&uri=/":               `"scope=b" is not understood`,
-		"scope&uri=/":                         `"scope" is not understood`,
-		"Scope=a&uri=/":                       "is not understood",
-		"scop=a&uri=/":                        "is not understood",
-		"scope=a&store=1&uri=/":               "is not understood",
-		"scope=a&path=&uri=/":                 "does not begin with a slash",
-		"scope=a&path=/s/*&uri=/":             "must have one segment :store",
-		"scope=a&path=/:store/:store&uri=/":   "must have one segment :store",
-		"scope=a&path=/:stores&uri=/":         "a segment is :store",
-		"scope=a&path=/*/:store&uri=/":        "the last may be *",
-		"scope=a&path=/:store/a*&uri=/":       "the last may be *",
-		"scope=a&path=/s//:store&uri=/":       "two slashes",
-		"scope=a&path=/:store?a&uri=/":        "no query",
-		"scope=a&stale=&uri=/":                "stale=\"\" must be",
-		"scope=a&stale=open&uri=/":            "must be introspect, closed",
-		"scope=a&stale=open:0&uri=/":          "must be introspect, closed",
-		"scope=a&stale=open:-1s&uri=/":        "must be introspect, closed",
-		"scope=a&stale=open:30&uri=/":         "must be introspect, closed",
-		"scope=a&stale=10s&uri=/":             "must be introspect, closed",
-		"scope=a&stale=closed&stale=open:1s":  "is not understood",
-		"scope=a&path=/:store&path=/x&uri=/":  "is not understood",
-		"scope=a&path=/s/../:store/*&uri=/":   "segment of dots",
-		"scope=a;path=/s/:store&uri=/stores/": "", // ; is no &: a scope that nobody holds
+		"":                                          "scope= is missing",
+		"uri=/x&scope=a":                            "scope= is missing", // the client's from uri= on
+		"scope=a":                                   "uri= is missing",
+		"&uri=/":                                    "parameter 1 is not understood", // an unset variable of nginx
+		"scope=&uri=/":                              "must be one scope",
+		"scope=a%20b&uri=/":                         "must be one scope",
+		"scope=a%zz&uri=/":                          "must be one scope",
+		"scope=a&scope=b&uri=/":                     "parameter 2 is not understood",
+		"scope&uri=/":                               "parameter 1 is not understood",
+		"Scope=a&uri=/":                             "is not understood",
+		"scop=a&uri=/":                              "is not understood",
+		"scope=a&store=1&uri=/":                     "is not understood",
+		"scope=a&path=&uri=/":                       "does not begin with a slash",
+		"scope=a&path=%2Fs%2F*&uri=/":               "must have one segment :store",
+		"scope=a&path=%2F:store%2F:store&uri=/":     "must have one segment :store",
+		"scope=a&path=%2F:stores&uri=/":             "a segment is :store",
+		"scope=a&path=%2F*%2F:store&uri=/":          "the last may be *",
+		"scope=a&path=%2F:store%2Fa*&uri=/":         "the last may be *",
+		"scope=a&path=%2Fs%2F%2F:store&uri=/":       "two slashes",
+		"scope=a&path=%2F:store?a&uri=/":            "no query",
+		"scope=a&stale=&uri=/":                      "stale= must be",
+		"scope=a&stale=open&uri=/":                  "must be introspect, closed",
+		"scope=a&stale=open:0&uri=/":                "must be introspect, closed",
+		"scope=a&stale=open:-1s&uri=/":              "must be introspect, closed",
+		"scope=a&stale=open:30&uri=/":               "must be introspect, closed",
+		"scope=a&stale=10s&uri=/":                   "must be introspect, closed",
+		"scope=a&stale=closed&stale=open:1s":        "is not understood",
+		"scope=a&path=%2F:store&path=%2Fx&uri=/":    "is not understood",
+		"scope=a&path=%2Fs%2F..%2F:store%2F*&uri=/": "segment of dots",
+		"scope=a;path=:store&uri=/stores/":          "", // ; is no &: a scope that nobody holds
 	} {
 		n, _, err := parseNeed(query, true)
 		if says == "" {
@@ -95,6 +96,32 @@ func TestGuard_Need(t *testing.T) {
 	if _, _, err := parseNeed("scope=a&uri=/x", false); err == nil {
 		t.Error("uri= is taken where only X-Forwarded-Uri is the proxy's")
 	}
+}
+
+// Where `&uri=` was forgotten, Envoy writes what the client asks for behind the operator's last value. Whatever that is, it
+// opens nothing, and the log gets none of it. Where it was not forgotten, it says nothing of what is needed.
+func FuzzGuardNeed(f *testing.F) {
+	for _, target := range []string{"/x&uri=/stores/mine/x", "/*&uri=/stores/mine", "/x&scope=a&path=%2F:store&stale=closed&uri=/", "/&scope=a&uri=/?" + canary, "/x?" + canary + "=" + canary + "&" + canary + "&uri=/", "/"} {
+		f.Add(target)
+	}
+	f.Fuzz(func(t *testing.T, target string) {
+		if !strings.HasPrefix(target, "/") {
+			return // Envoy lets no such request in
+		}
+		for _, parameters := range []string{"", "scope=a", "path=%2Fstores%2F:store", "path=/stores/:store", "scope=a&path=%2Fstores%2F:store", "scope=a&path=/stores/:store",
+			"path=/stores/:store/*&scope=a", "scope=a&path=%2F:store&stale=open:30s", "scope=", "scope=a&"} {
+			n, _, err := parseNeed(parameters+target, true)
+			if err == nil {
+				t.Errorf("%s without uri= and behind it %q: %+v", parameters, target, n)
+			} else if strings.Contains(err.Error(), canary) {
+				t.Errorf("what the client asked for would be logged: %v", err)
+			}
+		}
+		n, got, err := parseNeed("scope=a&path=%2Fstores%2F:store&uri="+target, true)
+		if err != nil || got != target || n.scope != "a" || !slices.Equal(n.path, []string{"stores", ":store"}) || n.stale != 0 {
+			t.Errorf("%q became %q, %+v, %v", target, got, n, err)
+		}
+	})
 }
 
 // The store is read from paths that all read alike, and from no others.
@@ -285,10 +312,13 @@ func TestGuard_Process(t *testing.T) {
 		!strings.Contains(g.logged(), "uri= is missing") {
 		t.Errorf("%d %s", a.status, a.body)
 	}
+	if a := g.get("/check?scope=stores.view/x?"+canary+"&"+canary+"&uri=/stores", nil); a.status != http.StatusInternalServerError || !strings.Contains(g.logged(), "parameter 1 has a slash") {
+		t.Errorf("%d %s", a.status, a.body)
+	}
 	if a := g.get("/forward-auth?scope=stores.view", nil); a.status != http.StatusInternalServerError || !strings.Contains(g.logged(), "must set X-Forwarded-Uri") {
 		t.Errorf("%d %s", a.status, a.body)
 	}
-	for series, want := range map[string]float64{`grantway_request_seconds_count{route="/check",status="4xx"}`: 1, `grantway_request_seconds_count{route="/check",status="5xx"}`: 1, `grantway_shed_total`: 0,
+	for series, want := range map[string]float64{`grantway_request_seconds_count{route="/check",status="4xx"}`: 1, `grantway_request_seconds_count{route="/check",status="5xx"}`: 2, `grantway_shed_total`: 0,
 		`grantway_verifier_refusals_total{reason="not_a_token"}`: 1, `grantway_verifier_lapses_total`: 0} {
 		if got := sample(g.get("/metrics", nil).body, series); got != want {
 			t.Errorf("%s is %v, want %v", series, got, want)
