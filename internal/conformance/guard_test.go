@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -14,12 +15,15 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/goccy/go-yaml"
 
 	"github.com/grantway/grantway/internal/demo"
 )
@@ -82,6 +86,14 @@ func TestGuard(t *testing.T) {
 			})
 		}
 	}
+	one, bearer := "/stores/"+d.Stores[0].ID, "Bearer "+narrow
+	for name, read := range map[string]func(*testing.T) []way{"Traefik": waysOfTraefik, "Envoy": waysOfEnvoy} {
+		t.Run("the questions of "+name, func(t *testing.T) {
+			for _, w := range read(t) {
+				w.asks(t, "http://"+guards[0].address, one, bearer)
+			}
+		})
+	}
 	scripts, _ := conversations(t)
 	d.Guard = "http://" + guards[1].address
 	held := 0
@@ -113,7 +125,7 @@ func TestGuard(t *testing.T) {
 	}
 	// The conversations have edited the grant, so the keys from before are asked about. A new one each guard
 	// judges for itself.
-	one, bearer := "/stores/"+d.Stores[0].ID, "Bearer "+d.key(t, "")
+	bearer = "Bearer " + d.key(t, "")
 	for _, at := range fronts {
 		at.T = t
 		at.until(http.StatusOK, one, bearer)
@@ -159,6 +171,245 @@ func TestGuard(t *testing.T) {
 	}
 }
 
+// way is one route through Traefik or Envoy as docs/guard.md configures them, which no test runs: for which methods it is,
+// and what happens to a request on it, in order.
+type way struct {
+	name   string
+	takes  func(method string) bool
+	stages []stage
+}
+
+// stage takes headers away, or asks the guard and sets those that its answer has.
+type stage struct {
+	removes, sets []string
+	question      string
+}
+
+// TestGuard_OtherProxies reads the configurations of docs/guard.md that are not run. Whatever a client says of himself gets to
+// the API by no route, one for preflights or without the guard included; what the guard says does, and the key does not.
+// Reading and writing need different scopes, and any other method has no route.
+func TestGuard_OtherProxies(t *testing.T) {
+	for name, c := range map[string]struct {
+		read    func(*testing.T) []way
+		options []string // the scopes for OPTIONS, "" of a route that asks nothing
+	}{
+		"Traefik": {waysOfTraefik, []string{""}},
+		"Envoy":   {waysOfEnvoy, []string{"stores.update"}}, // but preflights, which Envoy answers itself
+	} {
+		t.Run(name, func(t *testing.T) {
+			scopes, unguarded := map[string][]string{}, false
+			for _, w := range c.read(t) {
+				header, scope := http.Header{}, ""
+				for _, name := range append([]string{"Authorization"}, unsaid...) {
+					header.Set(name, "the client")
+				}
+				for _, s := range w.stages {
+					for _, name := range s.removes {
+						header.Del(name)
+					}
+					if s.question == "" {
+						continue
+					}
+					if header.Get("Authorization") == "" || header.Get("X-Dressipi-Jwt") == "" {
+						t.Errorf("%s: the key is gone before the guard is asked", w.name)
+					}
+					u, err := url.Parse(s.question)
+					if err != nil || scope != "" {
+						t.Fatalf("%s: a second question, or none: %q, %v", w.name, s.question, err)
+					}
+					scope = u.Query().Get("scope")
+					for _, name := range s.sets {
+						header.Set(name, "the guard")
+					}
+				}
+				unguarded = unguarded || scope == ""
+				for name, values := range header {
+					if values[0] != "the guard" {
+						t.Errorf("%s: the API gets a client's %s", w.name, name)
+					}
+				}
+				for _, name := range told {
+					if scope != "" && header.Get(name) != "the guard" {
+						t.Errorf("%s: the API does not get the guard's %s", w.name, name)
+					}
+				}
+				for _, method := range []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PURGE", "get"} {
+					if w.takes(method) {
+						scopes[method] = append(scopes[method], scope)
+					}
+				}
+			}
+			read, write := []string{"stores.view"}, []string{"stores.update"}
+			want := map[string][]string{"GET": read, "HEAD": read, "POST": write, "PUT": write, "PATCH": write, "DELETE": write, "OPTIONS": c.options}
+			if !maps.EqualFunc(scopes, want, slices.Equal) {
+				t.Errorf("the scopes that methods need are %q, want %q", scopes, want)
+			}
+			if !unguarded {
+				t.Error("no route without the guard was looked at")
+			}
+		})
+	}
+}
+
+// asks puts the way's question about target to a guard, as a proxy does, with a key that may read. A proxy that writes the
+// target behind its question chooses nothing by it, also where uri= was forgotten.
+func (w way) asks(t *testing.T, guard, target, bearer string) {
+	t.Helper()
+	for _, s := range w.stages {
+		if s.question == "" {
+			continue
+		}
+		status := http.StatusForbidden
+		if strings.Contains(s.question, "scope=stores.view&") {
+			status = http.StatusOK
+		}
+		question, header := strings.TrimPrefix(s.question, "http://127.0.0.1:9091"), [][2]string{{"Authorization", bearer}}
+		asks := map[string]int{question: status}
+		if strings.HasPrefix(question, "/check?") {
+			forgotten := strings.TrimSuffix(question, "&uri=")
+			asks = map[string]int{question + target: status, forgotten + target: 500, forgotten + "/*&uri=" + target: 500, forgotten + "&uri" + target: 500}
+		} else {
+			header = append(header, [2]string{"X-Forwarded-Uri", target})
+		}
+		for q, status := range asks {
+			r := rawRequest{method: "GET", target: q, header: header}
+			if a, err := r.send(t.Context(), guard); err != nil || a.status != status {
+				t.Errorf("%s: %s: %v, %v, want %d", w.name, q, a, err, status)
+			}
+		}
+	}
+}
+
+// configuration reads the block of YAML in a section of docs/guard.md.
+func configuration(t *testing.T, section string, into any) {
+	t.Helper()
+	text, err := os.ReadFile("../../docs/guard.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(text), "\n## "+section+"\n")
+	_, rest, _ = strings.Cut(rest, "```yaml\n")
+	conf, _, found := strings.Cut(rest, "```\n")
+	if err := yaml.Unmarshal([]byte(conf), into); !found || err != nil {
+		t.Fatalf("the configuration of %s: %v", section, err)
+	}
+}
+
+// waysOfTraefik are its routers. Each runs its middlewares in the order of the list (pkg/server/middleware, BuildChain);
+// headers removes what has an empty value, forwardAuth sets authResponseHeaders (pkg/middlewares).
+func waysOfTraefik(t *testing.T) (all []way) {
+	t.Helper()
+	var conf struct {
+		HTTP struct {
+			Routers map[string]struct {
+				Rule        string
+				Middlewares []string
+			}
+			Middlewares map[string]struct {
+				Headers struct {
+					CustomRequestHeaders map[string]string `yaml:"customRequestHeaders"`
+				}
+				ForwardAuth struct {
+					Address             string
+					AuthResponseHeaders []string `yaml:"authResponseHeaders"`
+				} `yaml:"forwardAuth"`
+			}
+		}
+	}
+	configuration(t, "Traefik", &conf)
+	for name, r := range conf.HTTP.Routers {
+		methods := regexp.MustCompile("Method\\(`([A-Z]+)`\\)").FindAllStringSubmatch(r.Rule, -1)
+		w := way{name: name, takes: func(method string) bool {
+			return methods == nil || slices.ContainsFunc(methods, func(m []string) bool { return m[1] == method })
+		}}
+		for _, name := range r.Middlewares {
+			m, ok := conf.HTTP.Middlewares[name]
+			if !ok {
+				t.Fatalf("there is no middleware %s", name)
+			}
+			s := stage{question: m.ForwardAuth.Address, sets: m.ForwardAuth.AuthResponseHeaders}
+			for name, value := range m.Headers.CustomRequestHeaders {
+				if value == "" {
+					s.removes = append(s.removes, name)
+				}
+			}
+			w.stages = append(w.stages, s)
+		}
+		all = append(all, w)
+	}
+	return all
+}
+
+// waysOfEnvoy are its routes, and one that has no filter of ours: headers are first removed early, then each filter that the
+// route does not switch off asks, and the router removes those that the routes' configuration says.
+func waysOfEnvoy(t *testing.T) (all []way) {
+	t.Helper()
+	var conf struct {
+		Early []struct {
+			Config struct{ Mutations []struct{ Remove string } } `yaml:"typed_config"`
+		} `yaml:"early_header_mutation_extensions"`
+		RouteConfig struct {
+			Remove []string `yaml:"request_headers_to_remove"`
+			Hosts  []struct {
+				Routes []struct {
+					Match struct {
+						Headers []struct {
+							Name  string
+							Match struct {
+								Regex struct{ Regex string } `yaml:"safe_regex"`
+							} `yaml:"string_match"`
+						}
+					}
+					Filters map[string]struct{ Disabled bool } `yaml:"typed_per_filter_config"`
+				}
+			} `yaml:"virtual_hosts"`
+		} `yaml:"route_config"`
+		Filters []struct {
+			Name   string
+			Config struct {
+				Service struct {
+					Prefix string `yaml:"path_prefix"`
+					Answer struct {
+						Upstream struct{ Patterns []struct{ Exact string } } `yaml:"allowed_upstream_headers"`
+					} `yaml:"authorization_response"`
+				} `yaml:"http_service"`
+			} `yaml:"typed_config"`
+		} `yaml:"http_filters"`
+	}
+	configuration(t, "Envoy", &conf)
+	var early stage
+	for _, e := range conf.Early {
+		for _, m := range e.Config.Mutations {
+			early.removes = append(early.removes, m.Remove)
+		}
+	}
+	last := stage{removes: conf.RouteConfig.Remove}
+	all = []way{{"a route without filters", func(string) bool { return false }, []stage{early, last}}}
+	for _, host := range conf.RouteConfig.Hosts {
+		for _, r := range host.Routes {
+			regex := ".*"
+			for _, h := range r.Match.Headers {
+				if h.Name == ":method" {
+					regex = h.Match.Regex.Regex
+				}
+			}
+			w := way{regex, regexp.MustCompile("^(?:" + regex + ")$").MatchString, []stage{early}}
+			for _, f := range conf.Filters {
+				s := stage{question: f.Config.Service.Prefix}
+				for _, p := range f.Config.Service.Answer.Upstream.Patterns {
+					s.sets = append(s.sets, p.Exact)
+				}
+				if !r.Filters[f.Name].Disabled {
+					w.stages = append(w.stages, s)
+				}
+			}
+			w.stages = append(w.stages, last)
+			all = append(all, w)
+		}
+	}
+	return all
+}
+
 var formType = [][2]string{{"Content-Type", "application/x-www-form-urlencoded"}}
 
 // key is what the exchange app gets for the first two stores, with one scope or with all that it asks for by itself.
@@ -182,9 +433,12 @@ func (d Demo) key(t *testing.T, scope string) string {
 	return key.Data
 }
 
+// told is what the guard says of a caller.
+var told = []string{"Grantway-User", "Grantway-App", "Grantway-Grant", "Grantway-Scopes", "Grantway-Stores"}
+
 // unsaid is what no client says to an API behind a guard: who calls, and that the request is another.
-var unsaid = []string{"Grantway-User", "Grantway-App", "Grantway-Grant", "Grantway-Scopes", "Grantway-Stores", "X-Dressipi-Jwt",
-	"X-HTTP-Method-Override", "X-HTTP-Method", "X-Method-Override", "X-Original-URL", "X-Rewrite-URL"}
+var unsaid = append(slices.Clone(told), "X-Dressipi-Jwt",
+	"X-HTTP-Method-Override", "X-HTTP-Method", "X-Method-Override", "X-Original-URL", "X-Rewrite-URL")
 
 // folded undoes what CGI, WSGI and Rack make of a name, and PHP of a dot.
 var folded = strings.NewReplacer("_", "-", ".", "-")
