@@ -80,6 +80,14 @@ func (c *copyCommand) Run(ctx context.Context, t terminal) (err error) {
 }
 
 func (d copyDoc) print(t terminal) error {
+	until := `lasts until you have
+1. set database to the new address; the key ring did not move: the same one must be configured there;
+2. stopped the server that still runs on the file, which answers 503, and started grantway serve again.
+`
+	if len(d.Tables) == 0 { // the run that closed the file has the figures
+		_, err := fmt.Fprintf(t.out, "%s has moved to %s: only the last step was left. The pause %s", d.From, d.To, until)
+		return err
+	}
 	w := tabwriter.NewWriter(t.out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "TABLE\tROWS\tCHECKSUM, THE SAME ON BOTH SIDES")
 	for _, s := range d.Tables {
@@ -88,10 +96,6 @@ func (d copyDoc) print(t terminal) error {
 	if err := w.Flush(); err != nil {
 		return err
 	}
-	_, err := fmt.Fprintf(t.out, `
-%s has moved to %s. The pause began %d ms ago (%d rows had changed) and lasts until you have
-1. set database to the new address; the key ring did not move: the same one must be configured there;
-2. stopped the server that still runs on the file, which answers 503, and started grantway serve again.
-`, d.From, d.To, d.PauseMS, d.Changed)
+	_, err := fmt.Fprintf(t.out, "\n%s has moved to %s. The pause began %d ms ago (%d rows had changed) and %s", d.From, d.To, d.PauseMS, d.Changed, until)
 	return err
 }

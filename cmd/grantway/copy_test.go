@@ -6,6 +6,7 @@ import (
 	"database/sql"
 	"encoding/json"
 	"net/http"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -152,7 +153,11 @@ func TestCopy_OperatingCommands(t *testing.T) {
 		t.Errorf("the wrong ring: %v, %s", err, out)
 	}
 	s.swap("keyring", string(ring))
-	alter(t, filepath.Join(s.dir, "grantway.db"), "INSERT INTO copy_state (role, id, place, holder, applied) VALUES ('source', 'cut off at once', '', '', 0)")
+	to, err := url.Parse(database)
+	if err != nil {
+		t.Fatal(err)
+	}
+	alter(t, filepath.Join(s.dir, "grantway.db"), "INSERT INTO copy_state (role, id, place, holder, applied) VALUES ('source', 'cut off at once', '"+to.Host+to.Path+"', '', 0)")
 	if out, err := shell(giving); err != nil || out != "The copy is given up; grantway.db is as if there had been none.\n" {
 		t.Errorf("%v, %s", err, out)
 	}
@@ -194,6 +199,17 @@ func newRing(t *testing.T) string {
 		t.Fatal(err)
 	}
 	return ring
+}
+
+// A run that had only the last step to do knows neither figures nor how long the pause is.
+func TestCopy_TheLastStepAlone(t *testing.T) {
+	var out bytes.Buffer
+	if err := (copyDoc{Done: true, From: "a.db", To: "db.example:5432/a"}).print(terminal{out: &out}); err != nil {
+		t.Fatal(err)
+	}
+	if said := out.String(); !strings.HasPrefix(said, "a.db has moved to db.example:5432/a: only the last step was left. The pause lasts until you have\n1. set database") {
+		t.Error(said)
+	}
 }
 
 // Whoever looks at a terminal sees one line that grows; a log gets a line for each

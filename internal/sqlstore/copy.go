@@ -172,19 +172,14 @@ func sameTables(ctx context.Context, source, target session) ([]table, error) {
 	return a, nil
 }
 
+// countRows asks once: who begins a copy does it while others wait.
 func countRows(ctx context.Context, s session, tables []table) (total int64, err error) {
+	text := "SELECT 0"
 	for _, t := range tables {
-		err := s.query(ctx, "SELECT COUNT(*) FROM "+t.name, nil, func(scan func(...any) error) error {
-			var n int64
-			err := scan(&n)
-			total += n
-			return err
-		})
-		if err != nil {
-			return 0, err
-		}
+		text += " + (SELECT COUNT(*) FROM " + t.name + ")"
 	}
-	return total, nil
+	err = s.query(ctx, text, nil, func(scan func(...any) error) error { return scan(&total) })
+	return total, err
 }
 
 // copyRows copies, in the order of the key, the rows whose keys come after the last

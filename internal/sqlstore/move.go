@@ -29,7 +29,9 @@ import (
 // The table copy_state holds the row "source" in the file from the first moment,
 // "moved" once it is closed, and "target" in the copy until that is whole: no
 // program opens a database with one of the last two. (What the row "restore" is for,
-// see claim.)
+// see claim.) The two rows of one copy have one id, which is made anew for every
+// database that a copy begins in: a half copy with another id has missed what the file
+// noted for others, so it is never gone on with, and never the installation.
 const (
 	fewChanges = 500 // so many may be left for the last pass
 	passesMax  = 20  // under a load that a pass cannot get ahead of
@@ -58,7 +60,7 @@ func (s *Store) usable(ctx context.Context) error {
 		case "moved":
 			return fmt.Errorf("this file has moved to PostgreSQL: set database to the address of %s, with the same key ring", place)
 		case "target":
-			return fmt.Errorf("this database holds a half-finished copy of %s: finish it with grantway copy --from %s, or drop it with grantway copy --cancel", place, place)
+			return fmt.Errorf("this database holds a half-finished copy of %s: finish it with grantway copy --from %s, drop it with grantway copy --cancel, or, if that file is gone or has moved elsewhere, drop the database", place, place)
 		}
 		return nil
 	})
@@ -78,41 +80,69 @@ func Move(ctx context.Context, file, dsn string, opens func([]oauth.StoredKey) e
 }
 
 func (m *move) run(ctx context.Context, opens func([]oauth.StoredKey) error) (*Moved, error) {
-	if err := m.begin(ctx, opens); err != nil {
+	if _, err := m.stand(ctx); err != nil {
 		return nil, err
 	}
-	if m.state["moved"].id != "" { // only the last step was left
+	if m.id = m.state["moved"].id; m.id != "" { // only the last step was left
 		return &Moved{Place: m.place}, m.finish(ctx)
 	}
-	if err := m.inView(ctx, m.pass); err != nil {
+	paused, err := m.carry(ctx, opens)
+	if err != nil {
+		return nil, m.lost(ctx, err)
+	}
+	if err := m.finish(ctx); err != nil {
 		return nil, err
+	}
+	return &Moved{m.place, m.sums, time.Since(paused), m.changed}, nil
+}
+
+// carry does all but the last step, and tells when the file took its last write.
+func (m *move) carry(ctx context.Context, opens func([]oauth.StoredKey) error) (paused time.Time, err error) {
+	if err := m.begin(ctx, opens); err != nil {
+		return paused, err
+	}
+	if err := m.inView(ctx, m.pass); err != nil {
+		return paused, err
 	}
 	if err := m.inView(ctx, m.verify); err != nil {
-		return nil, err
+		return paused, err
 	}
 	if err := analyze(ctx, m.target, m.sums); err != nil {
-		return nil, err
+		return paused, err
 	}
 	for n := 0; n == 0 || m.changed > fewChanges && n < passesMax; n++ {
 		if err := m.inView(ctx, m.pass); err != nil {
-			return nil, err
+			return paused, err
 		}
 	}
-	var paused time.Time
-	err := transact(ctx, m.source, "BEGIN IMMEDIATE", func() error {
+	err = transact(ctx, m.source, "BEGIN IMMEDIATE", func() error {
 		paused = time.Now()
 		if err := m.pass(ctx); err != nil {
 			return err
 		}
 		return m.shut(ctx)
 	})
-	if err != nil {
-		return nil, err
+	return paused, err
+}
+
+// lost says what another run did, if that is why this one failed: the file's tables, and
+// its notes, go away under whoever reads them.
+func (m *move) lost(ctx context.Context, err error) error {
+	now, unread := readState(ctx, m.source)
+	switch {
+	case unread != nil:
+		return err
+	case now["moved"].id != "":
+		return fmt.Errorf("another grantway copy has finished: %w", m.gone(now["moved"]))
+	case m.id != "" && now["source"].id != m.id:
+		return fmt.Errorf("this copy of %s was given up meanwhile, with grantway copy --cancel", m.file)
 	}
-	if err := m.finish(ctx); err != nil {
-		return nil, err
-	}
-	return &Moved{m.place, m.sums, time.Since(paused), m.changed}, nil
+	return err
+}
+
+// gone refuses a file that has moved.
+func (m *move) gone(moved state) error {
+	return fmt.Errorf("%s has moved to %s already: start grantway serve there", m.file, moved.place)
 }
 
 // CancelMove gives an unfinished Move up: it drops every table of the copy at dsn,
@@ -131,16 +161,22 @@ func CancelMove(ctx context.Context, file, dsn string) (err error) {
 // until the file is closed. So who has this lock once, then, and finds the file open,
 // knows that nobody closes it but a run that has taken over since.
 func (m *move) cancel(ctx context.Context) error {
-	there, unfinished, err := m.stand(ctx)
-	if err == nil {
-		err = m.cancellable()
-	}
+	there, err := m.read(ctx)
 	if err != nil {
 		return err
 	}
-	if unfinished {
+	if m.half.id != "" && !m.unfinished() {
+		return m.abandoned()
+	}
+	if err := m.cancellable(); err != nil {
+		return err
+	}
+	if source := m.state["source"]; m.half.id == "" && m.target != nil && source.place != m.place {
+		return fmt.Errorf("the copy of %s under way goes to %s: name that database, or none if it is gone", m.file, source.place)
+	}
+	if m.unfinished() {
 		m.id = m.state["source"].id
-		if err := m.takeOver(ctx, true); err != nil {
+		if err := m.takeOver(ctx); err != nil {
 			return err
 		}
 		if err := m.whileOpen(ctx, func() error { return nil }); err != nil {
@@ -213,8 +249,9 @@ type move struct {
 	from, to       *Store
 	source, target session
 	tables         []table
-	state          map[string]state // rows of copy_state by role, as they were at the start
-	id             string           // of this file's move, whoever runs it
+	state          map[string]state // rows of the file's copy_state by role, as last read
+	half           state            // the target's mark, as last read
+	id             string           // of this copy, whoever runs it
 	holder         string           // of this run of it
 	applied        int64            // changes that the copy has
 	sums           []TableSum       // by table, once they were compared
@@ -305,68 +342,98 @@ func hasTable(all []table, name string) bool {
 	return false
 }
 
-// begin finds out where the move stands, makes the file note its changes, and takes
-// the copy over from whoever worked on it.
+// begin makes the file note its changes, and takes the copy over from whoever worked
+// on it.
 func (m *move) begin(ctx context.Context, opens func([]oauth.StoredKey) error) error {
-	there, unfinished, err := m.stand(ctx)
-	if err != nil {
+	if opens != nil {
+		keys, err := m.from.SigningKeys(ctx)
+		if err := errors.Join(err, opens(keys)); err != nil {
+			return err
+		}
+	}
+	// The file is touched last: a target that takes no tables, or has others, leaves
+	// it as it is.
+	schema, err := m.to.Schema(ctx)
+	switch {
+	case err != nil:
+		return err
+	case schema.Have > schema.Want:
+		return fmt.Errorf("%s has schema %d and this program knows only %d: name an empty database", m.place, schema.Have, schema.Want)
+	case schema.Have < schema.Want: // else there is no need to wait for a lock that a killed run left
+		if err := m.to.Migrate(ctx); err != nil {
+			return err
+		}
+	}
+	if m.tables, err = sameTables(ctx, m.source, m.target); err != nil {
 		return err
 	}
-	switch moved := m.state["moved"]; {
-	case moved.id != "" && !unfinished:
-		return fmt.Errorf("%s has moved to %s already: start grantway serve there", m.file, moved.place)
-	case len(there) > 0 && !unfinished:
-		if fresh, err := m.fresh(ctx, there); err != nil {
-			return err
-		} else if !fresh {
-			return fmt.Errorf("%s is not empty: name an empty database", m.place)
-		}
+	if err := m.noteChanges(ctx); err != nil {
+		return err
 	}
-	if moved := m.state["moved"].id; moved == "" {
-		if opens != nil {
-			keys, err := m.from.SigningKeys(ctx)
-			if err := errors.Join(err, opens(keys)); err != nil {
-				return err
-			}
-		}
-		// The file is touched last: a target that takes no tables, or has others, leaves
-		// it as it is.
-		switch schema, err := m.to.Schema(ctx); {
-		case err != nil:
-			return err
-		case schema.Have > schema.Want:
-			return fmt.Errorf("%s has schema %d and this program knows only %d: name an empty database", m.place, schema.Have, schema.Want)
-		case schema.Have < schema.Want: // else there is no need to wait for a lock that a killed run left
-			if err := m.to.Migrate(ctx); err != nil {
-				return err
-			}
-		}
-		if m.tables, err = sameTables(ctx, m.source, m.target); err != nil {
-			return err
-		}
-		if err := m.noteChanges(ctx); err != nil {
-			return err
-		}
-	} else {
-		m.id = moved
-	}
-	return m.takeOver(ctx, unfinished)
+	return m.takeOver(ctx)
 }
 
-// stand reads what both sides say of a copy between them; unfinished: there is one.
-func (m *move) stand(ctx context.Context) (there []table, unfinished bool, err error) {
+// stand finds out where the move stands, and refuses what is none, or another's.
+func (m *move) stand(ctx context.Context) (unfinished bool, err error) {
+	there, err := m.read(ctx)
+	if err != nil || m.unfinished() {
+		return err == nil, err
+	}
+	moved := m.state["moved"]
+	fresh := moved.id == ""
+	if fresh && len(there) > 0 {
+		if fresh, err = m.fresh(ctx, there); err != nil {
+			return false, err
+		}
+	}
+	switch {
+	case !fresh && m.half.id != "":
+		return false, m.abandoned()
+	case moved.id != "":
+		return false, m.gone(moved)
+	case !fresh:
+		return false, fmt.Errorf("%s is not empty: name an empty database", m.place)
+	}
+	// The address does not tell that this is the target noted, but that it may be: one that
+	// is empty again is begun in anew.
+	if source := m.state["source"]; source.id != "" && source.place != m.place {
+		return false, fmt.Errorf("a copy of %s to %s is under way: finish it, or give it up with grantway copy --cancel", m.file, source.place)
+	}
+	return false, nil
+}
+
+// read reads what both sides say of a copy.
+func (m *move) read(ctx context.Context) (there []table, err error) {
+	m.half = state{}
 	if m.state, err = readState(ctx, m.source); err != nil || m.target == nil {
-		return nil, false, err
+		return nil, err
 	}
 	if there, err = m.target.tables(ctx); err != nil || !hasTable(there, "copy_state") {
-		return there, false, err
+		return there, err
 	}
 	theirs, err := readState(ctx, m.target)
-	half, unfinished := theirs["target"]
-	if unfinished && half.id != cmp.Or(m.state["source"].id, m.state["moved"].id) {
-		err = fmt.Errorf("%s holds a half-finished copy of another file, %s: finish that one, or drop the database", m.place, half.place)
+	m.half = theirs["target"]
+	return there, err
+}
+
+// unfinished reports whether the target is what the file's notes are for, or what the
+// file was closed for.
+func (m *move) unfinished() bool {
+	return m.half.id != "" && m.half.id == cmp.Or(m.state["source"].id, m.state["moved"].id)
+}
+
+// abandoned refuses a half copy that nothing is noted for.
+func (m *move) abandoned() error {
+	if m.half.place != m.file {
+		return fmt.Errorf("%s holds a half-finished copy of another file, %s: finish that one, or drop the database", m.place, m.half.place)
 	}
-	return there, unfinished, err
+	why := fmt.Sprintf("no copy of %s is under way", m.file)
+	if source, moved := m.state["source"], m.state["moved"]; moved.id != "" {
+		why = fmt.Sprintf("%s has moved to %s", m.file, moved.place)
+	} else if source.id != "" {
+		why = fmt.Sprintf("a copy of %s to %s is under way", m.file, source.place)
+	}
+	return fmt.Errorf("%s, and %s is an abandoned half copy of it: drop that database", why, m.place)
 }
 
 func readState(ctx context.Context, s session) (map[string]state, error) {
@@ -388,33 +455,33 @@ func (m *move) fresh(ctx context.Context, there []table) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	for _, t := range ours(there) {
+	there = ours(there)
+	for _, t := range there {
 		if !hasTable(here, t.name) {
 			return false, nil
 		}
-		if t.seeded() {
-			continue
-		}
-		if n, err := countRows(ctx, m.target, []table{t}); n > 0 || err != nil {
-			return false, err
-		}
 	}
-	return true, nil
+	n, err := countRows(ctx, m.target, slices.DeleteFunc(there, table.seeded))
+	return n == 0, err
 }
 
-// noteChanges sets the triggers. What is there from an earlier run stays.
+// noteChanges sets the triggers. What is there from an earlier run stays. A new target is
+// marked under the file's lock, so that of two that begin at once the second sees the
+// first; and before the file has its id, so that one cut off in between has no row yet,
+// and is as good as an empty one.
 func (m *move) noteChanges(ctx context.Context) error {
-	all, err := m.source.tables(ctx)
-	if err != nil {
-		return err
-	}
 	widest := 0
-	for _, t := range ours(all) {
+	for _, t := range m.tables {
 		widest = max(widest, len(t.key()))
 	}
-	return transact(ctx, m.source, "BEGIN IMMEDIATE", func() error {
+	var id string
+	err := transact(ctx, m.source, "BEGIN IMMEDIATE", func() error {
+		unfinished, err := m.stand(ctx)
+		if err != nil {
+			return err
+		}
 		steps := []string{"CREATE TABLE IF NOT EXISTS copy_changes (n INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL" + list(widest, ", k%d") + ")"}
-		for _, t := range ours(all) {
+		for _, t := range m.tables {
 			steps = append(steps, noting(t)...)
 		}
 		for _, text := range steps {
@@ -422,12 +489,37 @@ func (m *move) noteChanges(ctx context.Context) error {
 				return err
 			}
 		}
-		if _, err := m.source.exec(ctx, "INSERT INTO copy_state (role, id, place, holder, applied) VALUES ('source', $1, '', '', 0) ON CONFLICT DO NOTHING", rand.Text()); err != nil {
+		if id = m.state["source"].id; unfinished {
+			return nil
+		}
+		id = rand.Text()
+		_, err = m.source.exec(ctx, "INSERT INTO copy_state (role, id, place, holder, applied) VALUES ('source', $1, $2, '', 0) ON CONFLICT (role) DO UPDATE SET id = excluded.id, place = excluded.place", id, m.place)
+		if err != nil {
 			return err
 		}
-		state, err := readState(ctx, m.source)
-		m.id = state["source"].id
-		return err
+		return m.mark(ctx, id)
+	})
+	if err == nil {
+		m.id = id
+	}
+	return err
+}
+
+// mark makes an empty target the copy with this id. The row comes first: whoever began
+// here at the same moment, from another file, has lost the target with it, and adds no
+// more rows to those that go.
+func (m *move) mark(ctx context.Context, id string) error {
+	return transact(ctx, m.target, "BEGIN", func() error {
+		_, err := m.target.exec(ctx, "INSERT INTO copy_state (role, id, place, holder, applied) VALUES ('target', $1, $2, $3, 0) ON CONFLICT (role) DO UPDATE SET id = excluded.id, place = excluded.place, holder = excluded.holder, applied = 0", id, m.file, m.holder)
+		if err != nil {
+			return err
+		}
+		for _, t := range m.tables {
+			if _, err := m.target.exec(ctx, "DELETE FROM "+t.name); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 }
 
@@ -453,20 +545,11 @@ func noting(t table) []string {
 	return all
 }
 
-// takeOver marks the target as a copy of this file that this run works on. Another
-// run that is still at it finds out at its next transaction.
-func (m *move) takeOver(ctx context.Context, unfinished bool) error {
+// takeOver notes in the copy that this run works on it. Another run that is still at it
+// finds out at its next transaction.
+func (m *move) takeOver(ctx context.Context) error {
 	err := transact(ctx, m.target, "BEGIN", func() error {
-		if unfinished {
-			_, err := m.target.exec(ctx, "UPDATE copy_state SET holder = $1 WHERE role = 'target' AND id = $2", m.holder, m.id)
-			return err
-		}
-		for _, t := range m.tables {
-			if _, err := m.target.exec(ctx, "DELETE FROM "+t.name); err != nil {
-				return err
-			}
-		}
-		_, err := m.target.exec(ctx, "INSERT INTO copy_state (role, id, place, holder, applied) VALUES ('target', $1, $2, $3, 0)", m.id, m.file, m.holder)
+		_, err := m.target.exec(ctx, "UPDATE copy_state SET holder = $1 WHERE role = 'target' AND id = $2", m.holder, m.id)
 		return err
 	})
 	if err != nil {

@@ -163,7 +163,10 @@ func (m *move) shut(ctx context.Context) error {
 			return err
 		}
 	}
-	_, err := m.source.exec(ctx, "UPDATE copy_state SET role = 'moved', place = $1 WHERE role = 'source'", m.place)
+	n, err := m.source.exec(ctx, "UPDATE copy_state SET role = 'moved', place = $1 WHERE role = 'source' AND id = $2", m.place, m.id)
+	if err == nil && n != 1 { // the notes that the copy goes by are another's
+		err = errors.New("another grantway copy of this file has taken over")
+	}
 	return err
 }
 
