@@ -77,6 +77,27 @@ func TestCopy_TheRunningServerClosesWithItsFile(t *testing.T) {
 			t.Errorf("%s on the closed file: %v, %d %s", what, err, a.status, a.body)
 		}
 	}
+	// The log tells why, and not for each request.
+	log, err := os.ReadFile(p.log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	said := 0
+	for line := range strings.Lines(string(log)) {
+		var entry struct{ Level, Msg, Error string }
+		if err := json.Unmarshal([]byte(line), &entry); err != nil {
+			t.Fatalf("%v in %s", err, line)
+		}
+		if entry.Level != "ERROR" {
+			continue
+		}
+		if said++; !strings.Contains(entry.Error, "this file has moved to PostgreSQL: set database to the address of 127.0.0.1:") || entry.Msg == "refused" || entry.Msg == "storage" {
+			t.Error(line)
+		}
+	}
+	if said < 1 || said > 5 || strings.Contains(string(log), "no such table") {
+		t.Errorf("%d errors in the log:\n%s", said, log)
+	}
 	p.kill()
 
 	p = s.serve("--database", database)

@@ -6,6 +6,7 @@ package endpoint
 
 import (
 	"encoding/json"
+	"errors"
 	"io"
 	"log/slog"
 	"net/http"
@@ -192,7 +193,7 @@ func Busy(w http.ResponseWriter, r *http.Request) {
 // logRefusal names the reason and never what was sent.
 func (h *handler) logRefusal(r *http.Request, e *oauth.Error) {
 	level := slog.LevelInfo
-	if e.Code == oauth.ServerError || e.Code == oauth.TemporarilyUnavailable && e.Reason != oauth.RateLimited {
+	if e.Code == oauth.ServerError || e.Code == oauth.TemporarilyUnavailable && e.Reason != oauth.RateLimited && !errors.Is(e.Cause, oauth.ErrMoved) { // who follows the feed tells of it, once
 		level = slog.LevelError
 	}
 	h.log.LogAttrs(r.Context(), level, "refused", slog.String("reason", string(e.Reason)), slog.String("code", string(e.Code)),

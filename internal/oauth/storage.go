@@ -37,6 +37,10 @@ var ErrUnavailable = errors.New("storage unavailable")
 // cannot be told. It is an ErrUnavailable, too.
 var ErrUnknown = fmt.Errorf("%w, and the outcome is unknown", ErrUnavailable)
 
+// ErrMoved wraps the failures of a database that has moved for good: every request has
+// the same, until this process is replaced. It is an ErrUnavailable, too.
+var ErrMoved = fmt.Errorf("%w, for good", ErrUnavailable)
+
 // GrantStorage keeps grants.
 type GrantStorage interface {
 	// Standing reads a grant with everything that decides what its keys may print.

@@ -163,7 +163,11 @@ func (p *Portal) fail(w http.ResponseWriter, r *http.Request, err error) {
 		p.say(w, r, http.StatusConflict, noticeBody{"changed.heading", "changed.what", "/connected-apps", "back.label"})
 	case e.Code == oauth.TemporarilyUnavailable:
 		w.Header().Set("Retry-After", "1")
-		p.log.ErrorContext(r.Context(), "storage", "reason", e.Reason, "error", err)
+		level := slog.LevelError
+		if errors.Is(err, oauth.ErrMoved) { // who follows the feed tells of it, once
+			level = slog.LevelInfo
+		}
+		p.log.Log(r.Context(), level, "storage", "reason", e.Reason, "error", err)
 		p.say(w, r, http.StatusServiceUnavailable, failedView)
 	case e.Code == oauth.ServerError:
 		p.log.ErrorContext(r.Context(), "page", "reason", e.Reason, "error", err)

@@ -58,12 +58,16 @@ func (s *Store) usable(ctx context.Context) error {
 		}
 		switch role {
 		case "moved":
-			return fmt.Errorf("this file has moved to PostgreSQL: set database to the address of %s, with the same key ring", place)
+			return movedTo(place)
 		case "target":
 			return fmt.Errorf("this database holds a half-finished copy of %s: finish it with grantway copy --from %s, drop it with grantway copy --cancel, or, if that file is gone or has moved elsewhere, drop the database", place, place)
 		}
 		return nil
 	})
+}
+
+func movedTo(place string) error {
+	return fmt.Errorf("this file has moved to PostgreSQL: set database to the address of %s, with the same key ring", place)
 }
 
 // Move moves the installation in file to the PostgreSQL database at dsn, which must

@@ -246,9 +246,9 @@ func idOf(t *testing.T, file string) (id string) {
 func TestMove_TwoAtOnce(t *testing.T) {
 	defer func(n int) { copyBatch = n }(copyBatch)
 	copyBatch = 40
-	each := 90 // each takes seconds, and there are about 350
+	each := 200 // each takes seconds, and there are about 700
 	if storagetest.All() {
-		each = 5
+		each = 20
 	}
 	stops := 0
 	for n, more := 0, true; more; n += each {

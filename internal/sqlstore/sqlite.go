@@ -270,7 +270,7 @@ func (c *writeConn) savepoint(event []statement, failed *error) error {
 	}
 	for i := range event {
 		if err := c.step(&event[i]); err != nil {
-			*failed = unavailable(err)
+			*failed = c.conn.failed(err)
 			if err := c.exec("ROLLBACK TO event"); err != nil {
 				return err
 			}
@@ -317,9 +317,29 @@ func (s *sqlite) query(ctx context.Context, text string, args []any, row func(fu
 		return refused
 	})
 	if err != nil && refused == nil {
-		return unavailable(err)
+		return c.failed(err)
 	}
 	return err
+}
+
+// failed says what the failure of a statement means. The tables of a file that has moved
+// have other names, which is no fault of the statement.
+func (c *sqliteConn) failed(err error) error {
+	var moved error
+	if sqliteCode(err) == sqlite3.SQLITE_ERROR {
+		c.run("SELECT place FROM copy_state WHERE role = 'moved'", nil, func(scan func(...any) error) error { // without such a table it is another's file
+			var place string
+			err := scan(&place)
+			if err == nil {
+				moved = movedTo(place)
+			}
+			return err
+		})
+	}
+	if moved != nil {
+		return fmt.Errorf("%w: %w", oauth.ErrMoved, moved)
+	}
+	return unavailable(err)
 }
 
 var errClosed = errors.New("the database is closed")

@@ -18,7 +18,6 @@
 package sqlstore
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -84,7 +83,7 @@ func (s *Store) Close() error { return s.engine.close() }
 // writes.
 func (s *Store) Ping(ctx context.Context) error {
 	if _, _, err := s.Head(ctx); err != nil {
-		return cmp.Or(s.usable(ctx), err) // a file that has moved says so
+		return err
 	}
 	return s.engine.writable(ctx)
 }
