@@ -197,6 +197,7 @@ func TestMove_GivenUpMeanwhile(t *testing.T) {
 	ctx, file, a, b := t.Context(), installation(t, 1), storagetest.Postgres(t), storagetest.Postgres(t)
 	for _, begin := range []func() error{
 		func() error { return nil },
+		func() error { cutAt(t, file, b, "copy: BEGIN ", 20); return nil }, // the file notes again, and for another
 		func() error { _, err := Move(context.WithoutCancel(ctx), file, b, nil, nil); return err },
 	} {
 		n, want := 0, "this copy of "+file+" was given up meanwhile, with grantway copy --cancel"
@@ -211,6 +212,7 @@ func TestMove_GivenUpMeanwhile(t *testing.T) {
 			want = "another grantway copy has finished: " + file + " has moved to " + placeOf(t, b)
 		}
 		refused(t, "the earlier one", err, want)
+		CancelMove(ctx, file, b) // refused where none is under way
 		a = storagetest.Postgres(t)
 	}
 }
