@@ -348,7 +348,7 @@ func (s *Server) grantOfRequest(ctx context.Context, r *AuthorizationRequest) (*
 // decide writes one decision: grant, code and event together. It returns Changed
 // if it lost against another write.
 func (s *Server) decide(ctx context.Context, r *AuthorizationRequest, c *Client, redirect Redirect, u *User, held *Standing, d decided) (Redirect, error) {
-	if err := s.unspent(ctx, r, u); err != nil {
+	if err := s.unspent(ctx, r); err != nil {
 		return Redirect{}, err
 	}
 	code, err := s.newArtefact()
@@ -418,7 +418,7 @@ func (s *Server) decide(ctx context.Context, r *AuthorizationRequest, c *Client,
 }
 
 // unspent refuses a request whose code was redeemed or has run out.
-func (s *Server) unspent(ctx context.Context, r *AuthorizationRequest, u *User) error {
+func (s *Server) unspent(ctx context.Context, r *AuthorizationRequest) error {
 	code, err := s.storage.CodeOfRequest(ctx, r.ID)
 	switch {
 	case errors.Is(err, ErrNotFound):
@@ -426,8 +426,35 @@ func (s *Server) unspent(ctx context.Context, r *AuthorizationRequest, u *User) 
 	case err != nil:
 		return err
 	case code.RedeemedFamily != "":
-		return refuse(RequestSpent)
+		return s.cameOf(ctx, code)
 	case !s.now().Before(code.Expires):
+		return refuse(RequestExpired)
+	}
+	return nil
+}
+
+// taken refuses a request of which something came.
+func (s *Server) taken(ctx context.Context, r *AuthorizationRequest) error {
+	code, err := s.storage.CodeOfRequest(ctx, r.ID)
+	switch {
+	case errors.Is(err, ErrNotFound):
+		return nil
+	case err != nil:
+		return err
+	}
+	return s.cameOf(ctx, code)
+}
+
+// cameOf says what came of an Allow: the app is connected, or was, and then only a new
+// request can connect it again. It returns nil if nothing came of it.
+func (s *Server) cameOf(ctx context.Context, code *StoredCode) error {
+	st, err := s.storage.Standing(ctx, code.GrantID)
+	switch {
+	case err != nil && !errors.Is(err, ErrNotFound):
+		return err
+	case err == nil && (st.Grant.Status == Live || st.Grant.Status == GrantOnHold):
+		return refuse(RequestSpent)
+	case code.RedeemedFamily != "":
 		return refuse(RequestExpired)
 	}
 	return nil
@@ -468,6 +495,10 @@ func (s *Server) merge(g *Grant, d decided) {
 	g.normalise()
 }
 
+// deny tells the app, and takes back an Allow of which nothing has come. One that has
+// taken effect stands, also one that changed what a connected app may do and whose code
+// is still out: what was allowed holds from the moment it was, so "you allowed nothing"
+// would not be true (attack B12).
 func (s *Server) deny(ctx context.Context, r *AuthorizationRequest, c *Client, redirect Redirect, u *User) (Redirect, error) {
 	e, err := s.NewEvent(ctx, EventConsentDenied, Actor{AsUser, u.ID}, map[string]string{"request": r.ID})
 	if err != nil {
@@ -475,10 +506,14 @@ func (s *Server) deny(ctx context.Context, r *AuthorizationRequest, c *Client, r
 	}
 	e.ClientID, e.UserID = c.ID, u.ID
 	of := s.allowance(u, c, false)
-	switch won, err := s.storage.NoteDenial(ctx, of, e); {
+	won, err := s.storage.NoteDenial(ctx, of, r.ID, e)
+	switch {
 	case err != nil:
 		return Redirect{}, err
 	case !won:
+		if err := s.taken(ctx, r); err != nil {
+			return Redirect{}, err
+		}
 		return Redirect{}, s.whyNotDecided(ctx, of)
 	}
 	return s.back(c, redirect, r.State, refuse(UserDenied)), nil

@@ -364,6 +364,83 @@ func TestConsent_Cancel(t *testing.T) {
 	}
 }
 
+// Cancel on a form whose Allow was pressed before takes that back, as often as it is
+// pressed; what has taken effect stands, and nobody is told otherwise (attack B12).
+func TestConsent_CancelAfterAllow(t *testing.T) {
+	ctx := context.Background()
+	for _, kind := range []string{"confidential", "public"} {
+		t.Run(kind, func(t *testing.T) {
+			w := newWorld(t)
+			a := map[string]app{"confidential": w.exchange, "public": w.public}[kind]
+			denials := func() (n int) {
+				for _, k := range w.kinds(oauth.EventFilter{UserID: "alice", ClientID: a.id}) {
+					if k == oauth.EventConsentDenied {
+						n++
+					}
+				}
+				return n
+			}
+			cancel := func(r *oauth.AuthorizationRequest) error {
+				t.Helper()
+				before := denials()
+				back, err := w.Decide(ctx, "alice", r, oauth.Decision{Stores: []string{"s1"}})
+				if told := err == nil && param(t, back, "error") == "access_denied"; told != (err == nil) || (denials() > before) != told {
+					t.Errorf("back to %q, %v, and %d denials are noted, %d before", back.URL(), err, denials(), before)
+				}
+				return err
+			}
+			r := w.ask(a)
+			code := w.allow("alice", r, "s1")
+			for range 2 {
+				w.must(cancel(r))
+			}
+			_, err := w.redeem(a, code)
+			wantReason(t, err, oauth.CodeUnknown)
+			w.clock.advance(59 * time.Second) // Allow again is as if Cancel had not been
+			resp, err := w.redeem(a, w.allow("alice", r, "s2"))
+			w.must(err)
+			wantReason(t, cancel(r), oauth.RequestSpent)
+			if w.introspect(resp.AccessToken) == nil {
+				t.Error("Cancel ended a key")
+			}
+			late := w.ask(w.other)
+			w.allow("alice", late, "s1")
+			w.clock.advance(time.Minute)
+			if _, err := w.Decide(ctx, "alice", late, oauth.Decision{}); err != nil {
+				t.Errorf("Cancel, where nobody took the code: %v", err)
+			}
+
+			// What has ended since is not said to be connected.
+			w.must(w.RevokeGrant(ctx, alice, resp.GrantID))
+			wantReason(t, cancel(r), oauth.RequestExpired)
+			_, err = w.decide("alice", r, "s1")
+			wantReason(t, err, oauth.RequestExpired)
+		})
+	}
+	t.Run("of an app that is connected", func(t *testing.T) {
+		w := newWorld(t)
+		key := w.connect(w.exchange, "alice", "s1")
+		r := w.ask(w.exchange)
+		w.must(errOf(w.Decide(ctx, "alice", r, oauth.Decision{})))
+		w.allow("alice", r, "s1", "s2")
+		_, err := w.Decide(ctx, "alice", r, oauth.Decision{})
+		wantReason(t, err, oauth.RequestSpent) // it has s2 from the moment of the Allow
+		if got := w.rights(key.AccessToken); !strings.HasPrefix(got, "s1,s2:") {
+			t.Errorf("the key has %s", got)
+		}
+		w.must(w.RevokeGrant(ctx, alice, key.GrantID))
+		w.must(errOf(w.Decide(ctx, "alice", r, oauth.Decision{}))) // and nothing is left
+		// One that another request connected, and that ended.
+		r = w.ask(w.exchange)
+		first := w.connect(w.exchange, "alice", "s1")
+		_, err = w.redeem(w.exchange, w.allow("alice", r, "s1"))
+		w.must(err)
+		w.must(w.RevokeGrant(ctx, alice, first.GrantID))
+		_, err = w.decide("alice", r, "s1")
+		wantReason(t, err, oauth.RequestExpired)
+	})
+}
+
 // What the page shows: stores that may be ticked, those that are ticked already,
 // scopes in the catalogue's order.
 func TestConsent_Ask(t *testing.T) {

@@ -71,9 +71,12 @@ type GrantStorage interface {
 	// once so many decisions were made as d.Of lets pass, at d.Now; of calls that race
 	// about different grants a few may pass that.
 	RecordDecision(ctx context.Context, d DecisionRecord) (won bool, err error)
-	// NoteDenial stores the event of a user who declined, and counts it as a decision. It
-	// loses if none is left.
-	NoteDenial(ctx context.Context, of Allowance, e Event) (won bool, err error)
+	// NoteDenial stores the event of a user who declined a request, and counts it as a
+	// decision. A code that answered the request is void from then on, though the
+	// request keeps its deadline. It loses if no decision is left, or if something came of
+	// the request: its code is redeemed, or the grant of its code is live or suspended. Of a
+	// denial and a redemption of that code one wins.
+	NoteDenial(ctx context.Context, of Allowance, request string, e Event) (won bool, err error)
 	// NextDecision returns from when on an allowance lets another decision pass. It may be
 	// past.
 	NextDecision(ctx context.Context, of Allowance) (time.Time, error)

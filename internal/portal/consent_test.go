@@ -295,6 +295,68 @@ func TestConsent_ReplayedSecondTabAndAllowTwice(t *testing.T) {
 	b.sees(http.StatusBadRequest, "This page is too old", "Start again from Shelfmate")
 }
 
+// TestConsent_CancelAfterAllow_B12: a page that is pressed again, in another tab or after Back, says what is true, whatever
+// is pressed on it.
+func TestConsent_CancelAfterAllow_B12(t *testing.T) {
+	s := newSite(t)
+	s.user("mara", 2)
+	c := s.app("Shelfmate", "stores.view")
+	b := s.browser()
+	noted := func() (n int) {
+		list, err := s.server.Events(context.Background(), system, oauth.EventFilter{ClientID: c.ID, Limit: 100})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range list {
+			if e.Kind == oauth.EventConsentDenied {
+				n++
+			}
+		}
+		return n
+	}
+	b.open(ask(c))
+	b.signIn("mara")
+	first := b.screen
+	again := func(label string, tick ...string) {
+		t.Helper()
+		b.screen = first
+		b.press(label, tick...)
+	}
+	again("Allow", "mara-1")
+	void := b.returned().Get("code")
+	for n := range 2 {
+		again("Cancel")
+		b.sees(200, "You allowed nothing")
+		if q := b.returned(); q.Get("error") != "access_denied" || noted() != n+1 {
+			t.Errorf("back to the app: %v, and %d denials", q, noted())
+		}
+	}
+	if err := s.exchange(c, void); oauth.ReasonOf(err) != oauth.CodeUnknown {
+		t.Errorf("the code that was taken back: %v", err)
+	}
+	again("Allow", "mara-2")
+	s.redeem(c, b.returned().Get("code"))
+	again("Cancel")
+	b.sees(200, "Shelfmate is connected already", "Nothing was changed")
+	if g := s.grants("mara"); len(g) != 1 || g[0].Status != oauth.Live || noted() != 2 {
+		t.Errorf("%d denials, and granted: %+v", noted(), g)
+	}
+	b.open("/connected-apps")
+	b.sees(200, "Shelfmate")
+
+	b.open(ask(c)) // more than before
+	first = b.screen
+	again("Allow", "mara-1")
+	again("Cancel")
+	b.sees(200, "Shelfmate is connected already", "Nothing was changed")
+
+	if err := s.server.RevokeGrant(context.Background(), oauth.Actor{Kind: oauth.AsUser, ID: "mara"}, s.grants("mara")[0].ID); err != nil {
+		t.Fatal(err)
+	}
+	again("Cancel")
+	b.sees(200, "You allowed nothing")
+}
+
 func TestConsent_RequestIsTooOld(t *testing.T) {
 	s := newSite(t)
 	s.user("mara", 1)
@@ -657,14 +719,17 @@ func TestConsent_AllowIsForWhatWasShown_B2(t *testing.T) {
 	b.post(action, values, s.url)
 	b.sees(http.StatusOK, "Harbour Support wants access", "has changed what it says or asks for while this page was open")
 
-	b.press("Allow")
-	s.redeem(c, b.returned().Get("code"))
-	if g := s.grants("mara"); len(g) != 1 || !g[0].Scopes.Equal(oauth.Scopes("stores.view", "stores.orders.view", "stores.orders.refund")) || len(g[0].Account) != 0 {
-		t.Errorf("granted: %+v", g)
-	}
+	newest := b.screen
 	b.screen = before // Cancel is Cancel, whatever was shown
 	b.press("Cancel")
 	if q := b.returned(); q.Get("error") != "access_denied" {
 		t.Errorf("back to the app: %v", q)
+	}
+
+	b.screen = newest
+	b.press("Allow")
+	s.redeem(c, b.returned().Get("code"))
+	if g := s.grants("mara"); len(g) != 1 || !g[0].Scopes.Equal(oauth.Scopes("stores.view", "stores.orders.view", "stores.orders.refund")) || len(g[0].Account) != 0 {
+		t.Errorf("granted: %+v", g)
 	}
 }

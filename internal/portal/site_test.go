@@ -133,10 +133,15 @@ func (s *site) app(name string, scopes ...string) *oauth.Client {
 // redeem lets an app take its key.
 func (s *site) redeem(c *oauth.Client, code string) {
 	s.t.Helper()
-	if _, err := s.server.Token(context.Background(), oauth.TokenRequest{Serves: []oauth.ProfileName{oauth.Exchange},
-		Auth: oauth.ClientAuth{ID: c.ID, Secret: s.secret[c.ID]}, GrantType: oauth.GrantAuthorizationCode, Code: code}); err != nil {
+	if err := s.exchange(c, code); err != nil {
 		s.t.Fatal(err)
 	}
+}
+
+func (s *site) exchange(c *oauth.Client, code string) error {
+	_, err := s.server.Token(context.Background(), oauth.TokenRequest{Serves: []oauth.ProfileName{oauth.Exchange},
+		Auth: oauth.ClientAuth{ID: c.ID, Secret: s.secret[c.ID]}, GrantType: oauth.GrantAuthorizationCode, Code: code})
+	return err
 }
 
 func ask(c *oauth.Client) string {

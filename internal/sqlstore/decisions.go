@@ -46,13 +46,33 @@ func (a allowance) take(n *int64, op, when string, args ...any) []statement {
 }
 
 // NoteDenial implements oauth.GrantStorage.
-func (s *Store) NoteDenial(ctx context.Context, of oauth.Allowance, e oauth.Event) (bool, error) {
-	a := allowanceAt(of, e.At)
-	if a.Most == (oauth.Bucket{}) {
-		return true, s.NoteEvent(ctx, e)
-	}
+func (s *Store) NoteDenial(ctx context.Context, of oauth.Allowance, request string, e oauth.Event) (bool, error) {
+	// The grant first, like whoever decides or redeems. It may be another one by then, so
+	// the code as well: the guard must not find one unredeemed that is being redeemed.
+	lock := append(s.engine.lock("SELECT id FROM grants WHERE id = (SELECT grant_id FROM authorization_codes WHERE request = $1)", request),
+		s.engine.lock("SELECT selector FROM authorization_codes WHERE request = $1", request)...)
+	a, m := allowanceAt(of, e.At), mark{"throttles", "key", "op", of.Of, e.ID}
 	var n int64
-	return s.won(ctx, &n, a.take(&n, e.ID, "TRUE"), note(e, false, mark{"throttles", "key", "op", a.Of, e.ID}))
+	taken, noted := a.take(&n, e.ID, untaken(7), request), note(e, false, m)
+	if taken == nil { // nothing is counted: the event's row is the guard
+		guard := noteIf(e, untaken(11), request)
+		guard.rows = &n
+		noted, m = one(guard), mark{"events", "id", "id", e.ID, e.ID}
+	}
+	// A code is void under a name that nobody has, as where another Allow replaces it. By
+	// its time it would not be: a redemption brings the time at which it began. It asks
+	// again, because an Allow that the guard did not see may be seen by now: that one came
+	// after the denial, and stands.
+	void := do("UPDATE authorization_codes SET selector = $1, op = $1 WHERE request = $2 AND redeemed_family IS NULL AND "+untaken(2)+" AND "+m.where(3),
+		m.args(e.ID, request)...)
+	return s.won(ctx, &n, lock, taken, noted, one(void))
+}
+
+// untaken asks that nothing has come of a request, argument $n: its code, if there is
+// one, is unredeemed, and was not given for a connection that there is.
+func untaken(n int) string {
+	return fmt.Sprintf(`NOT EXISTS (SELECT 1 FROM authorization_codes a JOIN grants g ON g.id = a.grant_id
+		WHERE a.request = $%d AND (a.redeemed_family IS NOT NULL OR g.status IN ('live', 'suspended')))`, n)
 }
 
 // NextDecision implements oauth.GrantStorage.

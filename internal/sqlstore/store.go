@@ -140,20 +140,29 @@ func (m mark) args(before ...any) []any { return slices.Concat(before, []any{m.i
 // note writes the event's row, and moves the feed first if feed is set: last of
 // all, so that the row of the feed is locked for as short as can be.
 func note(e oauth.Event, feed bool, m mark) []statement {
-	row := []any{e.ID, micros(e.At), string(e.Kind), e.Actor, e.ClientID, e.UserID, e.GrantID, e.StoreID, e.Request, payload(e)}
 	if !feed {
-		return []statement{do(`INSERT INTO events (id, at, kind, actor, client_id, user_id, grant_id, store_id, request_id, payload)
-			SELECT CAST($1 AS TEXT), CAST($2 AS BIGINT), CAST($3 AS TEXT), CAST($4 AS TEXT), CAST($5 AS TEXT), CAST($6 AS TEXT),
-			       CAST($7 AS TEXT), CAST($8 AS TEXT), CAST($9 AS TEXT), CAST($10 AS TEXT)
-			WHERE `+m.where(11), m.args(row...)...)}
+		return one(noteIf(e, m.where(11), m.args()...))
 	}
 	return []statement{
 		{sql: "UPDATE heads SET seq = seq + 1 WHERE name = 'feed' AND " + m.where(1), args: m.args(), feed: true},
 		do(`INSERT INTO events (id, at, kind, actor, client_id, user_id, grant_id, store_id, request_id, payload, seq)
 			SELECT CAST($1 AS TEXT), CAST($2 AS BIGINT), CAST($3 AS TEXT), CAST($4 AS TEXT), CAST($5 AS TEXT), CAST($6 AS TEXT),
 			       CAST($7 AS TEXT), CAST($8 AS TEXT), CAST($9 AS TEXT), CAST($10 AS TEXT), h.seq
-			FROM heads h WHERE h.name = 'feed' AND `+m.where(11), m.args(row...)...),
+			FROM heads h WHERE h.name = 'feed' AND `+m.where(11), m.args(eventRow(e)...)...),
 	}
+}
+
+// noteIf writes the event's row, without a place in the feed, if the condition when
+// holds, whose arguments are $11 and on.
+func noteIf(e oauth.Event, when string, args ...any) statement {
+	return do(`INSERT INTO events (id, at, kind, actor, client_id, user_id, grant_id, store_id, request_id, payload)
+		SELECT CAST($1 AS TEXT), CAST($2 AS BIGINT), CAST($3 AS TEXT), CAST($4 AS TEXT), CAST($5 AS TEXT), CAST($6 AS TEXT),
+		       CAST($7 AS TEXT), CAST($8 AS TEXT), CAST($9 AS TEXT), CAST($10 AS TEXT)
+		WHERE `+when, append(eventRow(e), args...)...)
+}
+
+func eventRow(e oauth.Event) []any {
+	return []any{e.ID, micros(e.At), string(e.Kind), e.Actor, e.ClientID, e.UserID, e.GrantID, e.StoreID, e.Request, payload(e)}
 }
 
 func payload(e oauth.Event) string { return string(e.Payload) }

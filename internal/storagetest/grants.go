@@ -299,6 +299,63 @@ func decisions(w *world) {
 		fresh.Code.Request = first.Request
 		w.loses("after redemption, with a grant of its own", w.record(fresh))
 	})
+	w.test("a denial takes back an Allow of which nothing came, and no other", func(w *world) {
+		user, app := w.person(), w.app()
+		for _, of := range []oauth.Allowance{{}, {Of: w.id("allowance"), Most: oauth.Bucket{Size: 100, Refill: 1, Every: time.Hour}}} {
+			deny := func(request string) func(oauth.Event) (bool, error) {
+				return func(e oauth.Event) (bool, error) { return w.s.NoteDenial(w.ctx, of, request, e) }
+			}
+			again := func(g oauth.Grant, request string) oauth.DecisionRecord {
+				code := w.code(&g)
+				if request != "" {
+					code.Request = request
+				}
+				return oauth.DecisionRecord{Grant: g, ClientVersion: 1, Rev: g.Rev, Unchanged: true, Code: code, Now: w.now}
+			}
+			void := func(code oauth.StoredCode) {
+				w.t.Helper()
+				w.wins(issue, oauth.EventConsentDenied, deny(code.Request))
+				_, _, err := w.s.Code(w.ctx, code.Selector)
+				w.missing("the void code", err)
+			}
+			w.wins(issue, oauth.EventConsentDenied, deny(w.id("rq_"))) // never allowed
+
+			g, first := w.granted(user, app)
+			other := again(g, "") // of another request, about the same grant
+			w.wins(issue, oauth.EventCodeIssued, w.record(other))
+			void(first)
+			w.loses("redeeming the void code", w.redeem(w.redemption(g, first)))
+			void(first) // pressed again
+			second := again(g, first.Request)
+			w.wins(issue, oauth.EventCodeIssued, w.record(second))
+			got, err := w.s.CodeOfRequest(w.ctx, first.Request)
+			w.ok(err)
+			w.same("the code after another Allow", *got, second.Code)
+			w.wins(issue, oauth.EventCodeRedeemed, w.redeem(w.redemption(g, other.Code)))
+			w.loses("one whose grant was taken up by another code", deny(first.Request))
+
+			g, code := w.granted(user, app)
+			w.wins(issue, oauth.EventCodeRedeemed, w.redeem(w.redemption(g, code)))
+			w.loses("one that was redeemed", deny(code.Request))
+			g.Status = oauth.Live
+			for _, status := range []oauth.GrantStatus{oauth.Live, oauth.GrantOnHold} {
+				repeat := again(g, "")
+				w.wins(issue, oauth.EventCodeIssued, w.record(repeat))
+				if status == oauth.GrantOnHold {
+					w.must(oauth.EventGrantSuspended, func(e oauth.Event) (bool, error) { return w.s.SuspendGrant(w.ctx, g.ID, e) })
+				}
+				w.loses("one about a grant that is "+string(status), deny(repeat.Code.Request))
+				if status == oauth.Live {
+					w.wins(issue, oauth.EventCodeRedeemed, w.redeem(w.redemption(g, repeat.Code)))
+				}
+			}
+			w.must(oauth.EventGrantRevoked, func(e oauth.Event) (bool, error) { return w.s.RevokeGrant(w.ctx, g.ID, e) })
+			w.loses("one that was redeemed, and revoked", deny(code.Request))
+			g, code = w.granted(user, app)
+			w.must(oauth.EventGrantRevoked, func(e oauth.Event) (bool, error) { return w.s.RevokeGrant(w.ctx, g.ID, e) })
+			void(code)
+		}
+	})
 	w.test("an allowance lets so many decisions pass, whatever about, and more as time passes", func(w *world) {
 		user, app := w.person(), w.app()
 		of := oauth.Allowance{Of: w.id("allowance"), Most: oauth.Bucket{Size: 3, Refill: 2, Every: time.Minute}}
@@ -314,7 +371,7 @@ func decisions(w *world) {
 		}
 		deny := func(e oauth.Event) (bool, error) {
 			e.UserID, e.At = user, at
-			return w.s.NoteDenial(w.ctx, of, e)
+			return w.s.NoteDenial(w.ctx, of, w.id("rq_"), e)
 		}
 		next := func(want time.Time) {
 			w.t.Helper()
@@ -368,7 +425,7 @@ func decisions(w *world) {
 			},
 			"denials": func() (bool, error) {
 				e := w.event(oauth.EventConsentDenied)
-				return w.s.NoteDenial(w.ctx, denials, e)
+				return w.s.NoteDenial(w.ctx, denials, w.id("rq_"), e)
 			},
 		} {
 			var won atomic.Int64

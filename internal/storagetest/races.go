@@ -107,6 +107,50 @@ func races(w *world) {
 			}
 		}
 	})
+	w.test("a code is redeemed or taken back", func(w *world) {
+		user, app := w.person(), w.app()
+		for n := range rounds(200) {
+			g, code := w.granted(user, app)
+			r := w.redemption(g, code)
+			r.Event = w.event(oauth.EventCodeRedeemed)
+			denied := w.event(oauth.EventConsentDenied)
+			var redeemed, declined bool
+			redeem := func() (err error) { redeemed, err = w.s.RedeemCode(w.ctx, r); return err }
+			deny := func() (err error) {
+				declined, err = w.s.NoteDenial(w.ctx, oauth.Allowance{}, code.Request, denied)
+				return err
+			}
+			first, second := redeem, deny
+			if n%2 == 0 {
+				first, second = deny, redeem
+			}
+			if n%4 < 2 {
+				w.ok(first())
+				w.ok(second())
+				if declined != (n%2 == 0) {
+					w.t.Errorf("one after the other: redeemed %v, declined %v", redeemed, declined)
+				}
+			} else {
+				var both sync.WaitGroup
+				for _, run := range []func() error{first, second} {
+					both.Go(func() {
+						if err := run(); err != nil {
+							w.t.Error(err)
+						}
+					})
+				}
+				both.Wait()
+			}
+			if redeemed == declined {
+				w.t.Errorf("redeemed %v, declined %v: want one of the two", redeemed, declined)
+			}
+			keys := w.count("SELECT COUNT(*) FROM families WHERE grant_id = $1", g.ID)
+			denials := w.count("SELECT COUNT(*) FROM events WHERE id = $1", denied.ID)
+			if (keys == 1) != redeemed || (denials == 1) != declined {
+				w.t.Errorf("redeemed %v, declined %v; %d keys and %d denials", redeemed, declined, keys, denials)
+			}
+		}
+	})
 	w.test("one edit of a grant at one rev", func(w *world) {
 		user, app := w.person(), w.app()
 		for range rounds(50) {
@@ -237,6 +281,20 @@ func ends(w *world) {
 		commit()
 		if won() {
 			w.t.Error("a grant was made for a user who was suspended before")
+		}
+	})
+	w.test("a redemption that a denial waited for is not missed", func(w *world) {
+		g, code := w.granted(w.person(), w.app())
+		e := w.event(oauth.EventConsentDenied)
+		commit := w.uncommitted(g.ID, []string{"SELECT id FROM grants WHERE id = $1"},
+			"UPDATE authorization_codes SET redeemed_family = 'family', redeemed_at = 1 WHERE grant_id = $1", "UPDATE grants SET status = 'live' WHERE id = $1")
+		won := w.waits("the denial", func() (bool, error) { return w.s.NoteDenial(w.ctx, oauth.Allowance{}, code.Request, e) })
+		commit()
+		if won() {
+			w.t.Error("a request was declined whose code was redeemed before")
+		}
+		if n := w.count("SELECT COUNT(*) FROM authorization_codes WHERE selector = $1", code.Selector); n != 1 {
+			w.t.Error("the redeemed code is gone")
 		}
 	})
 	w.test("a key that is redeemed beside its app's deletion ends, though the rule goes", func(w *world) {
@@ -383,9 +441,16 @@ func ends(w *world) {
 	})
 }
 
-// suspending is a user's suspension as it stands just before its commit, in a
-// transaction of its own. What it returns commits it.
+// suspending is a user's suspension as it stands just before its commit.
 func (w *world) suspending(user string) (commit func()) {
+	w.t.Helper()
+	return w.uncommitted(user, []string{"SELECT id FROM users WHERE id = $1", "SELECT id FROM grants WHERE user_id = $1 ORDER BY id"},
+		"UPDATE users SET status = 'suspended' WHERE id = $1")
+}
+
+// uncommitted is an event as it stands just before its commit, in a transaction of its
+// own: what it locks and what it writes, each about id. What it returns commits it.
+func (w *world) uncommitted(id string, locks []string, writes ...string) (commit func()) {
 	w.t.Helper()
 	conn, err := w.db.Conn(w.ctx)
 	w.ok(err)
@@ -396,12 +461,15 @@ func (w *world) suspending(user string) (commit func()) {
 	}
 	if w.pg {
 		exec("BEGIN")
-		exec("SELECT id FROM users WHERE id = $1 FOR UPDATE", user)
-		exec("SELECT id FROM grants WHERE user_id = $1 ORDER BY id FOR UPDATE", user)
+		for _, lock := range locks {
+			exec(lock+" FOR UPDATE", id)
+		}
 	} else {
 		exec("BEGIN IMMEDIATE")
 	}
-	exec("UPDATE users SET status = 'suspended' WHERE id = $1", user)
+	for _, write := range writes {
+		exec(write, id)
+	}
 	return func() {
 		exec("COMMIT")
 		w.ok(conn.Close())
