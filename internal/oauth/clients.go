@@ -314,22 +314,38 @@ func (s *Server) UpdateClient(ctx context.Context, actor Actor, id string, versi
 	if errs := s.applyForm(actor, c, f); len(errs) > 0 {
 		return nil, errs
 	}
-	// What the operator vouched for is not carried over to another name or host.
-	if !actor.runs() && (c.Name != old.Name || leadsElsewhere(old, c)) {
+	// What the operator vouched for is not carried over to another name or host, or to
+	// what he has to look at before (attack B5).
+	if !actor.runs() && (c.Name != old.Name || leadsElsewhere(old, c) || s.risksMore(old, c)) {
 		c.Settings.Verified = false
 	}
 	return c, s.writeClient(ctx, actor, old, c)
 }
 
 // leadsElsewhere reports whether c shows or goes to a host that old did not (attack
-// B5). One that is gone takes nothing from what was vouched for.
+// B5). One that is gone takes nothing from what was vouched for. Whose home an app has is
+// part of its name; its papers, which consent links to, may be at any host of its links.
 func leadsElsewhere(old, c *Client) bool {
-	if h := HostOf(c.Settings.Homepage); h != "" && h != HostOf(old.Settings.Homepage) {
+	home := HostOf(old.Settings.Homepage)
+	if h := HostOf(c.Settings.Homepage); h != "" && h != home {
+		return true
+	}
+	known := []string{"", home, HostOf(old.Settings.Terms), HostOf(old.Settings.Privacy)}
+	if !slices.Contains(known, HostOf(c.Settings.Terms)) || !slices.Contains(known, HostOf(c.Settings.Privacy)) {
 		return true
 	}
 	host := func(r RedirectURI) string { return Redirect{uri: string(r)}.place() }
 	return slices.ContainsFunc(c.Redirects, func(r RedirectURI) bool {
 		return !slices.ContainsFunc(old.Redirects, func(was RedirectURI) bool { return host(was) == host(r) })
+	})
+}
+
+// risksMore reports whether c asks for a scope of high risk that old did not.
+func (s *Server) risksMore(old, c *Client) bool {
+	had := old.ScopeSet()
+	return slices.ContainsFunc(c.Scopes, func(x ClientScope) bool {
+		sc := s.catalogue.Scope(x.Name)
+		return sc != nil && sc.Risk == "high" && !had.Has(x.Name)
 	})
 }
 

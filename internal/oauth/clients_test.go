@@ -282,7 +282,11 @@ func TestClient_B5_Badge(t *testing.T) {
 	ctx := context.Background()
 	f := form("Mine", oauth.Standard, oauth.Public)
 	f.Redirects = []string{"https://mine.example/cb", "https://mine.example/other", "http://127.0.0.1/cb", "com.example.mine:/cb"}
-	f.Homepage = "https://mine.example"
+	asking := func(f *oauth.ClientForm, scope string) {
+		f.Scopes = append(slices.Clone(f.Scopes), oauth.ClientScope{Name: scope})
+	}
+	asking(&f, "stores.tax.update") // a high risk
+	f.Homepage, f.Terms = "https://mine.example", "https://lawyer.example/terms"
 	c, _, err := w.CreateClient(ctx, alice, f)
 	w.must(err)
 	read := func() *oauth.Client {
@@ -313,12 +317,24 @@ func TestClient_B5_Badge(t *testing.T) {
 		change func(*oauth.ClientForm)
 		keeps  bool
 	}{
-		"nothing":                  {func(*oauth.ClientForm) {}, true},
-		"a path":                   {func(f *oauth.ClientForm) { f.Redirects[1] = "https://mine.example/new" }, true},
-		"a redirect less":          {func(f *oauth.ClientForm) { f.Redirects = f.Redirects[:1] }, true},
-		"a page of the home":       {func(f *oauth.ClientForm) { f.Homepage = "https://mine.example/de" }, true},
-		"no home page":             {func(f *oauth.ClientForm) { f.Homepage = "" }, true},
-		"terms elsewhere":          {func(f *oauth.ClientForm) { f.Terms = "https://lawyer.example" }, true},
+		"nothing":                {func(*oauth.ClientForm) {}, true},
+		"a path":                 {func(f *oauth.ClientForm) { f.Redirects[1] = "https://mine.example/new" }, true},
+		"a redirect less":        {func(f *oauth.ClientForm) { f.Redirects = f.Redirects[:1] }, true},
+		"a page of the home":     {func(f *oauth.ClientForm) { f.Homepage = "https://mine.example/de" }, true},
+		"no home page":           {func(f *oauth.ClientForm) { f.Homepage = "" }, true},
+		"papers at home":         {func(f *oauth.ClientForm) { f.Terms, f.Privacy = "https://mine.example/t", "https://mine.example/p" }, true},
+		"papers at the lawyer's": {func(f *oauth.ClientForm) { f.Terms, f.Privacy = "", "https://lawyer.example/p" }, true},
+		"no papers":              {func(f *oauth.ClientForm) { f.Terms = "" }, true},
+		"terms elsewhere":        {func(f *oauth.ClientForm) { f.Terms = "https://evil.example" }, false},
+		"privacy elsewhere":      {func(f *oauth.ClientForm) { f.Privacy = "https://mine.example.evil.example" }, false},
+		"the lawyer as home":     {func(f *oauth.ClientForm) { f.Homepage = "https://lawyer.example" }, false},
+		"a scope less":           {func(f *oauth.ClientForm) { f.Scopes = f.Scopes[:2] }, true},
+		"a scope":                {func(f *oauth.ClientForm) { asking(f, "stores.products.view") }, true},
+		"a risk that was there": {func(f *oauth.ClientForm) {
+			f.Scopes = slices.Clone(f.Scopes)
+			f.Scopes[len(f.Scopes)-1].Required = true
+		}, true},
+		"a risk":                   {func(f *oauth.ClientForm) { asking(f, "stores.orders.refund") }, false},
 		"another home":             {func(f *oauth.ClientForm) { f.Homepage = "https://evil.example" }, false},
 		"a redirect elsewhere":     {func(f *oauth.ClientForm) { f.Redirects = append(f.Redirects, "https://evil.example/cb") }, false},
 		"one instead":              {func(f *oauth.ClientForm) { f.Redirects[1] = "https://mine.example.evil.example/cb" }, false},

@@ -303,7 +303,7 @@ func TestDeveloper_SecretLastUsedToTheDay(t *testing.T) {
 func TestDeveloper_EditAndStaleVersion(t *testing.T) {
 	s := newSite(t)
 	b := s.developer("jonas", "/developer")
-	c, _ := b.create()
+	c, _ := b.create("homepage", "https://shelfmate.example/")
 	if err := s.server.VerifyClient(context.Background(), system, c.ID, c.Version, true); err != nil {
 		t.Fatal(err)
 	}
