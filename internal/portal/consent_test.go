@@ -357,6 +357,58 @@ func TestConsent_CancelAfterAllow_B12(t *testing.T) {
 	b.sees(200, "You allowed nothing")
 }
 
+// TestConsent_PressedAfterAChange_B12: between the page and the press the world goes on.
+func TestConsent_PressedAfterAChange_B12(t *testing.T) {
+	ctx := context.Background()
+	for name, c := range map[string]struct {
+		allowed bool // and its code is out
+		change  func(s *site, c *oauth.Client) error
+		press   string
+		status  int
+		says    string
+	}{
+		"app suspended, Allow":      {false, func(s *site, c *oauth.Client) error { return s.server.SuspendClient(ctx, system, c.ID) }, "Allow", 400, "paused"},
+		"app suspended, Cancel":     {true, func(s *site, c *oauth.Client) error { return s.server.SuspendClient(ctx, system, c.ID) }, "Cancel", 400, "paused"},
+		"app deleted, Cancel":       {true, func(s *site, c *oauth.Client) error { return s.server.DeleteClient(ctx, system, c.ID, c.Name) }, "Cancel", 400, ""},
+		"user suspended, Allow":     {false, func(s *site, c *oauth.Client) error { return s.server.SuspendUser(ctx, system, "mara") }, "Allow", 200, "Sign in"},
+		"user suspended, Cancel":    {true, func(s *site, c *oauth.Client) error { return s.server.SuspendUser(ctx, system, "mara") }, "Cancel", 200, "Sign in"},
+		"store lost, Allow":         {false, func(s *site, c *oauth.Client) error { return s.server.DropMembership(ctx, system, "mara", "mara-1") }, "Allow", 422, "changed"},
+		"store lost, Cancel":        {true, func(s *site, c *oauth.Client) error { return s.server.DropMembership(ctx, system, "mara", "mara-1") }, "Cancel", 200, "You allowed nothing"},
+		"grant revoked, Cancel":     {true, func(s *site, c *oauth.Client) error { return s.server.RevokeGrant(ctx, system, s.grants("mara")[0].ID) }, "Cancel", 200, "You allowed nothing"},
+		"grant revoked, Allow":      {true, func(s *site, c *oauth.Client) error { return s.server.RevokeGrant(ctx, system, s.grants("mara")[0].ID) }, "Allow", 400, "This page is too old"},
+		"a minute later, Cancel":    {true, func(s *site, c *oauth.Client) error { s.late.Add(int64(oauth.CodeLife)); return nil }, "Cancel", 200, "You allowed nothing"},
+		"ten minutes later, Cancel": {true, func(s *site, c *oauth.Client) error { s.late.Add(int64(oauth.RequestLife)); return nil }, "Cancel", 400, "This page is too old"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newSite(t)
+			s.user("mara", 2)
+			app := s.app("Shelfmate", "stores.view")
+			b := s.browser()
+			b.open(ask(app))
+			b.signIn("mara")
+			first, code := b.screen, ""
+			if c.allowed {
+				b.press("Allow", "mara-1")
+				code = b.returned().Get("code")
+				b.screen = first
+			}
+			if err := c.change(s, app); err != nil {
+				t.Fatal(err)
+			}
+			b.press(c.press, "mara-1")
+			b.sees(c.status, c.says)
+			if err := s.exchange(app, code); err == nil {
+				t.Error("the code is redeemed")
+			}
+			for _, g := range s.grants("mara") {
+				if g.Status == oauth.Live {
+					t.Errorf("granted: %+v", g)
+				}
+			}
+		})
+	}
+}
+
 func TestConsent_RequestIsTooOld(t *testing.T) {
 	s := newSite(t)
 	s.user("mara", 1)
