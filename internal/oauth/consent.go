@@ -84,9 +84,6 @@ func (s *Server) Ask(ctx context.Context, r *AuthorizationRequest, userID string
 	now.Shown = s.shown(c, r)
 	if held != nil && c.profile().Remembers && held.Grant.Status == Live && held.Grant.Host == redirect.place() && held.covers(asked) {
 		back, err := s.decide(ctx, r, c, redirect, user, held, decided{unchanged: true, approved: asked, authTime: authTime})
-		if err != nil && !errors.Is(err, &Error{Reason: RequestSpent}) {
-			return nil, Redirect{}, err
-		}
 		return nil, back, err
 	}
 	if held != nil && held.Grant.Status == Pending {
