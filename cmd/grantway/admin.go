@@ -117,7 +117,7 @@ func newOffice(ctx context.Context, c config.Config, ring *oauth.KeyRing, store 
 	server, err := oauth.New(ctx, oauth.Config{Issuer: c.Issuer, PagesURL: c.PagesURL, APIURL: c.APIURL, Audience: c.APIAudience,
 		Catalogue: c.Catalogue, Storage: store, Ring: ring})
 	if err != nil {
-		return nil, wrongRing(c, err)
+		return nil, wrongRing(c, ring, err)
 	}
 	return &office{server: server, people: people.New(people.Config{Storage: store, Server: server})}, nil
 }

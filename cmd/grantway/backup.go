@@ -31,13 +31,9 @@ type backupDoc struct {
 func (c *backupCommand) Run(ctx context.Context, t terminal) (err error) {
 	defer func() { err = interrupted(ctx, err, "no backup was written") }()
 	return c.onStore(ctx, t, func(cfg config.Config, ring *oauth.KeyRing, store *sqlstore.Store) error {
-		rows, err := store.SigningKeys(ctx)
+		needs, err := needed(ctx, cfg, ring, store)
 		if err != nil {
 			return err
-		}
-		needs, err := ring.Fingerprint(rows)
-		if err != nil {
-			return wrongRing(cfg, err)
 		}
 		p := watched(t)
 		made, err := store.Backup(ctx, c.File, archiveOf(cfg, needs, time.Now()), p.show)

@@ -60,7 +60,7 @@ func (c *copyCommand) Run(ctx context.Context, t terminal) (err error) {
 		}
 		opens = func(keys []oauth.StoredKey) error {
 			_, err := ring.Fingerprint(keys)
-			return wrongRing(cfg, err)
+			return wrongRing(cfg, ring, err)
 		}
 	}
 	p := newProgress(t, c.JSON)

@@ -138,7 +138,10 @@ type newEpochCommand struct {
 
 // Run begins an epoch on the database as it is.
 func (c *newEpochCommand) Run(ctx context.Context, t terminal) error {
-	return c.onStore(ctx, t, func(_ config.Config, _ *oauth.KeyRing, store *sqlstore.Store) error {
+	return c.onStore(ctx, t, func(cfg config.Config, ring *oauth.KeyRing, store *sqlstore.Store) error {
+		if err := ours(ctx, cfg, ring, store); err != nil {
+			return err
+		}
 		err := c.asked(t, "The database as it is now becomes the truth. Keys issued in what it has lost are refused, and what was revoked there counts again. People sign in again.")
 		if err != nil {
 			return err
@@ -158,4 +161,23 @@ func (c *newEpochCommand) Run(ctx context.Context, t terminal) error {
 			From  int64 `json:"from_epoch"`
 		}{what.Epoch, what.FromEpoch}, "The epoch %d has begun. Nodes and API servers follow by themselves.", what.Epoch)
 	})
+}
+
+// ours refuses the database of another installation, as its keys and its audiences show.
+func ours(ctx context.Context, cfg config.Config, ring *oauth.KeyRing, store *sqlstore.Store) error {
+	if _, err := needed(ctx, cfg, ring, store); err != nil {
+		return err
+	}
+	apis, err := store.APIs(ctx)
+	if err != nil {
+		return err
+	}
+	var known []string
+	for _, a := range apis {
+		if a.URI == cfg.APIAudience {
+			return nil
+		}
+		known = append(known, cell(a.URI))
+	}
+	return fmt.Errorf("the database is another installation's: it has issued keys for %s, and here api_audience is %s: name the right database and the configuration that was made with it", strings.Join(known, " and "), cfg.APIAudience)
 }

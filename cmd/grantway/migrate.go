@@ -69,7 +69,7 @@ func upgrade(ctx context.Context, store *sqlstore.Store, s sqlstore.Schema, c co
 		// Where the old schema can be read, a wrong ring is seen before anything is done.
 		if rows, err := store.SigningKeys(ctx); err == nil {
 			if _, err := ring.Fingerprint(rows); err != nil {
-				return wrongRing(c, err)
+				return wrongRing(c, ring, err)
 			}
 		}
 		now := time.Now()

@@ -91,7 +91,8 @@ func (c *restoreCommand) restore(ctx context.Context, r *sqlstore.Restoration, c
 	if err != nil {
 		return doc, err
 	}
-	if _, err := ring.Fingerprint(rows); errors.Is(err, oauth.ErrWrongRing) {
+	_, err = ring.Fingerprint(rows)
+	if _, wrong := errors.AsType[*oauth.WrongRing](err); wrong {
 		return doc, fmt.Errorf("%s (%s) does not open this backup's signing keys: it needs the ring with the fingerprint %s", ringName(cfg), ring.Fingerprints(), r.Ring)
 	} else if err != nil {
 		return doc, fmt.Errorf("%s does not open this backup's signing keys: %w", ringName(cfg), err)

@@ -76,7 +76,7 @@ func (c *serveCommand) Run(ctx context.Context, t terminal) (err error) {
 	p.log = log
 	n, err := assemble(ctx, p)
 	if err != nil {
-		return wrongRing(cfg, err)
+		return wrongRing(cfg, ring, err)
 	}
 	store.Rehearse()
 	serving, end := context.WithCancelCause(ctx)

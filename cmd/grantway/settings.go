@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -159,10 +160,21 @@ func ringName(c config.Config) string {
 	return "the key ring " + c.KeyRingPath
 }
 
-// wrongRing names the ring where err says that it lacks a key.
-func wrongRing(c config.Config, err error) error {
-	if errors.Is(err, oauth.ErrWrongRing) {
-		return fmt.Errorf("%s does not open this database's signing keys: name the ring that was made with it", ringName(c))
+// wrongRing names the ring where err says that it lacks a key, and the key. Its
+// fingerprint can only be told by who has it.
+func wrongRing(c config.Config, ring *oauth.KeyRing, err error) error {
+	if wrong, ok := errors.AsType[*oauth.WrongRing](err); ok {
+		return fmt.Errorf("%s (%s) does not open this database's signing keys: name the ring that was made with it, whose fingerprint begins with %s", ringName(c), ring.Fingerprints(), cell(wrong.Needs))
 	}
 	return err
+}
+
+// needed is the fingerprint of the ring that belongs to a database; any other is refused.
+func needed(ctx context.Context, c config.Config, ring *oauth.KeyRing, store *sqlstore.Store) (string, error) {
+	rows, err := store.SigningKeys(ctx)
+	if err != nil {
+		return "", err
+	}
+	fingerprint, err := ring.Fingerprint(rows)
+	return fingerprint, wrongRing(c, ring, err)
 }

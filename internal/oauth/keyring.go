@@ -81,8 +81,13 @@ func aead(key []byte) (cipher.AEAD, error) {
 	return cipher.NewGCMWithRandomNonce(block)
 }
 
-// ErrWrongRing says that a sealed value was sealed by a key that the ring lacks.
-var ErrWrongRing = errors.New("sealed by a key that is not in the key ring")
+// WrongRing says that a sealed value was sealed by a key that the ring lacks.
+type WrongRing struct {
+	Needs string // its id, with which its fingerprint begins
+}
+
+// Error leaves the id out: that of a form is what its sender says.
+func (*WrongRing) Error() string { return "sealed by a key that is not in the key ring" }
 
 // seal encrypts plain for a purpose; open needs the same purpose.
 func (r *KeyRing) seal(purpose string, plain []byte) []byte {
@@ -100,12 +105,12 @@ func (r *KeyRing) open(purpose string, sealed []byte) ([]byte, error) {
 			return k.seal.Open(nil, nil, box, []byte(purpose))
 		}
 	}
-	return nil, ErrWrongRing
+	return nil, &WrongRing{id}
 }
 
 // Fingerprint says which keys of the ring open the active signing keys among rows,
 // without telling them: id and 12 hexadecimal digits of each. It fails with
-// [ErrWrongRing] if the ring lacks one.
+// [WrongRing] if the ring lacks one.
 func (r *KeyRing) Fingerprint(rows []StoredKey) (string, error) {
 	var used []string
 	for _, row := range rows {

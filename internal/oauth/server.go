@@ -96,6 +96,14 @@ func New(ctx context.Context, c Config) (*Server, error) {
 	s.usage.init()
 	s.guesses.init()
 	s.cache.clients = map[string]*Client{}
+	// First of all, so that in another installation's database nothing is written.
+	stored, err := s.storage.SigningKeys(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := s.ring.Fingerprint(stored); err != nil {
+		return nil, err
+	}
 	if s.api, err = s.ensureAPI(ctx, c.Audience); err != nil {
 		return nil, err
 	}
