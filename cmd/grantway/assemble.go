@@ -29,7 +29,8 @@ type parts struct {
 	unlimited                          bool           // no limit on sign-ins: the demo
 	limits                             config.Limits
 	eventsKept                         time.Duration // 0 means oauth.EventsKept
-	callURL                            string        // where the platform's API is reached, for samples; "" means at its audience
+	known                              oauth.Position
+	callURL                            string // where the platform's API is reached, for samples; "" means at its audience
 }
 
 // node is a server ready to be served: the one place where concrete types meet.
@@ -45,7 +46,7 @@ func assemble(ctx context.Context, p parts) (*node, error) {
 	server, err := oauth.New(ctx, oauth.Config{
 		Issuer: p.issuer, PagesURL: p.pagesURL, APIURL: p.apiURL, Audience: p.audience, Platform: p.brand.Name,
 		Catalogue: p.catalogue, Storage: p.store, Ring: p.ring, Log: p.log, Observe: m.outcome, EventsKept: p.eventsKept,
-		Decisions: oauth.Bucket(p.limits.User),
+		Decisions: oauth.Bucket(p.limits.User), Known: p.known,
 	})
 	if err != nil {
 		return nil, err
@@ -61,7 +62,13 @@ func assemble(ctx context.Context, p parts) (*node, error) {
 	}
 	f := &front{
 		machines: endpoint.New(endpoint.Config{Server: server, Authorize: http.HandlerFunc(pages.Authorize), Limits: limitsOf(p.limits), Log: p.log}),
-		people:   pages, busy: pages.Busy, intake: newIntake(), ready: p.store.Ping, needs: "database", proxies: p.proxies, https: issuer.Scheme == "https", seen: m.request, log: p.log,
+		people:   pages, busy: pages.Busy, intake: newIntake(), proxies: p.proxies, https: issuer.Scheme == "https", seen: m.request, log: p.log,
+	}
+	f.ready = func(ctx context.Context) (string, error) {
+		if err := server.Behind(); err != nil {
+			return "database: it has lost events", err
+		}
+		return "database", p.store.Ping(ctx)
 	}
 	m.watch(p.store, server, accounts, f.intake)
 	return &node{server, accounts, f, m}, nil

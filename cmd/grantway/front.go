@@ -27,9 +27,8 @@ type front struct {
 	machines http.Handler // endpoint
 	people   http.Handler // portal
 	intake   *intake
-	busy     http.HandlerFunc // the page of who finds no room
-	ready    func(context.Context) error
-	needs    string // what /readyz names while ready says no
+	busy     http.HandlerFunc                                // the page of who finds no room
+	ready    func(context.Context) (needs string, err error) // /readyz names what the node needs where err says that it lacks it
 	draining atomic.Bool
 	https    bool
 	proxies  []netip.Prefix // whose X-Forwarded-For is believed
@@ -164,12 +163,12 @@ func clean(p string) bool {
 func (f *front) readyz(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), time.Second)
 	defer cancel()
-	switch err := f.ready(ctx); {
+	switch needs, err := f.ready(ctx); {
 	case f.draining.Load():
 		say(w, http.StatusServiceUnavailable, "draining")
 	case err != nil:
 		f.log.WarnContext(r.Context(), "not ready", "error", err)
-		say(w, http.StatusServiceUnavailable, f.needs)
+		say(w, http.StatusServiceUnavailable, needs)
 	default:
 		say(w, http.StatusOK, "ready")
 	}

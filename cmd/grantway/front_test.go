@@ -30,7 +30,7 @@ func testFront(t *testing.T, pages http.HandlerFunc) (*front, *bytes.Buffer) {
 	log := &bytes.Buffer{}
 	return &front{
 		machines: pages, people: pages, busy: func(w http.ResponseWriter, r *http.Request) { http.Error(w, "busy", http.StatusServiceUnavailable) },
-		intake: newIntake(), ready: func(context.Context) error { return nil }, needs: "database", seen: newMetrics().request,
+		intake: newIntake(), ready: func(context.Context) (string, error) { return "database", nil }, seen: newMetrics().request,
 		log: slog.New(named{Handler: slog.NewJSONHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug})}),
 	}, log
 }
@@ -142,7 +142,7 @@ func TestFront_Health(t *testing.T) {
 	}
 	check("/healthz", 200, "ok")
 	check("/readyz", 200, "ready")
-	f.ready = func(context.Context) error { return errors.New("disk gone") }
+	f.ready = func(context.Context) (string, error) { return "database", errors.New("disk gone") }
 	check("/healthz", 200, "ok")
 	check("/readyz", 503, "database")
 	for line := range strings.Lines(log.String()) {

@@ -144,8 +144,8 @@ func (g *guard) front(m *metrics) *front {
 	mux.HandleFunc("/check", g.check)
 	mux.HandleFunc("/forward-auth", g.forwardAuth)
 	mux.Handle("GET /metrics", promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{}))
-	f := &front{machines: mux, people: mux, intake: newIntake(), busy: g.busy, needs: "issuer",
-		ready: func(context.Context) error { return g.verifier.Ready() }, seen: m.request, log: g.log}
+	f := &front{machines: mux, people: mux, intake: newIntake(), busy: g.busy,
+		ready: func(context.Context) (string, error) { return "issuer", g.verifier.Ready() }, seen: m.request, log: g.log}
 	m.counter("grantway_shed_total", "Questions and connections for which there was no room.", f.intake.shed.Load)
 	m.registry.MustRegister(following{g.verifier})
 	return f

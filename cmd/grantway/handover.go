@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -14,6 +15,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/grantway/grantway/internal/oauth"
 )
 
 // sockets are what a process listens on, by name. They are opened here, or come
@@ -25,6 +28,8 @@ type sockets struct {
 	inherited map[string]*os.File // not yet claimed
 	tell      *os.File            // where the process that hands over waits for a word; nil if nobody does
 	open      []socket
+	told      string                // by the process that hands over: what it knows
+	knows     func() oauth.Position // what is told to a successor; nil: nothing
 }
 
 type socket struct {
@@ -34,6 +39,9 @@ type socket struct {
 
 const (
 	firstFile = 3 // after standard input, output and error
+	// knownName is the variable with what the predecessor knows, in JSON. A predecessor
+	// that sets none is an older one.
+	knownName = "HANDOVER_FEED"
 	// tellName is the one file handed over that is no socket.
 	tellName = "ready"
 	// successorPatience bounds how long a successor may take until it is ready,
@@ -47,7 +55,7 @@ var errHandedOver = errors.New("handed over")
 // inherit takes what environ says was handed to this process.
 func inherit(environ []string) (*sockets, error) {
 	s := &sockets{inherited: map[string]*os.File{}}
-	var pid, count, names string
+	var pid, count, names, told string
 	for _, pair := range environ {
 		switch name, value, _ := strings.Cut(pair, "="); name {
 		case "LISTEN_PID":
@@ -56,6 +64,8 @@ func inherit(environ []string) (*sockets, error) {
 			count = value
 		case "LISTEN_FDNAMES":
 			names = value
+		case knownName:
+			told = value
 		default:
 			s.environ = append(s.environ, pair)
 		}
@@ -72,9 +82,22 @@ func inherit(environ []string) (*sockets, error) {
 		syscall.CloseOnExec(firstFile + i)
 		s.inherited[name] = os.NewFile(uintptr(firstFile+i), name)
 	}
-	s.tell = s.inherited[tellName]
+	if s.tell = s.inherited[tellName]; s.tell != nil {
+		s.told = told
+	}
 	delete(s.inherited, tellName)
 	return s, nil
+}
+
+// known is what the predecessor was told of the feed, nothing if there is none.
+func (s *sockets) known() (p oauth.Position, err error) {
+	if s.told == "" {
+		return p, nil
+	}
+	if err := json.Unmarshal([]byte(s.told), &p); err != nil {
+		return p, fmt.Errorf("%s, from the process that hands over: %w; stop that one and start this one in its place", knownName, err)
+	}
+	return p, nil
 }
 
 // listen returns the socket of a name: the inherited one if it listens on address,
@@ -205,6 +228,13 @@ func (s *sockets) handOver(ctx context.Context, program string, args []string, p
 	cmd := exec.Command(program, args...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.Env = append(slices.Clone(s.environ), "LISTEN_FDS="+strconv.Itoa(len(files)), "LISTEN_FDNAMES="+names)
+	if s.knows != nil {
+		known, err := json.Marshal(s.knows())
+		if err != nil {
+			return 0, err
+		}
+		cmd.Env = append(cmd.Env, knownName+"="+string(known))
+	}
 	cmd.ExtraFiles = files
 	if err := cmd.Start(); err != nil {
 		return 0, err

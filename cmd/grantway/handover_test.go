@@ -354,6 +354,51 @@ func TestHandOver_Systemd(t *testing.T) {
 	}
 }
 
+// A node whose database has lost events is not ready and says so, and so is the one that
+// it hands over to, which has never read them; until a new epoch is begun.
+func TestHandOver_TheDatabaseHasLostEvents(t *testing.T) {
+	t.Parallel()
+	k := newKeyed(t)
+	p := k.start()
+	kept, revoked := k.issue(p), k.issue(p)
+	k.run("", nil, "grant", "revoke", revoked.grant)
+	k.alive(p, "revoked", revoked, false)
+	db := past(t, filepath.Join(k.dir, "grantway.db"))
+	defer db.Close()
+	_, err := db.Exec("PRAGMA busy_timeout = 10000; BEGIN IMMEDIATE; DELETE FROM events WHERE seq = (SELECT seq FROM heads WHERE name = 'feed'); UPDATE heads SET seq = seq - 1 WHERE name = 'feed'; COMMIT")
+	if err != nil {
+		t.Fatal(err)
+	}
+	missed := func(who string) {
+		t.Helper()
+		var status int
+		var said string
+		if err := until(5*time.Second, func() bool { status, said = p.get("/readyz"); return status == http.StatusServiceUnavailable }); err != nil || said != "database: it has lost events\n" {
+			t.Errorf("%s is ready: %v %d %s", who, err, status, said)
+		}
+		a, err := send("POST", p.url+"/oauth/introspect", k.basic, url.Values{"token": {kept.access}}.Encode())
+		if err != nil || a.status != http.StatusServiceUnavailable {
+			t.Errorf("%s answers: %v %d %s", who, err, a.status, a.body)
+		}
+	}
+	missed("the node")
+	for n, who := range []string{"its successor", "the successor of that"} {
+		if err := p.handOver(); err != nil {
+			t.Fatal(err)
+		}
+		if err := until(20*time.Second, func() bool { return p.logged("stopped") == n+1 }); err != nil {
+			t.Fatal(err)
+		}
+		missed(who)
+	}
+	k.run("", nil, "new-epoch", "--yes")
+	if err := until(5*time.Second, func() bool { status, _ := p.get("/readyz"); return status == http.StatusOK }); err != nil {
+		t.Fatal(err)
+	}
+	k.alive(p, "kept", kept, true)
+	k.alive(p, "revoked", revoked, false)
+}
+
 // paper returns what docs/operating.md tells the operator.
 func paper(t *testing.T, pattern string) string {
 	t.Helper()

@@ -74,10 +74,14 @@ func (c *serveCommand) Run(ctx context.Context, t terminal) (err error) {
 	}
 	p := partsOf(cfg, ring, store)
 	p.log = log
+	if p.known, err = sockets.known(); err != nil {
+		return err
+	}
 	n, err := assemble(ctx, p)
 	if err != nil {
 		return wrongRing(cfg, ring, err)
 	}
+	sockets.knows = n.server.Known
 	store.Rehearse()
 	serving, end := context.WithCancelCause(ctx)
 	defer end(nil)

@@ -25,9 +25,9 @@ type feed struct {
 	last    string        // id of the event that the feed was followed to, "" if it is not known; under reading
 
 	mu      sync.RWMutex
-	log     []entry // what happened after base, in order
-	base    int64   // the log holds everything after it
-	rules   map[about]Rule
+	log     []entry        // what happened after base, in order
+	base    int64          // the log holds everything after it
+	rules   map[about]Rule // nil until the feed was begun
 	lists   map[int64]*list
 	asOf    time.Duration // monotonic, since start: what is known is of then
 	beat    int64         // as last read,
@@ -82,6 +82,27 @@ func (s *Server) FeedLag() time.Duration {
 // FeedSeq is the feed's sequence that this node has followed to.
 func (s *Server) FeedSeq() int64 { return s.cache.seq.Load() }
 
+// Position is how far the feed was told to a node. It outlives the process where that
+// hands over: nothing but the memory of nodes shows that the database has lost events.
+type Position struct {
+	Epoch, Seq int64
+	Last       string // id of the event at Seq, "" if it is not known
+}
+
+// Known is how far the feed was told to this node.
+func (s *Server) Known() Position {
+	s.feed.mu.RLock()
+	defer s.feed.mu.RUnlock()
+	return Position{s.cache.epoch.Load(), s.cache.seq.Load(), s.feed.last}
+}
+
+// Behind returns [ErrBehind] while the database lacks what this node was told.
+func (s *Server) Behind() error {
+	s.feed.mu.RLock()
+	defer s.feed.mu.RUnlock()
+	return s.feed.behind
+}
+
 // follow reads the feed once, unless another reading that was sent after since has
 // done it meanwhile.
 func (s *Server) follow(ctx context.Context, since time.Duration) error {
@@ -133,7 +154,7 @@ func (s *Server) hear(ctx context.Context, n News) error {
 		f.behind = ErrBehind
 		f.mu.Unlock()
 		return ErrBehind
-	case n.Epoch > epoch:
+	case n.Epoch > epoch || f.rules == nil:
 		return s.beginFeed(ctx, n.Present)
 	case n.Seq == seq:
 		return nil

@@ -170,3 +170,72 @@ func TestNodes_TheFeedIsBroken(t *testing.T) {
 		})
 	}
 }
+
+// A process that hands over tells its successor how far it was told the feed: so the
+// successor misses what it has never read itself, and begins when that is over, be it
+// by a new epoch or because the events are there after all.
+func TestNodes_ASuccessorMissesWhatWasLost(t *testing.T) {
+	ctx := context.Background()
+	for name, c := range map[string]struct {
+		lose, end string // of the head of the feed
+		others    bool   // other events have got the numbers
+	}{
+		"a new epoch":            {"seq = seq - 1", "seq = seq + 5, epoch = epoch + 1", false},
+		"the events are back":    {"seq = seq - 1", "seq = seq + 1", false},
+		"other events, an epoch": {"seq = seq - 1", "seq = seq + 5, epoch = epoch + 1", true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			key := w.connect(w.exchange, "alice", "s1").AccessToken
+			node, _ := w.beside()
+			raw := w.raw()
+			if c.others {
+				exec(t, raw, "DELETE FROM events WHERE seq = (SELECT seq FROM heads WHERE name = 'feed')")
+			}
+			exec(t, raw, "UPDATE heads SET "+c.lose+" WHERE name = 'feed'")
+			if c.others {
+				w.must(w.SuspendClient(ctx, command, w.other.id))
+				w.must(w.ResumeClient(ctx, command, w.other.id))
+			}
+			start := func(known oauth.Position) *oauth.Server {
+				t.Helper()
+				ring, err := oauth.ParseKeyRing(w.ring)
+				w.must(err)
+				s, err := oauth.New(ctx, oauth.Config{Issuer: issuer, Audience: audience, Catalogue: catalogue(), Storage: w.db, Ring: ring, Known: known, Now: w.clock.now, Rand: newRand("successor")})
+				w.must(err)
+				return s
+			}
+			if err := start(oauth.Position{}).Behind(); err != nil {
+				t.Errorf("who knows nothing: %v", err)
+			}
+			first := start(node.Known())
+			second := start(first.Known()) // handed over once more meanwhile
+			for what, s := range map[string]*oauth.Server{"first": first, "second": second} {
+				if err := s.Behind(); !errors.Is(err, oauth.ErrBehind) {
+					t.Errorf("%s: %v", what, err)
+				}
+				if err := s.Follow(ctx); !errors.Is(err, oauth.ErrBehind) {
+					t.Errorf("%s follows: %v", what, err)
+				}
+				if _, err := s.Introspect(ctx, w.api, key.Reveal()); reason(err) != oauth.FeedUnknown {
+					t.Errorf("%s at introspection: %v", what, err)
+				}
+				for after := range node.Known().Seq + 1 {
+					if p, err := w.poll(s, node.Known().Epoch, after); reason(err) != oauth.FeedUnknown && (after > 0 || reason(err) != oauth.FeedGone) {
+						t.Errorf("%s, to who asks after %d: %+v, %v", what, after, p, err)
+					}
+				}
+				if p, err := w.poll(s, 0, 0); reason(err) != oauth.FeedUnknown {
+					t.Errorf("%s, to who begins: %+v, %v", what, p, err)
+				}
+			}
+			exec(t, raw, "UPDATE heads SET "+c.end+" WHERE name = 'feed'")
+			for what, s := range map[string]*oauth.Server{"first": first, "second": second} {
+				w.must(s.Follow(ctx))
+				if i, err := s.Introspect(ctx, w.api, key.Reveal()); err != nil || i == nil || s.Behind() != nil {
+					t.Errorf("%s afterwards: %v, %v, %v", what, i, err, s.Behind())
+				}
+			}
+		})
+	}
+}

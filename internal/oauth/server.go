@@ -26,6 +26,7 @@ type Config struct {
 	Decisions  Bucket        // of one user, over all nodes: Allow and Cancel, and at each app where he is not asked
 	EventsKept time.Duration // how long events, and revoked grants, are kept; 0 means [EventsKept]
 	Ring       *KeyRing
+	Known      Position // what the process that hands over to this one was told; zero: there is none
 	Log        *slog.Logger
 	Observe    func(Outcome)    // nil: nobody counts
 	Now        func() time.Time // nil: the wall clock
@@ -113,14 +114,19 @@ func New(ctx context.Context, c Config) (*Server, error) {
 	// The feed is followed from here on, so that no key added meanwhile is missed.
 	s.feed.reading, s.feed.changed, s.feed.beaten = make(chan struct{}, 1), make(chan struct{}), make(chan struct{}, 1)
 	s.followers.init()
-	p, err := s.storage.Present(ctx)
+	// A database that lacks what is known already has nothing that it could begin with.
+	s.cache.epoch.Store(c.Known.Epoch)
+	s.cache.seq.Store(c.Known.Seq)
+	s.cache.shown = new(Recent[showing, *API])
+	s.feed.base, s.feed.last, s.feed.lists = c.Known.Seq, c.Known.Last, map[int64]*list{}
+	n, err := s.storage.News(ctx, c.Known.Seq, 1)
 	if err != nil {
 		return nil, err
 	}
-	if err := s.beginFeed(ctx, p); err != nil {
+	if err := s.hear(ctx, n); err != nil && !errors.Is(err, ErrBehind) {
 		return nil, err
 	}
-	s.feed.folded, s.feed.kept = p.Folded, p.Kept
+	s.feed.folded, s.feed.kept = n.Folded, n.Kept
 	s.cache.keys.Store(false)
 	if err := s.loadKeys(ctx); err != nil {
 		return nil, err
