@@ -537,7 +537,7 @@ func TestExport_Follow(t *testing.T) {
 	}
 	defer f.Close()
 	times := map[string]int{}
-	end, err := oauth.ReadLog(f, func(_ int64, e oauth.Event) error { times[e.ID]++; return nil })
+	end, err := oauth.ReadLog(f, func(e oauth.LogEntry) error { times[e.ID]++; return nil })
 	if err != nil {
 		t.Fatal(err)
 	}

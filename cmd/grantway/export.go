@@ -43,16 +43,16 @@ func (c *exportCommand) Run(ctx context.Context, t terminal) error {
 		if err != nil {
 			return about{c.File, err}
 		}
+		export, err := o.server.ExportAfter(ctx, command, end)
+		if err != nil {
+			return about{c.File, err}
+		}
 		// What a crash cut off is written again.
 		if err := f.Truncate(end.Size); err != nil {
 			return err
 		}
 		if _, err := f.Seek(end.Size, 0); err != nil {
 			return err
-		}
-		export, err := o.server.ExportAfter(ctx, command, end)
-		if err != nil {
-			return about{c.File, err}
 		}
 		w := bufio.NewWriter(f)
 		doc := exportDoc{File: c.File}

@@ -69,12 +69,15 @@ func (c *restoreCommand) Run(ctx context.Context, t terminal) (err error) {
 	}
 	o := &office{json: c.JSON, out: t.out}
 	text := fmt.Sprintf("Restored the database as it was on %s.\nKeys issued after that are refused. People sign in again.", both(doc.Made))
-	if doc.LogUntil != nil {
-		events := "events"
+	if c.RevokedSince != "" {
+		events, reaches := "events", "does not say until when it is complete"
 		if doc.Replayed == 1 {
 			events = "event"
 		}
-		text += fmt.Sprintf("\nReplayed %d %s from the log, which reaches until %s.", doc.Replayed, events, both(*doc.LogUntil))
+		if doc.LogUntil != nil {
+			reaches = "reaches until " + both(*doc.LogUntil)
+		}
+		text += fmt.Sprintf("\nReplayed %d %s from the log, which %s.", doc.Replayed, events, reaches)
 	}
 	if doc.EndedAll {
 		text += "\nEvery grant has ended: people connect their apps again."
@@ -143,7 +146,11 @@ func (c *restoreCommand) recover(ctx context.Context, r *sqlstore.Restoration, n
 	// happened after the log's end.
 	whole := r.Target != nil && r.Target.Epoch == rec.Epoch && r.Target.Seq == rec.Seq && rec.Holds(r.Target.Refreshed)
 	if !whole && !c.AcceptRevivedKeys && !c.RevokeAllBeforeRestore {
-		return nil, misunderstanding{fmt.Errorf("%s is complete until %s: what was revoked from then until now, %s, would be alive again. Add --accept-revived-keys to accept that, or --revoke-all-before-restore to end every grant", c.RevokedSince, both(rec.Until), both(now))}
+		revived := fmt.Sprintf("is complete until %s: what was revoked from then until now, %s,", both(rec.Until), both(now))
+		if rec.Until.IsZero() { // the export was killed before its first mark
+			revived = fmt.Sprintf("does not say until when it is complete: what was revoked from the backup until now, %s, and does not stand in it", both(now))
+		}
+		return nil, misunderstanding{fmt.Errorf("%s %s would be alive again. Add --accept-revived-keys to accept that, or --revoke-all-before-restore to end every grant", c.RevokedSince, revived)}
 	}
 	return rec, nil
 }

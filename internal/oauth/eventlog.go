@@ -20,12 +20,16 @@ import (
 // may turn up behind one that was exported already, so the last lateness of them
 // is read again and again, and what stands in the log is passed over.
 //
-// A mark says until when the log holds everything.
+// A mark says until when the log holds everything. It also says whose log it is, and
+// so does the first line: by the numbers alone, the log of any installation may seem to
+// be that of one that was restored. A log that says nothing was begun by a grantway that
+// did not write it yet; there the numbers and ids must do.
 const lateness = time.Minute // an event is committed 15 s after its id was made, or never
 
 type logLine struct {
 	Epoch    int64           `json:"epoch"`
 	Seq      int64           `json:"seq"` // of a mark: the feed's last; 0 for events outside the feed
+	Of       string          `json:"installation,omitempty"`
 	Until    *time.Time      `json:"complete_until,omitempty"`
 	ID       string          `json:"id,omitempty"`
 	At       *time.Time      `json:"at,omitempty"`
@@ -47,14 +51,21 @@ type LogEnd struct {
 	Epoch, Seq int64     // how far the feed was exported
 	Until      time.Time // everything committed before is in the log
 
+	of     string              // the installation, "" if the log does not say it
 	last   string              // id of the feed's event at Seq, if it stands in the log
 	recent map[string]struct{} // ids of events outside the feed that may be read again
 }
 
-// ReadLog reads an event log, and hands each event to each with its epoch. The
-// event has its Seq in that epoch. A mark comes as an event without an id, whose Seq
-// is how far the feed was exported.
-func ReadLog(r io.Reader, each func(epoch int64, e Event) error) (*LogEnd, error) {
+// LogEntry is an event in a log, or a mark: that has no id, and its Seq is how far the
+// feed was exported.
+type LogEntry struct {
+	Event
+	Epoch int64  // in which it has its Seq
+	of    string // the installation, where the line says it
+}
+
+// ReadLog reads an event log, and hands everything in it to each.
+func ReadLog(r io.Reader, each func(LogEntry) error) (*LogEnd, error) {
 	end := &LogEnd{recent: map[string]struct{}{}}
 	lines := bufio.NewReaderSize(r, 1<<16)
 	for n := 1; ; n++ {
@@ -83,13 +94,16 @@ func ReadLog(r io.Reader, each func(epoch int64, e Event) error) (*LogEnd, error
 		if l.At != nil {
 			e.At = *l.At
 		}
-		if err := each(l.Epoch, e); err != nil {
+		if err := each(LogEntry{e, l.Epoch, l.Of}); err != nil {
 			return nil, err
 		}
 	}
 }
 
 func (end *LogEnd) add(l *logLine) {
+	if l.Of != "" {
+		end.of = l.Of
+	}
 	switch {
 	case l.Until != nil:
 		end.Until = *l.Until
@@ -135,6 +149,7 @@ type Restored struct {
 type Export struct {
 	s    *Server
 	end  *LogEnd
+	of   string // the installation
 	from string // events outside the feed are read from here on
 }
 
@@ -144,12 +159,19 @@ func (s *Server) ExportAfter(ctx context.Context, actor Actor, end *LogEnd) (*Ex
 	if !actor.runs() {
 		return nil, refuse(NotPermitted)
 	}
-	x := &Export{s: s, end: end}
+	keys, err := s.storage.SigningKeys(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if end.of != "" && !isOf(keys, end.of) {
+		return nil, ErrForeignLog
+	}
+	x := &Export{s: s, end: end, of: keys[0].Kid}
 	if end.Size > 0 {
 		x.from = idFloor("ev_", end.Until.Add(-lateness))
 	}
-	_, err := x.feed(ctx, 0)
-	if errors.Is(err, ErrBehind) {
+	_, err = x.feed(ctx, 0)
+	if errors.Is(err, ErrBehind) && end.of == "" {
 		err = fmt.Errorf("%w, or %w", ErrForeignLog, err)
 	}
 	if err != nil {
@@ -195,6 +217,13 @@ func (x *Export) feed(ctx context.Context, limit int) ([]Event, error) {
 	return x.s.storage.FeedAfter(ctx, end.Seq, limit)
 }
 
+// isOf reports whether an id in a log is that of the installation that has these signing
+// keys. An installation goes by its oldest one, which every backup of it has: rows of
+// keys stay when they are cut off.
+func isOf(keys []StoredKey, id string) bool {
+	return slices.ContainsFunc(keys, func(k StoredKey) bool { return k.Kid == id })
+}
+
 // catchUp finds the restore since which the log lacks everything, or, for an empty
 // log, the epoch of the oldest event.
 func (x *Export) catchUp(ctx context.Context, epoch int64) error {
@@ -203,8 +232,11 @@ func (x *Export) catchUp(ctx context.Context, epoch int64) error {
 		return err
 	}
 	empty := x.end.Epoch == 0
-	if empty {
+	switch {
+	case empty:
 		x.end.Epoch = epoch
+	case x.end.of == "":
+		return errUnnamedLog
 	}
 	for _, e := range slices.Backward(restored) { // oldest first
 		var p Restored
@@ -226,8 +258,10 @@ func (x *Export) catchUp(ctx context.Context, epoch int64) error {
 	return nil
 }
 
-// ErrForeignLog says that a log is not that of this database.
-var ErrForeignLog = errors.New("the log is that of another database")
+// ErrForeignLog says that a log is not that of this installation.
+var ErrForeignLog = errors.New("the log is that of another installation: name the one of this")
+
+var errUnnamedLog = errors.New("an older grantway wrote this log, which does not say whose it is, and the database was restored since: begin a new file, into which everything goes")
 
 // exportPage is how many events are read at a time.
 const exportPage = 1000
@@ -238,6 +272,9 @@ const exportPage = 1000
 func (x *Export) Next(ctx context.Context, w io.Writer, late bool) (events int, err error) {
 	began := x.s.now().Truncate(time.Microsecond)
 	write := func(l logLine) error {
+		if l.Until != nil || x.end.of == "" {
+			l.Of = x.of
+		}
 		text, err := json.Marshal(l)
 		if err != nil {
 			return err
@@ -343,6 +380,10 @@ func Recover(ctx context.Context, s Storage, now time.Time, random io.Reader, ma
 			break
 		}
 	}
+	keys, err := s.SigningKeys(ctx)
+	if err != nil {
+		return nil, err
+	}
 	// One event that both have shows that the log is this database's.
 	newest, err := s.FeedAfter(ctx, seq-1, 1)
 	if err != nil {
@@ -350,8 +391,10 @@ func Recover(ctx context.Context, s Storage, now time.Time, random io.Reader, ma
 	}
 	got := &Recovered{}
 	at, last := epoch, seq
-	end, err := ReadLog(log, func(of int64, e Event) error {
-		switch {
+	end, err := ReadLog(log, func(e LogEntry) error {
+		switch of := e.Epoch; {
+		case e.of != "" && !isOf(keys, e.of):
+			return ErrForeignLog
 		case e.ID == "":
 			if of > at || of == at && e.Seq > last {
 				return &Missing{last + 1, e.Seq}
@@ -379,11 +422,11 @@ func Recover(ctx context.Context, s Storage, now time.Time, random io.Reader, ma
 				return &Missing{last + 1, p.FromSeq}
 			}
 			got.EndedAll = got.EndedAll || p.EndedAll
-			at, last = of, e.Seq
+			at, last = e.Epoch, e.Seq
 		default:
 			last = e.Seq
 		}
-		changed, err := Replay(ctx, s, now, random, e)
+		changed, err := Replay(ctx, s, now, random, e.Event)
 		if changed {
 			got.Changed++
 		}

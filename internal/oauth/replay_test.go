@@ -342,6 +342,68 @@ func TestRecover_AnotherDatabasesLog(t *testing.T) {
 	}
 }
 
+// A database that was once restored is in an epoch that is later than those of any log.
+// That of another installation is nevertheless none of its: not to go on with, and not
+// to restore by, whatever of it there is. One that does not say whose it is serves a
+// restore, and is gone on with where its last event is in the database.
+func TestExport_TheLogOfAnotherInstallation(t *testing.T) {
+	ctx := context.Background()
+	w, other := newInstallation(t), newInstallation(t)
+	short, old := w.export(), w.backup()
+	w.clock.advance(time.Second)
+	w.must(w.SuspendUser(ctx, command, "bob")) // which the restore loses
+	log, foreign := w.export(), other.export()
+	w, _ = w.restore(old, short)
+	file := w.backup()
+	w.clock.advance(time.Second)
+	w.must(w.SuspendUser(ctx, command, "alice"))
+	begin := func(log []byte) (*oauth.Export, error) {
+		end, err := oauth.ReadLog(bytes.NewReader(log), nil)
+		w.must(err)
+		return w.ExportAfter(ctx, command, end)
+	}
+	recover := func(log []byte) (*oauth.Recovered, error) {
+		t.Helper()
+		r, err := sqlstore.Restore(ctx, file, filepath.Join(t.TempDir(), "restored.db"), false)
+		w.must(err)
+		defer r.Abandon()
+		return oauth.Recover(ctx, r.Store, w.Now(), newRand("recover"), r.Made, bytes.NewReader(log))
+	}
+	goOn := func(log []byte) []byte {
+		t.Helper()
+		x, err := begin(log)
+		w.must(err)
+		whole := bytes.NewBuffer(bytes.Clone(log))
+		_, err = x.Next(ctx, whole, true)
+		w.must(err)
+		return whole.Bytes()
+	}
+	lines := bytes.SplitAfter(foreign, []byte("\n"))
+	for what, log := range map[string][]byte{"whole": foreign, "a mark": lines[len(lines)-2], "cut off before its mark": bytes.Join(lines[:len(lines)-2], nil)} {
+		if _, err := begin(log); !errors.Is(err, oauth.ErrForeignLog) {
+			t.Errorf("%s: to go on with: %v", what, err)
+		}
+		if _, err := recover(append(bytes.Clone(log), goOn(nil)...)); !errors.Is(err, oauth.ErrForeignLog) {
+			t.Errorf("%s: to restore by: %v", what, err)
+		}
+	}
+	if rec, err := recover(goOn(log)); err != nil || rec.Changed != 1 {
+		t.Errorf("its own over a restore: %+v, %v", rec, err)
+	}
+
+	unnamed := func(log []byte) []byte { return regexp.MustCompile(`"installation":"[^"]*",?`).ReplaceAll(log, nil) }
+	if _, err := begin(unnamed(log)); err == nil || !strings.Contains(err.Error(), "begin a new file") {
+		t.Errorf("one that does not say whose it is, over a restore: %v", err)
+	}
+	now := unnamed(goOn(log))
+	if rec, err := recover(now); err != nil || rec.Changed != 1 {
+		t.Errorf("one that does not say whose it is, to restore by: %+v, %v", rec, err)
+	}
+	if got := goOn(now)[len(now):]; !bytes.Contains(got, []byte(`"installation":"`)) || bytes.Contains(got, []byte(`"id"`)) {
+		t.Errorf("one that does not say whose it is goes on with %s", got)
+	}
+}
+
 // When the database has lost events, a running export writes nothing over the loss,
 // however many others have got their numbers meanwhile, nor does one that is begun
 // then; both go on once a new epoch has begun, and the log restores what is.
@@ -389,7 +451,7 @@ func TestExport_TheDatabaseHasLostEvents(t *testing.T) {
 					t.Fatalf("late %v: %d events, %v: %s", late, n, err, log.Bytes()[before:])
 				}
 			}
-			if _, err := begin(); !errors.Is(err, oauth.ErrBehind) || !errors.Is(err, oauth.ErrForeignLog) {
+			if _, err := begin(); !errors.Is(err, oauth.ErrBehind) || errors.Is(err, oauth.ErrForeignLog) {
 				t.Errorf("begun meanwhile: %v", err)
 			}
 

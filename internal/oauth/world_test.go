@@ -3,6 +3,7 @@ package oauth_test
 import (
 	"cmp"
 	"context"
+	cryptorand "crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
@@ -152,13 +153,28 @@ func TestMain(m *testing.M) {
 
 func newWorld(t testing.TB) *world {
 	t.Helper()
-	first.Do(func() { first.path, first.house, first.err = build() })
+	first.Do(func() { first.path, first.house, first.err = build("house") })
 	if first.err != nil {
 		t.Fatal(first.err)
 	}
+	return worldOf(t, first.path, first.house)
+}
+
+// newInstallation is a world with keys of its own: those of newWorld are copies of one.
+func newInstallation(t testing.TB) *world {
+	t.Helper()
+	path, h, err := build(cryptorand.Text())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return worldOf(t, path, h)
+}
+
+func worldOf(t testing.TB, first string, h house) *world {
+	t.Helper()
 	path := filepath.Join(t.TempDir(), "grantway.db")
 	for _, part := range []string{"", "-wal"} {
-		data, err := os.ReadFile(first.path + part)
+		data, err := os.ReadFile(first + part)
 		if errors.Is(err, fs.ErrNotExist) && part != "" {
 			continue
 		}
@@ -169,7 +185,7 @@ func newWorld(t testing.TB) *world {
 			t.Fatal(err)
 		}
 	}
-	w := &world{t: t, clock: &clock{at: start}, house: first.house}
+	w := &world{t: t, clock: &clock{at: start}, house: h}
 	w.open(path)
 	return w
 }
@@ -239,10 +255,10 @@ var catalogue = sync.OnceValue(func() *oauth.Catalogue {
 })
 
 // build makes the file that every world is copied from.
-func build() (path string, h house, err error) {
+func build(name string) (path string, h house, err error) {
 	ctx := context.Background()
-	path = filepath.Join(workDir, "first.db")
-	random := newRand("house")
+	path = filepath.Join(workDir, name+".db")
+	random := newRand(name)
 	if h.ring, err = oauth.NewKeyRing(random); err != nil {
 		return "", h, err
 	}
