@@ -9,6 +9,7 @@ import (
 	"crypto/x509"
 	"encoding/base64"
 	"fmt"
+	"io"
 	"sync/atomic"
 	"time"
 
@@ -105,6 +106,22 @@ func headerOf(kid, typ string) string {
 	return base64.RawURLEncoding.EncodeToString(fmt.Appendf(nil, `{"alg":"ES256","kid":%q,"typ":%q}`, kid, typ))
 }
 
+// makeKey makes a key and its id, which is its thumbprint (RFC 7638). One whose id
+// begins with a dash is passed over: operators type ids, and there it would be a flag.
+func makeKey(random io.Reader) (private *ecdsa.PrivateKey, kid string, err error) {
+	for kid == "" || kid[0] == '-' {
+		if private, err = ecdsa.GenerateKey(elliptic.P256(), random); err != nil {
+			return nil, "", err
+		}
+		thumb, err := (&jose.JSONWebKey{Key: private.Public()}).Thumbprint(crypto.SHA256)
+		if err != nil {
+			return nil, "", err
+		}
+		kid = base64.RawURLEncoding.EncodeToString(thumb)
+	}
+	return private, kid, nil
+}
+
 func (s *Server) ensureKey(ctx context.Context, use KeyUse) error {
 	stored, err := s.storage.SigningKeys(ctx)
 	if err != nil {
@@ -115,13 +132,9 @@ func (s *Server) ensureKey(ctx context.Context, use KeyUse) error {
 			return nil
 		}
 	}
-	private, err := ecdsa.GenerateKey(elliptic.P256(), s.rand)
+	private, kid, err := makeKey(s.rand)
 	if err != nil {
 		return fmt.Errorf("oauth: making a signing key: %w", err)
-	}
-	thumb, err := (&jose.JSONWebKey{Key: private.Public()}).Thumbprint(crypto.SHA256)
-	if err != nil {
-		return err
 	}
 	der, err := x509.MarshalPKCS8PrivateKey(private)
 	if err != nil {
@@ -131,7 +144,6 @@ func (s *Server) ensureKey(ctx context.Context, use KeyUse) error {
 	if err != nil {
 		return err
 	}
-	kid := base64.RawURLEncoding.EncodeToString(thumb) // RFC 7638
 	e, err := s.NewEvent(ctx, EventKeyAdded, Actor{Kind: AsSystem}, ofKey{kid, use})
 	if err != nil {
 		return err
