@@ -32,8 +32,9 @@ type handler struct {
 	authorize          http.Handler
 	log                *slog.Logger
 	anonymous, clients *buckets
-	reports            *buckets
+	families, reports  *buckets
 	admitClient        func(*oauth.Client) error // admit, bound once and not for each request
+	admitFamily        func(string) error        // admitAgain, likewise
 }
 
 // New returns the endpoints. Paths under /oauth2/ must come to it uncleaned: see
@@ -42,7 +43,10 @@ func New(c Config) http.Handler {
 	h := &handler{server: c.Server, authorize: c.Authorize, log: c.Log,
 		anonymous: newBuckets(c.Limits.Anonymous, c.Server.Now), clients: newBuckets(c.Limits.Client, c.Server.Now),
 		reports: newBuckets(reports, c.Server.Now)}
-	h.admitClient = h.admit
+	if c.Limits.Client != (oauth.Bucket{}) {
+		h.families = newBuckets(families, c.Server.Now)
+	}
+	h.admitClient, h.admitFamily = h.admit, h.admitAgain
 	if h.log == nil {
 		h.log = slog.New(slog.DiscardHandler)
 	}

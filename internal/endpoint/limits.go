@@ -19,9 +19,17 @@ type Limits struct {
 	// Anonymous is an address's (oauth.AddressOf), shared by every endpoint. Only
 	// requests that are refused before or at authentication are charged to it.
 	Anonymous oauth.Bucket
-	// Client is a client's, for exchanges with the right secret.
+	// Client is a client's, for exchanges with the right secret. Without it there is no
+	// limit on families either.
 	Client oauth.Bucket
 }
+
+// families is the bucket of a sign-in or a guest, for the access tokens after its first:
+// each leaves an event that is kept for long. Who shows the right token pays, so nobody
+// else can. When an access token ends, all workers of an app may refresh at once. Whoever
+// lost the answer to a rotation has [oauth.RotateGrace] to ask again: he waits for half of
+// it at most.
+var families = oauth.Bucket{Size: 60, Refill: 2, Every: oauth.RotateGrace}
 
 // reports is an API's bucket for what it saw: as many processes may report once an
 // hour, and all of them at once when they are restarted. It is no setting, as a report
@@ -165,6 +173,14 @@ func (h *handler) guarded(r *http.Request, auth *oauth.ClientAuth) error {
 // admit takes a token for a client that has proved itself.
 func (h *handler) admit(c *oauth.Client) error {
 	if wait, ok := h.clients.take(c.ID); !ok {
+		return limited(wait)
+	}
+	return nil
+}
+
+// admitAgain takes a token for one more access token of a family.
+func (h *handler) admitAgain(id string) error {
+	if wait, ok := h.families.take(id); !ok {
 		return limited(wait)
 	}
 	return nil

@@ -272,6 +272,138 @@ func TestLimits_Reports(t *testing.T) {
 	}
 }
 
+// refresh asks for another access token, as an app does.
+func (w *world) refresh(a app, token string) answer {
+	form := url.Values{"grant_type": {"refresh_token"}, "refresh_token": {token}, "client_id": {a.id}}
+	if a.secret != "" {
+		form.Set("client_secret", a.secret.Reveal())
+	}
+	return w.post("/oauth/token", form)
+}
+
+// refreshing refreshes one chain again and again.
+func (w *world) refreshing(a app, token string) func() answer {
+	return func() answer {
+		got := w.refresh(a, token)
+		if got.status == http.StatusOK {
+			var next struct {
+				Refresh string `json:"refresh_token"`
+			}
+			got.json(w.t, &next)
+			token = next.Refresh
+		}
+		return got
+	}
+}
+
+// noted counts the events of a kind.
+func (w *world) noted(kind oauth.Kind) int {
+	w.t.Helper()
+	list, err := w.db.Events(context.Background(), oauth.EventFilter{Kind: kind, Limit: 10_000})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return len(list)
+}
+
+// Each access token after the first leaves a row that is kept for long, so a family has as many
+// at once as all workers of its app ask for, and one more each five seconds. Nobody but who holds
+// the right token pays; what is refused burns and writes nothing.
+func TestLimits_AccessTokensOfAFamily(t *testing.T) {
+	for name, of := range map[string]func(w *world) app{
+		"of a client with a secret": func(w *world) app { return w.standard },
+		"of a public client":        func(w *world) app { return w.public },
+		"of a guest":                func(w *world) app { return w.direct },
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newLimitedWorld(t, published)
+			a := of(w)
+			_, token := w.key(a)
+			_, other := w.key(a)
+			for range 2 * families.Size {
+				if got := w.refresh(a, token[:len(token)-4]+"____"); got.refusal() != "invalid_grant" {
+					t.Fatalf("%d %s", got.status, got.body)
+				}
+			}
+			again := w.refreshing(a, token)
+			heard := func(n int) {
+				t.Helper()
+				for i := range n {
+					if got := again(); got.status != http.StatusOK {
+						t.Fatalf("%d of %d: %d %s", i+1, n, got.status, got.body)
+					}
+				}
+			}
+			heard(families.Size)
+			before := w.noted(oauth.EventTokenRefreshed)
+			wait := limitedFor(t, again(), "temporarily_unavailable")
+			if wait != oauth.RotateGrace/2 {
+				t.Errorf("Retry-After %v", wait)
+			}
+			if after := w.noted(oauth.EventTokenRefreshed); after != before {
+				t.Errorf("%d events, and before what was refused %d", after, before)
+			}
+			if got := w.refresh(a, other); got.status != http.StatusOK {
+				t.Errorf("another family: %d %s", got.status, got.body)
+			}
+			w.advance(wait)
+			heard(1)
+			limitedFor(t, again(), "temporarily_unavailable")
+		})
+	}
+}
+
+// A guest who continues gets refresh tokens and not only access tokens, all in one family.
+func TestLimits_AGuestWhoContinues(t *testing.T) {
+	w := newLimitedWorld(t, published)
+	c, _, err := w.server.CreateClient(context.Background(), command, oauth.ClientForm{Name: "Mirror", Profile: oauth.Direct, Type: oauth.Public,
+		Redirects: []string{oauth.OutOfBand}, Settings: oauth.ClientSettings{ContinueGuest: true}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := app{c.ID, "", c}
+	access, refresh := w.key(a)
+	again := func() answer { return w.redeem(a, w.code(a, "X-Dressipi-Jwt", access)) }
+	for i := range families.Size {
+		if got := again(); got.status != http.StatusOK {
+			t.Fatalf("%d: %d %s", i+1, got.status, got.body)
+		}
+	}
+	before := w.noted(oauth.EventCodeRedeemed)
+	wait := limitedFor(t, again(), "temporarily_unavailable")
+	limitedFor(t, w.refresh(a, refresh), "temporarily_unavailable")
+	if after := w.noted(oauth.EventCodeRedeemed); after != before {
+		t.Errorf("%d events, and before what was refused %d", after, before)
+	}
+	w.advance(wait)
+	if got := again(); got.status != http.StatusOK {
+		t.Errorf("after Retry-After: %d %s", got.status, got.body)
+	}
+}
+
+// Whoever has lost the answer to a rotation, and then waits as long as he is told, is still in
+// time to repeat it: he is not taken for a thief.
+func TestLimits_ALostRotationOutlastsTheWait(t *testing.T) {
+	w := newLimitedWorld(t, published)
+	_, token := w.key(w.public)
+	again := w.refreshing(w.public, token)
+	for range families.Size - 1 {
+		again()
+	}
+	var last struct {
+		Refresh string `json:"refresh_token"`
+	}
+	again().json(t, &last)
+	w.advance(oauth.RotateGrace / 2)
+	if got := w.refresh(w.public, last.Refresh); got.status != http.StatusOK { // and it never arrives
+		t.Fatalf("%d %s", got.status, got.body)
+	}
+	w.advance(limitedFor(t, w.refresh(w.public, last.Refresh), "temporarily_unavailable"))
+	if got := w.refresh(w.public, last.Refresh); got.status != http.StatusOK {
+		t.Errorf("%d %s", got.status, got.body)
+	}
+}
+
 // A suspended app that sends its secret without end is charged like any other.
 func TestLimits_SuspendedClient(t *testing.T) {
 	w := newLimitedWorld(t, Limits{Client: oauth.Bucket{Size: 2, Refill: 1, Every: time.Hour}})

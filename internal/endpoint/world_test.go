@@ -186,10 +186,10 @@ func (s *sink) String() string {
 	return s.buf.String()
 }
 
-// code has alice connect both stores and returns the code.
-func (w *world) code(a app) string { return w.codeOf("alice", a) }
+// code has alice connect both stores and returns the code. The header is a direct app's.
+func (w *world) code(a app, header ...string) string { return w.codeOf("alice", a, header...) }
 
-func (w *world) codeOf(user string, a app) string {
+func (w *world) codeOf(user string, a app, header ...string) string {
 	w.t.Helper()
 	q := url.Values{"client_id": {a.id}, "redirect_uri": {string(a.client.Redirects[0])}, "state": {"xyz"}}
 	if a.client.Profile != oauth.Exchange {
@@ -201,7 +201,7 @@ func (w *world) codeOf(user string, a app) string {
 	}
 	if a.client.Profile == oauth.Direct {
 		var answer struct{ Code string }
-		w.get("/oauth/authorize?"+q.Encode()).json(w.t, &answer)
+		w.get("/oauth/authorize?"+q.Encode(), header...).json(w.t, &answer)
 		return answer.Code
 	}
 	r, back, err := w.server.Authorize(context.Background(), q)

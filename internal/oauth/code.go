@@ -57,6 +57,11 @@ func (s *Server) redeemCode(ctx context.Context, c *Client, secret Hash, r Token
 		} else if refusal := st.usable(); refusal != nil {
 			return nil, refusal
 		}
+		if code.FamilyID != "" {
+			if err := r.admitFamily(code.FamilyID); err != nil {
+				return nil, err
+			}
+		}
 		resp, err := s.issue(ctx, c, p, code, st, &red)
 		if err != nil {
 			return nil, err

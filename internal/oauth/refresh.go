@@ -125,6 +125,9 @@ func (s *Server) refreshToken(ctx context.Context, c *Client, secret Hash, r Tok
 		if rights.empty() && !p.Guest {
 			return nil, refuse(NoRights)
 		}
+		if err := r.admitFamily(f.ID); err != nil {
+			return nil, err
+		}
 		rot.ISeq = st.Seq
 		var access string
 		if access, rot.Kid, err = s.mint(p, f, st, rights, narrowed); err != nil {

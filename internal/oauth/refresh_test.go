@@ -361,3 +361,28 @@ func TestRefresh_Refused(t *testing.T) {
 		})
 	}
 }
+
+// What a request leaves behind is asked about once, also where the world changes meanwhile and it
+// begins anew; and not at all where it is refused.
+func TestRefresh_AdmittedOnce(t *testing.T) {
+	w := newWorld(t)
+	r0 := w.connect(w.standard, "alice", "s1")
+	asked := 0
+	r := refresh(w.standard, r0.RefreshToken.Reveal())
+	r.AdmitFamily = func(string) error {
+		asked++
+		w.membership(oauth.Membership{UserID: "alice", StoreID: "s1", Scopes: oauth.Scopes("stores.view"), MayDelegate: true})
+		return nil
+	}
+	resp, err := w.Token(context.Background(), r)
+	w.must(err)
+	if asked != 1 || resp.Scope != "stores.view user.view" {
+		t.Errorf("asked %d times, for %q", asked, resp.Scope)
+	}
+	r.Scope = "stores.orders.view"
+	_, err = w.Token(context.Background(), r)
+	wantReason(t, err, oauth.ScopeWidened)
+	if asked != 1 {
+		t.Error("asked about what is refused")
+	}
+}

@@ -41,6 +41,20 @@ type TokenRequest struct {
 	Verifier     string
 	RefreshToken string
 	Scope        string
+
+	// AdmitFamily, if it is there, is asked before a family that there is gets another
+	// access token: once all else was found right, and nothing is signed or written yet.
+	AdmitFamily func(id string) error
+}
+
+// admitFamily asks once, however often the request begins anew because the world changed.
+func (r *TokenRequest) admitFamily(id string) error {
+	admit := r.AdmitFamily
+	if admit == nil {
+		return nil
+	}
+	r.AdmitFamily = nil
+	return admit(id)
 }
 
 // TokenResponse is what a dialect prints.
