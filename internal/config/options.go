@@ -207,7 +207,7 @@ func Options() []Option {
 			// A person decides a few times a day, and the tests of an app some hundred times at
 			// once. All of it is kept for long: one a minute is 43,200 a month.
 			Key: "limits.user", Kind: Rate, Default: "300, then 1 every 1m",
-			Help: "How often one user may decide about apps, over all nodes; where he is not asked, each app has as much of its own; \"off\" sets no limit.",
+			Help: "How often one user may decide about apps, over all nodes, and how often an app that need not ask him goes on without; \"off\" sets no limit.",
 			set:  func(c *Config, v string) error { return setBucket(&c.Limits.User, v) },
 		},
 		{

@@ -25,6 +25,7 @@ type AuthorizationRequest struct {
 	Nonce        string
 	Expires      time.Time
 	Shown        Hash // what the app was and asked for when it was last looked at: by [Server.Authorize], then by each [Server.Ask]
+	Paged        bool // a page of it was shown: from then on nothing counts but what the user presses
 }
 
 // Limits on what a browser may bring (attack G5).

@@ -143,9 +143,10 @@ func (w *world) connected(user string, a app) string {
 	return id
 }
 
-// A user decides so often and no more: Allow and Cancel count, and where he is not asked;
-// what is refused writes nothing and says when to come again. Others, and what was decided
-// before, are as they were.
+// A user decides so often and no more, by Allow and Cancel; what is refused writes nothing and
+// says when to come again. Where he is not asked each app has as much of its own, and when it is
+// used up he is asked: what he presses is counted apart. Others, and what was decided before, are
+// as they were.
 func TestDecisions_AsManyAsAUserMay(t *testing.T) {
 	w := newWorld(t)
 	ctx := context.Background()
@@ -162,21 +163,32 @@ func TestDecisions_AsManyAsAUserMay(t *testing.T) {
 		_, err := w.decide(user, w.ask(w.public), store)
 		return err
 	}
-	silent := func() error {
-		_, _, err := w.Ask(ctx, w.ask(w.standard), "alice", w.Now())
-		return err
+	page := func() *oauth.Consent {
+		t.Helper()
+		q, back, err := w.Ask(ctx, w.ask(w.standard), "alice", w.Now())
+		if err != nil || q == nil {
+			t.Fatalf("no page but %v %s", err, back.URL())
+		}
+		return q
 	}
 	// Whoever sends her browser to an app of hers again and again uses up that app's, and
-	// keeps her from nothing.
+	// keeps her from nothing, not even from that app.
 	for range 4 {
 		w.silently(w.standard)
 	}
-	wantReason(t, silent(), oauth.DecidedTooOften)
-	w.must(cancel())
+	shown := page()
+	if !shown.Repeat || len(shown.Scopes) == 0 || !shown.Scopes[0].Held {
+		t.Errorf("the page does not show what the app has: %+v", shown)
+	}
+	back, err := w.Decide(ctx, "alice", shown.Request, oauth.Decision{Allow: true, Stores: []string{"s1"}, AuthTime: w.Now()})
+	w.must(err)
+	if resp, err := w.redeem(w.standard, param(t, back, "code")); err != nil || resp.GrantID != key.GrantID {
+		t.Errorf("Allow on that page: %v, %v", resp, err)
+	}
 	w.must(allow("alice", "s1"))
 	w.must(cancel())
 	before := w.kinds(oauth.EventFilter{})
-	for what, press := range map[string]func() error{"Cancel": cancel, "Allow": func() error { return allow("alice", "s1") }, "without asking": silent} {
+	for what, press := range map[string]func() error{"Cancel": cancel, "Allow": func() error { return allow("alice", "s1") }} {
 		err := press()
 		if oauth.ReasonOf(err) != oauth.DecidedTooOften || oauth.AsError(err).RetryAfter != time.Minute {
 			t.Errorf("%s: %v, again after %v", what, err, oauth.AsError(err).RetryAfter)
@@ -185,8 +197,9 @@ func TestDecisions_AsManyAsAUserMay(t *testing.T) {
 	if after := w.kinds(oauth.EventFilter{}); len(after) != len(before) {
 		t.Errorf("what was refused wrote %v", after[:len(after)-len(before)])
 	}
-	if _, _, err := w.Ask(ctx, w.ask(w.exchange), "alice", w.Now()); err != nil {
-		t.Errorf("the page is not shown: %v", err)
+	late := page()
+	if after := w.kinds(oauth.EventFilter{}); len(after) != len(before) {
+		t.Errorf("a page wrote %v", after[:len(after)-len(before)])
 	}
 	if w.introspect(key.AccessToken) == nil {
 		t.Error("a key that is out does not work")
@@ -195,8 +208,12 @@ func TestDecisions_AsManyAsAUserMay(t *testing.T) {
 	w.clock.advance(time.Minute - time.Microsecond)
 	wantReason(t, cancel(), oauth.DecidedTooOften)
 	w.clock.advance(time.Microsecond)
-	for _, press := range []func() error{silent, cancel} {
-		w.must(press())
-		wantReason(t, press(), oauth.DecidedTooOften)
+	w.must(cancel())
+	wantReason(t, cancel(), oauth.DecidedTooOften)
+	// Who was shown a page is not passed by: she may be about to press Cancel.
+	if q, back, err := w.Ask(ctx, late.Request, "alice", w.Now()); err != nil || q == nil {
+		t.Errorf("no page any longer, but %v %s", err, back.URL())
 	}
+	w.silently(w.standard)
+	page()
 }

@@ -57,7 +57,9 @@ func (c *Consent) Delegable() int {
 // has everything already that it asks for, the second result is where to go at
 // once (DESIGN, decision 1), if it is to the host to which the user last let it go:
 // whoever takes over a developer's account does not get his users' codes unseen
-// (attack B10). A profile whose keys do not expire always asks.
+// (attack B10). A profile whose keys do not expire always asks. Asked are
+// also who was shown a page of this request, and who has gone there unasked as often as
+// he may: what he presses is counted apart, and no website can press it.
 func (s *Server) Ask(ctx context.Context, r *AuthorizationRequest, userID string, authTime time.Time) (*Consent, Redirect, error) {
 	c, redirect, err := s.reopen(ctx, r)
 	if err != nil {
@@ -81,10 +83,12 @@ func (s *Server) Ask(ctx context.Context, r *AuthorizationRequest, userID string
 	asked := s.asked(c, r)
 	stores, _ := s.catalogue.split(asked)
 	now := *r
-	now.Shown = s.shown(c, r)
-	if held != nil && c.profile().Remembers && held.Grant.Status == Live && held.Grant.Host == redirect.place() && held.covers(asked) {
+	now.Shown, now.Paged = s.shown(c, r), true
+	if held != nil && !r.Paged && c.profile().Remembers && held.Grant.Status == Live && held.Grant.Host == redirect.place() && held.covers(asked) {
 		back, err := s.decide(ctx, r, c, redirect, user, held, decided{unchanged: true, approved: asked, authTime: authTime})
-		return nil, back, err
+		if !errors.Is(err, &Error{Reason: DecidedTooOften}) {
+			return nil, back, err
+		}
 	}
 	if held != nil && held.Grant.Status == Pending {
 		held = nil // allowed once, but never taken up: nothing is connected yet

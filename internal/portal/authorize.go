@@ -67,6 +67,7 @@ func (p *Portal) authorize(w http.ResponseWriter, r *http.Request, q url.Values)
 	}
 	asked := question{next: next}
 	if f := p.takeForm(w, r, v, next); f != nil {
+		request.Paged = true
 		asked.posted, asked.pick.Ticked, asked.scopes, asked.every = true, f["store"], f["scope"], f.Has("all_stores")
 	}
 	p.ask(w, r, http.StatusOK, v, request, asked)
@@ -364,10 +365,6 @@ func (p *Portal) refuseDecision(w http.ResponseWriter, r *http.Request, v *visit
 	case oauth.NothingToGrant:
 		again("problem.nothing")
 	case oauth.DecidedTooOften:
-		if !q.posted || q.problem != "" { // nobody was asked
-			p.fail(w, r, err)
-			return
-		}
 		retryAfter(w, oauth.AsError(err).RetryAfter)
 		q.problem = "problem.decisions"
 		p.ask(w, r, http.StatusTooManyRequests, v, request, q)

@@ -3,6 +3,7 @@ package portal
 import (
 	"fmt"
 	"net/http"
+	"net/http/cookiejar"
 	"net/http/httptest"
 	"net/url"
 	"slices"
@@ -271,8 +272,26 @@ func TestConnected_AnOutageIsNoEnd(t *testing.T) {
 	}
 }
 
+// remembers connects an app that does not ask twice, as the user who is signed in, and returns where it sends him.
+func (b *browser) remembers(s *site, store string) string {
+	b.t.Helper()
+	form := oauth.ClientForm{Name: "Books", Type: oauth.Confidential, Profile: oauth.Standard, Settings: oauth.ClientSettings{NoPKCE: true}, Redirects: []string{callback}, Scopes: []oauth.ClientScope{{Name: "stores.view", Required: true}}}
+	books, secret, err := s.server.CreateClient(b.t.Context(), system, form)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	at := "/oauth/authorize?" + url.Values{"client_id": {books.ID}, "redirect_uri": {callback}, "state": {"x"}, "response_type": {"code"}}.Encode()
+	b.open(at)
+	b.press("Allow", store)
+	if _, err := s.server.Token(b.t.Context(), oauth.TokenRequest{Auth: oauth.ClientAuth{ID: books.ID, Secret: secret}, GrantType: oauth.GrantAuthorizationCode,
+		Code: b.returned().Get("code"), RedirectURI: callback}); err != nil {
+		b.t.Fatal(err)
+	}
+	return at
+}
+
 // A user who decides as often as nobody does is told so, on the page that he pressed on and
-// with what he ticked, or, where he is not asked, on one of its own.
+// with what he ticked. An app that does not ask him is not kept from him, but asks.
 func TestConsent_TooManyDecisions(t *testing.T) {
 	s := newSite(t, func(c *oauth.Config) { c.Decisions = oauth.Bucket{Size: 3, Refill: 1, Every: time.Minute} })
 	s.user("mara", 2)
@@ -281,18 +300,7 @@ func TestConsent_TooManyDecisions(t *testing.T) {
 	b.open(ask(c))
 	b.signIn("mara")
 	b.press("Cancel")
-	form := oauth.ClientForm{Name: "Books", Type: oauth.Confidential, Profile: oauth.Standard, Settings: oauth.ClientSettings{NoPKCE: true}, Redirects: []string{callback}, Scopes: []oauth.ClientScope{{Name: "stores.view", Required: true}}}
-	books, secret, err := s.server.CreateClient(t.Context(), system, form)
-	if err != nil {
-		t.Fatal(err)
-	}
-	at := "/oauth/authorize?" + url.Values{"client_id": {books.ID}, "redirect_uri": {callback}, "state": {"x"}, "response_type": {"code"}}.Encode()
-	b.open(at)
-	b.press("Allow", "mara-1")
-	if _, err := s.server.Token(t.Context(), oauth.TokenRequest{Auth: oauth.ClientAuth{ID: books.ID, Secret: secret}, GrantType: oauth.GrantAuthorizationCode,
-		Code: b.returned().Get("code"), RedirectURI: callback}); err != nil {
-		t.Fatal(err)
-	}
+	at := b.remembers(s, "mara-1")
 	for range 3 {
 		b.open(at)
 		if b.returned().Get("code") == "" {
@@ -306,10 +314,14 @@ func TestConsent_TooManyDecisions(t *testing.T) {
 			t.Errorf("Retry-After %q", b.header.Get("Retry-After"))
 		}
 	}
+	// Whoever sends a browser there again and again does not keep its user from signing in: he
+	// is asked, and what he presses is counted apart.
 	b.open(at)
-	refused("Too much at once")
-	b.open(ask(c)) // which is another allowance
-	b.press("Cancel")
+	b.sees(http.StatusOK, "Books")
+	b.press("Allow", "mara-1")
+	if b.returned().Get("code") == "" {
+		t.Error("the page leads nowhere")
+	}
 	for _, button := range []string{"Cancel", "Allow"} {
 		b.open(ask(c))
 		b.press(button, "mara-2")
@@ -322,6 +334,37 @@ func TestConsent_TooManyDecisions(t *testing.T) {
 	b.press("Allow", "mara-2")
 	if b.returned().Get("code") == "" {
 		t.Error("no code a minute later")
+	}
+}
+
+// Who has a page before him decides on it, though he need not have been asked any longer: neither a turn of that page nor
+// signing in again lets the app through.
+func TestConsent_WhoSeesThePageDecides(t *testing.T) {
+	s := newSite(t, func(c *oauth.Config) { c.Decisions = oauth.Bucket{Size: 1, Refill: 1, Every: time.Minute} })
+	s.user("mara", 2)
+	b := s.browser()
+	b.open("/connected-apps")
+	b.signIn("mara")
+	at := b.remembers(s, "mara-1")
+	b.open(at)
+	if b.returned().Get("code") == "" {
+		t.Fatal("asked again")
+	}
+	b.open(at)
+	s.late.Add(int64(time.Minute))
+	action, values := b.form("Allow")
+	values.Set("page", "1")
+	values.Del("decision")
+	b.post(action, values, s.url)
+	b.sees(200, "Books wants access", "1 of 2 ticked")
+	b.client.Jar, _ = cookiejar.New(nil)
+	b.press("Allow", "mara-2")
+	b.sees(200, "Sign in", "Nothing was changed")
+	b.signIn("mara")
+	b.sees(200, "Books wants access", "2 of 2 ticked")
+	b.open(at)
+	if b.returned().Get("code") == "" {
+		t.Error("asked, though there is no page")
 	}
 }
 

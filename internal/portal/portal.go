@@ -156,9 +156,6 @@ func (p *Portal) fail(w http.ResponseWriter, r *http.Request, err error) {
 		p.goTo(w, signInPath(r.URL.RequestURI()))
 	case e.Reason == oauth.UserSuspended:
 		p.say(w, r, http.StatusForbidden, noticeBody{"suspended.heading", "suspended.what", "/sign-in", "suspended.label"})
-	case e.Reason == oauth.DecidedTooOften:
-		retryAfter(w, e.RetryAfter)
-		p.say(w, r, http.StatusTooManyRequests, noticeBody{Heading: "decisions.heading", What: "decisions.what"})
 	case e.Code == oauth.Conflict:
 		p.say(w, r, http.StatusConflict, noticeBody{"changed.heading", "changed.what", "/connected-apps", "back.label"})
 	case e.Code == oauth.TemporarilyUnavailable:
