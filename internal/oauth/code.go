@@ -129,7 +129,8 @@ func proves(verifier, challenge string) bool {
 }
 
 // replayed refuses a code that was used, and revokes what it issued unless this is
-// taken for a network retry (DESIGN, decision 4). Never the rest of the grant.
+// taken for a network retry (DESIGN, decision 4). Never the rest of the grant. One that
+// revokes is an event, and so is the first that does not; whoever goes on leaves nothing.
 func (s *Server) replayed(ctx context.Context, c *Client, p Profile, code *StoredCode) error {
 	retry := s.now().Sub(code.RedeemedAt) < p.ReplayGrace
 	e, err := s.NewEvent(ctx, EventCodeReplayed, Actor{AsClient, c.ID}, map[string]any{"family": code.RedeemedFamily, "revoked": !retry})
@@ -141,7 +142,7 @@ func (s *Server) replayed(ctx context.Context, c *Client, p Profile, code *Store
 	if retry {
 		family = ""
 	}
-	if _, err := s.storage.RevokeReplayed(ctx, family, e); err != nil {
+	if _, err := s.storage.RevokeReplayed(ctx, code.Selector, family, e); err != nil {
 		return err
 	}
 	return refuse(CodeUsed)

@@ -110,9 +110,10 @@ type CodeStorage interface {
 	// active, if r.Secret is not one of the client's, if the grant is not at r.Rev
 	// or neither pending nor live, or if the index of a new family is of an older epoch.
 	RedeemCode(ctx context.Context, r Redemption) (won bool, err error)
-	// RevokeReplayed notes a replayed code and, if family is not "", revokes that
-	// family. won reports whether the family was alive until now.
-	RevokeReplayed(ctx context.Context, family string, e Event) (won bool, err error)
+	// RevokeReplayed revokes family, if it is not "", because code was replayed. won
+	// reports whether the family was alive until now. A replay that revokes nothing is
+	// noted if none was before.
+	RevokeReplayed(ctx context.Context, code, family string, e Event) (won bool, err error)
 }
 
 // FamilyStorage keeps keys, refresh chains and their tokens.

@@ -135,14 +135,17 @@ func insertRefresh(t *oauth.StoredRefresh, op string, m mark) statement {
 }
 
 // RevokeReplayed implements oauth.CodeStorage. A family that was dead already
-// leaves only the note, in an event of its own.
-func (s *Store) RevokeReplayed(ctx context.Context, family string, e oauth.Event) (bool, error) {
-	if family == "" {
-		return false, s.NoteEvent(ctx, e)
+// leaves only the note, in an event of its own, whose id the code has from then on.
+func (s *Store) RevokeReplayed(ctx context.Context, code, family string, e oauth.Event) (bool, error) {
+	if family != "" {
+		if won, err := s.RevokeFamily(ctx, family, e); won || err != nil {
+			return won, err
+		}
 	}
-	won, err := s.RevokeFamily(ctx, family, e)
-	if err == nil && !won {
-		return false, s.NoteEvent(ctx, e)
-	}
-	return won, err
+	var n int64
+	lock := s.engine.lock("SELECT selector FROM authorization_codes WHERE selector = $1", code)
+	guard := counted(&n, `UPDATE authorization_codes SET op = $1 WHERE selector = $2 AND redeemed_family IS NOT NULL
+		AND NOT EXISTS (SELECT 1 FROM events e WHERE e.id = authorization_codes.op AND e.kind = $3)`, e.ID, code, string(oauth.EventCodeReplayed))
+	_, err := s.won(ctx, &n, lock, one(guard), note(e, false, mark{"authorization_codes", "selector", "op", code, e.ID}))
+	return false, err
 }

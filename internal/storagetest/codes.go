@@ -2,6 +2,7 @@ package storagetest
 
 import (
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/grantway/grantway/internal/oauth"
@@ -298,23 +299,53 @@ func codes(w *world) {
 		dead.FamilyID = r.Family.ID
 		w.loses("issuing for a dead family", w.issueGuest(dead))
 	})
-	w.test("a replay is always noted, and revokes what is alive", func(w *world) {
+	w.test("a replay revokes what is alive, and one that does not is noted once", func(w *world) {
 		user, app := w.person(), w.app()
 		g, r := w.live(user, app)
 		_, other := w.live(user, app)
-		w.wins(feed, oauth.EventCodeReplayed, func(e oauth.Event) (bool, error) { return w.s.RevokeReplayed(w.ctx, r.Family.ID, e) })
-		w.same("the family", w.family(r.Family.ID).Status, oauth.Invalid)
-		w.same("the grant", w.grant(g.ID).Status, oauth.Live)
-		w.same("another family", w.family(other.Family.ID).Status, oauth.Valid)
-		for _, family := range []string{r.Family.ID, "", "unknown"} {
+		replay := func(r oauth.Redemption, family string) func(oauth.Event) (bool, error) {
+			return func(e oauth.Event) (bool, error) { return w.s.RevokeReplayed(w.ctx, r.Selector, family, e) }
+		}
+		noted := func(r oauth.Redemption, family string) {
+			w.t.Helper()
 			before, _, err := w.s.Head(w.ctx)
 			w.ok(err)
 			e := w.event(oauth.EventCodeReplayed)
-			won, err := w.s.RevokeReplayed(w.ctx, family, e)
+			won, err := replay(r, family)(e)
 			w.ok(err)
 			w.same(fmt.Sprintf("revoking %q", family), won, false)
 			w.noted(issue, e, before)
 		}
+		w.wins(feed, oauth.EventCodeReplayed, replay(r, r.Family.ID))
+		w.same("the family", w.family(r.Family.ID).Status, oauth.Invalid)
+		w.same("the grant", w.grant(g.ID).Status, oauth.Live)
+		w.same("another family", w.family(other.Family.ID).Status, oauth.Valid)
+		noted(r, r.Family.ID)
+		for _, family := range []string{r.Family.ID, "", "unknown"} {
+			w.loses("another replay", replay(r, family))
+		}
+		noted(other, "")
+		w.loses("another that revokes nothing", replay(other, ""))
+		w.wins(feed, oauth.EventCodeReplayed, replay(other, other.Family.ID))
+		w.loses("another of what is dead", replay(other, other.Family.ID))
+	})
+	w.test("of replays at once that revoke nothing one is noted", func(w *world) {
+		_, r := w.live(w.person(), w.app())
+		events := func() int {
+			return w.count("SELECT COUNT(*) FROM events WHERE kind = $1", string(oauth.EventCodeReplayed))
+		}
+		before := events()
+		var all sync.WaitGroup
+		for range 24 {
+			e := w.event(oauth.EventCodeReplayed)
+			all.Go(func() {
+				if won, err := w.s.RevokeReplayed(w.ctx, r.Selector, "", e); won || err != nil {
+					w.t.Errorf("won %v, %v", won, err)
+				}
+			})
+		}
+		all.Wait()
+		w.same("noted", events()-before, 1)
 	})
 	w.test("reads of what is not there", func(w *world) {
 		_, _, err := w.s.Code(w.ctx, "unknown")
