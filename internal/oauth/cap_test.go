@@ -78,6 +78,43 @@ func TestKeys_MaxKeysTheOldestEnds(t *testing.T) {
 	}
 }
 
+// Whoever sends a user's browser to an app's sign-in again and again begins chains that
+// nobody refreshes: they end each other, and none that is refreshed. Nor is the newest of a
+// user's sign-ins the first to end because all others were refreshed once.
+func TestKeys_WhatIsRefreshedOutlastsSignIns(t *testing.T) {
+	w := newWorld(t)
+	a := w.standard
+	working := w.connect(a, "alice", "s1")
+	use := func(what string, k *oauth.TokenResponse) {
+		t.Helper()
+		if _, err := w.refresh(a, k.RefreshToken); err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+	}
+	w.clock.advance(time.Hour)
+	use("soon", working)
+	var signIns []*oauth.TokenResponse
+	for range 150 {
+		w.clock.advance(time.Second)
+		signIns = append(signIns, w.silently(a))
+	}
+	use("after 150 at once", working)
+	_, err := w.refresh(a, signIns[0].RefreshToken)
+	wantReason(t, err, oauth.RefreshUnknown)
+	for range 150 {
+		w.clock.advance(7 * time.Hour)
+		use("every so often", working)
+		use("signed in", w.silently(a))
+	}
+	phone := w.silently(a)
+	w.clock.advance(time.Minute)
+	w.silently(a)
+	use("signed in a minute before another", phone)
+	if n := w.grant(working.GrantID).Keys; n != oauth.MaxKeys {
+		t.Errorf("%d keys are alive", n)
+	}
+}
+
 // silently connects an app that has all it asks for.
 func (w *world) silently(a app) *oauth.TokenResponse {
 	w.t.Helper()

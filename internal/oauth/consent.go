@@ -412,7 +412,7 @@ func (s *Server) decide(ctx context.Context, r *AuthorizationRequest, c *Client,
 		return Redirect{}, s.whyNotDecided(ctx, rec.Of)
 	}
 	if held != nil {
-		s.endOldest(ctx, &rec.Grant)
+		s.makeRoom(ctx, &rec.Grant)
 	}
 	back := redirect.with("code", code.Secret.Reveal(), "state", r.State, "iss", s.issFor(c))
 	return back, nil

@@ -121,10 +121,17 @@ func (s *Server) grantEvent(ctx context.Context, kind Kind, actor Actor, g *Gran
 // table of reasons.
 const tooManyKeys Reason = "too_many_keys"
 
-// endOldest makes room under a grant for the key of a code that was just issued: of
-// [MaxKeys] that are alive the oldest ends, as at Google, whose limit it is, too. A change
-// of a grant tells of every key under it in one event of the feed, which must not grow
-// beyond what a follower takes, whoever scripts his own app.
+// makeRoom makes room under a grant for the key of a code that was just issued: of
+// [MaxKeys] that are alive the one longest unused ends, a lasting key by its age, as at
+// Google, whose limit it is, too. A change of a grant tells of every key under it in one
+// event of the feed, which must not grow beyond what a follower takes, whoever scripts his
+// own app.
+//
+// Any website can send a browser to an app's sign-in again and again, and an app may begin a
+// chain at each and forget it: these make room for each other, not in the place of a chain
+// that is refreshed. Half of the places are for those alone; the rest go by last use
+// whatever it was, so that who has just signed in is not the first to go where all others
+// were refreshed once, long ago.
 //
 // The code is handed out afterwards, so what is alive is MaxKeys - 1 and the codes that
 // were issued meanwhile or in the minute before, of which a user's limit lets
@@ -132,16 +139,16 @@ const tooManyKeys Reason = "too_many_keys"
 //
 // The user waits for this, and the decision stands whatever becomes of it: of a grant that
 // has far too many, the next decisions end the rest.
-func (s *Server) endOldest(ctx context.Context, g *Grant) {
-	oldest, err := s.storage.OldestFamilies(ctx, g.ID, MaxKeys-1)
-	for i := 0; i < min(len(oldest), MaxKeys) && err == nil; i++ {
+func (s *Server) makeRoom(ctx context.Context, g *Grant) {
+	ending, err := s.storage.LeastUsedFamilies(ctx, g.ID, MaxKeys-1)
+	for i := 0; i < min(len(ending), MaxKeys) && err == nil; i++ {
 		var e Event
-		if e, err = s.grantEvent(ctx, EventFamilyRevoked, Actor{Kind: AsSystem}, g, ofFamily{Family: oldest[i], Why: tooManyKeys}); err == nil {
-			_, err = s.storage.RevokeFamily(ctx, oldest[i], e) // it may have ended meanwhile
+		if e, err = s.grantEvent(ctx, EventFamilyRevoked, Actor{Kind: AsSystem}, g, ofFamily{Family: ending[i], Why: tooManyKeys}); err == nil {
+			_, err = s.storage.RevokeFamily(ctx, ending[i], e) // it may have ended meanwhile
 		}
 	}
 	if err != nil {
-		s.log.Error("the oldest keys of a connection were not ended", "grant", g.ID, "error", err)
+		s.log.Error("the keys that a connection has too many of were not ended", "grant", g.ID, "error", err)
 	}
 }
 

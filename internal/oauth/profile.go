@@ -25,7 +25,7 @@ const (
 	MaxRedirects = 10                   // redirect URLs of one app (seed komerza-overview)
 	MaxPrinted   = 50                   // stores whose rights a key prints; with more it is born "ask"
 	MaxSecrets   = 2                    // live secrets of one app
-	MaxKeys      = 100                  // keys and refresh chains of one grant that are alive: see [Server.endOldest]
+	MaxKeys      = 100                  // keys and refresh chains of one grant that are alive: see [Server.makeRoom]
 	MaxApps      = 100                  // that one user makes within AppsWithin: the row of one that is deleted stays
 	AppsWithin   = 24 * time.Hour       // whichever 24 hours they are
 	Absolute     = 180 * 24 * time.Hour // end of a standard refresh chain

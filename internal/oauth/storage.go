@@ -118,9 +118,11 @@ type CodeStorage interface {
 
 // FamilyStorage keeps keys, refresh chains and their tokens.
 type FamilyStorage interface {
-	// OldestFamilies lists the families of a grant that are alive, but for the newest
-	// keep of them, oldest first.
-	OldestFamilies(ctx context.Context, grantID string, keep int) ([]string, error)
+	// LeastUsedFamilies lists the families of a grant that are alive, but for keep of
+	// them, the longest unused first: a chain was used when its newest token was issued or
+	// refreshed, any other key when it was made. Of the chains that were ever refreshed,
+	// half of keep stay, however many newer ones were never.
+	LeastUsedFamilies(ctx context.Context, grantID string, keep int) ([]string, error)
 	// Family reads a family with the standing of its grant.
 	Family(ctx context.Context, id string) (*Family, *Standing, error)
 	// Asked reads, in one question, all that introspection rests on: the active API

@@ -51,11 +51,19 @@ func (s *Store) Family(ctx context.Context, id string) (*oauth.Family, *oauth.St
 	return r.result(), st, nil
 }
 
-// OldestFamilies implements oauth.FamilyStorage. SQLite takes no OFFSET without a LIMIT.
-func (s *Store) OldestFamilies(ctx context.Context, grantID string, keep int) ([]string, error) {
+// LeastUsedFamilies implements oauth.FamilyStorage. All chains of a grant are of one
+// profile, so whichever idles last was used last; its absolute limit says nothing of that.
+// One that nobody refreshed was last written by the event that made its family. SQLite
+// takes no OFFSET without a LIMIT.
+func (s *Store) LeastUsedFamilies(ctx context.Context, grantID string, keep int) ([]string, error) {
 	var list []string
-	err := s.engine.query(ctx, "SELECT id FROM families WHERE grant_id = $1 AND status <> 'invalid' ORDER BY created DESC, id DESC LIMIT $2 OFFSET $3",
-		[]any{grantID, math.MaxInt32, keep}, func(scan func(...any) error) error {
+	err := s.engine.query(ctx, `SELECT id FROM (
+			SELECT id, used, last, ROW_NUMBER() OVER (PARTITION BY used ORDER BY last DESC, id DESC) AS place FROM (
+				SELECT f.id, EXISTS (SELECT 1 FROM refresh_tokens t WHERE t.family = f.id AND t.op <> f.op) AS used,
+					COALESCE((SELECT MAX(t.idle_until) FROM refresh_tokens t WHERE t.family = f.id), f.created) AS last
+				FROM families f WHERE f.grant_id = $1 AND f.status <> 'invalid') alive) ranked
+		ORDER BY (used AND place <= $4) DESC, last DESC, id DESC LIMIT $2 OFFSET $3`,
+		[]any{grantID, math.MaxInt32, keep, keep / 2}, func(scan func(...any) error) error {
 			var id string
 			if err := scan(&id); err != nil {
 				return unavailable(err)

@@ -36,38 +36,79 @@ func families(w *world) {
 		w.loses("unknown", revoke("unknown"))
 		w.wins(feed, oauth.EventFamilyRevoked, revoke(sibling.Family.ID))
 	})
-	w.test("OldestFamilies lists those of a grant that are alive but for the newest, oldest first", func(w *world) {
+	w.test("LeastUsedFamilies lists those of a grant that are alive but for some, keys by age", func(w *world) {
 		user, app := w.person(), w.app()
-		g, r := w.live(user, app)
-		all := []string{r.Family.ID}
-		for i := range 5 {
-			code := w.code(&g)
-			w.must(oauth.EventCodeIssued, w.record(oauth.DecisionRecord{Grant: g, ClientVersion: 1, Rev: 1, Unchanged: true, Code: code, Now: w.now}))
+		g, code := w.granted(user, app)
+		var all []string
+		for i := range 6 {
+			if i > 0 {
+				code = w.code(&g)
+				w.must(oauth.EventCodeIssued, w.record(oauth.DecisionRecord{Grant: g, ClientVersion: 1, Rev: 1, Unchanged: true, Code: code, Now: w.now}))
+			}
 			r := w.redemption(g, code)
 			r.Family.ID = w.id(string(rune('z'-i)) + "_") // ids say nothing of the order, but among those of one moment
-			r.Refresh.Family = r.Family.ID
-			r.Family.Created = w.now.Add(time.Duration(i+1) * time.Microsecond)
-			if i == 1 {
+			r.Refresh = nil
+			r.Family.Created = w.now.Add(time.Duration(i) * time.Microsecond)
+			if i == 2 {
 				r.Family.Status = oauth.Ask
 			}
 			w.must(oauth.EventCodeRedeemed, w.redeem(r))
 			all = append(all, r.Family.ID)
 		}
 		w.live(user, app) // another grant
-		oldest := func(keep int) []string {
+		w.same("keeping none", w.leastUsed(g.ID, 0), all)
+		w.same("keeping four", w.leastUsed(g.ID, 4), all[:2])
+		w.same("keeping all", w.leastUsed(g.ID, 6), []string(nil))
+		w.must(oauth.EventFamilyRevoked, func(e oauth.Event) (bool, error) { return w.s.RevokeFamily(w.ctx, all[1], e) })
+		w.same("of those that are alive", w.leastUsed(g.ID, 3), []string{all[0], all[2]})
+		w.same("of nothing", w.leastUsed("nothing", 0), []string(nil))
+	})
+	w.test("LeastUsedFamilies lists chains by last use, and those that were never refreshed push out half of the others at most", func(w *world) {
+		g, first := w.live(w.person(), w.app())
+		const idle = 30 * 24 * time.Hour
+		chains := []oauth.Redemption{first}
+		begin := func(after time.Duration) {
 			w.t.Helper()
-			list, err := w.s.OldestFamilies(w.ctx, g.ID, keep)
-			w.ok(err)
+			code := w.code(&g)
+			w.must(oauth.EventCodeIssued, w.record(oauth.DecisionRecord{Grant: g, ClientVersion: 1, Rev: 1, Unchanged: true, Code: code, Now: w.now}))
+			r := w.redemption(g, code)
+			r.Family.Created, r.Refresh.IdleUntil = w.now.Add(after), w.now.Add(after+idle)
+			w.must(oauth.EventCodeRedeemed, w.redeem(r))
+			chains = append(chains, r)
+		}
+		use := func(i int, after time.Duration, rotate bool) {
+			w.t.Helper()
+			r := w.rotation(g, chains[i].Refresh)
+			r.IdleUntil = w.now.Add(after + idle)
+			if !rotate {
+				r.Successor = nil
+			}
+			w.must(oauth.EventTokenRefreshed, w.rotate(r))
+		}
+		ids := func(of ...int) (list []string) {
+			for _, i := range of {
+				list = append(list, chains[i].Family.ID)
+			}
 			return list
 		}
-		w.same("keeping none", oldest(0), all)
-		w.same("keeping four", oldest(4), all[:2])
-		w.same("keeping all", oldest(6), []string(nil))
-		w.must(oauth.EventFamilyRevoked, func(e oauth.Event) (bool, error) { return w.s.RevokeFamily(w.ctx, all[1], e) })
-		w.same("of those that are alive", oldest(3), []string{all[0], all[2]})
-		list, err := w.s.OldestFamilies(w.ctx, "nothing", 0)
-		w.ok(err)
-		w.same("of nothing", list, []string(nil))
+		for i := 1; i < 6; i++ {
+			begin(time.Duration(i) * time.Hour)
+		}
+		w.same("none was used", w.leastUsed(g.ID, 4), ids(0, 1))
+		use(0, 10*time.Hour, false)
+		use(2, 8*time.Hour, true)
+		use(1, 9*time.Hour, true)
+		w.same("by last use", w.leastUsed(g.ID, 0), ids(3, 4, 5, 2, 1, 0))
+		w.same("of which some stay", w.leastUsed(g.ID, 4), ids(3, 4))
+		for i := 6; i < 10; i++ {
+			begin(time.Duration(i+5) * time.Hour)
+		}
+		w.same("newer ones that were never refreshed", w.leastUsed(g.ID, 4), ids(3, 4, 5, 2, 6, 7))
+		for i := 3; i < 9; i++ {
+			use(i, time.Duration(i+15)*time.Hour, true)
+		}
+		// All but one were refreshed, and that one is not the first to go for it.
+		w.same("all but the newest were used", w.leastUsed(g.ID, 8), ids(2, 1))
 	})
 	w.test("RevokeOwn ends a family for its client alone", func(w *world) {
 		app, other := w.newApp(), w.newApp()
@@ -252,6 +293,13 @@ func families(w *world) {
 		_, _, _, err = w.s.Refresh(w.ctx, "unknown")
 		w.missing("Refresh", err)
 	})
+}
+
+func (w *world) leastUsed(grant string, keep int) []string {
+	w.t.Helper()
+	list, err := w.s.LeastUsedFamilies(w.ctx, grant, keep)
+	w.ok(err)
+	return list
 }
 
 // rotation makes the record that exchanges token for a successor.
