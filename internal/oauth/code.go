@@ -163,7 +163,7 @@ func (s *Server) issue(ctx context.Context, c *Client, p Profile, code *StoredCo
 	if rights.empty() && !p.Guest {
 		return nil, refuse(NoRights)
 	}
-	red.GrantID, red.Rev, red.MembersRev, red.ISeq, red.Activate = st.Grant.ID, st.Grant.Rev, st.MembersRev, st.Seq, st.Grant.Status == Pending
+	red.GrantID, red.Rev, red.ISeq, red.Activate = st.Grant.ID, st.Grant.Rev, st.Seq, st.Grant.Status == Pending
 	if red.Guest != nil {
 		red.GrantID = ""
 	}

@@ -246,7 +246,6 @@ type Standing struct {
 	Seq          int64 // the feed's sequence as it was when this was read
 	Epoch        int64 // of that feed
 	Cut          int64 // families whose iseq is below are over
-	MembersRev   int64 // how often the memberships of the user have changed
 }
 
 // usable says why no key of this grant may be issued or accepted, or nil.

@@ -401,18 +401,15 @@ type Redemption struct {
 	Secret   Hash   // of the client, to be live still; nil asks for none
 	GrantID  string // "" for a guest's code
 	Rev      int64
-	// MembersRev is how often the memberships of the user had changed when they were
-	// read: a change beside a grant that is being made raises no revision yet.
-	MembersRev int64
-	ISeq       int64  // of the feed, as printed in the key
-	Kid        string // of what signed it
-	Activate   bool   // the grant was pending when it was read
-	Family     Family
-	Continue   bool // Family exists: a guest is continued
-	Refresh    *StoredRefresh
-	Guest      *Grant // with Guest.UserID: user and grant to create
-	Now        time.Time
-	Event      Event
+	ISeq     int64  // of the feed, as printed in the key
+	Kid      string // of what signed it
+	Activate bool   // the grant was pending when it was read
+	Family   Family
+	Continue bool // Family exists: a guest is continued
+	Refresh  *StoredRefresh
+	Guest    *Grant // with Guest.UserID: user and grant to create
+	Now      time.Time
+	Event    Event
 }
 
 // StoredRefresh is a chain of refresh tokens at rest: one token, or each with its

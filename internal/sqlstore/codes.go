@@ -85,8 +85,8 @@ func (s *Store) RedeemCode(ctx context.Context, r oauth.Redemption) (bool, error
 				m.args(g.ID, g.UserID, g.ClientID, g.Account.String(), r.Event.ID, micros(r.Now))...))
 	} else {
 		guard = append(guard, ` AND EXISTS (SELECT 1 FROM grants g JOIN users u ON u.id = g.user_id JOIN clients c ON c.id = g.client_id
-			WHERE g.id = $5 AND g.rev = $6 AND g.status IN ('pending', 'live') AND u.status = 'active' AND u.members_rev = $7 AND c.status = 'active')`)
-		args = append(args, r.GrantID, r.Rev, r.MembersRev)
+			WHERE g.id = $5 AND g.rev = $6 AND g.status IN ('pending', 'live') AND u.status = 'active' AND c.status = 'active')`)
+		args = append(args, r.GrantID, r.Rev)
 	}
 	guard = append(guard, uncut(len(args)))
 	args = append(args, r.ISeq, r.Kid)

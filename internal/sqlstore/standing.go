@@ -35,7 +35,7 @@ type standingReader struct {
 	st              oauth.Standing
 	scopes, account string
 	created, used   int64
-	stores          int64 // how often the state of any store changed
+	members, stores int64 // as in basis
 }
 
 // basis is what the stores of a standing follow from, and nothing else: whoever has
@@ -53,11 +53,11 @@ type basis struct {
 func (r *standingReader) dest() []any {
 	g := &r.st.Grant
 	return []any{&g.ID, &g.UserID, &g.ClientID, &g.Default, &r.scopes, &r.account, &g.AllStores, &g.Host, (*string)(&g.Status), &g.Rev, &r.created, &r.used,
-		(*string)(&r.st.UserKind), (*string)(&r.st.UserStatus), (*string)(&r.st.ClientStatus), &r.st.Seq, &r.st.Epoch, &r.st.MembersRev, &r.stores, &r.st.Cut}
+		(*string)(&r.st.UserKind), (*string)(&r.st.UserStatus), (*string)(&r.st.ClientStatus), &r.st.Seq, &r.st.Epoch, &r.members, &r.stores, &r.st.Cut}
 }
 
 func (r *standingReader) basis() basis {
-	return basis{r.st.Grant.Rev, r.st.MembersRev, r.stores, r.st.Epoch}
+	return basis{r.st.Grant.Rev, r.members, r.stores, r.st.Epoch}
 }
 
 // grant completes the grant once its columns were read.

@@ -96,8 +96,8 @@ func (s *Store) SetUserStatus(ctx context.Context, id string, to oauth.Status, e
 const reaches = "g.user_id = $5 AND (g.all_stores OR EXISTS (SELECT 1 FROM grant_stores x WHERE x.grant_id = g.id AND x.store_id = $6))"
 
 // raiseRevs makes what the user's grants in a store allow count as new: every issuing
-// event under way reads again, and every key is asked about. What was read of the
-// memberships before, for a grant that was made since, meets the other number.
+// event under way reads again, and every key is asked about. There is no grant that this
+// cannot see: who makes one locks the user, and who edits one the grant.
 func raiseRevs(userID, storeID string, m mark) []statement {
 	return []statement{
 		do(`UPDATE grants SET rev = rev + 1 WHERE user_id = $1 AND status <> 'revoked' AND (all_stores OR EXISTS

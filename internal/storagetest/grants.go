@@ -24,7 +24,7 @@ func decisions(w *world) {
 
 		seq, epoch, err := w.s.Head(w.ctx)
 		w.ok(err)
-		want := &oauth.Standing{Grant: d.Grant, UserKind: oauth.Person, UserStatus: oauth.Active, ClientStatus: oauth.Active, Seq: seq, Epoch: epoch, MembersRev: 2, Members: []oauth.Membership{
+		want := &oauth.Standing{Grant: d.Grant, UserKind: oauth.Person, UserStatus: oauth.Active, ClientStatus: oauth.Active, Seq: seq, Epoch: epoch, Members: []oauth.Membership{
 			{UserID: user, StoreID: a, StoreName: "a", StoreStatus: oauth.Active, Owner: true, MayDelegate: true},
 			{UserID: user, StoreID: b, StoreName: "b", StoreStatus: oauth.Active, Owner: true, MayDelegate: true},
 		}}

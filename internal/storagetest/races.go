@@ -388,6 +388,15 @@ func ends(w *world) {
 			user := w.person()
 			w.member(user, store)
 			d := w.decision(user, app, store)
+			switch n / 4 % 3 {
+			case 1: // on whatever stores there are when the key is made
+				d = w.decision(user, app)
+				d.Grant.AllStores = true
+			case 2: // there already, without the store
+				g, _ := w.granted(user, app)
+				g.Stores = []oauth.GrantStore{{StoreID: store}}
+				d = oauth.DecisionRecord{Grant: g, ClientVersion: 1, Rev: g.Rev, Connecting: []string{store}, Code: w.code(&g), Now: w.now}
+			}
 			d.Event = w.event(oauth.EventGrantMade)
 			redeemed, ended := w.event(oauth.EventCodeRedeemed), w.event(oauth.EventMembershipDropped)
 			decided := make(chan struct{})
@@ -400,7 +409,16 @@ func ends(w *world) {
 				if !won {
 					return
 				}
+				_, st, err := w.s.Code(w.ctx, d.Code.Selector)
+				if err != nil {
+					w.t.Error(err)
+					return
+				}
+				if len(st.Members) == 0 {
+					return // he has lost it, and is told so
+				}
 				r := w.redemption(d.Grant, d.Code)
+				r.Rev, r.ISeq, r.Family.Rev, r.Family.ISeq = st.Grant.Rev, st.Seq, st.Grant.Rev, st.Seq
 				r.Event = redeemed
 				if won, err = w.s.RedeemCode(w.ctx, r); err != nil {
 					w.t.Error(err)

@@ -365,7 +365,7 @@ func (w *world) redemption(g oauth.Grant, code oauth.StoredCode) oauth.Redemptio
 	f := oauth.Family{ID: w.id("fam_"), GrantID: g.ID, ClientID: g.ClientID, UserID: g.UserID, API: "api", Status: oauth.Valid,
 		StatusIndex: 1<<(oauth.IndexBits+oauth.ListBits+1) - 1<<oauth.IndexBits + w.ids.Add(1), // in the last list of the first epoch
 		Rev:         g.Rev, ISeq: st.Seq, Created: w.now, Token: w.hash()}
-	return oauth.Redemption{MembersRev: st.MembersRev, ISeq: st.Seq, Kid: "kid", Selector: code.Selector, ClientID: g.ClientID, GrantID: g.ID, Rev: g.Rev, Activate: g.Status == oauth.Pending, Family: f,
+	return oauth.Redemption{ISeq: st.Seq, Kid: "kid", Selector: code.Selector, ClientID: g.ClientID, GrantID: g.ID, Rev: g.Rev, Activate: g.Status == oauth.Pending, Family: f,
 		Refresh: w.refreshOf(f.ID), Now: w.now}
 }
 
