@@ -81,7 +81,7 @@ func (s *Server) redeemCode(ctx context.Context, c *Client, secret Hash, r Token
 			return nil, err
 		}
 	}
-	return nil, refuse(CodeRaced)
+	return nil, refuse(Changed) // the code is as good as it was
 }
 
 // checkCode says whether the code is this client's and the request's proofs are

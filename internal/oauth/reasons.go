@@ -54,7 +54,6 @@ const (
 	CodeForeign         Reason = "code_foreign"
 	CodeExpired         Reason = "code_expired"
 	CodeUsed            Reason = "code_used"
-	CodeRaced           Reason = "code_raced"
 	CodeRedirect        Reason = "code_redirect"
 	VerifierMissing     Reason = "verifier_missing"
 	VerifierUnexpected  Reason = "verifier_unexpected"
@@ -168,7 +167,6 @@ var reasons = map[Reason]struct {
 	CodeForeign:         {InvalidGrant, "The code is unknown or was used already.", "code"},
 	CodeExpired:         {InvalidGrant, "The code has expired. Codes are valid for one minute.", "code"},
 	CodeUsed:            {InvalidGrant, "The code is unknown or was used already.", "code"},
-	CodeRaced:           {InvalidGrant, "The code is unknown or was used already.", "code"},
 	CodeRedirect:        {InvalidGrant, "redirect_uri differs from the one in the authorization request.", "redirect_uri"},
 	VerifierMissing:     {InvalidGrant, "code_verifier is required: the authorization request had a code_challenge.", "code_verifier"},
 	VerifierUnexpected:  {InvalidRequest, "code_verifier was sent, but the authorization request had no code_challenge.", "code_verifier"},
