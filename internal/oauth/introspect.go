@@ -110,7 +110,7 @@ func (s *Server) introspect(ctx context.Context, auth ClientAuth, token string) 
 func (s *Server) unexpired(token string) (p presented, epoch, followed int64) {
 	epoch, followed = s.cache.epoch.Load(), s.cache.seq.Load()
 	p, ok := s.present(token)
-	if !ok || p.Expires != 0 && p.Expires <= s.now().Unix() {
+	if !ok || p.expired(s.now()) {
 		p = presented{verified: &verified{}}
 	}
 	return p, epoch, followed

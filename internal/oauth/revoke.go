@@ -8,7 +8,9 @@ import (
 
 // Revoke ends the key or the refresh chain that token belongs to (RFC 7009). It
 // takes access tokens and refresh tokens of every profile; a token that is
-// unknown, or another client's, changes nothing and is no error (2.2).
+// unknown, or another client's, changes nothing and is no error (2.2). So is an expired
+// one of a client that proved nothing: whoever finds it in an old log, beside the client
+// id, which is no secret, ends no chain with it.
 func (s *Server) Revoke(ctx context.Context, auth ClientAuth, token string) error {
 	c, secret, err := s.authenticate(ctx, auth, nil)
 	if err != nil {
@@ -17,7 +19,7 @@ func (s *Server) Revoke(ctx context.Context, auth ClientAuth, token string) erro
 	if token == "" {
 		return cmp.Or(s.confirm(ctx, c, secret), error(refuseParam(ParamMissing, "token")))
 	}
-	k, err := s.keyOf(ctx, token)
+	k, err := s.keyOf(ctx, token, secret != nil)
 	if err != nil || k == nil || k.client != c.ID {
 		return cmp.Or(s.confirm(ctx, c, secret), err)
 	}
@@ -36,12 +38,16 @@ func (s *Server) Revoke(ctx context.Context, auth ClientAuth, token string) erro
 // named are the ids that a token of ours stands for.
 type named struct{ family, client, user, grant string }
 
-// keyOf reads whose a token is, nil if it is not ours. Of a JWT that says the text itself:
-// whoever revokes a key waits for one question of the database, which asks for the secret, too.
-func (s *Server) keyOf(ctx context.Context, token string) (*named, error) {
+// keyOf reads whose a token is, nil if it is not ours, or a JWT that has expired where those
+// do not count. Of a JWT that says the text itself: whoever revokes a key waits for one
+// question of the database, which asks for the secret, too.
+func (s *Server) keyOf(ctx context.Context, token string, expired bool) (*named, error) {
 	v, err := s.verifyOwn(ctx, token)
 	if err != nil {
 		return nil, err
+	}
+	if v != nil && !expired && v.expired(s.now()) {
+		return nil, nil
 	}
 	if v != nil {
 		return &named{v.family, v.ClientID, v.Subject, v.GrantID}, nil

@@ -3,6 +3,7 @@ package oauth_test
 import (
 	"context"
 	"testing"
+	"time"
 
 	"github.com/grantway/grantway/internal/oauth"
 )
@@ -82,6 +83,33 @@ func TestRevoke_RFC7009(t *testing.T) {
 	}
 	wantReason(t, w.Revoke(ctx, w.exchange.auth(), ""), oauth.ParamMissing)
 	wantReason(t, w.Revoke(ctx, oauth.ClientAuth{}, "x"), oauth.ClientIDMissing)
+}
+
+// An expired access token is good for nothing, so nobody guards it: with a client id that
+// everybody knows it must not end the chain (RFC 7009, 2.2).
+func TestRevoke_ExpiredAndUnproved(t *testing.T) {
+	ctx := context.Background()
+	for name, of := range map[string]func(w *world) app{
+		"public": func(w *world) app { return w.public }, "direct": func(w *world) app { return w.direct }, "rotating": func(w *world) app { return w.rotating },
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			a := of(w)
+			first := w.connect(a, "alice", "s1")
+			w.clock.advance(first.ExpiresIn - time.Second) // a claim counts whole seconds
+			again, err := w.refresh(a, first.RefreshToken)
+			w.must(err)
+			w.clock.advance(time.Second)
+			w.must(w.Revoke(ctx, a.auth(), first.AccessToken.Reveal()))
+			if w.introspect(again.AccessToken) == nil {
+				t.Fatal("an expired token ended the chain")
+			}
+			w.must(w.Revoke(ctx, a.auth(), again.AccessToken.Reveal()))
+			if w.introspect(again.AccessToken) != nil {
+				t.Error("one that has not expired did not")
+			}
+		})
+	}
 }
 
 // A revoked key leaves the grant; its app gets the next one without asking anew.

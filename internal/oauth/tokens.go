@@ -40,6 +40,9 @@ type Claims struct {
 	Narrowed string      `json:"narrowed,omitempty"` // a refresh asked for no more than this
 }
 
+// expired is never true of a lasting key.
+func (c *Claims) expired(now time.Time) bool { return c.Expires != 0 && c.Expires <= now.Unix() }
+
 // StatusClaim is the status claim of the Token Status List draft, section 6.
 type StatusClaim struct {
 	List StatusRef `json:"status_list"`
