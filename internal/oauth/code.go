@@ -16,7 +16,7 @@ const maxTries = 8
 // redeemCode exchanges a code (RFC 6749, 4.1.3; seed komerza-exchange). Checks and
 // signature come before the write: a wrong verifier or a failed signer burns and
 // reveals nothing. The write is one atomic event that at most one caller wins.
-func (s *Server) redeemCode(ctx context.Context, c *Client, secret Hash, r TokenRequest) (*TokenResponse, error) {
+func (s *Server) redeemCode(ctx context.Context, c *Client, proof Proof, r TokenRequest) (*TokenResponse, error) {
 	if r.Code == "" {
 		return nil, refuseParam(ParamMissing, "code")
 	}
@@ -37,7 +37,7 @@ func (s *Server) redeemCode(ctx context.Context, c *Client, secret Hash, r Token
 			return nil, err
 		}
 		if code.RedeemedFamily != "" {
-			if err := s.confirm(ctx, c, secret); err != nil {
+			if err := s.confirm(ctx, c, proof); err != nil {
 				return nil, err
 			}
 			return nil, s.replayed(ctx, c, p, code)
@@ -46,7 +46,7 @@ func (s *Server) redeemCode(ctx context.Context, c *Client, secret Hash, r Token
 		if !now.Before(code.Expires) {
 			return nil, refuse(CodeExpired)
 		}
-		red := Redemption{Selector: code.Selector, ClientID: c.ID, Secret: secret, Now: now}
+		red := Redemption{Selector: code.Selector, ClientID: c.ID, Proof: proof, Now: now}
 		if st == nil {
 			if !p.Guest || code.GrantID != "" { // its grant is gone: nobody becomes a guest for that
 				return nil, refuse(CodeUnknown)
@@ -77,7 +77,7 @@ func (s *Server) redeemCode(ctx context.Context, c *Client, secret Hash, r Token
 			s.usedGrant(red.Family.GrantID)
 			return resp, nil
 		}
-		if err := s.again(ctx, c, secret); err != nil {
+		if err := s.again(ctx, c, proof); err != nil {
 			return nil, err
 		}
 	}
@@ -273,7 +273,7 @@ func (s *Server) AuthorizeDirect(ctx context.Context, r DirectRequest) (answer D
 	if e != nil {
 		return answer, e
 	}
-	c, _, err := s.authenticate(ctx, ClientAuth{ID: id, APIKey: r.APIKey, Admit: r.Admit}, []ProfileName{Direct})
+	c, proof, err := s.authenticate(ctx, ClientAuth{ID: id, APIKey: r.APIKey, Admit: r.Admit}, []ProfileName{Direct})
 	if err != nil {
 		return answer, err
 	}
@@ -320,7 +320,10 @@ func (s *Server) AuthorizeDirect(ctx context.Context, r DirectRequest) (answer D
 		return answer, err
 	}
 	ev.ClientID, ev.GrantID = c.ID, code.GrantID
-	won, err := s.storage.IssueGuestCode(ctx, code, ev)
+	won, err := s.storage.IssueGuestCode(ctx, code, proof, ev)
+	if err == nil && !won {
+		err = s.confirm(ctx, c, proof)
+	}
 	switch {
 	case err != nil:
 		return answer, err

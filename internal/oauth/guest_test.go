@@ -145,6 +145,79 @@ func TestGuest_Dressipi_api_key(t *testing.T) {
 	w.must(err)
 }
 
+// rekeying is a storage in which an app gets another key after the old one was looked at,
+// and before what rests on that is written.
+type rekeying struct {
+	oauth.Storage
+	rekey func()
+}
+
+func (r *rekeying) IssueGuestCode(ctx context.Context, c *oauth.StoredCode, p oauth.Proof, e oauth.Event) (bool, error) {
+	happen(&r.rekey)
+	return r.Storage.IssueGuestCode(ctx, c, p, e)
+}
+
+func (r *rekeying) RedeemCode(ctx context.Context, d oauth.Redemption) (bool, error) {
+	happen(&r.rekey)
+	return r.Storage.RedeemCode(ctx, d)
+}
+
+func (r *rekeying) RotateRefreshToken(ctx context.Context, d oauth.Rotation) (bool, error) {
+	happen(&r.rekey)
+	return r.Storage.RotateRefreshToken(ctx, d)
+}
+
+func (r *rekeying) RevokeOwn(ctx context.Context, clientID string, p oauth.Proof, family string, e oauth.Event) (bool, error) {
+	happen(&r.rekey)
+	return r.Storage.RevokeOwn(ctx, clientID, p, family, e)
+}
+
+// Once a key was replaced nothing is issued, or ended, by the old one, however little
+// before it was looked at: who comes again is told so.
+func TestGuest_KeyReplacedBesideTheWrite(t *testing.T) {
+	ctx := context.Background()
+	w := newWorld(t)
+	f := form("Keyed", oauth.Direct, oauth.Public)
+	f.Settings.APIKeyHash = oauth.HashOf("old")
+	c, _, err := w.CreateClient(ctx, command, f)
+	w.must(err)
+	a, auth := app{c.ID, "", *c}, oauth.ClientAuth{ID: c.ID, APIKey: "old"}
+	storage := &rekeying{Storage: w.db}
+	office := w.office(storage)
+	direct := oauth.DirectRequest{Query: w.query(a), APIKey: "old"}
+	code := func() string {
+		t.Helper()
+		d, err := office.AuthorizeDirect(ctx, direct)
+		w.must(err)
+		return d.Code.Reveal()
+	}
+	redeem := redemption(a, code())
+	redeem.Auth = auth
+	guest, err := office.Token(ctx, redeem)
+	w.must(err)
+	redeem.Code = code()
+	use := refresh(a, guest.RefreshToken.Reveal())
+	use.Auth = auth
+	for what, try := range map[string]func() error{
+		"authorize": func() error { _, err := office.AuthorizeDirect(ctx, direct); return err },
+		"redeem":    func() error { _, err := office.Token(ctx, redeem); return err },
+		"refresh":   func() error { _, err := office.Token(ctx, use); return err },
+		"revoke":    func() error { return office.Revoke(ctx, auth, guest.AccessToken.Reveal()) },
+	} {
+		t.Run(what, func(t *testing.T) {
+			w.must(w.SetRules(ctx, command, a.id, oauth.ClientSettings{APIKeyHash: oauth.HashOf("old")}))
+			storage.rekey = func() {
+				w.must(w.SetRules(ctx, command, a.id, oauth.ClientSettings{APIKeyHash: oauth.HashOf("new")}))
+			}
+			wantReason(t, try(), oauth.Changed)
+			wantReason(t, try(), oauth.APIKeyWrong)
+			if w.introspect(guest.AccessToken) == nil {
+				t.Error("the guest's key has ended")
+			}
+		})
+	}
+}
+
 // x-dressipi-jwt continues a guest only where the app has it switched on, and only
 // with a live guest token of that app (DESIGN, decision 3).
 func TestGuest_Dressipi_continue(t *testing.T) {

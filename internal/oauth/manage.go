@@ -50,14 +50,14 @@ func (s *Server) EndGrant(ctx context.Context, auth ClientAuth, id string) error
 
 // ownGrant proves an app and reads a grant of its own. Public apps prove nothing.
 func (s *Server) ownGrant(ctx context.Context, auth ClientAuth, id string) (*Standing, *Client, error) {
-	c, secret, err := s.authenticate(ctx, auth, nil)
+	c, proof, err := s.authenticate(ctx, auth, nil)
 	if err != nil {
 		return nil, nil, err
 	}
-	if secret == nil {
+	if proof.Secret == nil {
 		return nil, nil, refuse(ClientAuthMissing)
 	}
-	if err := s.confirm(ctx, c, secret); err != nil {
+	if err := s.confirm(ctx, c, proof); err != nil {
 		return nil, nil, err
 	}
 	st, err := s.storage.Standing(ctx, id)

@@ -62,7 +62,7 @@ func keyed(key []byte, purpose, text string) []byte {
 }
 
 // refreshToken answers grant_type=refresh_token (RFC 6749, 6; RFC 9700, 4.14.2).
-func (s *Server) refreshToken(ctx context.Context, c *Client, secret Hash, r TokenRequest) (*TokenResponse, error) {
+func (s *Server) refreshToken(ctx context.Context, c *Client, proof Proof, r TokenRequest) (*TokenResponse, error) {
 	p := c.profile()
 	switch {
 	case !p.Refresh:
@@ -99,11 +99,11 @@ func (s *Server) refreshToken(ctx context.Context, c *Client, secret Hash, r Tok
 			return nil, refusal
 		}
 		presented := HashOf(a.Secret)
-		rot := Rotation{Selector: t.Selector, Family: f.ID, ClientID: c.ID, Secret: secret, GrantID: f.GrantID, Rev: st.Grant.Rev, Presented: presented, Now: now, IdleUntil: now.Add(p.RefreshIdle)}
+		rot := Rotation{Selector: t.Selector, Family: f.ID, ClientID: c.ID, Proof: proof, GrantID: f.GrantID, Rev: st.Grant.Rev, Presented: presented, Now: now, IdleUntil: now.Add(p.RefreshIdle)}
 		handed := a.Secret
 		switch current := bytes.Equal(t.Hash, presented); {
 		case !current && (!bytes.Equal(t.Previous, presented) || now.Sub(t.RotatedAt) >= RotateGrace):
-			if err := s.confirm(ctx, c, secret); err != nil {
+			if err := s.confirm(ctx, c, proof); err != nil {
 				return nil, err
 			}
 			return nil, s.refreshReplayed(ctx, c, f)
@@ -146,7 +146,7 @@ func (s *Server) refreshToken(ctx context.Context, c *Client, secret Hash, r Tok
 			return &TokenResponse{AccessToken: Secret(access), ExpiresIn: p.AccessLife, RefreshToken: handed, Scope: rights.Flat().String(),
 				Profile: p.Name, ClientID: c.ID, GrantID: f.GrantID}, nil
 		}
-		if err := s.again(ctx, c, secret); err != nil {
+		if err := s.again(ctx, c, proof); err != nil {
 			return nil, err
 		}
 	}

@@ -12,25 +12,25 @@ import (
 // one of a client that proved nothing: whoever finds it in an old log, beside the client
 // id, which is no secret, ends no chain with it.
 func (s *Server) Revoke(ctx context.Context, auth ClientAuth, token string) error {
-	c, secret, err := s.authenticate(ctx, auth, nil)
+	c, proof, err := s.authenticate(ctx, auth, nil)
 	if err != nil {
 		return err
 	}
 	if token == "" {
-		return cmp.Or(s.confirm(ctx, c, secret), error(refuseParam(ParamMissing, "token")))
+		return cmp.Or(s.confirm(ctx, c, proof), error(refuseParam(ParamMissing, "token")))
 	}
-	k, err := s.keyOf(ctx, token, secret != nil)
+	k, err := s.keyOf(ctx, token, proof.Secret != nil)
 	if err != nil || k == nil || k.client != c.ID {
-		return cmp.Or(s.confirm(ctx, c, secret), err)
+		return cmp.Or(s.confirm(ctx, c, proof), err)
 	}
 	e, err := s.NewEvent(ctx, EventFamilyRevoked, Actor{AsClient, c.ID}, ofFamily{Family: k.family})
 	if err != nil {
 		return err
 	}
 	e.ClientID, e.UserID, e.GrantID = c.ID, k.user, k.grant
-	won, err := s.storage.RevokeOwn(ctx, c.ID, secret, k.family, e)
+	won, err := s.storage.RevokeOwn(ctx, c.ID, proof, k.family, e)
 	if err == nil && !won { // it is over already, or whoever asks is not the client
-		err = s.confirm(ctx, c, secret)
+		err = s.confirm(ctx, c, proof)
 	}
 	return err
 }

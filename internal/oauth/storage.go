@@ -102,12 +102,12 @@ type CodeStorage interface {
 	// CodeOfRequest reads the code that answered an authorization request.
 	CodeOfRequest(ctx context.Context, request string) (*StoredCode, error)
 	// IssueGuestCode stores a code that carries no grant (direct profile), if the
-	// client is active and the family to continue, if any, is live.
-	IssueGuestCode(ctx context.Context, c *StoredCode, e Event) (won bool, err error)
+	// client is active, its proof holds, and the family to continue, if any, is live.
+	IssueGuestCode(ctx context.Context, c *StoredCode, p Proof, e Event) (won bool, err error)
 	// RedeemCode marks a code as redeemed by r.Family and issues that family, its
 	// refresh token if any and, for a guest, user and grant. At most one call wins a
 	// code. It loses if the code is redeemed or expired, if client or user is not
-	// active, if r.Secret is not one of the client's, if the grant is not at r.Rev
+	// active, if r.Proof does not hold, if the grant is not at r.Rev
 	// or neither pending nor live, or if the index of a new family is of an older epoch.
 	RedeemCode(ctx context.Context, r Redemption) (won bool, err error)
 	// RevokeReplayed revokes family, if it is not "", because code was replayed. won
@@ -135,14 +135,14 @@ type FamilyStorage interface {
 	// r.Presented and moves the idle limit, or, for a token that does not rotate
 	// (nil), only the latter; r.Again repeats a use within the grace, and changes
 	// nothing. It loses if another use came first, if the chain is idle or over, the
-	// family is not alive, the secret is not live, client or user is not active, or
+	// family is not alive, r.Proof does not hold, client or user is not active, or
 	// the grant is not at r.Rev.
 	RotateRefreshToken(ctx context.Context, r Rotation) (won bool, err error)
 	// RevokeFamily ends a family that is alive.
 	RevokeFamily(ctx context.Context, family string, e Event) (won bool, err error)
 	// RevokeOwn ends a family that is alive for its client. It loses, too, if the family is
-	// another's, or if secret, unless it is nil, is not one of the client's.
-	RevokeOwn(ctx context.Context, clientID string, secret Hash, family string, e Event) (won bool, err error)
+	// another's, or if the client's proof does not hold.
+	RevokeOwn(ctx context.Context, clientID string, p Proof, family string, e Event) (won bool, err error)
 	// AllotIndices moves the high-water mark of the current status list of an API and
 	// kind ("key", "family") by n, at now, and returns the first index, as
 	// (epoch × 2^ListBits + list) × 2^IndexBits + place. No index is ever handed out
@@ -394,11 +394,18 @@ type StoredCode struct {
 	RedeemedAt     time.Time
 }
 
+// Proof is what an app was known by when it asked. The events that rest on it ask for it
+// once more; the zero Proof, of an app that proves nothing, asks for nothing.
+type Proof struct {
+	Secret        Hash  // to be live still
+	ClientVersion int64 // at which the app's x-api-key was compared, to be of now still
+}
+
 // Redemption is the argument of RedeemCode.
 type Redemption struct {
 	Selector string
 	ClientID string
-	Secret   Hash   // of the client, to be live still; nil asks for none
+	Proof           // of the client
 	GrantID  string // "" for a guest's code
 	Rev      int64
 	ISeq     int64  // of the feed, as printed in the key
@@ -429,7 +436,7 @@ type Rotation struct {
 	Selector  string
 	Family    string
 	ClientID  string
-	Secret    Hash // of the client, to be live still; nil asks for none
+	Proof     // of the client
 	GrantID   string
 	Rev       int64
 	ISeq      int64  // of the feed, as printed in the access token

@@ -107,15 +107,15 @@ func (s *Server) Token(ctx context.Context, r TokenRequest) (*TokenResponse, err
 // token authenticates the client, once, before the switch on the grant type, so
 // that no grant can forget it.
 func (s *Server) token(ctx context.Context, r TokenRequest) (resp *TokenResponse, err error) {
-	c, secret, err := s.authenticate(ctx, r.Auth, r.Serves)
+	c, proof, err := s.authenticate(ctx, r.Auth, r.Serves)
 	if err != nil {
 		return nil, err
 	}
 	switch r.GrantType {
 	case GrantAuthorizationCode:
-		resp, err = s.redeemCode(ctx, c, secret, r)
+		resp, err = s.redeemCode(ctx, c, proof, r)
 	case GrantRefreshToken:
-		resp, err = s.refreshToken(ctx, c, secret, r)
+		resp, err = s.refreshToken(ctx, c, proof, r)
 	case "":
 		err = refuseParam(ParamMissing, "grant_type")
 	default:
@@ -125,7 +125,7 @@ func (s *Server) token(ctx context.Context, r TokenRequest) (resp *TokenResponse
 	case errors.Is(err, ErrUnavailable): // no verdict, so none on the secret; and what is unknown must be told as that
 		return nil, err
 	case err != nil:
-		return nil, cmp.Or(s.confirm(ctx, c, secret), err)
+		return nil, cmp.Or(s.confirm(ctx, c, proof), err)
 	}
 	return resp, nil
 }
@@ -140,73 +140,84 @@ var nobody = Hash(make([]byte, sha256.Size))
 // The secret by which a client is known here, mostly from the cache, is still a
 // question to the database: the event that issues, or revokes, asks it in its guard, and
 // whoever refuses first asks [Server.confirm]. So a secret is never decided
-// from a cache (DESIGN, decision 14), and costs no read of its own.
-func (s *Server) authenticate(ctx context.Context, a ClientAuth, serves []ProfileName) (c *Client, secret Hash, err error) {
+// from a cache (DESIGN, decision 14), and costs no read of its own. An x-api-key stands in
+// the app's settings, so its version is asked for.
+func (s *Server) authenticate(ctx context.Context, a ClientAuth, serves []ProfileName) (c *Client, proof Proof, err error) {
 	if a.ID == "" {
-		return nil, nil, refuse(ClientIDMissing)
+		return nil, Proof{}, refuse(ClientIDMissing)
 	}
 	c, err = s.Client(ctx, a.ID)
 	if errors.Is(err, ErrNotFound) {
 		nobody.Matches(a.Secret)
-		return nil, nil, refuse(ClientUnknown)
+		return nil, Proof{}, refuse(ClientUnknown)
 	}
 	if err != nil {
-		return nil, nil, err
+		return nil, Proof{}, err
 	}
 	if serves != nil && !slices.Contains(serves, c.Profile) {
-		return nil, nil, refuse(ProfileMismatch)
+		return nil, Proof{}, refuse(ProfileMismatch)
 	}
 	switch {
 	case c.AuthMethod == ByNone:
 		if a.Secret != "" {
-			return nil, nil, refuse(ClientAuthMethod)
+			return nil, Proof{}, refuse(ClientAuthMethod)
 		}
 		if c.Settings.APIKeyHash != nil {
 			if c, err = s.storage.Client(ctx, a.ID); err != nil { // read anew, as secrets are
-				return nil, nil, err
+				return nil, Proof{}, err
 			}
 			if c.Settings.APIKeyHash != nil && !c.Settings.APIKeyHash.Matches(a.APIKey) {
-				return nil, nil, refuse(APIKeyWrong)
+				return nil, Proof{}, refuse(APIKeyWrong)
 			}
+			proof.ClientVersion = c.Version
 		}
 	case a.Secret == "":
-		return nil, nil, refuse(ClientAuthMissing)
+		return nil, Proof{}, refuse(ClientAuthMissing)
 	default:
 		found := secretAmong(c.Secrets, a.Secret)
 		if found == nil { // it may be newer than the cache
 			secrets, err := s.storage.ClientSecrets(ctx, c.ID)
 			if err != nil {
-				return nil, nil, err
+				return nil, Proof{}, err
 			}
 			if found = secretAmong(secrets, a.Secret); found == nil {
-				return nil, nil, refuse(SecretWrong)
+				return nil, Proof{}, refuse(SecretWrong)
 			}
 		}
-		secret = found.Hash
-		s.usedSecret(string(secret))
+		proof.Secret = found.Hash
+		s.usedSecret(string(found.Hash))
 	}
 	if a.Admit != nil {
 		if err := a.Admit(c); err != nil {
-			return nil, nil, err
+			return nil, Proof{}, err
 		}
 	}
 	if c.Status != Active {
-		return nil, nil, cmp.Or(s.confirm(ctx, c, secret), error(refuse(ClientSuspended)))
+		return nil, Proof{}, cmp.Or(s.confirm(ctx, c, proof), error(refuse(ClientSuspended)))
 	}
-	return c, secret, nil
+	return c, proof, nil
 }
 
-// confirm asks the database whether a secret is still the client's. nil, of a client
-// that has none, is.
-func (s *Server) confirm(ctx context.Context, c *Client, secret Hash) error {
-	if secret == nil {
+// confirm asks the database whether a proof still holds. Of an app that was edited since
+// its key was compared that is not known: who comes again is compared anew.
+func (s *Server) confirm(ctx context.Context, c *Client, proof Proof) error {
+	if proof.ClientVersion != 0 {
+		now, err := s.storage.Client(ctx, c.ID)
+		switch {
+		case err != nil && !errors.Is(err, ErrNotFound):
+			return err
+		case err != nil || now.Version != proof.ClientVersion:
+			return refuse(Changed)
+		}
+	}
+	if proof.Secret == nil {
 		return nil
 	}
 	secrets, err := s.storage.ClientSecrets(ctx, c.ID)
 	if err != nil {
 		return err
 	}
-	if !slices.ContainsFunc(secrets, func(live ClientSecret) bool { return bytes.Equal(live.Hash, secret) }) {
+	if !slices.ContainsFunc(secrets, func(live ClientSecret) bool { return bytes.Equal(live.Hash, proof.Secret) }) {
 		return refuse(SecretWrong)
 	}
 	return nil
@@ -214,8 +225,8 @@ func (s *Server) confirm(ctx context.Context, c *Client, secret Hash) error {
 
 // again is asked when an event lost against another: it refuses who is not the client
 // any longer, and reads the feed, because the key that signed may have been cut off.
-func (s *Server) again(ctx context.Context, c *Client, secret Hash) error {
-	if err := s.confirm(ctx, c, secret); err != nil {
+func (s *Server) again(ctx context.Context, c *Client, proof Proof) error {
+	if err := s.confirm(ctx, c, proof); err != nil {
 		return err
 	}
 	return s.follow(ctx, time.Since(start))

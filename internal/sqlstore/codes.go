@@ -51,16 +51,17 @@ func (s *Store) CodeOfRequest(ctx context.Context, request string) (*oauth.Store
 }
 
 // IssueGuestCode implements oauth.CodeStorage.
-func (s *Store) IssueGuestCode(ctx context.Context, c *oauth.StoredCode, e oauth.Event) (bool, error) {
+func (s *Store) IssueGuestCode(ctx context.Context, c *oauth.StoredCode, p oauth.Proof, e oauth.Event) (bool, error) {
 	var n int64
+	proof, more := proven(13, c.ClientID, p)
 	guard := counted(&n, `INSERT INTO authorization_codes (selector, hash, request, client_id, grant_id, family, profile, api, narrowing, redirect,
 			redirect_sent, challenge, nonce, auth_time, expires, op)
 		SELECT CAST($1 AS TEXT), $2, CAST($3 AS TEXT), CAST($4 AS TEXT), CAST($5 AS TEXT), CAST($6 AS TEXT), CAST($7 AS TEXT), CAST($8 AS TEXT),
 		       NULL, CAST($9 AS TEXT), TRUE, CAST($10 AS TEXT), '', CAST($11 AS BIGINT), CAST($12 AS BIGINT), CAST($13 AS TEXT)
 		WHERE EXISTS (SELECT 1 FROM clients WHERE id = $4 AND status = 'active')
-		  AND (CAST($6 AS TEXT) IS NULL OR EXISTS (SELECT 1 FROM families WHERE id = $6 AND client_id = $4 AND status <> 'invalid'))`,
-		c.Selector, []byte(c.Hash), c.Request, c.ClientID, textOrNull(c.GrantID), textOrNull(c.FamilyID), string(c.Profile), c.API, c.Redirect,
-		c.Challenge, micros(c.AuthTime), micros(c.Expires), e.ID)
+		  AND (CAST($6 AS TEXT) IS NULL OR EXISTS (SELECT 1 FROM families WHERE id = $6 AND client_id = $4 AND status <> 'invalid'))`+proof,
+		append([]any{c.Selector, []byte(c.Hash), c.Request, c.ClientID, textOrNull(c.GrantID), textOrNull(c.FamilyID), string(c.Profile), c.API, c.Redirect,
+			c.Challenge, micros(c.AuthTime), micros(c.Expires), e.ID}, more...)...)
 	return s.won(ctx, &n, one(guard), note(e, false, mark{"authorization_codes", "selector", "op", c.Selector, e.ID}))
 }
 
@@ -90,10 +91,8 @@ func (s *Store) RedeemCode(ctx context.Context, r oauth.Redemption) (bool, error
 	}
 	guard = append(guard, uncut(len(args)))
 	args = append(args, r.ISeq, r.Kid)
-	if r.Secret != nil {
-		guard = append(guard, secretLive(len(args)))
-		args = append(args, []byte(r.Secret), r.ClientID)
-	}
+	proof, more := proven(len(args), r.ClientID, r.Proof)
+	guard, args = append(guard, proof), append(args, more...)
 	switch {
 	case r.Continue:
 		guard = append(guard, " AND EXISTS (SELECT 1 FROM families f WHERE f.id = $1 AND f.status <> 'invalid' AND NOT EXISTS (SELECT 1 FROM cutoffs WHERE kind = 'all' AND subject = '' AND before > f.iseq))")
@@ -123,9 +122,17 @@ func (s *Store) RedeemCode(ctx context.Context, r oauth.Redemption) (bool, error
 	return s.won(ctx, &n, lock, one(counted(&n, strings.Join(guard, ""), args...)), steps, noted)
 }
 
-// secretLive asks that a client still has a secret. Arguments $n+1 and $n+2.
-func secretLive(n int) string {
-	return fmt.Sprintf(" AND EXISTS (SELECT 1 FROM client_secrets WHERE hash = $%d AND client_id = $%d)", n+1, n+2)
+// proven asks that what proved a client still does. Its arguments are $n+1 and on.
+func proven(n int, clientID string, p oauth.Proof) (ask string, args []any) {
+	if p.Secret != nil {
+		ask = fmt.Sprintf(" AND EXISTS (SELECT 1 FROM client_secrets WHERE hash = $%d AND client_id = $%d)", n+1, n+2)
+		args = append(args, []byte(p.Secret), clientID)
+	}
+	if p.ClientVersion != 0 {
+		ask += fmt.Sprintf(" AND EXISTS (SELECT 1 FROM clients WHERE id = $%d AND version = $%d)", n+len(args)+1, n+len(args)+2)
+		args = append(args, clientID, p.ClientVersion)
+	}
+	return ask, args
 }
 
 func insertRefresh(t *oauth.StoredRefresh, op string, m mark) statement {

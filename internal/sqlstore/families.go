@@ -126,10 +126,8 @@ func (s *Store) RotateRefreshToken(ctx context.Context, r oauth.Rotation) (bool,
 		ask += " AND hash = $7"
 		args = append(args, micros(r.IdleUntil))
 	}
-	if r.Secret != nil {
-		ask += secretLive(len(args))
-		args = append(args, []byte(r.Secret), r.ClientID)
-	}
+	proof, more := proven(len(args), r.ClientID, r.Proof)
+	ask, args = ask+proof, append(args, more...)
 	ask += uncut(len(args))
 	args = append(args, r.ISeq, r.Kid)
 	guard := counted(&n, use+" WHERE "+ask, args...)
@@ -142,12 +140,9 @@ func (s *Store) RevokeFamily(ctx context.Context, family string, e oauth.Event) 
 }
 
 // RevokeOwn implements oauth.FamilyStorage.
-func (s *Store) RevokeOwn(ctx context.Context, clientID string, secret oauth.Hash, family string, e oauth.Event) (bool, error) {
-	ask, args := " AND client_id = $4", []any{clientID}
-	if secret != nil {
-		ask, args = ask+secretLive(4), append(args, []byte(secret), clientID)
-	}
-	return s.revokeFamily(ctx, family, ask, args, e)
+func (s *Store) RevokeOwn(ctx context.Context, clientID string, p oauth.Proof, family string, e oauth.Event) (bool, error) {
+	proof, more := proven(4, clientID, p)
+	return s.revokeFamily(ctx, family, " AND client_id = $4"+proof, append([]any{clientID}, more...), e)
 }
 
 // revokeFamily ends a family if ask holds, whose arguments are $4 and on.

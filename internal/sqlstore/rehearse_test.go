@@ -63,8 +63,8 @@ func TestPostgres_Rehearsal(t *testing.T) {
 	before := count(conn, prepared)
 	on := &Store{engine: stage{p, conn}, moved: make(chan struct{}, 1)}
 	e := oauth.Event{ID: "x", Kind: oauth.EventFamilyRevoked}
-	for _, secret := range []oauth.Hash{oauth.HashOf("x"), nil} {
-		if _, err := on.RevokeOwn(ctx, "app", secret, "fam_x", e); err != nil {
+	for _, proof := range []oauth.Proof{{Secret: oauth.HashOf("x")}, {ClientVersion: 1}, {}} {
+		if _, err := on.RevokeOwn(ctx, "app", proof, "fam_x", e); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -143,7 +143,7 @@ func codes(w *world) {
 		w.wins(issue, oauth.EventCodeRedeemed, w.redeem(r))
 	})
 	w.test("what every redemption asks, of whatever kind it is", func(w *world) {
-		const guests, continued, chosen = 1, 2, 4 // what a change is about, beside persons
+		const guests, continued, chosen, keyed = 1, 2, 4, 8 // what a change is about, beside persons
 		for why, c := range map[string]struct {
 			of     int
 			change func(*oauth.Redemption)
@@ -157,12 +157,13 @@ func codes(w *world) {
 					w.changed("UPDATE families SET status = 'valid' WHERE grant_id = $1", r.GrantID) // the grant alone is enough
 				}
 			}},
-			"another rev":        {continued, func(r *oauth.Redemption) { r.Rev++ }},
-			"another grant":      {continued, func(r *oauth.Redemption) { r.GrantID = "unknown" }},
-			"over":               {guests | continued, func(r *oauth.Redemption) { r.Now = w.now.Add(time.Minute) }},
-			"unknown":            {guests | continued, func(r *oauth.Redemption) { r.Selector = "unknown" }},
-			"an index of before": {guests, func(r *oauth.Redemption) { r.Family.StatusIndex = 1 }},
-			"nobody's secret":    {guests | continued | chosen, func(r *oauth.Redemption) { r.Secret = w.hash() }},
+			"another rev":                       {continued, func(r *oauth.Redemption) { r.Rev++ }},
+			"another grant":                     {continued, func(r *oauth.Redemption) { r.GrantID = "unknown" }},
+			"over":                              {guests | continued, func(r *oauth.Redemption) { r.Now = w.now.Add(time.Minute) }},
+			"unknown":                           {guests | continued, func(r *oauth.Redemption) { r.Selector = "unknown" }},
+			"edited since its key was compared": {guests | continued | keyed, func(r *oauth.Redemption) { w.edited(r.ClientID) }},
+			"an index of before":                {guests, func(r *oauth.Redemption) { r.Family.StatusIndex = 1 }},
+			"nobody's secret":                   {guests | continued | chosen, func(r *oauth.Redemption) { r.Secret = w.hash() }},
 			"another's secret": {guests | continued | chosen, func(r *oauth.Redemption) {
 				other := w.newApp()
 				w.must(oauth.EventClientCreated, w.create(other))
@@ -170,7 +171,8 @@ func codes(w *world) {
 			}},
 		} {
 			for how, r := range w.ways() {
-				if r.Guest != nil && c.of&guests == 0 || r.Continue && c.of&continued == 0 || r.Secret == nil && c.of&chosen != 0 {
+				if r.Guest != nil && c.of&guests == 0 || r.Continue && c.of&continued == 0 ||
+					r.Secret == nil && c.of&chosen != 0 || r.ClientVersion == 0 && c.of&keyed != 0 {
 					continue
 				}
 				c.change(&r)
@@ -256,6 +258,19 @@ func codes(w *world) {
 			w.loses("issuing, client "+string(to), w.issueGuest(w.guestCode(app)))
 		}
 		w.loses("issuing to an unknown client", w.issueGuest(w.guestCode("nobody")))
+
+		keyed := w.newApp()
+		w.must(oauth.EventClientCreated, w.create(keyed))
+		proved := func(p oauth.Proof) func(oauth.Event) (bool, error) {
+			c := w.guestCode(keyed.ID)
+			return func(e oauth.Event) (bool, error) { return w.s.IssueGuestCode(w.ctx, &c, p, e) }
+		}
+		w.wins(issue, oauth.EventCodeIssued, proved(oauth.Proof{ClientVersion: 1}))
+		w.edited(keyed.ID)
+		w.loses("issuing to who was edited since its key was compared", proved(oauth.Proof{ClientVersion: 1}))
+		w.wins(issue, oauth.EventCodeIssued, proved(oauth.Proof{ClientVersion: 2}))
+		w.loses("issuing by nobody's secret", proved(oauth.Proof{Secret: w.hash()}))
+		w.wins(issue, oauth.EventCodeIssued, proved(oauth.Proof{Secret: keyed.Secrets[0].Hash}))
 	})
 	w.test("a continued guest joins the family that is live", func(w *world) {
 		app := w.app()
@@ -362,7 +377,7 @@ func (w *world) ways() map[string]oauth.Redemption {
 		w.must(oauth.EventCodeIssued, w.issueGuest(code))
 		return code
 	}
-	for _, secret := range []string{"", ", by secret"} {
+	for _, proof := range []string{"", ", by secret", ", by key"} {
 		for _, how := range []string{"of a person", "of a guest", "of a guest who continues"} {
 			c := w.newApp()
 			w.must(oauth.EventClientCreated, w.create(c))
@@ -378,10 +393,13 @@ func (w *world) ways() map[string]oauth.Redemption {
 				r = oauth.Redemption{Selector: guest(c.ID, first.Family.ID).Selector, ClientID: c.ID, GrantID: first.Guest.ID, Rev: 1, ISeq: first.ISeq, Kid: "kid",
 					Family: first.Family, Continue: true, Refresh: w.refreshOf(first.Family.ID), Now: w.now}
 			}
-			if secret != "" {
+			switch proof {
+			case ", by secret":
 				r.Secret = c.Secrets[0].Hash
+			case ", by key":
+				r.ClientVersion = 1
 			}
-			all[how+secret] = r
+			all[how+proof] = r
 		}
 	}
 	return all
@@ -394,7 +412,7 @@ func (w *world) guestCode(app string) oauth.StoredCode {
 }
 
 func (w *world) issueGuest(c oauth.StoredCode) func(oauth.Event) (bool, error) {
-	return func(e oauth.Event) (bool, error) { return w.s.IssueGuestCode(w.ctx, &c, e) }
+	return func(e oauth.Event) (bool, error) { return w.s.IssueGuestCode(w.ctx, &c, oauth.Proof{}, e) }
 }
 
 func (w *world) guestRedemption(c oauth.StoredCode) oauth.Redemption {

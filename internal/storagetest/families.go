@@ -118,10 +118,11 @@ func families(w *world) {
 		user := w.person()
 		_, r := w.live(user, app.ID)
 		_, beside := w.live(user, app.ID)
+		prove := func(family, client string, p oauth.Proof) func(oauth.Event) (bool, error) {
+			return func(e oauth.Event) (bool, error) { return w.s.RevokeOwn(w.ctx, client, p, family, e) }
+		}
 		revoke := func(family, client string, secret oauth.Hash) func(oauth.Event) (bool, error) {
-			return func(e oauth.Event) (bool, error) {
-				return w.s.RevokeOwn(w.ctx, client, secret, family, e)
-			}
+			return prove(family, client, oauth.Proof{Secret: secret})
 		}
 		w.loses("another's", revoke(r.Family.ID, other.ID, other.Secrets[0].Hash))
 		w.loses("another's, which has no secret", revoke(r.Family.ID, other.ID, nil))
@@ -135,6 +136,10 @@ func families(w *world) {
 		w.wins(feed, oauth.EventFamilyRevoked, revoke(r.Family.ID, app.ID, nil))
 		w.loses("again, without a secret", revoke(r.Family.ID, app.ID, nil))
 		w.same("another family of the client", w.family(beside.Family.ID).Status, oauth.Valid)
+		_, r = w.live(w.person(), app.ID)
+		w.edited(app.ID)
+		w.loses("edited since its key was compared", prove(r.Family.ID, app.ID, oauth.Proof{ClientVersion: 1}))
+		w.wins(feed, oauth.EventFamilyRevoked, prove(r.Family.ID, app.ID, oauth.Proof{ClientVersion: 2}))
 	})
 	w.test("AllotIndices goes on where it was, for each API and kind apart", func(w *world) {
 		allot := func(api, kind string, n int64) int64 {
@@ -309,7 +314,7 @@ func (w *world) rotation(g oauth.Grant, token *oauth.StoredRefresh) oauth.Rotati
 }
 
 // uses makes, for the chain of first, the record of each way to use it, with and
-// without the client's secret. It rotates the chain, so that there is something to
+// without the client's secret, and with its key. It rotates the chain, so that there is something to
 // repeat.
 func (w *world) uses(g oauth.Grant, first *oauth.StoredRefresh, secret oauth.Hash) map[string]oauth.Rotation {
 	w.t.Helper()
@@ -324,10 +329,12 @@ func (w *world) uses(g oauth.Grant, first *oauth.StoredRefresh, secret oauth.Has
 	again.Successor, again.Again = nil, true
 	all := map[string]oauth.Rotation{"repeating": again, "rotating": next, "not rotating": fixed}
 	for how, r := range maps.Clone(all) {
-		if r.Secret = secret; r.Successor != nil {
-			r.Successor = w.hash()
+		for by, proof := range map[string]oauth.Proof{"secret": {Secret: secret}, "key": {ClientVersion: 1}} {
+			if r.Proof = proof; r.Successor != nil {
+				r.Successor = w.hash()
+			}
+			all[how+", by "+by] = r
 		}
-		all[how+", by secret"] = r
 	}
 	return all
 }
@@ -345,12 +352,13 @@ func (w *world) chain() map[string]oauth.Rotation {
 // ends another.
 func (w *world) useful(uses map[string]oauth.Rotation) {
 	w.t.Helper()
-	for _, how := range []string{"repeating, by secret", "repeating", "not rotating, by secret", "not rotating", "rotating"} {
+	for _, how := range []string{"repeating, by secret", "repeating, by key", "repeating", "not rotating, by secret", "not rotating, by key", "not rotating", "rotating"} {
 		w.wins(issue, oauth.EventTokenRefreshed, w.rotate(uses[how]))
 	}
-	next := uses["rotating, by secret"]
-	next.Presented = uses["rotating"].Successor
+	next, last := uses["rotating, by secret"], uses["rotating, by key"]
+	next.Presented, last.Presented = uses["rotating"].Successor, next.Successor
 	w.wins(issue, oauth.EventTokenRefreshed, w.rotate(next))
+	w.wins(issue, oauth.EventTokenRefreshed, w.rotate(last))
 }
 
 func (w *world) rotate(r oauth.Rotation) func(oauth.Event) (bool, error) {
@@ -473,6 +481,7 @@ func refresh(w *world) {
 			"family revoked": func(_, _, family string, _ *oauth.Grant) {
 				w.must(oauth.EventFamilyRevoked, func(e oauth.Event) (bool, error) { return w.s.RevokeFamily(w.ctx, family, e) })
 			},
+			"app edited": func(_, app, _ string, _ *oauth.Grant) { w.edited(app) },
 			"secret revoked": func(_, app, _ string, _ *oauth.Grant) {
 				w.must(oauth.EventSecretAdded, func(e oauth.Event) (bool, error) { return w.s.AddSecret(w.ctx, app, w.secret(), e) })
 				c, err := w.s.Client(w.ctx, app)
@@ -486,7 +495,7 @@ func refresh(w *world) {
 			uses := w.uses(g, first.Refresh, c.Secrets[0].Hash)
 			change(user, c.ID, first.Family.ID, &g)
 			for how, r := range uses {
-				if why == "secret revoked" && r.Secret == nil {
+				if why == "secret revoked" && r.Secret == nil || why == "app edited" && r.ClientVersion == 0 {
 					delete(uses, how)
 					continue
 				}

@@ -320,6 +320,14 @@ func (w *world) setApp(id string, to oauth.Status) {
 	w.must(oauth.EventClientSuspended, func(e oauth.Event) (bool, error) { return w.s.SetClientStatus(w.ctx, id, to, e) })
 }
 
+// edited raises the version of an app.
+func (w *world) edited(id string) {
+	w.t.Helper()
+	c, err := w.s.Client(w.ctx, id)
+	w.ok(err)
+	w.must(oauth.EventClientUpdated, func(e oauth.Event) (bool, error) { return w.s.UpdateClient(w.ctx, c, e) })
+}
+
 func (w *world) hash() oauth.Hash { return oauth.HashOf(oauth.Secret(w.id("artefact"))) }
 
 // decision makes the record that creates a grant of user for client.
