@@ -357,7 +357,7 @@ func (s *Server) decide(ctx context.Context, r *AuthorizationRequest, c *Client,
 		return Redirect{}, err
 	}
 	now := s.now()
-	rec := DecisionRecord{Now: now, ClientVersion: c.Version, Unchanged: d.unchanged, Of: s.allowance(u, c, d.unchanged)}
+	rec := DecisionRecord{Now: now, ClientVersion: c.Version, Unchanged: d.unchanged, Unasked: d.unchanged, Of: s.allowance(u, c, d.unchanged)}
 	kind := EventGrantEdited
 	switch {
 	case held == nil:

@@ -240,6 +240,27 @@ func TestConsent_AnEditBesideTheDecision(t *testing.T) {
 	})
 }
 
+// A silent consent to one host beside the user's Allow for another does not win back the
+// host that he has left (attack B10).
+func TestConsent_AnAllowForAnotherHostBesideASilentOne(t *testing.T) {
+	ctx := context.Background()
+	w := newWorld(t)
+	w.connect(w.standard, "alice", "s1")
+	storage := &editing{Storage: w.db}
+	office := w.office(storage)
+	storage.edit = func() {
+		w.allow("alice", w.ask(w.standard, "redirect_uri", loopback), "s1")
+	}
+	_, back, err := office.Ask(ctx, w.ask(w.standard), "alice", w.Now())
+	wantReason(t, err, oauth.Changed)
+	if !back.IsZero() {
+		t.Errorf("back to %s", back.URL())
+	}
+	if got := w.grant(w.connected("alice", w.standard)).Host; got != "http://127.0.0.1" {
+		t.Errorf("the grant's host is %s", got)
+	}
+}
+
 // update edits an app as its operator would.
 func update(w *world, a app, change func(f *oauth.ClientForm)) error {
 	c, err := w.MyClient(context.Background(), command, a.id)

@@ -64,7 +64,8 @@ type GrantStorage interface {
 	// RecordDecision stores what a user decided: the grant as it shall be and the
 	// code that redeems it. If d.Create, the grant must not exist and the user must
 	// have no other default grant of this client, if it is to be that one. Otherwise
-	// the stored grant must be at d.Rev and in d.Grant.Status, which stays. Nothing is written unless
+	// the stored grant must be at d.Rev and in d.Grant.Status, which stays, and, if
+	// d.Unasked, the user must have let it go to d.Grant.Host last. Nothing is written unless
 	// client and user are active, the client is at d.ClientVersion, the user may still connect each of d.Connecting,
 	// and the request's code, if there is one, is unredeemed and unexpired; that code
 	// is then replaced by this one and keeps its deadline. Nothing is written, either,
@@ -365,6 +366,7 @@ type DecisionRecord struct {
 	ClientVersion int64 // of the app as it was decided on
 	Create        bool
 	Unchanged     bool // the grant stays as it is, but for its host: only a code is issued
+	Unasked       bool // Unchanged, and nobody was asked: the host stays, too
 	Rev           int64
 	Connecting    []string // stores that the grant did not have
 	Of            Allowance

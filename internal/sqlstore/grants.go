@@ -126,6 +126,9 @@ func (s *Store) RecordDecision(ctx context.Context, d oauth.DecisionRecord) (boo
 			WHERE %s ON CONFLICT DO NOTHING`, at+1, at+2, at+3, at+4, at+5, at+6, at+7, at+8, ask), all...)
 	case d.Unchanged:
 		all, at := more(g.Host, op, g.ID, d.Rev)
+		if d.Unasked {
+			ask += fmt.Sprintf(" AND redirect_host = $%d", at+1)
+		}
 		guard = counted(&n, fmt.Sprintf("UPDATE grants SET redirect_host = $%d, op = $%d WHERE id = $%d AND rev = $%d AND status IN ('pending', 'live') AND %s", at+1, at+2, at+3, at+4, ask), all...)
 	default:
 		// A redemption makes the grant live without raising its rev.

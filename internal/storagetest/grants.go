@@ -272,6 +272,20 @@ func decisions(w *world) {
 		d.Code, d.Rev = w.code(&g), 2
 		w.loses("rev", w.record(d))
 	})
+	w.test("where nobody was asked the host is the one to which the user last let the app go", func(w *world) {
+		g, _ := w.live(w.person(), w.app())
+		silent := oauth.DecisionRecord{Grant: g, ClientVersion: 1, Rev: 1, Unchanged: true, Unasked: true, Code: w.code(&g), Now: w.now}
+		w.wins(issue, oauth.EventCodeIssued, w.record(silent))
+		asked := silent
+		asked.Unasked, asked.Grant.Host, asked.Code = false, "other.example", w.code(&g)
+		w.wins(issue, oauth.EventCodeIssued, w.record(asked)) // raises no rev
+		silent.Code = w.code(&g)
+		w.loses("to the host of before", w.record(silent))
+		g.Host = "other.example"
+		w.same("grant", *w.grant(g.ID), g)
+		silent.Grant.Host = g.Host
+		w.wins(issue, oauth.EventCodeIssued, w.record(silent))
+	})
 	w.test("a second Allow replaces the unredeemed code, which keeps its deadline", func(w *world) {
 		user, app := w.person(), w.app()
 		g, first := w.granted(user, app)
