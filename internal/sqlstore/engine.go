@@ -27,6 +27,8 @@ type engine interface {
 	// lock returns the statement that locks the rows of a SELECT until the event
 	// ends, or nothing where there is one writer anyway.
 	lock(sql string, args ...any) []statement
+	// listed is a SELECT of the texts, named id, in the JSON array that the argument $arg is.
+	listed(arg int) string
 	// writable returns an error if the database has turned into one that takes no
 	// writes.
 	writable(ctx context.Context) error

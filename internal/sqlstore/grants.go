@@ -3,6 +3,7 @@ package sqlstore
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -111,7 +112,7 @@ func (s *Store) RecordDecision(ctx context.Context, d oauth.DecisionRecord) (boo
 		AND EXISTS (SELECT 1 FROM users WHERE id = $2 AND status = 'active')
 		AND NOT EXISTS (SELECT 1 FROM authorization_codes WHERE request = $3 AND (redeemed_family IS NOT NULL OR expires <= $4))`
 	args := []any{g.ClientID, g.UserID, d.Code.Request, micros(d.Now), d.ClientVersion}
-	ask, args = connectable(ask, args, "$2", d.Connecting)
+	ask, args = s.connectable(ask, args, "$2", d.Connecting)
 	left := allowanceAt(d.Of, d.Now)
 	ask, args = left.ask(ask, args)
 	more := func(values ...any) ([]any, int) { return append(args, values...), len(args) }
@@ -166,27 +167,35 @@ func (s *Store) RecordDecision(ctx context.Context, d oauth.DecisionRecord) (boo
 // ofGrant selects the families of a grant for [tell].
 const ofGrant = "f.grant_id = $5"
 
-// connectable adds to a guard that the user may open each of these stores to apps.
-func connectable(ask string, args []any, user string, stores []string) (string, []any) {
+// connectable adds to a guard that the user may open each of these stores to apps. They are
+// one argument, however many: neither engine takes as many arguments as a user may tick.
+func (s *Store) connectable(ask string, args []any, user string, stores []string) (string, []any) {
 	if len(stores) == 0 {
 		return ask, args
 	}
-	ids := padded(stores)
-	ask += fmt.Sprintf(` AND (SELECT COUNT(*) FROM memberships m JOIN stores st ON st.id = m.store_id
-		WHERE m.user_id = %s AND m.may_delegate AND st.status = 'active' AND m.store_id IN (%s)) = $%d`, user, places(len(args)+2, len(ids)), len(args)+1)
-	args = append(args, len(stores))
-	for _, id := range ids {
-		args = append(args, id)
-	}
-	return ask, args
+	list, _ := json.Marshal(stores) // texts: this cannot fail
+	ask += fmt.Sprintf(` AND (SELECT COUNT(*) FROM (%s) x JOIN memberships m ON m.user_id = %s AND m.store_id = x.id JOIN stores st ON st.id = x.id
+		WHERE m.may_delegate AND st.status = 'active') = $%d`, s.engine.listed(len(args)+2), user, len(args)+1)
+	return ask, append(args, len(stores), string(list))
 }
 
 // replaceStores writes the stores of a grant anew, and what follows from them.
 func (s *Store) replaceStores(g *oauth.Grant, m mark) []statement {
 	steps := []statement{do("DELETE FROM grant_stores WHERE grant_id = $1 AND "+m.where(2), m.args(g.ID)...)}
-	for _, st := range g.Stores {
-		steps = append(steps, do("INSERT INTO grant_stores (grant_id, store_id, scopes) SELECT CAST($1 AS TEXT), CAST($2 AS TEXT), CAST($3 AS TEXT) WHERE "+m.where(4),
-			m.args(g.ID, st.StoreID, scopesOrNull(st.Scopes))...))
+	// One statement for each set of scopes: the sets are few, however many the stores are.
+	for left := g.Stores; len(left) > 0; {
+		scopes, ids, others := scopesOrNull(left[0].Scopes), []string(nil), []oauth.GrantStore(nil)
+		for _, st := range left {
+			if scopesOrNull(st.Scopes) == scopes {
+				ids = append(ids, st.StoreID)
+			} else {
+				others = append(others, st)
+			}
+		}
+		list, _ := json.Marshal(ids) // texts: this cannot fail
+		steps = append(steps, do("INSERT INTO grant_stores (grant_id, store_id, scopes) SELECT CAST($1 AS TEXT), x.id, CAST($2 AS TEXT) FROM ("+s.engine.listed(3)+") x WHERE "+m.where(4),
+			m.args(g.ID, scopes, string(list))...))
+		left = others
 	}
 	return append(steps, do(noteStanding+" AND "+m.where(2), m.args(g.ID)...))
 }
@@ -195,7 +204,7 @@ func (s *Store) replaceStores(g *oauth.Grant, m mark) []statement {
 func (s *Store) EditGrant(ctx context.Context, g *oauth.Grant, rev int64, connecting []string, e oauth.Event) (bool, error) {
 	var n int64
 	m := opOf("grants", g.ID, e.ID)
-	ask, args := connectable("status <> 'revoked'", []any{g.Scopes.String(), g.Account.String(), g.AllStores, e.ID, g.ID, rev}, "grants.user_id", connecting)
+	ask, args := s.connectable("status <> 'revoked'", []any{g.Scopes.String(), g.Account.String(), g.AllStores, e.ID, g.ID, rev}, "grants.user_id", connecting)
 	guard := counted(&n, "UPDATE grants SET scopes = $1, account_scopes = $2, all_stores = $3, rev = rev + 1, op = $4 WHERE id = $5 AND rev = $6 AND "+ask, args...)
 	return s.won(ctx, &n, s.lockGrant(g.ID), one(guard), s.replaceStores(g, m), tell(e, m, ofGrant, g.ID))
 }
@@ -287,16 +296,6 @@ func places(from, n int) string {
 		fmt.Fprintf(&b, "$%d", from+i)
 	}
 	return b.String()
-}
-
-// padded repeats the last id until the length is a power of two, so that lists of
-// any length share a few prepared statements.
-func padded(ids []string) []string {
-	out := append([]string(nil), ids...)
-	for len(out)&(len(out)-1) != 0 {
-		out = append(out, ids[len(ids)-1])
-	}
-	return out
 }
 
 // GrantsOfOthers implements oauth.GrantStorage.

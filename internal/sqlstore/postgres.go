@@ -291,6 +291,10 @@ func ask(ctx context.Context, conn *pgxpool.Conn, sql string, args []any, row fu
 	return nil
 }
 
+func (*postgres) listed(arg int) string {
+	return fmt.Sprintf("SELECT jsonb_array_elements_text(CAST(CAST($%d AS TEXT) AS JSONB)) AS id", arg)
+}
+
 // writable also drops the connections to a server that takes no writes any more, so
 // that the next ones find the one that does.
 func (p *postgres) writable(ctx context.Context) error {

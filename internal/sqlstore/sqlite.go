@@ -394,6 +394,10 @@ func (r *readers) close() (err error) {
 	return err
 }
 
+func (*sqlite) listed(arg int) string {
+	return fmt.Sprintf("SELECT value AS id FROM json_each($%d)", arg)
+}
+
 // writable: a file that may not be written is refused when it is opened.
 func (s *sqlite) writable(context.Context) error { return nil }
 

@@ -272,6 +272,36 @@ func decisions(w *world) {
 		d.Code, d.Rev = w.code(&g), 2
 		w.loses("rev", w.record(d))
 	})
+	w.test("a user connects as many stores as he has", func(w *world) {
+		user, app := w.person(), w.app()
+		const many = 20_000
+		numbers := fmt.Sprintf("(WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < %d) SELECT 'many-' || CAST(i AS TEXT) AS id FROM n) x", many)
+		for _, sql := range []string{
+			"INSERT INTO stores (id, name, domain, status, created) SELECT id, id, '', 'active', 0 FROM " + numbers,
+			"INSERT INTO memberships (user_id, store_id, scopes, may_delegate, is_owner, op) SELECT '" + user + "', id, '', TRUE, TRUE, '' FROM " + numbers,
+		} {
+			_, err := w.db.ExecContext(w.ctx, sql)
+			w.ok(err)
+		}
+		defer func() { // for the tests that follow, which look at every row
+			for _, sql := range []string{"DELETE FROM stores WHERE id LIKE 'many-%'", "DELETE FROM memberships WHERE store_id LIKE 'many-%'", "DELETE FROM grant_stores WHERE store_id LIKE 'many-%'"} {
+				_, err := w.db.ExecContext(w.ctx, sql)
+				w.ok(err)
+			}
+		}()
+		ids := make([]string, many)
+		for i := range ids {
+			ids[i] = fmt.Sprintf("many-%d", i+1)
+		}
+		d := w.decision(user, app, ids...)
+		w.changed("UPDATE memberships SET may_delegate = FALSE WHERE store_id = $1", ids[many-1])
+		w.loses("but for one", w.record(d))
+		w.changed("UPDATE memberships SET may_delegate = TRUE WHERE store_id = $1", ids[many-1])
+		w.wins(issue, oauth.EventGrantMade, w.record(d))
+		w.same("stores", w.count("SELECT COUNT(*) FROM grant_stores WHERE grant_id = $1", d.Grant.ID), many)
+		g := *w.grant(d.Grant.ID)
+		w.wins(feed, oauth.EventGrantEdited, func(e oauth.Event) (bool, error) { return w.s.EditGrant(w.ctx, &g, g.Rev, ids, e) })
+	})
 	w.test("where nobody was asked the host is the one to which the user last let the app go", func(w *world) {
 		g, _ := w.live(w.person(), w.app())
 		silent := oauth.DecisionRecord{Grant: g, ClientVersion: 1, Rev: 1, Unchanged: true, Unasked: true, Code: w.code(&g), Now: w.now}
