@@ -322,7 +322,7 @@ func (s *Server) AuthorizeDirect(ctx context.Context, r DirectRequest) (answer D
 	ev.ClientID, ev.GrantID = c.ID, code.GrantID
 	won, err := s.storage.IssueGuestCode(ctx, code, proof, ev)
 	if err == nil && !won {
-		err = s.confirm(ctx, c, proof)
+		err = s.unproved(ctx, c, proof)
 	}
 	switch {
 	case err != nil:

@@ -30,7 +30,7 @@ func (s *Server) Revoke(ctx context.Context, auth ClientAuth, token string) erro
 	e.ClientID, e.UserID, e.GrantID = c.ID, k.user, k.grant
 	won, err := s.storage.RevokeOwn(ctx, c.ID, proof, k.family, e)
 	if err == nil && !won { // it is over already, or whoever asks is not the client
-		err = s.confirm(ctx, c, proof)
+		err = s.unproved(ctx, c, proof)
 	}
 	return err
 }

@@ -198,18 +198,9 @@ func (s *Server) authenticate(ctx context.Context, a ClientAuth, serves []Profil
 	return c, proof, nil
 }
 
-// confirm asks the database whether a proof still holds. Of an app that was edited since
-// its key was compared that is not known: who comes again is compared anew.
+// confirm asks the database whether a secret is still the client's. A key needs no asking:
+// this request has read it anew.
 func (s *Server) confirm(ctx context.Context, c *Client, proof Proof) error {
-	if proof.ClientVersion != 0 {
-		now, err := s.storage.Client(ctx, c.ID)
-		switch {
-		case err != nil && !errors.Is(err, ErrNotFound):
-			return err
-		case err != nil || now.Version != proof.ClientVersion:
-			return refuse(Changed)
-		}
-	}
 	if proof.Secret == nil {
 		return nil
 	}
@@ -223,10 +214,26 @@ func (s *Server) confirm(ctx context.Context, c *Client, proof Proof) error {
 	return nil
 }
 
-// again is asked when an event lost against another: it refuses who is not the client
-// any longer, and reads the feed, because the key that signed may have been cut off.
+// unproved is asked when an event that asks for a proof has lost: it refuses who is not the
+// client any longer. Of an app that was edited since its key was compared that is not
+// known: who comes again is compared anew.
+func (s *Server) unproved(ctx context.Context, c *Client, proof Proof) error {
+	if proof.ClientVersion != 0 {
+		now, err := s.storage.Client(ctx, c.ID)
+		switch {
+		case err != nil && !errors.Is(err, ErrNotFound):
+			return err
+		case err != nil || now.Version != proof.ClientVersion:
+			return refuse(Changed)
+		}
+	}
+	return s.confirm(ctx, c, proof)
+}
+
+// again is unproved for an event that may be tried once more. It reads the feed, too,
+// because the key that signed may have been cut off.
 func (s *Server) again(ctx context.Context, c *Client, proof Proof) error {
-	if err := s.confirm(ctx, c, proof); err != nil {
+	if err := s.unproved(ctx, c, proof); err != nil {
 		return err
 	}
 	return s.follow(ctx, time.Since(start))
