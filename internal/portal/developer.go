@@ -357,7 +357,7 @@ func (p *Portal) addSecret(w http.ResponseWriter, r *http.Request, v *visitor) {
 	}
 	// The form names the secret that the new one stands beside, so a second post of it makes no third.
 	if c.AuthMethod == oauth.BySecret && (len(c.Secrets) != 1 || c.Secrets[0].Last4 != f.Get("beside")) {
-		p.goTo(w, appHref(c.ID)+"?done=secret_already#secrets")
+		p.goTo(w, appHref(c.ID)+"?done=secret_already")
 		return
 	}
 	secret, err := p.server.AddSecret(r.Context(), v.actor(), c.ID)
@@ -403,7 +403,7 @@ func (p *Portal) revokeSecret(w http.ResponseWriter, r *http.Request, v *visitor
 	problem := map[oauth.Reason]string{oauth.LastSecret: "result.secret_last", oauth.NoSuch: "result.secret_gone", oauth.Changed: "result.changed"}[oauth.ReasonOf(err)]
 	switch {
 	case err == nil:
-		p.goTo(w, appHref(c.ID)+"?done=secret_revoked#secrets")
+		p.goTo(w, appHref(c.ID)+"?done=secret_revoked")
 	case problem != "":
 		p.showApp(w, r, v, http.StatusConflict, c, &resultView{"bad", problem, ""}, "", nil)
 	default:

@@ -247,6 +247,9 @@ func TestDeveloper_SecondSecretThirdAndLast(t *testing.T) {
 	b.sees(http.StatusOK, "Revoke the secret that ends in "+first[68:]+"?", "Keys that are out go on working.")
 	b.press("Revoke this secret")
 	b.sees(http.StatusOK, "The secret is revoked.", "••••"+second[68:])
+	if b.address.Fragment != "" {
+		t.Errorf("what was done stands above where the page comes up: %s", b.address)
+	}
 	stored, err := s.server.MyClient(context.Background(), system, c.ID)
 	if err != nil || len(stored.Secrets) != 1 || !stored.Secrets[0].Hash.Matches(oauth.Secret(second)) {
 		t.Errorf("left: %v, %v", stored.Secrets, err)

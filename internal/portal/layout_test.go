@@ -262,3 +262,18 @@ func TestLayout_ChangePagesFit(t *testing.T) {
 		}
 	}
 }
+
+// TestLayout_AMistakeIsInSight: the page that says a typed name is wrong comes up where it says so, with the cursor there.
+// Its app has a hundred permissions above that.
+func TestLayout_AMistakeIsInSight(t *testing.T) {
+	p := openTab(t)
+	p.open("developer-app-public", "light", 768)
+	_, fragment, _ := strings.Cut(read[string](p, `document.querySelector(".danger form").getAttribute("action")`), "#")
+	p.open("developer-app-public?answer#"+fragment, "light", 768)
+	if got := read[string](p, `document.activeElement.id + " " + [...document.querySelectorAll("#typed, #typed-error")].map(e => {
+		const r = e.getBoundingClientRect();
+		return r.top >= 0 && r.bottom <= innerHeight;
+	})`); got != "typed true,true" {
+		t.Errorf("with the cursor in and in sight: %s", got)
+	}
+}
