@@ -295,8 +295,7 @@ func (p *Portal) decide(w http.ResponseWriter, r *http.Request) {
 		p.expired(w, r, "")
 		return
 	case v == nil: // signed out halfway: sign in, and the request goes on
-		p.keepForm(w, f, ticks)
-		p.goTo(w, signInAgainPath(next))
+		p.goTo(w, signInBecause(p.keepForm(w, f, ticks), next))
 		return
 	}
 	request, err := p.server.Open(f.Get("request"), v.ID)

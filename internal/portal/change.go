@@ -159,9 +159,7 @@ func (p *Portal) change(w http.ResponseWriter, r *http.Request) {
 		p.fail(w, r, err)
 		return
 	case v == nil: // signed out halfway: sign in, and what is ticked is there again
-		next := changePath(c.grant, c.only)
-		p.keepForm(w, f, changes)
-		p.goTo(w, signInAgainPath(next))
+		p.goTo(w, signInBecause(p.keepForm(w, f, changes), changePath(c.grant, c.only)))
 		return
 	case !f.Has("save"):
 		p.changePage(w, r, v, http.StatusOK, c)

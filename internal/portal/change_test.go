@@ -218,7 +218,7 @@ func TestChange_LongListAndLostSession(t *testing.T) {
 	b.post("/sign-out", nil, s.url)
 	b.screen = at
 	b.save(func(v url.Values) { v.Add("store", "mara-60") })
-	b.sees(200, "You were signed out. Nothing was changed.")
+	b.sees(200, "You were signed out. What you filled in is kept")
 	b.signIn("mara")
 	b.sees(200, "Change what Shelfmate may do", "3 of 60 ticked")
 	b.save(func(v url.Values) {})

@@ -185,13 +185,13 @@ func (p *Portal) posted(h func(http.ResponseWriter, *http.Request, *visitor)) ht
 		back := r.URL.EscapedPath()
 		switch {
 		case back == "/developer/new":
-			if p.keepForm(w, f, func(name string) bool { return name != "reserved" }) {
-				p.goTo(w, signInAgainPath(back))
+			if why := p.keepForm(w, f, func(name string) bool { return name != "reserved" }); why == whyKept {
+				p.goTo(w, signInBecause(why, back))
 				return
 			}
 		case !strings.HasSuffix(back, "/edit"):
 			back = parent(back)
 		}
-		p.goTo(w, signInAgainPath(back+"?done=signed_out"))
+		p.goTo(w, signInBecause(whyEnded, back+"?done=signed_out"))
 	}
 }

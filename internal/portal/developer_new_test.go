@@ -53,6 +53,7 @@ func TestDeveloper_EndedSessionLosesNothing(t *testing.T) {
 	s := newSite(t)
 	b := s.developer("jonas", "/developer")
 	c, first := b.create()
+	says := "You were signed out. What you filled in is kept"
 	lose := func(path string, form url.Values) {
 		t.Helper()
 		b.open("/developer/new")
@@ -63,7 +64,7 @@ func TestDeveloper_EndedSessionLosesNothing(t *testing.T) {
 		if b.address.Path != "/sign-in" {
 			t.Fatalf("POST %s led to %s", path, b.address)
 		}
-		b.sees(http.StatusOK, "You were signed out. Nothing was changed.")
+		b.sees(http.StatusOK, says)
 	}
 	again := func(path string, form url.Values) {
 		t.Helper()
@@ -101,6 +102,7 @@ func TestDeveloper_EndedSessionLosesNothing(t *testing.T) {
 	b.signIn("jonas")
 
 	form.Set("homepage", "https://"+strings.Repeat("long.", 700))
+	says = "You were signed out. Nothing was changed."
 	again("/developer/new", form)
 	b.sees(http.StatusOK, "You were signed out. Nothing was changed.")
 	for path, place := range map[string]string{"/edit": "/edit", "/secrets": "", "/revoke-secret": "", "/delete": ""} {

@@ -53,7 +53,7 @@ func (p *Portal) operates(h operatorHandler) http.HandlerFunc {
 		case v == nil && r.Method == http.MethodGet:
 			p.goTo(w, signInPath(r.URL.RequestURI()))
 		case v == nil:
-			p.goTo(w, signInAgainPath("/operator"))
+			p.goTo(w, signInBecause(whyEnded, "/operator"))
 		case !v.User.Operator:
 			p.lost(w, r)
 		default:

@@ -151,7 +151,7 @@ func (p *Portal) fail(w http.ResponseWriter, r *http.Request, err error) {
 	case e.Code == oauth.NotFound:
 		p.lost(w, r)
 	case e.Reason == oauth.NotSignedIn && r.Method == http.MethodPost:
-		p.goTo(w, signInAgainPath(parent(r.URL.Path)))
+		p.goTo(w, signInBecause(whyEnded, parent(r.URL.Path)))
 	case e.Reason == oauth.NotSignedIn:
 		p.goTo(w, signInPath(r.URL.RequestURI()))
 	case e.Reason == oauth.UserSuspended:
@@ -231,12 +231,21 @@ func withNext(page, next string) string {
 
 func signInPath(next string) string { return withNext("/sign-in", ownPath(next)) }
 
-// ended is the parameter by which sign-in says that the visitor was signed out, and that a form came to nothing.
-const ended = "ended"
+// Why sign-in comes up where nobody opened it: the parameter why of its address, and the end of the message's id.
+const (
+	whyEnded      = "ended"      // a form came after the session was over
+	whyKept       = "kept"       // so it did, and what was filled in comes back
+	whyOut        = "out"        // the visitor has signed out
+	whyEverywhere = "everywhere" // and on every device
+	whySignedIn   = "signed_in"  // he has signed in, and is not: his browser kept no cookie
+)
 
-// signInAgainPath is the sign-in that answers a form of somebody whose session is over.
-func signInAgainPath(next string) string {
-	return "/sign-in?" + url.Values{"next": {ownPath(next)}, ended: {"1"}}.Encode()
+func signInBecause(why, next string) string {
+	q := url.Values{"why": {why}}
+	if next = ownPath(next); next != "" {
+		q.Set("next", next)
+	}
+	return "/sign-in?" + q.Encode()
 }
 
 // waiting returns the app whose authorization request next is, or nil.

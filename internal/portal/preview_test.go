@@ -173,7 +173,7 @@ func previews(language string) []preview {
 		column("others-remove", "others_remove", othersRemoveView{foreign, "Nordlicht Keramik"}),
 		column("connected-changed", "connected", connectedView{Apps: []connectedApp{all}, Done: edited, Others: true}),
 		{"sign-in", page{Name: "sign_in", Frame: framePlain, Body: signView{Next: "/auth/authorize?client_id=7d0c6a8e", App: "Shelfmate", Other: "/sign-up"}}},
-		{"sign-in-ended", page{Name: "sign_in", Frame: framePlain, Body: signView{Next: "/connected-apps", Ended: true, Other: "/sign-up"}}},
+		{"sign-in-ended", page{Name: "sign_in", Frame: framePlain, Body: signView{Next: "/connected-apps", Why: "sign_in.kept", Other: "/sign-up"}}},
 		{"sign-in-wrong", page{Name: "sign_in", Frame: framePlain, Body: signView{Email: "mara@nordlicht.example", Problem: "problem.sign_in", Other: "/sign-up"}}},
 		{"sign-up-errors", page{Name: "sign_up", Frame: framePlain, Body: signView{Email: "mara", Errors: map[string]string{"email": "problem.email_form", "password": "problem.password_short"}, Other: "/sign-in"}}},
 		consent("1", one),

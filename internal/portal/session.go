@@ -80,7 +80,7 @@ func (p *Portal) signedIn(h func(http.ResponseWriter, *http.Request, *visitor)) 
 		case v == nil && (r.Method == http.MethodGet || r.Method == http.MethodHead):
 			p.goTo(w, signInPath(r.URL.RequestURI()))
 		case v == nil: // a form cannot be sent again after the sign-in
-			p.goTo(w, signInAgainPath(parent(r.URL.Path)))
+			p.goTo(w, signInBecause(whyEnded, parent(r.URL.Path)))
 		default:
 			h(w, r, v)
 		}
@@ -96,15 +96,21 @@ func parent(path string) string {
 }
 
 func (p *Portal) showSignIn(w http.ResponseWriter, r *http.Request) {
-	next := ownPath(r.URL.Query().Get("next"))
+	view := signView{Next: ownPath(r.URL.Query().Get("next"))}
+	switch why := r.URL.Query().Get("why"); why {
+	case whySignedIn:
+		view.Problem = "problem.no_cookie"
+	case whyEnded, whyKept, whyOut, whyEverywhere:
+		view.Why = "sign_in." + why
+	}
 	v, err := p.visitor(r)
 	switch {
 	case err != nil && oauth.ReasonOf(err) != oauth.UserSuspended:
 		p.fail(w, r, err)
 	case v != nil:
-		p.goTo(w, cmp.Or(next, "/connected-apps"))
+		p.goTo(w, cmp.Or(view.Next, "/connected-apps"))
 	default:
-		p.signPage(w, r, http.StatusOK, "sign_in", signView{Next: next, Ended: r.URL.Query().Has(ended)})
+		p.signPage(w, r, http.StatusOK, "sign_in", view)
 	}
 }
 
@@ -184,7 +190,7 @@ func (p *Portal) signed(w http.ResponseWriter, r *http.Request, name string, vie
 		if view.Invite != "" {
 			home = "/operator" // which the account may see from now on
 		}
-		p.goTo(w, cmp.Or(view.Next, home))
+		p.goTo(w, signInBecause(whySignedIn, cmp.Or(view.Next, home))) // which goes on at once if the cookie is there
 		return
 	}
 	status := http.StatusUnprocessableEntity
@@ -245,7 +251,7 @@ func (p *Portal) signOut(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	p.setCookie(w, "", -time.Second)
-	p.goTo(w, signInPath(f.Get("next")))
+	p.goTo(w, signInBecause(whyOut, f.Get("next")))
 }
 
 // signOutEverywhere ends every session of the visitor, also this one: it is for who fears that somebody else is signed in.
@@ -258,7 +264,7 @@ func (p *Portal) signOutEverywhere(w http.ResponseWriter, r *http.Request, v *vi
 		return
 	}
 	p.setCookie(w, "", -time.Second)
-	p.goTo(w, signInPath(""))
+	p.goTo(w, signInBecause(whyEverywhere, ""))
 }
 
 // retryAfter says when it is worth another try: in whole seconds, and no sooner.

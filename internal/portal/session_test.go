@@ -36,7 +36,7 @@ func TestSignIn_CookieIsBoundAndNewEachTime(t *testing.T) {
 	form := url.Values{"email": {" Mara@Nordlicht.example "}, "password": {password}, "next": {"/developer"}}
 	b.post("/sign-in", form, s.url)
 	first := b.cookie()
-	if b.status != http.StatusSeeOther || b.header.Get("Location") != "/developer" || b.header.Get("Cache-Control") != "no-store" {
+	if b.status != http.StatusSeeOther || b.header.Get("Location") != "/sign-in?next=%2Fdeveloper&why=signed_in" || b.header.Get("Cache-Control") != "no-store" {
 		t.Errorf("signed in: %d %v", b.status, b.header)
 	}
 	if first == nil || !first.HttpOnly || first.SameSite != http.SameSiteLaxMode || first.Path != "/" || first.Domain != "" || first.Secure || first.MaxAge <= 0 {
@@ -50,8 +50,35 @@ func TestSignIn_CookieIsBoundAndNewEachTime(t *testing.T) {
 		t.Error("the session before it still works")
 	}
 	b.post("/sign-in", url.Values{"email": form["email"], "password": form["password"], "next": {"//evil.example"}}, s.url)
-	if to := b.header.Get("Location"); to != "/connected-apps" {
+	if to := b.header.Get("Location"); to != "/sign-in?next=%2Fconnected-apps&why=signed_in" {
 		t.Errorf("led to %s", to)
+	}
+}
+
+// TestSignIn_CookiesAreOff: the right password of somebody whose browser keeps no cookie leads to the reason, not back to an
+// empty form; elsewhere the stop on the way is not seen.
+func TestSignIn_CookiesAreOff(t *testing.T) {
+	s := newSite(t)
+	s.user("mara", 1)
+	b := s.browser()
+	b.open("/developer/new")
+	b.signIn("mara")
+	if b.sees(http.StatusOK, "New app"); b.address.String() != s.url+"/developer/new" {
+		t.Errorf("led to %s", b.address)
+	}
+	b = s.browser()
+	b.client.Jar = nil
+	for range 2 {
+		b.open("/developer/new")
+		b.sees(http.StatusOK, "Sign in")
+		if strings.Contains(b.body, "cookie") {
+			t.Error("cookies are spoken of before anybody signed in")
+		}
+		b.signIn("mara")
+		b.sees(http.StatusOK, "Sign in", "Your browser did not keep our cookie. Allow cookies for this site")
+	}
+	if _, values := b.form("Sign in"); values.Get("next") != "/developer/new" {
+		t.Errorf("leads to %q", values.Get("next"))
 	}
 }
 
@@ -139,7 +166,7 @@ func TestSignUp_ErrorsStandBesideTheirFields(t *testing.T) {
 	form.Set("password", password)
 	b.stay()
 	b.post("/sign-up", form, s.url)
-	if b.status != http.StatusSeeOther || b.header.Get("Location") != "/developer" || b.cookie() == nil {
+	if b.status != http.StatusSeeOther || b.header.Get("Location") != "/sign-in?next=%2Fdeveloper&why=signed_in" || b.cookie() == nil {
 		t.Errorf("signed up: %d %v", b.status, b.header)
 	}
 }
@@ -200,6 +227,13 @@ func TestSignOut_EndsTheSessionOnTheServer(t *testing.T) {
 	b := s.browser()
 	b.open("/connected-apps")
 	b.signIn("mara")
+	b.press("Sign out")
+	b.sees(http.StatusOK, "Sign in", "You are signed out.")
+	b.open("/connected-apps")
+	if b.sees(http.StatusOK, "Sign in"); strings.Contains(textOf(b.doc), "signed out") {
+		t.Error("somebody who opens a page is told so again")
+	}
+	b.signIn("mara")
 	home := b.screen
 	b.stay()
 	b.press("Sign out")
@@ -208,7 +242,7 @@ func TestSignOut_EndsTheSessionOnTheServer(t *testing.T) {
 	}
 	b.screen = home
 	b.press("Sign out") // again: no error
-	if b.status != http.StatusSeeOther || b.header.Get("Location") != "/sign-in" {
+	if b.status != http.StatusSeeOther || b.header.Get("Location") != "/sign-in?why=out" {
 		t.Errorf("again: %d %s", b.status, b.header.Get("Location"))
 	}
 }
@@ -264,7 +298,7 @@ func TestSignOutEverywhere(t *testing.T) {
 	thief.sees(200, "Shelfmate")
 	b.open("/connected-apps")
 	b.press("Sign out everywhere")
-	b.sees(200, "Sign in")
+	b.sees(200, "Sign in", "You are signed out, on every device.")
 	for _, who := range []*browser{b, thief} {
 		who.open("/connected-apps")
 		if who.sees(200, "Sign in"); strings.Contains(who.body, "Shelfmate") {

@@ -27,8 +27,8 @@ func formFor(v *visitor, next string) string {
 	return base64.RawURLEncoding.EncodeToString(sum[:])
 }
 
-// keepForm keeps the named fields for who filled them in, and reports whether they fit.
-func (p *Portal) keepForm(w http.ResponseWriter, f url.Values, keep func(name string) bool) bool {
+// keepForm keeps the named fields for who filled them in, if they fit: the answer is why he is asked to sign in.
+func (p *Portal) keepForm(w http.ResponseWriter, f url.Values, keep func(name string) bool) string {
 	kept := url.Values{"of": {f.Get("of")}}
 	for name, values := range f {
 		for _, value := range values {
@@ -39,10 +39,10 @@ func (p *Portal) keepForm(w http.ResponseWriter, f url.Values, keep func(name st
 	}
 	text := kept.Encode()
 	if len(text) > mostForm {
-		return false
+		return whyEnded
 	}
 	http.SetCookie(w, p.formCookie(text, formLife))
-	return true
+	return whyKept
 }
 
 // takeForm returns what this visitor filled in on this page, once; nil when nothing is kept, or somebody else's. It comes from

@@ -115,7 +115,7 @@ func TestURLs_CookieWithAnHTTPSIssuer(t *testing.T) {
 func TestURLs_FormsAreTrustedFromThePagesAlone(t *testing.T) {
 	s := newSplitSite(t, splitIssuer, splitPages, splitAPI)
 	s.user("mara", 1)
-	if resp := s.signInAs("mara", splitPages); resp.StatusCode != http.StatusSeeOther || resp.Header.Get("Location") != "/connected-apps" {
+	if resp := s.signInAs("mara", splitPages); resp.StatusCode != http.StatusSeeOther || resp.Header.Get("Location") != "/sign-in?next=%2Fconnected-apps&why=signed_in" {
 		t.Errorf("from the pages: %d %v", resp.StatusCode, resp.Header)
 	}
 	for _, origin := range []string{splitIssuer, splitAPI, "http://dashboard.kaufhaus.example", splitPages + ":8443", "https://kaufhaus.example", "https://evil.example", "null"} {

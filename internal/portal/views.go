@@ -32,7 +32,7 @@ type signView struct {
 	Invite  string // sign-up: the secret of an operator's link
 	Other   string // link to the other one of the two pages
 	App     string // who is waiting, if somebody is
-	Ended   bool   // a form came after the session was over
+	Why     string // a message: why sign-in comes up
 	Email   string
 	Problem string            // about the whole form
 	Errors  map[string]string // by field
