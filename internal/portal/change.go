@@ -97,6 +97,7 @@ func (p *Portal) changePage(w http.ResponseWriter, r *http.Request, v *visitor, 
 				row.Note = "stores.has_not"
 			}
 		}
+		view.NoStore = slices.ContainsFunc(ed.Scopes, func(s oauth.HeldScope) bool { return s.Kind == oauth.AccountScope })
 		view.Picker.Later, view.Picker.Every = "stores.later", ed.Grant.AllStores
 		if c.ticks != nil {
 			view.Picker.Every = c.ticks.Has("all_stores")
@@ -296,6 +297,9 @@ func (p *Portal) changesDone(r *http.Request, v *visitor, grant string) (*doneVi
 		if s := store(id); s != nil && !s.Ticked {
 			say("done.left", s.StoreName, "")
 		}
+	}
+	if q.Has("left") && !slices.ContainsFunc(ed.Stores, func(s oauth.StoreChoice) bool { return s.Ticked }) {
+		say("done.no_store", "", "")
 	}
 	only, in := store(q.Get("only")), oauth.ScopeSet(nil)
 	if only != nil {

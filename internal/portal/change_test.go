@@ -79,6 +79,28 @@ func TestChange_StoresAndScopes(t *testing.T) {
 	}
 }
 
+// TestChange_EveryStoreIsUnticked: it is said before and after what is left, where something is.
+func TestChange_EveryStoreIsUnticked(t *testing.T) {
+	s := newSite(t)
+	s.user("mara", 2)
+	b := s.browser()
+	b.allowed(s.app("Shelfmate", "stores.view", "user.view"), "mara", nil, "mara-1", "mara-2")
+	b.open(changePath(s.grants("mara")[0].ID, ""))
+	b.sees(200, "With no store ticked, Shelfmate may do nothing in a store, and keeps what it may do with your account.")
+	b.save(func(v url.Values) { v.Del("store") })
+	b.sees(200, "It can no longer use Store mara-1.", "It has no store left, and keeps what it may do with your account.", "Your account only, no store")
+
+	b.allowed(s.app("Ledger", "stores.view"), "mara", nil, "mara-1")
+	for _, g := range s.grants("mara") {
+		if g.Client.Name == "Ledger" {
+			b.open(changePath(g.ID, ""))
+		}
+	}
+	if b.sees(200, "Change what Ledger may do"); strings.Contains(textOf(b.doc), "With no store ticked") {
+		t.Error("an app that would have nothing left is said to keep something")
+	}
+}
+
 func TestChange_OneStoreByItself(t *testing.T) {
 	s := newSite(t)
 	s.user("mara", 2)

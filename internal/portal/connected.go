@@ -182,7 +182,11 @@ func (p *Portal) whatWasDone(r *http.Request, v *visitor) (*doneView, error) {
 		}
 		for _, s := range stores {
 			if s.StoreID == q.Get("store") {
-				return &doneView{ID: "done.removed", App: c.Client.Name, Store: s.StoreName}, nil
+				done := &doneView{ID: "done.removed", App: c.Client.Name, Store: s.StoreName}
+				if len(c.Stores) == 0 {
+					done.ID = "done.removed_last"
+				}
+				return done, nil
 			}
 		}
 	}

@@ -90,7 +90,10 @@ func TestConnectedApps_AccountOnly(t *testing.T) {
 	b.open("/connected-apps")
 	b.sees(200, "Sentence of stores.view.", "Sentence of user.view.", "No use reported yet", "No use reported yet (reported once an hour)")
 	b.press("Remove from this store")
-	b.sees(200, "Your account only, no store", "Sentence of user.view.")
+	b.sees(200, "Your account only, no store", "Sentence of user.view.", "It has no store left, and keeps what it may do with your account.")
+	if strings.Contains(textOf(b.doc), "other stores") {
+		t.Error("the last store was taken, and others are spoken of")
+	}
 	if strings.Contains(textOf(b.doc), "Sentence of stores.view.") {
 		t.Errorf("a scope that holds nowhere:\n%s", textOf(b.doc))
 	}

@@ -140,7 +140,7 @@ func previews(language string) []preview {
 	edited := &doneView{ID: "done.changed", App: "Shelfmate", Lines: []doneLine{{"done.added", "Atelier am Hafen", ""}, {"done.left", longName, ""}, {"done.dropped", "", sampleScopes(language)[4].Sentence}, {"done.more", "", ""}}}
 
 	change := changeView{App: shelfmate, Grant: "g1", Rev: "7", Picker: newPicker(sampleStores(3), pick{Ticked: []string{"s1", "s2"}}), Fixed: sections(sampleScopes(language)[:2]), Each: chips(2)}
-	change.Picker.Later = "stores.later"
+	change.Picker.Later, change.NoStore = "stores.later", true
 	for _, s := range sampleScopes(language)[2:4] {
 		s.Ticked = true
 		change.Optional = append(change.Optional, s.scopeView)

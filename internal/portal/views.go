@@ -194,6 +194,7 @@ type changeView struct {
 	Only, Store string // the one store, by id and name
 	Problem     string
 	Picker      *picker
+	NoStore     bool           // something is left without a store, so that every one may be unticked
 	Optional    []scopeView    // what can be taken away
 	Mixed       []mixedScope   // what holds in some stores
 	Fixed       []scopeSection // what the app always needs
