@@ -156,13 +156,18 @@ func (p *Portal) returnRefused(w http.ResponseWriter, r *http.Request, clientID 
 	p.pages.render(w, r, http.StatusOK, returningPage(app, back, wait))
 }
 
-// expired is the page of a request that cannot be taken up again; next, if it is known, is where it began.
+// expired is the page of a request that is too old or was never ours; next, if it is known, is where it began.
 func (p *Portal) expired(w http.ResponseWriter, r *http.Request, next string) {
-	view := expiredView{}
-	if c := p.waiting(r.Context(), next); c != nil {
+	p.over(w, r, "expired", p.waiting(r.Context(), next))
+}
+
+// over is the page of a request that cannot be taken up again, of an app if it is known.
+func (p *Portal) over(w http.ResponseWriter, r *http.Request, why string, c *oauth.Client) {
+	view := expiredView{Why: why}
+	if c != nil {
 		view.App, view.Home = c.Name, c.Settings.Homepage
 	}
-	p.pages.render(w, r, http.StatusBadRequest, page{Name: "expired", Frame: framePlain, Body: view})
+	p.pages.render(w, r, http.StatusBadRequest, page{Name: "expired", Title: why + ".heading", Frame: framePlain, Body: view})
 }
 
 // question is a consent page as its form stands.
@@ -368,10 +373,20 @@ func (p *Portal) refuseDecision(w http.ResponseWriter, r *http.Request, v *visit
 		q.problem = "problem.decisions"
 		p.ask(w, r, http.StatusTooManyRequests, v, request, q)
 	case oauth.RequestSpent:
-		app := appView{}
-		if c, err := p.server.Client(r.Context(), request.ClientID); err == nil {
-			app = appOf(c)
+		c, err := p.server.Client(r.Context(), request.ClientID)
+		still := false
+		if err == nil {
+			still, err = p.server.StillConnected(r.Context(), request)
 		}
+		switch {
+		case err != nil:
+			p.fail(w, r, err)
+			return
+		case !still:
+			p.over(w, r, "answered", c)
+			return
+		}
+		app := appOf(c)
 		p.pages.render(w, r, http.StatusOK, page{Name: "already", TitleOf: []any{"App", app.Name}, Frame: framePlain, Body: alreadyView{app}})
 	case oauth.RequestExpired:
 		p.expired(w, r, q.next)

@@ -377,7 +377,7 @@ func TestConsent_PressedAfterAChange_B12(t *testing.T) {
 		"store lost, Allow":         {false, func(s *site, c *oauth.Client) error { return s.server.DropMembership(ctx, system, "mara", "mara-1") }, "Allow", 422, "changed"},
 		"store lost, Cancel":        {true, func(s *site, c *oauth.Client) error { return s.server.DropMembership(ctx, system, "mara", "mara-1") }, "Cancel", 200, "You allowed nothing"},
 		"grant revoked, Cancel":     {true, func(s *site, c *oauth.Client) error { return s.server.RevokeGrant(ctx, system, s.grants("mara")[0].ID) }, "Cancel", 200, "You allowed nothing"},
-		"grant revoked, Allow":      {true, func(s *site, c *oauth.Client) error { return s.server.RevokeGrant(ctx, system, s.grants("mara")[0].ID) }, "Allow", 400, "This page is too old"},
+		"grant revoked, Allow":      {true, func(s *site, c *oauth.Client) error { return s.server.RevokeGrant(ctx, system, s.grants("mara")[0].ID) }, "Allow", 400, "You answered this request before"},
 		"a minute later, Cancel":    {true, func(s *site, c *oauth.Client) error { s.late.Add(int64(oauth.CodeLife)); return nil }, "Cancel", 200, "You allowed nothing"},
 		"ten minutes later, Cancel": {true, func(s *site, c *oauth.Client) error { s.late.Add(int64(oauth.RequestLife)); return nil }, "Cancel", 400, "This page is too old"},
 	} {
@@ -408,6 +408,35 @@ func TestConsent_PressedAfterAChange_B12(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestConsent_AllowAgainAfterRevoke: a page of before the access ended does not say that the app has it.
+func TestConsent_AllowAgainAfterRevoke(t *testing.T) {
+	s := newSite(t)
+	s.user("mara", 1)
+	c := s.app("Shelfmate", "stores.view")
+	for _, what := range []string{"the first connection", "a second key of it"} {
+		b := s.browser()
+		if what != "the first connection" {
+			b.allowed(c, "mara", nil, "mara-1")
+		}
+		b.open(ask(c) + "&scope=") // asks, whatever the app has
+		if _, values := b.form("Sign in"); values != nil {
+			b.signIn("mara")
+		}
+		page := b.screen
+		b.press("Allow", "mara-1")
+		s.redeem(c, b.returned().Get("code"))
+		b.open("/connected-apps")
+		b.press("Revoke")
+		b.sees(200, "Shelfmate has lost its access")
+		b.screen = page
+		b.press("Allow", "mara-1")
+		b.sees(http.StatusBadRequest, "You answered this request before", "has ended since", "Start again from Shelfmate")
+		if title := titleOf(b.doc); !strings.HasPrefix(title, "You answered") {
+			t.Errorf("%s: title %q", what, title)
+		}
 	}
 }
 

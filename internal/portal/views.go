@@ -147,8 +147,9 @@ type returningView struct {
 // alreadyView answers a form that was sent again after the app has taken its key.
 type alreadyView struct{ App appView }
 
-// expiredView is for a request that is too old or was never ours.
+// expiredView is for a request that cannot be taken up again.
 type expiredView struct {
+	Why  string // expired: too old, or never ours; answered: allowed, and ended since
 	App  string // "" when it cannot be read any more
 	Home string // the app's home page
 }
