@@ -65,12 +65,35 @@ func (p *Portal) authorize(w http.ResponseWriter, r *http.Request, q url.Values)
 		p.goTo(w, signInPath(next))
 		return
 	}
-	asked := question{next: next}
+	asked, status := question{next: next}, http.StatusOK
 	if f := p.takeForm(w, r, v, next); f != nil {
 		request.Paged = true
-		asked.posted, asked.pick.Ticked, asked.scopes, asked.every = true, f["store"], f["scope"], f.Has("all_stores")
+		asked.posted, asked.pick.Ticked, asked.scopes, asked.every = !f.Has("anew"), f["store"], f["scope"], f.Has("all_stores")
+		if problem := f.Get("problem"); p.pages.says(problem) {
+			asked.problem = problem
+		}
+		if asked.problem != "" && asked.posted {
+			status = http.StatusUnprocessableEntity
+		}
 	}
-	p.ask(w, r, http.StatusOK, v, request, asked)
+	p.ask(w, r, status, v, request, asked)
+}
+
+// askAgain leads back to the question with what is ticked and what is wrong with it, and reports whether it could. No browser
+// can go Back to the answer of a form.
+func (p *Portal) askAgain(w http.ResponseWriter, v *visitor, q question) bool {
+	f := url.Values{"of": {formFor(v, q.next)}, "problem": {q.problem}, "store": q.pick.Ticked, "scope": q.scopes}
+	if q.every {
+		f.Set("all_stores", "1")
+	}
+	if !q.posted {
+		f.Set("anew", "1")
+	}
+	if q.next == "" || p.keepForm(w, f, func(string) bool { return true }) != whyKept {
+		return false
+	}
+	p.goTo(w, q.next)
+	return true
 }
 
 // refuse answers a request that must not go back to the app: the client or the address is not known (RFC 6749,
@@ -305,9 +328,9 @@ func (p *Portal) decide(w http.ResponseWriter, r *http.Request) {
 	}
 	request, err := p.server.Open(f.Get("request"), v.ID)
 	switch {
-	// Sealed for another sign-in, in another tab perhaps: whoever is signed in now is asked afresh.
+	// Sealed for another sign-in, in another tab perhaps: whoever is signed in now is asked afresh, and told so.
 	case errors.Is(err, &oauth.Error{Reason: oauth.RequestForeign}) && next != "":
-		p.goTo(w, next)
+		p.askAgain(w, v, question{next: next, problem: "problem.signed_in_as"})
 		return
 	case err != nil:
 		p.expired(w, r, next)
@@ -361,13 +384,20 @@ func (p *Portal) refuseDecision(w http.ResponseWriter, r *http.Request, v *visit
 		q.problem = problem
 		p.ask(w, r, http.StatusUnprocessableEntity, v, request, q)
 	}
+	mend := func(problem string) {
+		mistake := q
+		mistake.problem = problem
+		if q.problem != "" || !p.askAgain(w, v, mistake) {
+			again(problem)
+		}
+	}
 	switch oauth.ReasonOf(err) {
 	case oauth.StoreNone:
-		again("problem.no_store")
+		mend("problem.no_store")
 	case oauth.StoreForeign, oauth.Changed:
 		again("problem.changed")
 	case oauth.NothingToGrant:
-		again("problem.nothing")
+		mend("problem.nothing")
 	case oauth.DecidedTooOften:
 		retryAfter(w, oauth.AsError(err).RetryAfter)
 		q.problem = "problem.decisions"

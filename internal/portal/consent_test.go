@@ -69,6 +69,9 @@ func TestConsent_NoStoreTicked_TicksAreKept(t *testing.T) {
 	values["scope"] = []string{"user.view"}
 	b.post(action, values, s.url)
 	b.sees(http.StatusUnprocessableEntity, "You ticked no store", "Store mara-1")
+	if b.address.RequestURI() != ask(c) {
+		t.Errorf("who goes Back to this page finds the answer of a form that no browser kept: %s", b.address)
+	}
 	if _, v := b.form("Allow"); !slices.Equal(v["scope"], []string{"user.view"}) {
 		t.Errorf("ticks: %v", v)
 	}
@@ -255,7 +258,10 @@ func TestConsent_UseAnotherAccount_RequestSurvives(t *testing.T) {
 	// decided, and the question is put to who is signed in now.
 	b.screen = before
 	b.press("Allow", "mara-1")
-	b.sees(200, "Signed in as otto@nordlicht.example", "Shelfmate wants access")
+	b.sees(200, "Signed in as otto@nordlicht.example", "Shelfmate wants access", "You signed in anew meanwhile: you are otto@nordlicht.example now. Nothing was allowed yet.")
+	if !slices.Equal(b.ticked(), []string{"otto-1"}) { // the only one
+		t.Errorf("ticked: %v", b.ticked())
+	}
 	if len(s.grants("mara"))+len(s.grants("otto")) != 0 {
 		t.Error("something was granted")
 	}
