@@ -188,6 +188,17 @@ func TestSite_PagesThatAreNotThere(t *testing.T) {
 	if strings.Contains(b.body, "canary") {
 		t.Error("the page repeats the path")
 	}
+	s.user("mara", 1)
+	s.user("otto", 0)
+	b.open("/connected-apps")
+	b.signIn("otto")
+	b.open("/operator/users?q=mara")
+	b.sees(http.StatusNotFound, "There is nothing at this address", "Or it is for another account: you are signed in as otto@nordlicht.example.")
+	b.press("Use another account")
+	b.sees(200, "You are signed out.")
+	if _, values := b.form("Sign in"); values.Get("next") != "/operator/users?q=mara" {
+		t.Errorf("the other account is led to %q", values.Get("next"))
+	}
 	link := func() (href string) {
 		each(b.doc, func(n *html.Node) {
 			if class, _ := attr(n, "class"); n.Data == "a" && class == "button" {

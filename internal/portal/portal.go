@@ -125,8 +125,17 @@ func (p *Portal) Busy(w http.ResponseWriter, r *http.Request) {
 	p.say(w, r, http.StatusServiceUnavailable, noticeBody{Heading: "busy.heading", What: "busy.what"})
 }
 
+// lost is the page of an address where there is nothing, and of one that is not the visitor's, which says nothing else: whether
+// there is anything is not told. Who is signed in may see that it is as somebody else.
 func (p *Portal) lost(w http.ResponseWriter, r *http.Request) {
-	p.say(w, r, http.StatusNotFound, noticeBody{"lost.heading", "lost.what", "/connected-apps", "lost.label"})
+	view := lostView{}
+	if v, err := p.visitor(r); err == nil && v != nil {
+		view.Account = account(v.User)
+		if r.Method == http.MethodGet {
+			view.Next = ownPath(r.URL.RequestURI())
+		}
+	}
+	p.pages.render(w, r, http.StatusNotFound, page{Name: "lost", Title: "lost.heading", Frame: framePlain, Body: view})
 }
 
 func (p *Portal) foreign(w http.ResponseWriter, r *http.Request) {

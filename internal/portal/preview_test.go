@@ -198,6 +198,7 @@ func previews(language string) []preview {
 		{"unknown-app", page{Name: "refused", Frame: framePlain, Body: refusedView{Why: "refused.why_app"}}},
 		{"connected", page{Name: "connected", Section: "connected", Account: account, Body: connectedView{Apps: apps, Done: &doneView{ID: "done.removed", App: "Shelfmate", Store: "Atelier am Hafen"}}}},
 		{"connected-empty", page{Name: "connected", Section: "connected", Account: &accountView{Email: "mara@nordlicht.example", Operator: true}, Body: connectedView{}}},
+		{"lost", page{Name: "lost", Title: "lost.heading", Frame: framePlain, Body: lostView{Account: "mara@nordlicht.example", Next: "/operator"}}},
 		{"failed", page{Name: "notice", Title: failedView.Heading, Frame: framePlain, Body: failedView}},
 	}...)
 }

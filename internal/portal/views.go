@@ -163,6 +163,12 @@ type refusedView struct {
 	SignIn  string // where the developer signs in, to see it
 }
 
+// lostView is for an address where there is nothing for who opened it.
+type lostView struct {
+	Account string // who is signed in, if anybody is
+	Next    string // the address, to come back to as somebody else
+}
+
 // noticeBody is a page that says one thing.
 type noticeBody struct {
 	Heading, What string
