@@ -144,8 +144,12 @@ func TestSignUp_ErrorsStandBesideTheirFields(t *testing.T) {
 		form.Set("password", tc.password)
 		b.post("/sign-up", form, s.url)
 		b.sees(http.StatusUnprocessableEntity)
-		beside := ""
+		beside, focused := "", ""
 		each(b.doc, func(n *html.Node) {
+			if _, ok := attr(n, "autofocus"); ok {
+				id, _ := attr(n, "id")
+				focused += id
+			}
 			if id, _ := attr(n, "id"); id == tc.field+"-error" {
 				beside = textOf(n)
 			}
@@ -155,6 +159,9 @@ func TestSignUp_ErrorsStandBesideTheirFields(t *testing.T) {
 				}
 			}
 		})
+		if focused != tc.field {
+			t.Errorf("%s, %s: the cursor is in %q", tc.email, tc.field, focused)
+		}
 		if !strings.HasPrefix(beside, tc.says) {
 			t.Errorf("%s, %s: beside the field stands %q", tc.email, tc.field, beside)
 		}
