@@ -277,3 +277,25 @@ func TestLayout_AMistakeIsInSight(t *testing.T) {
 		t.Errorf("with the cursor in and in sight: %s", got)
 	}
 }
+
+// TestLayout_NothingSpills: whatever the words, each stands within the box that it is in, on a phone and on a desk.
+func TestLayout_NothingSpills(t *testing.T) {
+	p := openTab(t)
+	for _, preview := range []string{"consent-word", "expired-word", "developer-new", "developer-new?language=de", "developer-app", "developer-app?language=de", "developer-app-public", "operator-apps?language=de", "lost?language=de"} {
+		for _, width := range []int64{320, 360, 1280} {
+			p.open(preview, "light", width)
+			if over := read[[]string](p, `(() => {
+				document.querySelectorAll("details").forEach(e => { e.open = true; });
+				const spills = [];
+				for (const e of document.querySelectorAll("main :is(p, li, dd, dt, td, th, span, time, bdi, a, button, code, legend, h1, h2, h3)")) {
+					const box = e.closest(".card, .scroll, .picker, .samples, .lines, .notice") || document.querySelector("main");
+					if (!e.checkVisibility() || e.closest(".hidden, pre, thead")) continue;
+					if (e.getBoundingClientRect().right > box.getBoundingClientRect().right + 0.5 || e.matches("time") && e.scrollWidth > e.clientWidth) spills.push(e.tagName + " " + e.textContent.slice(0, 30));
+				}
+				return spills;
+			})()`); len(over) > 0 {
+				t.Errorf("%s at %d px: %q", preview, width, over)
+			}
+		}
+	}
+}

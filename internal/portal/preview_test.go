@@ -38,6 +38,9 @@ func registered(uri string) oauth.Redirect {
 	return redirect
 }
 
+// longWord is as long as a name may be, without a place to break it.
+const longWord = "Donaudampfschifffahrtsgesellschaftskapitänsmützenverkäuferxy"
+
 const longName = "Warenwirtschaftsanbindungsverwaltung für Großhandelsgesellschaften & Söhne GmbH"
 
 func sampleStores(n int) []storeRow {
@@ -107,6 +110,8 @@ func previews(language string) []preview {
 	long.App = newAppView("4", longName, "sehr-langer-name.warenwirtschaft-anbindung.example", "verified")
 	long.Account = "buchhaltung-und-einkauf@warenwirtschaftsanbindungsverwaltung.example"
 	long.Picker = newPicker([]storeRow{{ID: "a", Name: longName, Domain: "sehr-langer-name.warenwirtschaft-anbindung.example"}, {ID: "b", Name: "متجر الأواني", Domain: "pottery.example"}, {ID: "c", Name: "Atelier am Hafen", Reason: "reason.not_yours"}}, pick{})
+	word := sampleConsent(language, 40, pick{Query: "zzz"})
+	word.App = newAppView("5", longWord, "", "unverified")
 	none := sampleConsent(language, 3, pick{})
 	none.Problem = "problem.no_store"
 	account1 := sampleConsent(language, 0, pick{})
@@ -185,12 +190,14 @@ func previews(language string) []preview {
 		consent("no-tick", none),
 		consent("hostile", hostile),
 		consent("long", long),
+		consent("word", word),
 		consent("scopes", wide),
 		consent("again", again),
 		{"no-stores", page{Name: "no_stores", Frame: framePlain, Body: noStoresView{App: shelfmate, Request: "sealed", Next: "/auth/authorize?client_id=7d0c6a8e", Account: "mara@nordlicht.example", Stores: []storeRow{{ID: "c", Name: "Atelier am Hafen", Reason: "reason.not_yours"}}}}},
 		{"returning", returningPage(shelfmate, registered("https://app.shelfmate.example/callback?code=c&state=a%26b"), 0)},
 		{"already", page{Name: "already", TitleOf: []any{"App", "Shelfmate"}, Frame: framePlain, Body: alreadyView{shelfmate}}},
 		{"expired", page{Name: "expired", Title: "expired.heading", Frame: framePlain, Body: expiredView{Why: "expired", App: "Shelfmate", Home: "https://shelfmate.example/"}}},
+		{"expired-word", page{Name: "expired", Title: "expired.heading", Frame: framePlain, Body: expiredView{Why: "expired", App: longWord, Home: "https://shelfmate.example/"}}},
 		{"answered", page{Name: "expired", Title: "answered.heading", Frame: framePlain, Body: expiredView{Why: "answered", App: "Shelfmate", Home: "https://shelfmate.example/"}}},
 		{"refused", page{Name: "refused", Frame: framePlain, Body: refusedView{App: "Shelfmate", Why: "refused.why_redirect",
 			Compare: compare("https://app.shelfmate.example/callback/", []string{"https://app.shelfmate.example/callback", "http://127.0.0.1/cb"})}}},
