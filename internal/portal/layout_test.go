@@ -6,6 +6,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -297,5 +298,23 @@ func TestLayout_NothingSpills(t *testing.T) {
 				t.Errorf("%s at %d px: %q", preview, width, over)
 			}
 		}
+	}
+}
+
+// TestLayout_ATurnOfTheListStaysThere: what the buttons of a long list of stores answer with comes up at the list, with what
+// is wrong, if something is.
+func TestLayout_ATurnOfTheListStaysThere(t *testing.T) {
+	p := openTab(t)
+	for preview, first := range map[string]string{"consent-5000": "legend", "consent-no-tick": "legend, #stores-error", "change-conflict": ".notice"} {
+		p.open(preview, "light", 360)
+		_, fragment, _ := strings.Cut(read[string](p, `document.querySelector("button.main").form.getAttribute("action")`), "#")
+		p.open(preview+"?answer#"+fragment, "light", 360)
+		if got := read[string](p, `scrollY > 0 && [...document.querySelectorAll(`+strconv.Quote(first)+`)].map(e => e.getBoundingClientRect()).every(r => r.top >= 0 && r.bottom < 400) ? "" : "scrolled by " + scrollY`); got != "" {
+			t.Errorf("%s: %s is out of sight: %s", preview, first, got)
+		}
+	}
+	p.open("consent-word", "light", 360)
+	if read[bool](p, `document.querySelector("button[data-tick]") !== null`) {
+		t.Error("there is nothing to tick, and buttons that do it")
 	}
 }
