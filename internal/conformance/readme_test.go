@@ -62,29 +62,33 @@ func shell(t *testing.T, dir, script string) string {
 	return string(out)
 }
 
-// What step 1 of "The first key in five minutes" tells the reader to press and to choose stands on the developer portal
-// under this name, and the type is the one whose app the other steps run.
+// What steps 1 and 3 of "The first key in five minutes" tell the reader to press and to choose stands on the pages under this
+// name, and the type is the one whose app the other steps run. Whoever did step 1 is signed in as the developer.
 func TestReadme_PortalWords(t *testing.T) {
 	text, err := os.ReadFile("../../README.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, step, _ := strings.Cut(string(text), "\n1. ")
-	step, _, _ = strings.Cut(step, "\n2. ")
-	words, err := os.ReadFile("../portal/messages/developer.en.json")
-	if err != nil {
-		t.Fatal(err)
+	say := map[string]any{}
+	for _, file := range []string{"en.json", "developer.en.json"} {
+		words, err := os.ReadFile("../portal/messages/" + file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := json.Unmarshal(words, &say); err != nil {
+			t.Fatal(err)
+		}
 	}
-	var say map[string]any
-	if err := json.Unmarshal(words, &say); err != nil {
-		t.Fatal(err)
-	}
-	for before, id := range map[string]string{"press": "apps.create", "the type": "kind.exchange"} {
-		m := regexp.MustCompile(before + `\s+\*([^*]+)\*`).FindStringSubmatch(step)
+	for _, w := range []struct{ step, before, id string }{
+		{"1", "press", "apps.create"}, {"1", "the type", "kind.exchange"}, {"3", "the developer still: press", "consent.other_account"}, {"3", "stores, press", "consent.allow"},
+	} {
+		_, step, _ := strings.Cut(string(text), "\n"+w.step+". ")
+		step, _, _ = strings.Cut(step, "\n```")
+		m := regexp.MustCompile(w.before + `\s+\*([^*]+)\*`).FindStringSubmatch(step)
 		if m == nil {
-			t.Errorf("step 1 does not say %q", before)
-		} else if named := strings.Join(strings.Fields(m[1]), " "); named != say[id] {
-			t.Errorf("step 1 says %s %q; the portal says %q", before, named, say[id])
+			t.Errorf("step %s does not say %q", w.step, w.before)
+		} else if named := strings.Join(strings.Fields(m[1]), " "); named != say[w.id] {
+			t.Errorf("step %s says %s %q; the portal says %q", w.step, w.before, named, say[w.id])
 		}
 	}
 }
