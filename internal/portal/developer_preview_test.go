@@ -126,6 +126,8 @@ func consolePreviews(language string) []preview {
 
 	editPage := dev("edit", "developer_form", edit)
 	editPage.page.Title, editPage.page.TitleOf = "title.developer_edit", []any{"App", app.Name}
+	askPage := op("confirm", "operator_confirm", ask)
+	askPage.page.Title, askPage.page.TitleOf = ask.Heading, []any{"Of", ask.Of}
 	return []preview{
 		{"developer-landing", page{Name: "developer_landing"}},
 		dev("apps", "developer_apps", apps),
@@ -149,6 +151,6 @@ func consolePreviews(language string) []preview {
 		op("followers", "operator_followers", operatorFollowersView{Rail: operatorRail("/operator/followers"), Effect: effectOf(oauth.Effect{Everywhere: true, Followers: 2, After: 12 * time.Millisecond}, noon), Rows: []operatorFollower{
 			{"api_06d8q1jvm5x7e2k9", "…Q9z_x-3a", "…k2mv8c1d", 0, 9, noon, 0}, {"api_06d8q1jvm5x7e2k9", "b", "…k2mv8c1d", 12_345, 410, noon.Add(-14 * time.Second), 14}}}),
 		op("followers-none", "operator_followers", operatorFollowersView{Rail: operatorRail("/operator/followers"), Effect: effectOf(oauth.Effect{After: 850 * time.Millisecond}, noon)}),
-		op("confirm", "operator_confirm", ask),
+		askPage,
 	}
 }

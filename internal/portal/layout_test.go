@@ -318,3 +318,24 @@ func TestLayout_ATurnOfTheListStaysThere(t *testing.T) {
 		t.Error("there is nothing to tick, and buttons that do it")
 	}
 }
+
+// TestLayout_TheBarHidesNoFocus: whatever the keyboard comes to stands above the bar with Allow, or Save.
+func TestLayout_TheBarHidesNoFocus(t *testing.T) {
+	p := openTab(t)
+	for _, preview := range []string{"consent-scopes", "consent-40", "change"} {
+		for _, width := range []int64{360, 768} {
+			p.open(preview, "light", width)
+			if hidden := read[[]string](p, `(() => {
+				const bar = document.querySelector(".decide"), hidden = [];
+				for (const e of document.querySelectorAll("main :is(a, button, input, summary)")) {
+					if (e.closest(".decide, .hidden, .stores.long") || e.matches(".hidden, [type=hidden]") || !e.checkVisibility()) continue;
+					e.focus();
+					if (e.getBoundingClientRect().bottom > bar.getBoundingClientRect().top - 8) hidden.push(e.textContent || e.value);
+				}
+				return hidden;
+			})()`); len(hidden) > 0 {
+				t.Errorf("%s at %d px: under the bar: %q", preview, width, hidden)
+			}
+		}
+	}
+}

@@ -215,10 +215,11 @@ func (p *Portal) operatorAsk(w http.ResponseWriter, r *http.Request, o *operator
 			return
 		}
 	}
-	p.operatorPage(w, r, o, http.StatusOK, "operator_confirm", confirmView{
-		Facts: facts, Small: id, Rail: operatorRail(d.section), Heading: "ask." + inID(what), What: "ask." + inID(what) + "_what", Of: name, Detail: id,
+	heading := "ask." + inID(what)
+	p.pages.render(w, r, http.StatusOK, page{Name: "operator_confirm", Title: heading, TitleOf: []any{"Of", name}, Frame: frameWide, Section: "operator", Account: o.account(), Body: confirmView{
+		Facts: facts, Small: id, Rail: operatorRail(d.section), Heading: heading, What: heading + "_what", Of: name, Detail: id,
 		Action: "/operator/do/" + what, Back: d.section, Fields: []formField{{"id", id}}, Button: "do." + inID(what),
-	})
+	}})
 }
 
 func (p *Portal) operatorDo(w http.ResponseWriter, r *http.Request, o *operator) {

@@ -205,6 +205,9 @@ func TestOperator_UserIsSuspendedAndNeverOneself(t *testing.T) {
 		t.Errorf("suspending oneself: %d", b.status)
 	}
 	b.open("/operator/do/suspend-user?id=usr_mara")
+	if title := titleOf(b.doc); title != "Suspend usr_mara@nordlicht.example? · Kaufhaus" {
+		t.Errorf("the title is %q", title)
+	}
 	b.sees(http.StatusOK, "Suspend usr_mara@nordlicht.example?")
 	b.press("Suspend")
 	b.sees(http.StatusOK, "usr_mara@nordlicht.example is suspended")
