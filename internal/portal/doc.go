@@ -10,7 +10,7 @@
 //  1. Template: templates/NAME.html with {{define "main"}}. It receives the view only. Text of other people stands inside
 //     <bdi>; every sentence is {{t "id"}} or, with emphasis or other people's text in it, {{rich "id" "Key" value}}.
 //     In a message, **words** are strong; Count picks the plural form. Other functions: count, day, when, ago, stamp,
-//     brand, asset, notice, problem (see funcs in render.go). Partials, in *_parts.html and icons.html: mark, badge, scopes,
+//     brand, support, asset, notice, problem (see funcs in render.go). Partials, in *_parts.html and icons.html: mark, badge, scopes,
 //     notice, field-error, icon-*.
 //  2. View: a struct that holds what the page shows and no more (views.go); errors are message ids, never sentences.
 //  3. Messages: messages/en.json and messages/de.json, or AREA.en.json and AREA.de.json, among them title.NAME. A test compares the two and draws every

@@ -180,6 +180,7 @@ func previews(language string) []preview {
 		{"sign-in", page{Name: "sign_in", Frame: framePlain, Body: signView{Next: "/auth/authorize?client_id=7d0c6a8e", App: "Shelfmate", Other: "/sign-up"}}},
 		{"sign-in-ended", page{Name: "sign_in", Frame: framePlain, Body: signView{Next: "/connected-apps", Why: "sign_in.kept", Other: "/sign-up"}}},
 		{"sign-in-wrong", page{Name: "sign_in", Frame: framePlain, Body: signView{Email: "mara@nordlicht.example", Problem: "problem.sign_in", Other: "/sign-up"}}},
+		{"sign-in-locked", page{Name: "sign_in", Frame: framePlain, Body: signView{Email: "mara@nordlicht.example", Problem: "problem.too_many", Minutes: 10, Other: "/sign-up"}}},
 		{"sign-up-errors", page{Name: "sign_up", Frame: framePlain, Body: signView{Email: "mara", Errors: map[string]string{"email": "problem.email_form", "password": "problem.password_short"}, Other: "/sign-in"}}},
 		consent("1", one),
 		consent("3", sampleConsent(language, 3, pick{})),

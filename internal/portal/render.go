@@ -130,15 +130,16 @@ type (
 
 func (r *renderer) funcs(w words) template.FuncMap {
 	return template.FuncMap{
-		"t":     w.text,
-		"rich":  w.rich,
-		"count": w.count,
-		"day":   w.day,
-		"when":  w.when,
-		"exact": w.exact,
-		"ago":   w.ago,
-		"stamp": func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
-		"brand": func() string { return w.brand },
+		"t":       w.text,
+		"rich":    w.rich,
+		"count":   w.count,
+		"day":     w.day,
+		"when":    w.when,
+		"exact":   w.exact,
+		"ago":     w.ago,
+		"stamp":   func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
+		"brand":   func() string { return w.brand },
+		"support": func() string { return r.brand.Support },
 		"asset": func(name string) (string, error) {
 			if p, ok := r.assets.path[name]; ok {
 				return p, nil

@@ -203,7 +203,9 @@ func (p *Portal) signed(w http.ResponseWriter, r *http.Request, name string, vie
 		}
 	} else if locked, ok := errors.AsType[people.Locked](err); ok {
 		status, view.Problem = http.StatusTooManyRequests, "problem.too_many"
-		retryAfter(w, locked.Until.Sub(p.server.Now()))
+		wait := locked.Until.Sub(p.server.Now())
+		view.Minutes = max(1, int(math.Ceil(wait.Minutes())))
+		retryAfter(w, wait)
 	} else {
 		switch oauth.ReasonOf(err) {
 		case people.ReasonCredentials:

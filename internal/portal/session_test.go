@@ -116,7 +116,7 @@ func TestSignIn_GuessingIsSlowedAndTheOwnerGetsInLater(t *testing.T) {
 	}
 	guess.Set("password", password)
 	b.post("/sign-in", guess, s.url)
-	b.sees(http.StatusTooManyRequests, "Too many tries. Wait a while, then try again.")
+	b.sees(http.StatusTooManyRequests, "Too many tries. Wait 1 minute, then try again.", "You do not know your password any more? Ask for help")
 	if b.header.Get("Retry-After") == "" {
 		t.Error("no Retry-After")
 	}

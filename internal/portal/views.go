@@ -35,6 +35,7 @@ type signView struct {
 	Why     string // a message: why sign-in comes up
 	Email   string
 	Problem string            // about the whole form
+	Minutes int               // until it is worth another try, if it is not now
 	Errors  map[string]string // by field
 }
 
