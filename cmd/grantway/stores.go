@@ -44,7 +44,7 @@ func (c *storeAdd) Run(ctx context.Context, t terminal) error {
 
 type storeList struct {
 	Admin
-	Query string `arg:"" optional:"" help:"Start of an id, name or domain."`
+	Query string `arg:"" optional:"" help:"Start of an id or domain, or of a word of the name."`
 }
 
 // Run lists the stores.

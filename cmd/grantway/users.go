@@ -62,7 +62,7 @@ func (c *userAdd) Run(ctx context.Context, t terminal) error {
 
 type userList struct {
 	Admin
-	Query string `arg:"" optional:"" help:"Start of an id, name or e-mail."`
+	Query string `arg:"" optional:"" help:"Start of an id or e-mail, or of a word of the name."`
 }
 
 // Run lists the users.

@@ -256,7 +256,7 @@ type ClientStorage interface {
 type PeopleStorage interface {
 	User(ctx context.Context, id string) (*User, error)
 	// Users lists users that are not guests, newest first; a query matches the start
-	// of id, name or e-mail.
+	// of a word of id, name or e-mail.
 	Users(ctx context.Context, query string, p Page) ([]*User, error)
 	// CreateUser stores a user whose id is free.
 	CreateUser(ctx context.Context, u *User, e Event) (won bool, err error)
@@ -265,7 +265,8 @@ type PeopleStorage interface {
 	SetUserStatus(ctx context.Context, id string, to Status, e Event) (won bool, err error)
 
 	Store(ctx context.Context, id string) (*Store, error)
-	// Stores lists stores by name; a query matches the start of id, name or domain.
+	// Stores lists stores by name; a query matches the start of a word of id, name or
+	// domain.
 	Stores(ctx context.Context, query string, p Page) ([]*Store, error)
 	// PutStore stores a store, new or changed. Grants follow by reading it.
 	PutStore(ctx context.Context, s *Store, e Event) error

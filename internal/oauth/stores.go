@@ -53,7 +53,7 @@ func (s *Server) PutStore(ctx context.Context, actor Actor, st Store) error {
 	return s.storage.PutStore(ctx, &st, e)
 }
 
-// Stores lists stores for who runs the platform; query matches the start of id,
+// Stores lists stores for who runs the platform; query matches the start of a word of id,
 // name or domain.
 func (s *Server) Stores(ctx context.Context, actor Actor, query string, p Page) ([]*Store, error) {
 	if !actor.runs() {
@@ -165,7 +165,7 @@ func (s *Server) User(ctx context.Context, actor Actor, id string) (*User, error
 	return u, err
 }
 
-// Users lists users for who runs the platform; query matches the start of id,
+// Users lists users for who runs the platform; query matches the start of a word of id,
 // name or e-mail.
 func (s *Server) Users(ctx context.Context, actor Actor, query string, p Page) ([]*User, error) {
 	if !actor.runs() {

@@ -231,6 +231,19 @@ func TestLayout_NamesInTablesStayReadable(t *testing.T) {
 	}
 }
 
+// TestLayout_BadgesStandOnOneLine in tables that have room for them.
+func TestLayout_BadgesStandOnOneLine(t *testing.T) {
+	p := openTab(t)
+	for _, preview := range []string{"operator-apps", "operator-apps?language=de", "developer-apps", "operator-users"} {
+		for _, width := range []int64{1100, 1280} {
+			p.open(preview, "light", width)
+			if broken := read[[]string](p, `[...document.querySelectorAll("td .badge")].filter(e => e.getBoundingClientRect().height > 30).map(e => e.textContent)`); len(broken) > 0 {
+				t.Errorf("%s at %d px: %q", preview, width, broken)
+			}
+		}
+	}
+}
+
 // TestLayout_WhereOneIs: the entry of the page that stands open is in sight, however narrow the window and long the words.
 func TestLayout_WhereOneIs(t *testing.T) {
 	p := openTab(t)

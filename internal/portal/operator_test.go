@@ -243,7 +243,7 @@ func TestOperator_GrantsAreFilteredAndRevoked(t *testing.T) {
 		"?user=mara":                    {"Store mara-1": true, "Store nils-1": false, "Ledger Line": true},
 		"?app=" + shelf.ID:              {"Store mara-1": true, "Store nils-1": true, "Ledger Line": false},
 		"?store=nils-1":                 {"Store mara-1": false, "Store nils-1": true, "Ledger Line": false},
-		"?user=nils&app=" + ledger.ID:   {"Store mara-1": false, "Store nils-1": false, "No connection found": true},
+		"?user=nils&app=" + ledger.ID:   {"Store mara-1": false, "Store nils-1": false, "No connection found": true, "A field takes a whole id": true},
 		"?user=%20mara%20&store=mara-1": {"Store mara-1": true, "Ledger Line": false},
 	} {
 		b.open("/operator/grants" + query)

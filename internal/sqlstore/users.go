@@ -51,13 +51,15 @@ func only[T any](list []*T, err error) (*T, error) {
 	return list[0], nil
 }
 
-// begins is the condition that one of the columns starts with what somebody typed:
+// begins is the condition that a word of one of the columns starts with what somebody typed:
 // $1 in small letters, whatever the case, or $2 as it was typed, because SQLite
 // knows the case of ASCII letters alone.
 func begins(columns ...string) string {
 	var parts []string
 	for _, c := range columns {
-		parts = append(parts, "LOWER("+c+`) LIKE $1 ESCAPE '\'`, c+` LIKE $2 ESCAPE '\'`)
+		for _, from := range []string{"", "'% ' || "} {
+			parts = append(parts, "LOWER("+c+") LIKE "+from+`$1 ESCAPE '\'`, c+" LIKE "+from+`$2 ESCAPE '\'`)
+		}
 	}
 	return "(" + strings.Join(parts, " OR ") + ")"
 }

@@ -77,7 +77,7 @@ func customers(w *world) {
 		}
 		all := oauth.Page{Limit: 100}
 		for query, want := range map[string]string{
-			"anna": "find-3 find-2 Find-1", "ANNA": "find-3 find-2 Find-1", "anna 100%": "Find-1", "anna%": "", "anna_": "find-2", "annaxb": "",
+			"anna": "find-3 find-2 Find-1", "ANNA": "find-3 find-2 Find-1", "anna 100%": "Find-1", "100%": "Find-1", "00%": "", "anna%": "", "anna_": "find-2", "annaxb": "",
 			"find-": "find-5 find-4 find-3 find-2 Find-1", "FIND-1": "Find-1", "Élo": "find-3", `back\`: "find-4", "under_": "find-4", "under-": "",
 			"nothing": "", "'": "", "%": "", "_": "", `\`: "",
 		} {
