@@ -208,8 +208,8 @@ type Decision struct {
 // for his session, and returns where the browser goes with it. Errors of code
 // [Incorrect] are the user's to mend on the same page; Changed says that there is
 // another page to read, because the app is not what he was shown (attack B2);
-// RequestSpent says that it was allowed before, and [Server.StillConnected] whether that stands. Pressing Allow twice
-// gives a second code of the same deadline, and the first is void.
+// RequestSpent says that the app is connected already, RequestOver that it was.
+// Pressing Allow twice gives a second code of the same deadline, and the first is void.
 func (s *Server) Decide(ctx context.Context, userID string, r *AuthorizationRequest, d Decision) (Redirect, error) {
 	c, redirect, err := s.reopen(ctx, r)
 	if err != nil {
@@ -341,23 +341,9 @@ func (s *Server) grantOfRequest(ctx context.Context, r *AuthorizationRequest) (*
 	case errors.Is(err, ErrNotFound):
 		return nil, nil
 	case err == nil && st.Grant.Status == GrantIsRevoked:
-		return nil, refuse(RequestSpent)
+		return nil, refuse(RequestOver)
 	}
 	return st, err
-}
-
-// StillConnected reports whether the app has what a request that was allowed gave it. A grant that has ended is gone after
-// a while, and so is its code.
-func (s *Server) StillConnected(ctx context.Context, r *AuthorizationRequest) (bool, error) {
-	code, err := s.storage.CodeOfRequest(ctx, r.ID)
-	var st *Standing
-	if err == nil {
-		st, err = s.storage.Standing(ctx, code.GrantID)
-	}
-	if errors.Is(err, ErrNotFound) {
-		return false, nil
-	}
-	return err == nil && st.Grant.Status != GrantIsRevoked, err
 }
 
 // decide writes one decision: grant, code and event together. It returns Changed
@@ -470,7 +456,7 @@ func (s *Server) cameOf(ctx context.Context, code *StoredCode) error {
 	case err == nil && (st.Grant.Status == Live || st.Grant.Status == GrantOnHold):
 		return refuse(RequestSpent)
 	case code.RedeemedFamily != "":
-		return refuse(RequestExpired)
+		return refuse(RequestOver)
 	}
 	return nil
 }

@@ -433,9 +433,9 @@ func TestConsent_CancelAfterAllow(t *testing.T) {
 
 			// What has ended since is not said to be connected.
 			w.must(w.RevokeGrant(ctx, alice, resp.GrantID))
-			wantReason(t, cancel(r), oauth.RequestExpired)
+			wantReason(t, cancel(r), oauth.RequestOver)
 			_, err = w.decide("alice", r, "s1")
-			wantReason(t, err, oauth.RequestExpired)
+			wantReason(t, err, oauth.RequestOver)
 		})
 	}
 	t.Run("of an app that is connected", func(t *testing.T) {
@@ -458,7 +458,7 @@ func TestConsent_CancelAfterAllow(t *testing.T) {
 		w.must(err)
 		w.must(w.RevokeGrant(ctx, alice, first.GrantID))
 		_, err = w.decide("alice", r, "s1")
-		wantReason(t, err, oauth.RequestExpired)
+		wantReason(t, err, oauth.RequestOver)
 	})
 }
 

@@ -38,6 +38,7 @@ const (
 	RequestExpired       Reason = "request_expired"
 	RequestForeign       Reason = "request_foreign"
 	RequestSpent         Reason = "request_spent"
+	RequestOver          Reason = "request_over"
 	UserDenied           Reason = "user_denied"
 	DecidedTooOften      Reason = "decided_too_often"
 	UserSuspended        Reason = "user_suspended"
@@ -149,6 +150,7 @@ var reasons = map[Reason]struct {
 	ChallengeMalformed:   {InvalidRequest, "code_challenge must be 43 characters of base64url without padding.", "code_challenge"},
 	RequestExpired:       {InvalidRequest, "This request is older than ten minutes. Start again from the app.", ""},
 	RequestForeign:       {InvalidRequest, "This request belongs to another sign-in. Start again from the app.", ""},
+	RequestOver:          {InvalidRequest, "What this request gave has ended. Start again from the app.", ""},
 	RequestSpent:         {InvalidRequest, "This request was answered already. Start again from the app.", ""},
 	UserDenied:           {AccessDenied, "The user declined.", ""},
 	DecidedTooOften:      {Conflict, "This account has decided about apps very often in a short time. Wait a minute, then try again.", ""},

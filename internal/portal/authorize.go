@@ -402,17 +402,13 @@ func (p *Portal) refuseDecision(w http.ResponseWriter, r *http.Request, v *visit
 		retryAfter(w, oauth.AsError(err).RetryAfter)
 		q.problem = "problem.decisions"
 		p.ask(w, r, http.StatusTooManyRequests, v, request, q)
-	case oauth.RequestSpent:
-		c, err := p.server.Client(r.Context(), request.ClientID)
-		still := false
-		if err == nil {
-			still, err = p.server.StillConnected(r.Context(), request)
-		}
-		switch {
-		case err != nil:
-			p.fail(w, r, err)
+	case oauth.RequestSpent, oauth.RequestOver:
+		c, failed := p.server.Client(r.Context(), request.ClientID)
+		if failed != nil {
+			p.fail(w, r, failed)
 			return
-		case !still:
+		}
+		if oauth.ReasonOf(err) == oauth.RequestOver {
 			p.over(w, r, "answered", c)
 			return
 		}

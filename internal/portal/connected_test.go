@@ -373,7 +373,7 @@ func TestConsent_WhoSeesThePageDecides(t *testing.T) {
 	b.sees(200, "Books wants access", "1 of 2 ticked")
 	b.client.Jar, _ = cookiejar.New(nil)
 	b.press("Allow", "mara-2")
-	b.sees(200, "Sign in", "Nothing was changed")
+	b.sees(200, "Sign in", "What you filled in is kept")
 	b.signIn("mara")
 	b.sees(200, "Books wants access", "2 of 2 ticked")
 	b.open(at)
