@@ -78,7 +78,7 @@ type clientAdd struct {
 	Iss           bool     `help:"Exchange apps: send iss with each code (RFC 9207)."`
 	RotateRefresh bool     `help:"Direct apps: each refresh token is replaced when used."`
 	ContinueGuest bool     `help:"Direct apps: x-dressipi-jwt at authorize continues its guest."`
-	APIKeyFile    string   `name:"api-key-file" placeholder:"FILE" help:"Direct apps: file with the x-api-key that requests must carry; needed where one server asks for many guests."`
+	APIKeyFile    string   `name:"api-key-file" placeholder:"FILE" help:"Direct apps: file with the x-api-key that requests must carry."`
 }
 
 func (c *clientAdd) form() (oauth.ClientForm, error) {

@@ -32,8 +32,7 @@ type handler struct {
 	authorize          http.Handler
 	log                *slog.Logger
 	anonymous, clients *buckets
-	guests, families   *buckets
-	reports            *buckets
+	families, reports  *buckets
 	admitClient        func(*oauth.Client) error // admit, bound once and not for each request
 	admitFamily        func(string) error        // admitAgain, likewise
 }
@@ -44,9 +43,6 @@ func New(c Config) http.Handler {
 	h := &handler{server: c.Server, authorize: c.Authorize, log: c.Log,
 		anonymous: newBuckets(c.Limits.Anonymous, c.Server.Now), clients: newBuckets(c.Limits.Client, c.Server.Now),
 		reports: newBuckets(reports, c.Server.Now)}
-	if c.Limits.Anonymous != (oauth.Bucket{}) {
-		h.guests = newBuckets(guests, c.Server.Now)
-	}
 	if c.Limits.Client != (oauth.Bucket{}) {
 		h.families = newBuckets(families, c.Server.Now)
 	}

@@ -17,8 +17,7 @@ import (
 // Limits are the buckets of this node; each node of several has its own.
 type Limits struct {
 	// Anonymous is an address's (oauth.AddressOf), shared by every endpoint. Only
-	// requests that are refused before or at authentication are charged to it. Without it
-	// there is no limit on guests either.
+	// requests that are refused before or at authentication are charged to it.
 	Anonymous oauth.Bucket
 	// Client is a client's, for exchanges with the right secret. Without it there is no
 	// limit on families either.
@@ -30,12 +29,7 @@ type Limits struct {
 // else can. When an access token ends, all workers of an app may refresh at once. Whoever
 // lost the answer to a rotation has [oauth.RotateGrace] to ask again: he waits for half of
 // it at most.
-var families = oauth.Bucket{Size: 60, Refill: 2, Every: oauth.RotateGrace}
-
-// guests is an address's bucket, for those that it makes by direct apps which show no API
-// key: each is a user, a grant and a place in a status list, and anybody may make one. A
-// shop whose server asks for all its guests has a key.
-var guests = oauth.Bucket{Size: 300, Refill: 5, Every: time.Second}
+var families = oauth.Bucket{Size: 300, Refill: 2, Every: oauth.RotateGrace}
 
 // reports is an API's bucket for what it saw: as many processes may report once an
 // hour, and all of them at once when they are restarted. It is no setting, as a report
@@ -187,17 +181,6 @@ func (h *handler) admit(c *oauth.Client) error {
 // admitAgain takes a token for one more access token of a family.
 func (h *handler) admitAgain(id string) error {
 	if wait, ok := h.families.take(id); !ok {
-		return limited(wait)
-	}
-	return nil
-}
-
-// admitGuest takes a token for a guest whom anybody might make.
-func (h *handler) admitGuest(r *http.Request, c *oauth.Client) error {
-	if c.Settings.APIKeyHash != nil {
-		return nil
-	}
-	if wait, ok := h.guests.take(oauth.AddressOf(hostOf(r))); !ok {
 		return limited(wait)
 	}
 	return nil

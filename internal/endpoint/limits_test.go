@@ -381,57 +381,6 @@ func TestLimits_AGuestWhoContinues(t *testing.T) {
 	}
 }
 
-// Anybody may make guests of a direct app that has no API key, from one address so many and no
-// more; what is refused makes none and leaves the code as it was. An app with a key, other addresses
-// and guests that there are already are as they were.
-func TestLimits_GuestsOfAnAddress(t *testing.T) {
-	w := newLimitedWorld(t, published)
-	redeem := func(a app, host int, code string, header ...string) answer {
-		r := formRequest("/oauth/token", url.Values{"grant_type": {"authorization_code"}, "client_id": {a.id}, "code": {code},
-			"code_verifier": {verifier}, "redirect_uri": {oauth.OutOfBand}}, header...)
-		r.RemoteAddr = fmt.Sprintf("[2001:db8:1:2::%d]:4711", host) // a household's
-		return w.do(r)
-	}
-	var first answer
-	for i := range guests.Size {
-		if first = redeem(w.direct, i, w.code(w.direct)); first.status != http.StatusOK {
-			t.Fatalf("%d: %d %s", i+1, first.status, first.body)
-		}
-	}
-	code := w.code(w.direct)
-	before := w.noted(oauth.EventCodeRedeemed)
-	wait := limitedFor(t, redeem(w.direct, 1, code), "temporarily_unavailable")
-	if wait != time.Second {
-		t.Errorf("Retry-After %v", wait)
-	}
-	if after := w.noted(oauth.EventCodeRedeemed); after != before {
-		t.Errorf("%d events, and before what was refused %d", after, before)
-	}
-	if got := redeem(w.keyed, 1, w.code(w.keyed, "X-Api-Key", "right"), "X-Api-Key", "right"); got.status != http.StatusOK {
-		t.Errorf("an app with a key: %d %s", got.status, got.body)
-	}
-	var guest struct {
-		Refresh string `json:"refresh_token"`
-	}
-	first.json(t, &guest)
-	refresh := formRequest("/oauth/token", url.Values{"grant_type": {"refresh_token"}, "client_id": {w.direct.id}, "refresh_token": {guest.Refresh}})
-	refresh.RemoteAddr = "[2001:db8:1:2::1]:4711"
-	if got := w.do(refresh); got.status != http.StatusOK {
-		t.Errorf("a guest that there is: %d %s", got.status, got.body)
-	}
-	if got := w.redeem(w.direct, w.code(w.direct)); got.status != http.StatusOK {
-		t.Errorf("another address: %d %s", got.status, got.body)
-	}
-	w.advance(wait)
-	for i := range guests.Refill {
-		if got := redeem(w.direct, 1, code); got.status != http.StatusOK {
-			t.Errorf("%d after Retry-After: %d %s", i, got.status, got.body)
-		}
-		code = w.code(w.direct)
-	}
-	limitedFor(t, redeem(w.direct, 1, code), "temporarily_unavailable")
-}
-
 // Whoever has lost the answer to a rotation, and then waits as long as he is told, is still in
 // time to repeat it: he is not taken for a thief.
 func TestLimits_ALostRotationOutlastsTheWait(t *testing.T) {

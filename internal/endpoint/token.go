@@ -31,7 +31,7 @@ func (h *handler) token(w http.ResponseWriter, r *http.Request) {
 		Serves: []oauth.ProfileName{oauth.Standard, oauth.Direct}, Auth: auth,
 		GrantType: oauth.GrantType(p.Get("grant_type")), Code: p.Get("code"), RedirectURI: p.Get("redirect_uri"),
 		Verifier: p.Get("code_verifier"), RefreshToken: p.Get("refresh_token"), Scope: p.Get("scope"),
-		AdmitFamily: h.admitFamily, AdmitGuest: func(c *oauth.Client) error { return h.admitGuest(r, c) },
+		AdmitFamily: h.admitFamily,
 	})
 	if err != nil {
 		h.clientRefused(w, r, err, auth.ID)

@@ -51,9 +51,6 @@ func (s *Server) redeemCode(ctx context.Context, c *Client, proof Proof, r Token
 			if !p.Guest || code.GrantID != "" { // its grant is gone: nobody becomes a guest for that
 				return nil, refuse(CodeUnknown)
 			}
-			if err := r.admitGuest(c); err != nil {
-				return nil, err
-			}
 			if st, err = s.guest(ctx, c, &red); err != nil {
 				return nil, err
 			}

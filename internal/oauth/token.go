@@ -45,8 +45,6 @@ type TokenRequest struct {
 	// AdmitFamily, if it is there, is asked before a family that there is gets another
 	// access token: once all else was found right, and nothing is signed or written yet.
 	AdmitFamily func(id string) error
-	// AdmitGuest is asked likewise before a guest of c is made.
-	AdmitGuest func(c *Client) error
 }
 
 // admitFamily asks once, however often the request begins anew because the world changed.
@@ -57,15 +55,6 @@ func (r *TokenRequest) admitFamily(id string) error {
 	}
 	r.AdmitFamily = nil
 	return admit(id)
-}
-
-func (r *TokenRequest) admitGuest(c *Client) error {
-	admit := r.AdmitGuest
-	if admit == nil {
-		return nil
-	}
-	r.AdmitGuest = nil
-	return admit(c)
 }
 
 // TokenResponse is what a dialect prints.
