@@ -323,7 +323,11 @@ func (p *Portal) decide(w http.ResponseWriter, r *http.Request) {
 		p.expired(w, r, "")
 		return
 	case v == nil: // signed out halfway: sign in, and the request goes on
-		p.goTo(w, signInBecause(p.keepForm(w, f, ticks), next))
+		why := p.keepForm(w, f, ticks)
+		if why != whyKept { // too many ticks: kept is that a page was shown
+			p.keepForm(w, url.Values{"of": f["of"], "anew": {"1"}}, func(string) bool { return true })
+		}
+		p.goTo(w, signInBecause(why, next))
 		return
 	}
 	request, err := p.server.Open(f.Get("request"), v.ID)

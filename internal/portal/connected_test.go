@@ -376,6 +376,14 @@ func TestConsent_WhoSeesThePageDecides(t *testing.T) {
 	b.sees(200, "Sign in", "What you filled in is kept")
 	b.signIn("mara")
 	b.sees(200, "Books wants access", "2 of 2 ticked")
+	b.client.Jar, _ = cookiejar.New(nil)
+	action, values = b.form("Cancel")
+	values["store"] = strings.Split(strings.Repeat("m ", mostForm/8), " ")[1:] // more than a browser keeps
+	values.Add("store", "mara-1")
+	b.post(action, values, s.url)
+	b.sees(200, "Sign in", "Nothing was changed")
+	b.signIn("mara")
+	b.sees(200, "Books wants access", "1 of 2 ticked")
 	b.open(at)
 	if b.returned().Get("code") == "" {
 		t.Error("asked, though there is no page")

@@ -258,7 +258,7 @@ func TestConsent_UseAnotherAccount_RequestSurvives(t *testing.T) {
 	// decided, and the question is put to who is signed in now.
 	b.screen = before
 	b.press("Allow", "mara-1")
-	b.sees(200, "Signed in as otto@nordlicht.example", "Shelfmate wants access", "You signed in anew meanwhile: you are otto@nordlicht.example now. Nothing was allowed yet.")
+	b.sees(200, "Signed in as otto@nordlicht.example", "Shelfmate wants access", "This page is from another sign-in: you are otto@nordlicht.example now. Nothing was allowed yet.")
 	if !slices.Equal(b.ticked(), []string{"otto-1"}) { // the only one
 		t.Errorf("ticked: %v", b.ticked())
 	}

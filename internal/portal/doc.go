@@ -13,7 +13,7 @@
 //     brand, support, asset, notice, problem (see funcs in render.go). Partials, in *_parts.html and icons.html: mark, badge, scopes,
 //     notice, field-error, icon-*.
 //  2. View: a struct that holds what the page shows and no more (views.go); errors are message ids, never sentences.
-//  3. Messages: messages/en.json and messages/de.json, or AREA.en.json and AREA.de.json, among them title.NAME. A test compares the two and draws every
+//  3. Messages: messages/en.json and messages/de.json, or AREA.en.json and AREA.de.json, among them title.NAME, unless the page names another title. A test compares the two and draws every
 //     page with a pseudo-locale, so a sentence left in a template fails.
 //  4. Handler: p.render(w, r, status, page{Name: "NAME", Frame: framePlain or frameWide, Account: …, Body: view}).
 //     It sends the security headers and answers from a buffer. POST handlers sit behind the origin check of New;
