@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/grantway/grantway/internal/oauth"
@@ -49,8 +50,9 @@ func (a allowance) take(n *int64, op, when string, args ...any) []statement {
 func (s *Store) NoteDenial(ctx context.Context, of oauth.Allowance, request string, e oauth.Event) (bool, error) {
 	// The grant first, like whoever decides or redeems. It may be another one by then, so
 	// the code as well: the guard must not find one unredeemed that is being redeemed.
-	lock := append(s.engine.lock("SELECT id FROM grants WHERE id = (SELECT grant_id FROM authorization_codes WHERE request = $1)", request),
-		s.engine.lock("SELECT selector FROM authorization_codes WHERE request = $1", request)...)
+	lock := slices.Concat(s.engine.lock("SELECT id FROM grants WHERE id = (SELECT grant_id FROM authorization_codes WHERE request = $1)", request),
+		s.engine.lock("SELECT key FROM throttles WHERE key = $1", of.Of), // which comes before codes
+		s.engine.lock("SELECT selector FROM authorization_codes WHERE request = $1", request))
 	a, m := allowanceAt(of, e.At), mark{"throttles", "key", "op", of.Of, e.ID}
 	var n int64
 	taken, noted := a.take(&n, e.ID, untaken(7), request), note(e, false, m)

@@ -141,9 +141,11 @@ func (l *line) find(ctx context.Context) *pgx.Conn {
 					l.take(a.host)
 					return a.conn
 				}
-				if errors.Is(a.err, errReadOnly) {
+				if len(l.hosts) == 1 { // of several some are standbys, whatever is wrong
 					l.mu.Lock()
-					l.why = errStandby
+					if l.why = errSilent; errors.Is(a.err, errReadOnly) {
+						l.why = errStandby
+					}
 					l.mu.Unlock()
 				}
 				if _, answered := errors.AsType[*pgconn.PgError](a.err); answered && a.host == l.at {
