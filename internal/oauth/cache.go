@@ -185,13 +185,13 @@ func (s *Server) sweepUntil(ctx context.Context) {
 	}
 }
 
-// chore returns what logs that a chore failed, once until one succeeds.
+// chore returns what logs that a chore failed, once until that one succeeds.
 func (s *Server) chore() func(what string, err error) {
-	failing := false
+	failing := map[string]bool{}
 	return func(what string, err error) {
-		if err != nil && !errors.Is(err, context.Canceled) && !failing {
+		if err != nil && !errors.Is(err, context.Canceled) && !failing[what] {
 			s.log.Error("a chore failed; it is tried again", "chore", what, "error", err)
 		}
-		failing = err != nil
+		failing[what] = err != nil
 	}
 }

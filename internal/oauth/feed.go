@@ -22,7 +22,7 @@ import (
 // vain shows what it has not made durable once the wait is cancelled.
 type feed struct {
 	reading chan struct{} // of one place, held by the one that reads: who waits for it can give up
-	last    string        // id of the event that the feed was followed to, "" if it is not known; under reading
+	last    string        // id of the event that the feed was followed to, "" if it is not known; written under reading and mu
 
 	mu      sync.RWMutex
 	log     []entry        // what happened after base, in order

@@ -216,7 +216,7 @@ func (s *Server) putFollowers(ctx context.Context) error {
 		switch {
 		case now.Sub(f.Seen) > followerGone:
 			fs.drop(k)
-		case f.Seq != was.Seq || f.Epoch != was.Epoch || f.Seen.Sub(was.Seen) >= presenceEvery:
+		case f.Seq != was.Seq || f.Epoch != was.Epoch || f.Seen.Sub(was.Seen) > presenceEvery/2: // at each tick, though polls come a little before it or after
 			news = append(news, *f)
 		}
 	}

@@ -130,7 +130,8 @@ var nobody = Hash(make([]byte, sha256.Size))
 // question to the database: the event that issues, or revokes, asks it in its guard, and
 // whoever refuses first asks [Server.confirm]. So a secret is never decided
 // from a cache (DESIGN, decision 14), and costs no read of its own. An x-api-key stands in
-// the app's settings, so its version is asked for.
+// the app's settings, so its version is asked for; that an app has none yet is known by
+// the cache alone, for 100 ms at most after it got its first.
 func (s *Server) authenticate(ctx context.Context, a ClientAuth, serves []ProfileName) (c *Client, proof Proof, err error) {
 	if a.ID == "" {
 		return nil, Proof{}, refuse(ClientIDMissing)
