@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/grantway/grantway/internal/oauth"
 	"github.com/grantway/grantway/internal/sqlstore"
@@ -80,8 +81,11 @@ func TestCopy_TheRunningServerClosesWithItsFile(t *testing.T) {
 		}
 	}
 	// The log tells why, and not for each request.
-	log, err := os.ReadFile(p.log)
-	if err != nil {
+	var log []byte
+	if err := until(10*time.Second, func() bool {
+		log, err = os.ReadFile(p.log)
+		return err != nil || bytes.Contains(log, []byte("the feed cannot be followed"))
+	}); err != nil {
 		t.Fatal(err)
 	}
 	said := map[string]int{}
