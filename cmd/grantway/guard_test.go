@@ -24,6 +24,7 @@ import (
 	"time"
 
 	"github.com/grantway/grantway/internal/sqlstore"
+	"github.com/grantway/grantway/internal/storagetest"
 	"github.com/grantway/grantway/resource"
 )
 
@@ -422,12 +423,10 @@ func TestGuard_Ends(t *testing.T) {
 
 // An issuer that is not there yet: the guard starts, says so, refuses with 503, and mends by itself.
 func TestGuard_IssuerComesLater(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	address, err := storagetest.FreeAddress()
 	if err != nil {
 		t.Fatal(err)
 	}
-	address := l.Addr().String()
-	l.Close()
 	database := filepath.Join(t.TempDir(), "demo.db")
 	d := startDemo(t, "--listen", address, "--database", database)
 	d.stop()

@@ -75,11 +75,11 @@ func (c *cluster) start(ctx context.Context, dir string) error {
 	if err != nil {
 		return err
 	}
-	client, err := freeAddress()
+	client, err := storagetest.FreeAddress()
 	if err != nil {
 		return err
 	}
-	peer, err := freeAddress()
+	peer, err := storagetest.FreeAddress()
 	if err != nil {
 		return err
 	}
@@ -97,10 +97,10 @@ func (c *cluster) start(ctx context.Context, dir string) error {
 	}
 	for i := range clusterSize {
 		m := &member{name: fmt.Sprintf("pg%d", i), dir: filepath.Join(dir, fmt.Sprintf("pg%d", i))}
-		if m.address, err = freeAddress(); err != nil {
+		if m.address, err = storagetest.FreeAddress(); err != nil {
 			return err
 		}
-		if m.rest, err = freeAddress(); err != nil {
+		if m.rest, err = storagetest.FreeAddress(); err != nil {
 			return err
 		}
 		if err := m.configure(bin, client); err != nil {

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/grantway/grantway/internal/storagetest"
 )
 
 // nginx starts an nginx in front of nodes, with what docs/operating.md tells operators
@@ -17,7 +19,7 @@ import (
 func (st *stage) nginx(ctx context.Context, n *network, address, more string, nodes ...string) (string, error) {
 	if address == "" {
 		var err error
-		if address, err = freeAddress(); err != nil {
+		if address, err = storagetest.FreeAddress(); err != nil {
 			return "", err
 		}
 	}

@@ -17,6 +17,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/grantway/grantway/internal/storagetest"
 )
 
 // node is one "grantway serve" under a supervisor that starts it again whenever it
@@ -43,7 +45,7 @@ type node struct {
 const restartAfter = 100 * time.Millisecond // RestartSec of systemd
 
 func newNode(s *site, number int) (*node, error) {
-	address, err := freeAddress()
+	address, err := storagetest.FreeAddress()
 	if err != nil {
 		return nil, err
 	}
@@ -53,15 +55,6 @@ func newNode(s *site, number int) (*node, error) {
 		return dialer.DialContext(ctx, "tcp", cmp.Or(n.door, n.address))
 	}}
 	return n, nil
-}
-
-func freeAddress() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	defer l.Close()
-	return l.Addr().String(), nil
 }
 
 func (n *node) log() string { return filepath.Join(n.site.dir, fmt.Sprintf("serve-%d.log", n.number)) }

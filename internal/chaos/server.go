@@ -43,7 +43,7 @@ func makeServer(ctx context.Context, dir, host string, n *network, from *server)
 	if err != nil {
 		return nil, err
 	}
-	address, err := freeAddress()
+	address, err := storagetest.FreeAddress()
 	if err != nil {
 		return nil, err
 	}

@@ -14,6 +14,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/grantway/grantway/internal/storagetest"
 )
 
 // site is one installation: a folder, a database, and the nodes that serve it.
@@ -51,7 +53,7 @@ const (
 // starts its nodes, once they were prepared. Closing it kills them.
 func newSite(ctx context.Context, binary, dir, database string, nodes int, prepare ...func(*site)) (*site, error) {
 	s := &site{dir: dir, binary: binary, database: database}
-	address, err := freeAddress()
+	address, err := storagetest.FreeAddress()
 	if err != nil {
 		return nil, err
 	}

@@ -467,7 +467,7 @@ func rolling(ctx context.Context, st *stage) error {
 		for _, n := range s.nodes {
 			n.flags = []string{"--shutdown-grace", "3s"}
 		}
-		s.nodes[2].address, err = freeAddress()
+		s.nodes[2].address, err = storagetest.FreeAddress()
 	}); err != nil {
 		return err
 	}

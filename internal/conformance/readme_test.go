@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -17,6 +16,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/grantway/grantway/internal/storagetest"
 )
 
 // readme returns the shell blocks of README.md, in order.
@@ -134,12 +135,10 @@ func TestReadme_FirstKey(t *testing.T) {
 func TestReadme_ForReal(t *testing.T) {
 	needs(t, "bash")
 	blocks := readme(t)
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	at, err := storagetest.FreeAddress()
 	if err != nil {
 		t.Fatal(err)
 	}
-	at := l.Addr().String()
-	l.Close()
 	dir := t.TempDir()
 	root, err := filepath.Abs("../..")
 	if err != nil {

@@ -6,6 +6,7 @@ package storagetest
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -195,12 +196,26 @@ func PostgresBin() (string, error) {
 	return filepath.Dir(path), nil
 }
 
+// FreeAddress is an address of this machine on which nobody listens, for a program that
+// is told where to. It is none of those that the kernel gives to connections on their way
+// out (net.ipv4.ip_local_port_range: 32768 and above): one of them could take it before
+// the program does.
+func FreeAddress() (address string, err error) {
+	for range 100 {
+		address = net.JoinHostPort("127.0.0.1", strconv.Itoa(10_000+rand.IntN(22_768)))
+		var l net.Listener
+		if l, err = net.Listen("tcp", address); err == nil {
+			return address, l.Close()
+		}
+	}
+	return "", err
+}
+
 func freePort() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	address, err := FreeAddress()
 	if err != nil {
 		return "", err
 	}
-	defer l.Close()
-	_, port, err := net.SplitHostPort(l.Addr().String())
+	_, port, err := net.SplitHostPort(address)
 	return port, err
 }
