@@ -34,7 +34,7 @@ type handler struct {
 	anonymous, clients *buckets
 	families, reports  *buckets
 	admitClient        func(*oauth.Client) error // admit, bound once and not for each request
-	admitFamily        func(string) error        // admitAgain, likewise
+	admitFamily        func(string) error        // families.admit, likewise
 }
 
 // New returns the endpoints. Paths under /oauth2/ must come to it uncleaned: see
@@ -46,7 +46,7 @@ func New(c Config) http.Handler {
 	if c.Limits.Client != (oauth.Bucket{}) {
 		h.families = newBuckets(families, c.Server.Now)
 	}
-	h.admitClient, h.admitFamily = h.admit, h.admitAgain
+	h.admitClient, h.admitFamily = h.admit, h.families.admit
 	if h.log == nil {
 		h.log = slog.New(slog.DiscardHandler)
 	}

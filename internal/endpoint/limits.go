@@ -78,6 +78,14 @@ func (b *buckets) take(key string) (wait time.Duration, ok bool) {
 	return b.wait(bucket, now), false
 }
 
+// admit takes a token, or refuses.
+func (b *buckets) admit(key string) error {
+	if wait, ok := b.take(key); !ok {
+		return limited(wait)
+	}
+	return nil
+}
+
 // empty says how long until the bucket of key has a token; 0 if it has one.
 func (b *buckets) empty(key string) time.Duration {
 	if b == nil {
@@ -171,20 +179,7 @@ func (h *handler) guarded(r *http.Request, auth *oauth.ClientAuth) error {
 }
 
 // admit takes a token for a client that has proved itself.
-func (h *handler) admit(c *oauth.Client) error {
-	if wait, ok := h.clients.take(c.ID); !ok {
-		return limited(wait)
-	}
-	return nil
-}
-
-// admitAgain takes a token for one more access token of a family.
-func (h *handler) admitAgain(id string) error {
-	if wait, ok := h.families.take(id); !ok {
-		return limited(wait)
-	}
-	return nil
-}
+func (h *handler) admit(c *oauth.Client) error { return h.clients.admit(c.ID) }
 
 func hostOf(r *http.Request) string {
 	host, _, err := net.SplitHostPort(r.RemoteAddr)

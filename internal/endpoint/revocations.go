@@ -180,8 +180,8 @@ func (h *handler) seen(w http.ResponseWriter, r *http.Request) {
 	if !h.proved(w, r, auth) {
 		return
 	}
-	if wait, ok := h.reports.take(auth.ID); !ok {
-		h.refused(w, r, limited(wait), http.StatusUnauthorized, "")
+	if err := h.reports.admit(auth.ID); err != nil {
+		h.refused(w, r, err, http.StatusUnauthorized, "")
 		return
 	}
 	var report struct {
