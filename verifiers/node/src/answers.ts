@@ -1,5 +1,5 @@
 import type { Powers } from './caller.js'
-import { covers, type Changes, type Follower, type Rule } from './follower.js'
+import { covers, type Change, type Changes, type Follower, type Rule } from './follower.js'
 import { isCount, parseStrict } from './json.js'
 import { bad, unavailable } from './refusal.js'
 import { readPowers, type Slot, type Token } from './token.js'
@@ -80,16 +80,17 @@ export class Answers implements Changes {
     return said
   }
 
-  changed(slot: Slot, seq: number): void {
-    this.#kept.delete(name(slot))
-    for (const q of this.#out) if (q.token.status && name(q.token.status) === name(slot)) q.told = Math.max(q.told, seq)
+  changed(change: Change): void {
+    const slot = name(change)
+    this.#kept.delete(slot)
+    for (const q of this.#out) if (q.token.status && name(q.token.status) === slot) q.told = Math.max(q.told, change.seq)
   }
 
-  ruled(rule: Rule, seq: number): void {
+  ruled(rule: Rule): void {
     for (const [slot, there] of this.#kept) {
       for (const said of there.values()) if (concerns(rule, said.token, said.powers)) this.#kept.delete(slot)
     }
-    for (const q of this.#out) if (concerns(rule, q.token, undefined)) q.told = Math.max(q.told, seq)
+    for (const q of this.#out) if (concerns(rule, q.token, undefined)) q.told = Math.max(q.told, rule.seq)
   }
 
   lost(): void {

@@ -34,6 +34,7 @@ export type Verdict = 'valid' | 'refused' | 'ask' | 'no list'
 export interface Rule {
   kind: 'client' | 'key' | 'all' | 'store'
   id: string
+  seq: number
   before: number
   value: number
 }
@@ -43,7 +44,7 @@ export const covers = (rule: Rule, t: Token): boolean => rule.kind === 'key' || 
 
 const ruleValues = { client: [0, 1, 2], key: [0, 1], all: [0, 1], store: [0, 1, 3] }
 
-interface Change extends Slot {
+export interface Change extends Slot {
   seq: number
   value: number
 }
@@ -53,7 +54,7 @@ interface Answer {
   epoch: number
   more: boolean
   changes: Change[]
-  rules: (Rule & { seq: number })[]
+  rules: Rule[]
 }
 
 /** What came of one poll: an answer, nothing, or that we must begin anew. */
@@ -76,8 +77,8 @@ interface List {
 
 /** Told of what may have changed an answer of the issuer. */
 export interface Changes {
-  changed(slot: Slot, seq: number): void
-  ruled(rule: Rule, seq: number): void
+  changed(change: Change): void
+  ruled(rule: Rule): void
   lost(): void
 }
 
@@ -267,14 +268,14 @@ export class Follower {
       const name = rule.kind + ' ' + rule.id
       if (rule.value === 0) this.#rules.delete(name)
       else this.#rules.set(name, rule)
-      this.o.changes.ruled(rule, rule.seq)
+      this.o.changes.ruled(rule)
     }
     if (a.rules.length > 0) this.#storeRules = [...this.#rules.values()].filter((r) => r.kind === 'store').length
     for (const c of a.changes) {
       const list = this.#lists.get(c.list)
       if (list?.entries) change(list.entries, list.seq, c)
       else if (list?.loading) miss(list, c)
-      this.o.changes.changed(c, c.seq)
+      this.o.changes.changed(c)
     }
   }
 
