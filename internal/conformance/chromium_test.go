@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
-	"os"
 	"os/exec"
 	"regexp"
 	"slices"
@@ -17,6 +16,8 @@ import (
 
 	"github.com/chromedp/cdproto/log"
 	"github.com/chromedp/chromedp"
+
+	"github.com/grantway/grantway/internal/storagetest"
 )
 
 // tab is a tab of a real Chromium, with the complaints of its console.
@@ -32,7 +33,7 @@ type tab struct {
 func chromium(t *testing.T) *tab {
 	t.Helper()
 	if _, err := exec.LookPath("chromium"); err != nil {
-		if os.Getenv("TEST_GRANTWAY_ALL") != "" {
+		if storagetest.All() {
 			t.Fatal("Chromium is missing: install Debian's package chromium")
 		}
 		t.Skip("LEFT OUT: no test in a real browser, because Debian's package chromium is not installed")

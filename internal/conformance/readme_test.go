@@ -193,7 +193,7 @@ func TestReadme_Links(t *testing.T) {
 	link := regexp.MustCompile(`\]\(([^)\s]+)\)`)
 	// What is not in the repository (somebody's notes, a module's papers) is nobody's here.
 	list, err := exec.CommandContext(t.Context(), "git", "-C", "../..", "ls-files", "-z", "*.md").Output()
-	if err != nil && os.Getenv("TEST_GRANTWAY_ALL") == "" {
+	if err != nil && !storagetest.All() {
 		t.Skipf("LEFT OUT: which papers there are says git, in a clone (%v)", err)
 	} else if err != nil {
 		t.Fatalf("git ls-files: %v", err)
@@ -250,7 +250,7 @@ func needs(t *testing.T, programs ...string) {
 	t.Helper()
 	for _, p := range programs {
 		if _, err := exec.LookPath(p); err != nil {
-			if os.Getenv("TEST_GRANTWAY_ALL") != "" {
+			if storagetest.All() {
 				t.Fatalf("%s is missing", p)
 			}
 			t.Skipf("LEFT OUT: this test needs %s, which is not installed here", p)
