@@ -380,15 +380,27 @@ func ends(w *world) {
 		}
 	})
 	w.test("nobody's grant is taken up beside the end of what it rests on", func(w *world) {
-		const users, atOnce = 192, 16
+		// How the two meet: the end comes beside both events of the grant, beside the
+		// redemption, beside its write alone, or, for sure, after or before that write.
+		// Chance decides the first three; the last two hold both orders for every kind.
+		const (
+			besideBoth = iota
+			besideRedemption
+			besideWrite
+			afterWrite
+			beforeWrite
+			meetings
+		)
+		const kinds, ends, times, atOnce = 3, 2, 8, 16
 		app, store := w.app(), w.store("a")
 		var all sync.WaitGroup
-		var taken atomic.Int64
-		for n := range users {
+		var taken [meetings]atomic.Int64
+		for n := range kinds * ends * meetings * times {
+			kind, end, meeting := n%kinds, n/kinds%ends, n/kinds/ends%meetings
 			user := w.person()
 			w.member(user, store)
 			d := w.decision(user, app, store)
-			switch n / 4 % 3 {
+			switch kind {
 			case 1: // on whatever stores there are when the key is made
 				d = w.decision(user, app)
 				d.Grant.AllStores = true
@@ -399,23 +411,27 @@ func ends(w *world) {
 			}
 			d.Event = w.event(oauth.EventGrantMade)
 			redeemed, ended := w.event(oauth.EventCodeRedeemed), w.event(oauth.EventMembershipDropped)
-			decided := make(chan struct{})
+			decided, read, written, isEnded := make(chan struct{}), make(chan struct{}), make(chan struct{}), make(chan struct{})
 			all.Go(func() {
+				defer close(written)
 				won, err := w.s.RecordDecision(w.ctx, d)
 				close(decided)
 				if err != nil {
 					w.t.Error(err)
 				}
-				if !won {
-					return
+				var st *oauth.Standing
+				if won {
+					_, st, err = w.s.Code(w.ctx, d.Code.Selector)
 				}
-				_, st, err := w.s.Code(w.ctx, d.Code.Selector)
+				close(read)
 				if err != nil {
 					w.t.Error(err)
-					return
 				}
-				if len(st.Members) == 0 {
+				if !won || err != nil || len(st.Members) == 0 {
 					return // he has lost it, and is told so
+				}
+				if meeting == beforeWrite {
+					<-isEnded
 				}
 				r := w.redemption(d.Grant, d.Code)
 				r.Rev, r.ISeq, r.Family.Rev, r.Family.ISeq = st.Grant.Rev, st.Seq, st.Grant.Rev, st.Seq
@@ -423,15 +439,21 @@ func ends(w *world) {
 				if won, err = w.s.RedeemCode(w.ctx, r); err != nil {
 					w.t.Error(err)
 				} else if won {
-					taken.Add(1)
+					taken[meeting].Add(1)
 				}
 			})
 			all.Go(func() {
-				if n%4 < 2 { // beside the redemption; else beside both
+				defer close(isEnded)
+				switch meeting {
+				case besideRedemption:
 					<-decided
+				case besideWrite, beforeWrite:
+					<-read
+				case afterWrite:
+					<-written
 				}
 				var err error
-				if n%2 == 0 {
+				if end == 0 {
 					_, err = w.s.DropMembership(w.ctx, user, store, ended)
 				} else {
 					ended.Kind = oauth.EventUserSuspended
@@ -445,9 +467,12 @@ func ends(w *world) {
 				all.Wait()
 			}
 		}
-		if w.t.Logf("%d of %d were taken up", taken.Load(), users); taken.Load() == 0 || taken.Load() == users {
-			w.t.Error("only one of the two orders came about")
-		}
+		all.Wait()
+		const each = kinds * ends * times
+		w.t.Logf("of %d each, taken up beside both %d, beside the redemption %d, beside its write %d", each,
+			taken[besideBoth].Load(), taken[besideRedemption].Load(), taken[besideWrite].Load())
+		w.same("taken up before the end", taken[afterWrite].Load(), int64(each))
+		w.same("taken up after the end", taken[beforeWrite].Load(), int64(0))
 		if n := w.count(`SELECT COUNT(*) FROM families f JOIN users u ON u.id = f.user_id JOIN grants g ON g.id = f.grant_id WHERE f.client_id = $1
 			AND (u.status = 'suspended' OR f.rev <> g.rev) AND f.status_index NOT IN (SELECT status_index FROM status_changes WHERE value <> 0)`, app); n != 0 {
 			w.t.Errorf("%d keys are valid of users who are suspended, or have lost the store", n)
