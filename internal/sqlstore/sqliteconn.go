@@ -3,6 +3,7 @@ package sqlstore
 import (
 	"errors"
 	"fmt"
+	"regexp"
 	"strconv"
 
 	zombiezen "zombiezen.com/go/sqlite"
@@ -67,11 +68,17 @@ func openSQLiteConn(path string, pragmas ...string) (*sqliteConn, error) {
 
 func (c *sqliteConn) close() error { return c.Close() }
 
+// unpeeked are parameters that SQLite's planner looks into: it takes a statement for
+// outdated as soon as another value is bound to one, and each run began with parsing
+// it anew, which is most of what a small read costs (a decision took 0.35 ms of
+// processor more by the one that it has). Nobody looks into an expression.
+var unpeeked = regexp.MustCompile(`\b(LIMIT|OFFSET) (\$[0-9]+)`)
+
 func (c *sqliteConn) prepare(text string) (*sqliteStmt, error) {
 	if s, ok := c.stmts[text]; ok {
 		return s, nil
 	}
-	stmt, err := c.Prepare(text)
+	stmt, err := c.Prepare(unpeeked.ReplaceAllString(text, "$1 CAST($2 AS INTEGER)"))
 	if err != nil {
 		return nil, bare(err)
 	}
