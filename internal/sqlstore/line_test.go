@@ -60,12 +60,12 @@ func TestPostgres_SilenceIsNoticed(t *testing.T) {
 			if err := s.engine.write(t.Context(), put(1000)); !errors.Is(err, oauth.ErrUnavailable) || errors.Is(err, oauth.ErrUnknown) {
 				t.Errorf("an event in a silence that is known: %v", err)
 			}
-			if took := time.Since(began); took > 500*time.Millisecond {
+			if took := time.Since(began); took > beatLimit { // what waits for an answer waits for so long, or longer
 				t.Errorf("in a silence that is known, told after %v", took)
 			}
 
 			proxy.Lose(way, false)
-			if err := within(2*beatLimit, func() bool { return s.Ping(t.Context()) == nil }); err != nil {
+			if err := within(20*time.Second, func() bool { return s.Ping(t.Context()) == nil }); err != nil {
 				t.Fatal("after the silence:", err)
 			}
 			if err := s.engine.write(t.Context(), put(1001)); err != nil {

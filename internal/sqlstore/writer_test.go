@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -123,7 +124,20 @@ func TestWrite_CancelledAfterwardsWaitsForTheOutcome(t *testing.T) {
 			t.Fatal(err)
 		}
 		release := lockFile(t, e.path)
-		check(t, s, func() bool { return e.waiting.Load() == writers }, release)
+		// Who waits is counted before he is in the queue: here each passes by a hand that knows.
+		queue, hand := e.queue, make(chan *job)
+		var queued atomic.Int64
+		e.queue = hand
+		go func() {
+			for range writers {
+				queue <- <-hand
+				queued.Add(1)
+			}
+		}()
+		check(t, s, func() bool { return queued.Load() == writers }, func() {
+			e.queue = queue
+			release()
+		})
 	})
 	t.Run("Postgres", func(t *testing.T) {
 		dsn := storagetest.Postgres(t)
@@ -227,7 +241,7 @@ func TestSQLite_FaultsAtTheCommit(t *testing.T) {
 		{"a failed sync leaves the outcome open", "fsync,fdatasync:error=EIO", "write", "unknown", 1},
 		{"a full disk keeps nothing", "pwrite64:error=ENOSPC", "write", "unavailable", 0},
 		{"cancelled during the commit", "fsync,fdatasync:delay_enter=300000", "cancel", "done", 1},
-		{"a disk that does not answer", "fsync,fdatasync:delay_enter=700000", "hurry", "unknown", 1},
+		{"a disk that does not answer", "fsync,fdatasync:delay_enter=4000000", "hurry", "unknown", 1},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
@@ -303,7 +317,7 @@ func oneEvent(path, act string) string {
 	}
 	e := s.engine.(*sqlite)
 	if act == "hurry" {
-		e.limit = 100 * time.Millisecond
+		e.limit = time.Second // to begin takes no time, but the writer must get some
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
