@@ -112,8 +112,9 @@ func TestBench_CountsWrongAnswers(t *testing.T) {
 
 // The processor time of children counts while they run and once they have ended.
 func TestProc_CPUOfTree(t *testing.T) {
-	// A shell that waits for one child that has worked, and then keeps another working.
-	cmd := exec.Command("/bin/sh", "-c", `sh -c 'i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done'; echo ended; sh -c 'while :; do :; done'; :`)
+	// A shell that waits for one child that has worked, for a second of processor time, and
+	// then keeps another working.
+	cmd := exec.Command("/bin/sh", "-c", `sh -c 'ulimit -t 1; while :; do :; done'; echo ended; sh -c 'while :; do :; done'; :`)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	out, err := cmd.StdoutPipe()
 	if err != nil {
