@@ -38,7 +38,7 @@ const (
 	// ones: no honest request has a longer head, and few a longer body.
 	smallMost = 16 << 10
 	// A head of 1 MB takes about 5 MB until its page is drawn (measured).
-	largeMost = 24
+	largeMost = 12
 )
 
 func newIntake() *intake {
