@@ -333,7 +333,7 @@ func TestGuard_Process(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	conn.SetDeadline(time.Now().Add(5 * time.Second))
+	conn.SetDeadline(time.Now().Add(20 * time.Second))
 	io.WriteString(conn, "POST /check?scope=stores.view&uri=/stores HTTP/1.1\r\nHost: api.example\r\nContent-Length: 100000\r\n\r\n")
 	if resp, err := http.ReadResponse(bufio.NewReader(conn), nil); err != nil || resp.StatusCode != http.StatusUnauthorized || !resp.Close {
 		t.Errorf("%v, %v", resp, err)
@@ -404,7 +404,7 @@ func TestGuard_Ends(t *testing.T) {
 	}
 	g.url = strings.Replace(g.url, "[::]", "127.0.0.1", 1)
 	g.cmd.Process.Signal(syscall.SIGTERM)
-	if err := until(5*time.Second, func() bool {
+	if err := until(20*time.Second, func() bool {
 		a, _ := send("GET", g.url+"/readyz", nil, "")
 		return a.status == http.StatusServiceUnavailable
 	}); err != nil {

@@ -26,7 +26,8 @@ import (
 const someApp = "11111111-2222-4333-8444-555555555555"
 
 // What a command writes, a running serve knows within 100 ms of the command's end,
-// also where its cache held the opposite (docs/operating.md, Many nodes).
+// also where its cache held the opposite (docs/operating.md, Many nodes): no question
+// that is put later gets the old answer, however long the answer takes.
 func TestServe_SeesCommandsWithin100ms(t *testing.T) {
 	s := newSite(t)
 	p := s.serve()
@@ -35,22 +36,18 @@ func TestServe_SeesCommandsWithin100ms(t *testing.T) {
 	// cache is warm, until the answer has the code.
 	change := func(secret, code string, args ...string) (doc clientDoc) {
 		t.Helper()
-		var seen atomic.Pointer[time.Time]
+		var last time.Time // when the last question was put that got another answer
 		stop := make(chan struct{})
 		asked := make(chan error, 1)
 		go func() {
 			for {
+				put := time.Now()
 				a, err := p.exchange(someApp, secret)
-				now := time.Now()
-				switch {
-				case err != nil:
+				if err != nil || a.text("code") == code {
 					asked <- err
 					return
-				case a.text("code") == code:
-					seen.Store(&now)
-					asked <- nil
-					return
 				}
+				last = put
 				select {
 				case <-stop:
 					asked <- fmt.Errorf("still %d %s", a.status, a.body)
@@ -61,15 +58,15 @@ func TestServe_SeesCommandsWithin100ms(t *testing.T) {
 		}()
 		s.run("", &doc, args...)
 		ended := time.Now()
-		limit := time.AfterFunc(2*time.Second, func() { close(stop) })
+		limit := time.AfterFunc(20*time.Second, func() { close(stop) })
 		defer limit.Stop()
 		if err := <-asked; err != nil {
 			t.Fatalf("%s: %v", strings.Join(args, " "), err)
 		}
-		took := seen.Load().Sub(ended)
-		worst = max(worst, took)
-		if took > 100*time.Millisecond {
-			t.Errorf("%s: seen %v after the command ended", strings.Join(args, " "), took)
+		late := last.Sub(ended)
+		worst = max(worst, late)
+		if late > 100*time.Millisecond {
+			t.Errorf("%s: the old answer to a question put %v after the command ended", strings.Join(args, " "), late)
 		}
 		return doc
 	}
@@ -86,7 +83,7 @@ func TestServe_SeesCommandsWithin100ms(t *testing.T) {
 	s.run("", &second, "client", "secret", "add", someApp)
 	change(second.ClientSecret, "invalid_code", "client", "verify", someApp)
 	change(app.ClientSecret, "invalid_client_secret", "client", "secret", "revoke", "--", someApp, app.ClientSecret[68:])
-	t.Logf("seen at the latest %v after the command ended", worst)
+	t.Logf("the old answer to questions put at the latest %v after the command ended", worst)
 }
 
 // A grant that a command ends is dead for introspection at once; its list and its
@@ -326,7 +323,7 @@ func TestCommand_WritesBesideServe(t *testing.T) {
 func TestServe_Drains(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
-	p := s.serve("--shutdown-grace", "15s")
+	p := s.serve("--shutdown-grace", "50s") // so requests are taken for 5 s while readiness fails
 	conn, err := net.Dial("tcp", strings.TrimPrefix(p.url, "http://"))
 	if err != nil {
 		t.Fatal(err)
@@ -347,7 +344,7 @@ func TestServe_Drains(t *testing.T) {
 	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
-	if err := until(time.Second, func() bool {
+	if err := until(20*time.Second, func() bool {
 		status, text := p.get("/readyz")
 		return status == http.StatusServiceUnavailable && strings.TrimSpace(text) == "draining"
 	}); err != nil {
@@ -356,7 +353,7 @@ func TestServe_Drains(t *testing.T) {
 	if status, _ := p.get("/healthz"); status != http.StatusOK {
 		t.Errorf("/healthz while draining: %d", status)
 	}
-	if err := until(5*time.Second, func() bool { status, _ := p.get("/healthz"); return status == 0 }); err != nil {
+	if err := until(20*time.Second, func() bool { status, _ := p.get("/healthz"); return status == 0 }); err != nil {
 		t.Error("the listener never closed:", err)
 	}
 	select {
@@ -375,7 +372,7 @@ func TestServe_Drains(t *testing.T) {
 		if err != nil {
 			t.Errorf("exit: %v", err)
 		}
-	case <-time.After(10 * time.Second):
+	case <-time.After(20 * time.Second):
 		t.Error("the process did not end after its last request")
 	}
 	log, err := os.ReadFile(p.log)
@@ -393,14 +390,14 @@ func TestServe_SecondSignal(t *testing.T) {
 		if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
 			t.Fatal(err)
 		}
-		if err := until(2*time.Second, func() bool { status, _ := p.get("/readyz"); return status != http.StatusOK }); err != nil {
+		if err := until(20*time.Second, func() bool { status, _ := p.get("/readyz"); return status != http.StatusOK }); err != nil {
 			t.Fatal(err)
 		}
 	}
 	select {
 	case <-p.exited:
 		p.once.Do(func() {})
-	case <-time.After(5 * time.Second):
+	case <-time.After(20 * time.Second):
 		t.Error("still there after a second signal")
 	}
 }
