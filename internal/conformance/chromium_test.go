@@ -61,7 +61,7 @@ func chromium(t *testing.T) *tab {
 
 func (p *tab) do(steps ...chromedp.Action[chromedp.Void]) {
 	p.t.Helper()
-	ctx, cancel := context.WithTimeout(p.ctx, 10*time.Second)
+	ctx, cancel := context.WithTimeout(p.ctx, 30*time.Second)
 	defer cancel()
 	err := chromedp.Do(ctx, steps...)
 	// A page that is being left may be found and then be gone. Nothing was done to it.
@@ -367,7 +367,7 @@ func TestPages_FormActionInChromium(t *testing.T) {
 // others have had time to come.
 func (p *tab) settle(want string) string {
 	p.t.Helper()
-	limit := 5 * time.Second
+	limit := 20 * time.Second
 	if want == "form" {
 		limit = 1500 * time.Millisecond
 	}

@@ -662,13 +662,13 @@ func (at guarded) refused(status int, rfc, komerza, method, target string, heade
 	}
 }
 
-// until asks until the answer has a status, for five seconds at most, and returns when it put the last question that was
+// until asks until the answer has a status, for twenty seconds at most, and returns when it put the last question that was
 // answered otherwise.
 func (at guarded) until(status int, target, bearer string) (last time.Time) {
 	at.Helper()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
-	for limit := time.Now().Add(5 * time.Second); ; <-tick.C {
+	for limit := time.Now().Add(20 * time.Second); ; <-tick.C {
 		asked := time.Now()
 		a := at.ask("GET", target, "", "Authorization", bearer)
 		if a.status == status {
@@ -676,7 +676,7 @@ func (at guarded) until(status int, target, bearer string) (last time.Time) {
 		}
 		last = asked
 		if time.Now().After(limit) {
-			at.Fatalf("%s %s is not %d within 5 s: %s", at.url, target, status, a)
+			at.Fatalf("%s %s is not %d within 20 s: %s", at.url, target, status, a)
 		}
 	}
 }
