@@ -177,9 +177,9 @@ func (a *asker) run(id digest, token string, q *question) {
 // waits for no longer than two questions take.
 func (v *Verifier) ask(ctx context.Context, id digest, text string, t *token, why string) (powers, error) {
 	v.count.asked(why)
-	ctx, cancel := context.WithTimeout(ctx, 2*introspectTimeout)
+	ctx, cancel := context.WithTimeout(ctx, 2*v.patience)
 	defer cancel()
-	for last := v.clock().mono + introspectTimeout - listStale; ; {
+	for last := v.clock().mono + v.patience - listStale; ; {
 		v.follow.asks(t)
 		ans, err := v.asking.ask(ctx, id, text)
 		switch {
@@ -207,7 +207,7 @@ func (v *Verifier) ask(ctx context.Context, id digest, text string, t *token, wh
 // introspect asks the issuer about a token. Whatever is not an answer is an outage, logged once when it begins and once
 // when it ends.
 func (v *Verifier) introspect(token string) (*answer, error) {
-	ctx, cancel := context.WithTimeout(v.ctx, introspectTimeout)
+	ctx, cancel := context.WithTimeout(v.ctx, v.patience)
 	defer cancel()
 	ans, err := v.postAnywhere(ctx, token)
 	if out := err != nil; v.outage.CompareAndSwap(!out, out) && v.ctx.Err() == nil {
@@ -229,7 +229,7 @@ func (v *Verifier) postAnywhere(ctx context.Context, token string) (*answer, err
 	if len(v.nodes) == 1 {
 		return v.post(ctx, node, token)
 	}
-	half, cancel := context.WithTimeout(ctx, introspectTimeout/2)
+	half, cancel := context.WithTimeout(ctx, v.patience/2)
 	defer cancel()
 	ans, err := v.post(half, node, token)
 	if err != nil && ctx.Err() == nil {

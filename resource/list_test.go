@@ -2,6 +2,7 @@ package resource
 
 import (
 	"fmt"
+	"math"
 	"math/rand"
 	"net/http"
 	"runtime"
@@ -291,9 +292,9 @@ func TestList_pollsDoNotWait(t *testing.T) {
 	for n := range 100 {
 		v.follow.want(fmt.Sprint("1-", n))
 	}
-	for began := time.Now(); time.Duration(i.feed.polls.Load()-polls)*held <= leaseLife+held; passes(time.Millisecond) {
-		if c := v.Counters(); time.Since(began) > 10*time.Second {
-			t.Fatalf("the polls do not go on: %+v", c)
+	for began := time.Now(); i.feed.lists.Load() < maxFetches || time.Duration(i.feed.polls.Load()-polls)*held <= leaseLife+held; passes(time.Millisecond) {
+		if c := v.Counters(); time.Since(began) > time.Minute {
+			t.Fatalf("the polls do not go on, or the lists are not asked for: %+v", c)
 		}
 	}
 	if n := i.feed.lists.Load(); n != maxFetches {
@@ -320,11 +321,15 @@ func TestList_memory(t *testing.T) {
 	}
 	var before, after runtime.MemStats
 	taken := func(make func() *list) uint64 {
-		runtime.ReadMemStats(&before)
-		l := make()
-		runtime.ReadMemStats(&after)
-		runtime.KeepAlive(l)
-		return after.TotalAlloc - before.TotalAlloc
+		least := uint64(math.MaxUint64)
+		for range 5 { // what is left of other tests may take some meanwhile
+			runtime.ReadMemStats(&before)
+			l := make()
+			runtime.ReadMemStats(&after)
+			runtime.KeepAlive(l)
+			least = min(least, after.TotalAlloc-before.TotalAlloc)
+		}
+		return least
 	}
 	empty := taken(func() *list { return newList(1, make([]byte, listBytes)) }) - listBytes
 	full := taken(func() *list { return newList(1, bits) })

@@ -1,17 +1,13 @@
 package resource
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"log/slog"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"regexp"
-	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -112,79 +108,62 @@ func TestCheck_RFC7662_answerMustBeAboutThisToken(t *testing.T) {
 	}
 }
 
-// The caller's patience and ours both end a wait.
+// The caller's patience ends a wait, and ours, which TestIntrospect_timeout measures.
 func TestCheck_waitsNoLongerThanAsked(t *testing.T) {
-	i := newIssuer(t)
-	v := i.verifier(t)
-	token := i.lasting(t, nil)
-	stuck, arrived := make(chan struct{}), make(chan struct{}, 1)
-	defer close(stuck)
-	i.set(func() {
-		i.fail = func(http.ResponseWriter, *http.Request) { arrived <- struct{}{}; <-stuck }
+	synctest.Test(t, func(t *testing.T) {
+		i := quietIssuer(t)
+		v, w := i.wired(t)
+		defer v.Close()
+		token := i.lasting(t, nil)
+		w.set(func() { w.silent["auth.example"] = true })
+		ctx, cancel := context.WithCancel(t.Context())
+		const patience = introspectTimeout / 3
+		time.AfterFunc(patience, cancel)
+		var err error
+		if took := elapsed(func() { _, err = v.Check(ctx, token, Access{}) }); took != patience {
+			t.Errorf("waited %v", took)
+		}
+		wantError(t, err, Unavailable, "no_answer")
+		if !errors.Is(err, context.Canceled) {
+			t.Errorf("the cause is lost: %v", err)
+		}
 	})
-	ctx, cancel := context.WithCancel(context.Background())
-	go func() { <-arrived; cancel() }()
-	_, err := v.Check(ctx, token, Access{})
-	wantError(t, err, Unavailable, "no_answer")
-	if !errors.Is(err, context.Canceled) {
-		t.Errorf("the cause is lost: %v", err)
-	}
-	began := time.Now()
-	_, err = v.Check(context.Background(), token, Access{})
-	wantError(t, err, Unavailable, "no_answer")
-	if d := time.Since(began); d > askTimeout+time.Second {
-		t.Errorf("waited %v", d)
-	}
 }
 
 // Requests with one token share questions, but none takes an answer to a question that was out before it came: that
 // answer may be older than a revocation.
 func TestCheck_coalescing(t *testing.T) {
-	i := newIssuer(t)
-	v := i.verifier(t)
-	token := i.lasting(t, nil)
-	arrived, release := make(chan struct{}, 9), make(chan struct{})
-	i.set(func() {
-		i.fail = func(w http.ResponseWriter, r *http.Request) {
-			i.mu.Lock()
-			text := marshal(t, i.table[token]) // as it stood when the question came
-			i.mu.Unlock()
-			arrived <- struct{}{}
-			<-release
-			fmt.Fprint(w, text)
+	synctest.Test(t, func(t *testing.T) {
+		i := quietIssuer(t)
+		v, _ := i.wired(t)
+		defer v.Close()
+		token := i.lasting(t, nil)
+		arrived, release := i.holdAnswer(t, token)
+		var wg sync.WaitGroup
+		check := func(want bool) {
+			wg.Go(func() {
+				if _, err := v.Check(t.Context(), token, Access{}); want != (err == nil) {
+					t.Errorf("got %v, want admitted: %v", err, want)
+				}
+			})
 		}
-	})
-	var wg sync.WaitGroup
-	check := func(want bool) {
-		wg.Go(func() {
-			if _, err := v.Check(context.Background(), token, Access{}); want != (err == nil) {
-				t.Errorf("got %v, want admitted: %v", err, want)
-			}
-		})
-	}
-	check(true)
-	<-arrived
-	i.set(func() { i.table[token] = object{"active": false} }) // revoked while the first question is out
-	for range 20 {
-		check(false)
-	}
-	// They all wait for the second question before the first is answered.
-	for waiting := false; !waiting; runtime.Gosched() {
-		v.asking.mu.Lock()
-		for _, q := range v.asking.out {
-			waiting = q != nil
+		check(true)
+		<-arrived
+		i.set(func() { i.table[token] = object{"active": false} }) // revoked while the first question is out
+		for range 20 {
+			check(false)
+		}
+		synctest.Wait() // they all wait for the second question before the first is answered
+		close(release)
+		wg.Wait()
+		if n := i.asked.Load(); n != 2 {
+			t.Errorf("asked %d times", n)
+		}
+		if v.asking.mu.Lock(); len(v.asking.out) != 0 {
+			t.Errorf("%d questions are left over", len(v.asking.out))
 		}
 		v.asking.mu.Unlock()
-	}
-	close(release)
-	wg.Wait()
-	if n := i.asked.Load(); n < 2 || n > 22 {
-		t.Errorf("asked %d times", n)
-	}
-	if v.asking.mu.Lock(); len(v.asking.out) != 0 {
-		t.Errorf("%d questions are left over", len(v.asking.out))
-	}
-	v.asking.mu.Unlock()
+	})
 }
 
 // Many requests that come while one question is out cost one more, not one each.
@@ -431,49 +410,31 @@ func TestNew_config(t *testing.T) {
 
 // An API may start while the issuer is down: it is not ready, answers 503, and mends by itself.
 func TestNew_issuerComesLater(t *testing.T) {
-	i := newIssuer(t)
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := listener.Addr().String()
-	listener.Close()
-	cfg := i.config()
-	cfg.Issuer = "http://" + address
-	i.meta["issuer"] = cfg.Issuer
-	v, err := New(context.Background(), cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer v.Close()
-	if v.Ready() == nil {
-		t.Error("ready without an issuer")
-	}
-	token := i.lasting(t, object{"iss": cfg.Issuer})
-	if r := call(api(v), "GET", "/any", "Authorization", "Bearer "+token); r.StatusCode != 503 {
-		t.Errorf("%d, want 503", r.StatusCode)
-	}
-	late := &http.Server{Handler: i.Config.Handler}
-	if listener, err = net.Listen("tcp", address); err != nil {
-		t.Fatal(err)
-	}
-	go late.Serve(listener)
-	defer late.Close()
-	deadline := time.After(10 * time.Second)
-	for tick := time.Tick(20 * time.Millisecond); v.Ready() != nil; {
-		select {
-		case <-tick:
-		case <-deadline:
-			t.Fatal(v.Ready())
+	synctest.Test(t, func(t *testing.T) {
+		i := quietIssuer(t)
+		w := &wire{hosts: map[string]http.Handler{"auth.example": i.handler}, silent: map[string]bool{}, refused: map[string]bool{"auth.example": true}}
+		v := i.over(t, w, newClock())
+		defer v.Close()
+		if v.Ready() == nil {
+			t.Error("ready without an issuer")
 		}
-	}
-	if r := call(api(v), "GET", "/any", "Authorization", "Bearer "+token); r.StatusCode != 200 {
-		t.Errorf("%d, want 200", r.StatusCode)
-	}
-	v.Close()
-	if r := call(api(v), "GET", "/any", "Authorization", "Bearer "+token); r.StatusCode != 503 {
-		t.Errorf("after Close: %d, want 503", r.StatusCode)
-	}
+		token := i.lasting(t, nil)
+		want := func(when string, status int) {
+			t.Helper()
+			if r := call(api(v), "GET", "/any", "Authorization", "Bearer "+token); r.StatusCode != status {
+				t.Errorf("%s: %d, want %d", when, r.StatusCode, status)
+			}
+		}
+		want("at first", 503)
+		w.set(func() { delete(w.refused, "auth.example") })
+		settled(retryEvery + pauseLast)
+		if err := v.Ready(); err != nil {
+			t.Error(err)
+		}
+		want("when it is there", 200)
+		v.Close()
+		want("after Close", 503)
+	})
 }
 
 // An issuer of an earlier version has no feed: it is asked about every token, whatever the policy.
@@ -510,25 +471,23 @@ func TestCheck_keptConnectionsClosed(t *testing.T) {
 
 // What goes wrong is logged once when it begins and once when it ends, without token or secret.
 func TestLog_outageWithoutSecrets(t *testing.T) {
-	var log bytes.Buffer
-	before := slog.Default()
-	slog.SetDefault(slog.New(slog.NewTextHandler(&log, nil)))
-	defer slog.SetDefault(before)
-	i := newIssuer(t)
-	v := i.verifier(t)
-	token := i.lasting(t, nil)
-	i.set(func() { i.fail = status(500) })
-	for range 5 {
-		v.Check(context.Background(), token, Access{})
-	}
-	i.set(func() { i.fail = nil })
-	for range 5 {
-		v.Check(context.Background(), token, Access{})
-	}
-	if n := strings.Count(log.String(), "\n"); n != 2 {
-		t.Errorf("%d lines, want 2:\n%s", n, &log)
-	}
-	if strings.Contains(log.String(), "eyJ") || strings.Contains(log.String(), testSecret) {
-		t.Errorf("a secret is in the log:\n%s", &log)
-	}
+	log := logged(t)
+	in(t, func(t *testing.T, i *issuer, v *Verifier, _ string) {
+		log.Reset()
+		token := i.lasting(t, nil)
+		i.set(func() { i.fail = status(500) })
+		for range 5 {
+			v.Check(t.Context(), token, Access{})
+		}
+		i.set(func() { i.fail = nil })
+		for range 5 {
+			v.Check(t.Context(), token, Access{})
+		}
+		if n := strings.Count(log.String(), "\n"); n != 2 {
+			t.Errorf("%d lines, want 2:\n%s", n, log)
+		}
+		if strings.Contains(log.String(), "eyJ") || strings.Contains(log.String(), testSecret) {
+			t.Errorf("a secret is in the log:\n%s", log)
+		}
+	})
 }

@@ -93,6 +93,7 @@ type Verifier struct {
 	clock    clock
 	http     *http.Client
 	feedHTTP *http.Client
+	patience time.Duration // introspectTimeout, but in tests of what is answered and not when
 
 	endpoints atomic.Pointer[endpoints]
 	access    keySet // typ at+jwt, from the metadata's jwks_uri
@@ -126,7 +127,7 @@ func start(ctx context.Context, cfg Config, c clock, client, feed *http.Client) 
 	if err := cfg.check(); err != nil {
 		return nil, err
 	}
-	v := &Verifier{cfg: cfg, now: time.Now, clock: c, http: client, feedHTTP: feed}
+	v := &Verifier{cfg: cfg, now: time.Now, clock: c, http: client, feedHTTP: feed, patience: introspectTimeout}
 	for _, node := range cfg.Nodes {
 		v.nodes = append(v.nodes, base(node))
 	}

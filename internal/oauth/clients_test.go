@@ -61,39 +61,41 @@ func TestClient_Secrets(t *testing.T) {
 // The API's secrets can be replaced like an app's. One that is revoked is refused at
 // once, by the introspection and by the feed, though the node remembers who showed it.
 func TestAPI_Secrets(t *testing.T) {
-	w := newWorld(t)
-	ctx := context.Background()
-	key := w.connect(w.exchange, "alice", "s1").AccessToken
-	first := w.api
-	w.clock.advance(1000)
-	id, secret, err := w.AddAPISecret(ctx, command)
-	w.must(err)
-	second := oauth.ClientAuth{ID: id, Secret: secret}
-	for _, a := range []oauth.ClientAuth{first, second} {
-		w.api = a
+	bubbled(t, func(t *testing.T) {
+		w := newWorld(t)
+		ctx := context.Background()
+		key := w.connect(w.exchange, "alice", "s1").AccessToken
+		first := w.api
+		w.clock.advance(1000)
+		id, secret, err := w.AddAPISecret(ctx, command)
+		w.must(err)
+		second := oauth.ClientAuth{ID: id, Secret: secret}
+		for _, a := range []oauth.ClientAuth{first, second} {
+			w.api = a
+			w.begin(w.Server)
+			if w.rights(key) == "inactive" {
+				t.Fatal("both must work")
+			}
+		}
+		last4 := func(a oauth.ClientAuth) string { return a.Secret.Reveal()[68:] }
+		wantReason(t, w.RevokeAPISecret(ctx, alice, last4(first)), oauth.NotPermitted)
+		wantReason(t, w.RevokeAPISecret(ctx, command, "????"), oauth.NoSuch)
+		w.must(w.RevokeAPISecret(ctx, command, last4(first)))
+		w.must(w.Follow(ctx))
+		w.api = first
+		_, err = w.introspection(key.Reveal())
+		wantReason(t, err, oauth.SecretWrong)
+		_, err = w.poll(w.Server, 0, 0)
+		wantReason(t, err, oauth.SecretWrong)
+		w.api = second
 		w.begin(w.Server)
 		if w.rights(key) == "inactive" {
-			t.Fatal("both must work")
+			t.Error("the wrong secret was revoked")
 		}
-	}
-	last4 := func(a oauth.ClientAuth) string { return a.Secret.Reveal()[68:] }
-	wantReason(t, w.RevokeAPISecret(ctx, alice, last4(first)), oauth.NotPermitted)
-	wantReason(t, w.RevokeAPISecret(ctx, command, "????"), oauth.NoSuch)
-	w.must(w.RevokeAPISecret(ctx, command, last4(first)))
-	w.must(w.Follow(ctx))
-	w.api = first
-	_, err = w.introspection(key.Reveal())
-	wantReason(t, err, oauth.SecretWrong)
-	_, err = w.poll(w.Server, 0, 0)
-	wantReason(t, err, oauth.SecretWrong)
-	w.api = second
-	w.begin(w.Server)
-	if w.rights(key) == "inactive" {
-		t.Error("the wrong secret was revoked")
-	}
-	wantReason(t, w.RevokeAPISecret(ctx, command, last4(second)), oauth.LastSecret)
-	_, _, err = w.AddAPISecret(ctx, command)
-	w.must(err)
+		wantReason(t, w.RevokeAPISecret(ctx, command, last4(second)), oauth.LastSecret)
+		_, _, err = w.AddAPISecret(ctx, command)
+		w.must(err)
+	})
 }
 
 // A secret prints itself nowhere.

@@ -38,56 +38,58 @@ func published(s *oauth.Server, use oauth.KeyUse, kid string) bool {
 // then on; what other keys signed, and refresh chains, go on.
 func TestCutKey(t *testing.T) {
 	t.Parallel()
-	ctx := context.Background()
-	w := newWorld(t)
-	w.runs(w.Server)
-	lasting, books := w.connect(w.exchange, "alice", "s1"), w.connect(w.standard, "alice", "s1")
-	office := w.office(w.db)
-	for _, actor := range []oauth.Actor{alice, {}, {Kind: oauth.AsClient, ID: w.standard.id}} {
-		wantReason(t, office.CutKey(ctx, actor, kidOf(t, books.AccessToken)), oauth.NotPermitted)
-		wantReason(t, office.CutEverything(ctx, actor), oauth.NotPermitted)
-		_, err := office.SigningKeys(ctx, actor)
-		wantReason(t, err, oauth.NotPermitted)
-	}
-	wantReason(t, office.CutKey(ctx, command, "nothing"), oauth.NoSuch)
-	for use, token := range map[oauth.KeyUse]oauth.Secret{oauth.ForAccess: books.AccessToken, oauth.ForLasting: lasting.AccessToken} {
-		kid := kidOf(t, token)
-		if w.introspect(token) == nil || !published(w.Server, use, kid) {
-			t.Fatalf("%s: not trusted before", use)
+	bubbled(t, func(t *testing.T) {
+		ctx := context.Background()
+		w := newWorld(t)
+		w.runs(w.Server)
+		lasting, books := w.connect(w.exchange, "alice", "s1"), w.connect(w.standard, "alice", "s1")
+		office := w.office(w.db)
+		for _, actor := range []oauth.Actor{alice, {}, {Kind: oauth.AsClient, ID: w.standard.id}} {
+			wantReason(t, office.CutKey(ctx, actor, kidOf(t, books.AccessToken)), oauth.NotPermitted)
+			wantReason(t, office.CutEverything(ctx, actor), oauth.NotPermitted)
+			_, err := office.SigningKeys(ctx, actor)
+			wantReason(t, err, oauth.NotPermitted)
 		}
-		began := time.Now()
-		w.must(office.CutKey(ctx, command, kid))
-		if took := time.Since(began); took > 500*time.Millisecond {
-			t.Errorf("%s: cut within %v", use, took)
+		wantReason(t, office.CutKey(ctx, command, "nothing"), oauth.NoSuch)
+		for use, token := range map[oauth.KeyUse]oauth.Secret{oauth.ForAccess: books.AccessToken, oauth.ForLasting: lasting.AccessToken} {
+			kid := kidOf(t, token)
+			if w.introspect(token) == nil || !published(w.Server, use, kid) {
+				t.Fatalf("%s: not trusted before", use)
+			}
+			began := time.Now()
+			w.must(office.CutKey(ctx, command, kid))
+			if took := time.Since(began); took > 500*time.Millisecond {
+				t.Errorf("%s: cut within %v", use, took)
+			}
+			if published(office, use, kid) || len(office.PublicKeys(use).Keys) != 1 {
+				t.Errorf("%s: who cut it publishes %+v", use, office.PublicKeys(use).Keys)
+			}
+			if published(w.Server, use, kid) || w.introspect(token) != nil {
+				t.Errorf("%s: a node publishes the key, or what it signed is active", use)
+			}
+			wantReason(t, office.CutKey(ctx, command, kid), oauth.Changed)
 		}
-		if published(office, use, kid) || len(office.PublicKeys(use).Keys) != 1 {
-			t.Errorf("%s: who cut it publishes %+v", use, office.PublicKeys(use).Keys)
+		again, err := w.Token(ctx, refresh(w.standard, books.RefreshToken.Reveal()))
+		w.must(err)
+		fresh := w.connect(w.exchange, "alice", "s1")
+		for use, token := range map[oauth.KeyUse]oauth.Secret{oauth.ForAccess: again.AccessToken, oauth.ForLasting: fresh.AccessToken} {
+			if w.introspect(token) == nil || !published(w.Server, use, kidOf(t, token)) {
+				t.Errorf("%s: what the new key signed does not count", use)
+			}
 		}
-		if published(w.Server, use, kid) || w.introspect(token) != nil {
-			t.Errorf("%s: a node publishes the key, or what it signed is active", use)
+		keys, err := office.SigningKeys(ctx, command)
+		w.must(err)
+		states := map[oauth.Status]int{}
+		for _, k := range keys {
+			states[k.Status]++
+			if k.Sealed != nil {
+				t.Error("a private key is shown")
+			}
 		}
-		wantReason(t, office.CutKey(ctx, command, kid), oauth.Changed)
-	}
-	again, err := w.Token(ctx, refresh(w.standard, books.RefreshToken.Reveal()))
-	w.must(err)
-	fresh := w.connect(w.exchange, "alice", "s1")
-	for use, token := range map[oauth.KeyUse]oauth.Secret{oauth.ForAccess: again.AccessToken, oauth.ForLasting: fresh.AccessToken} {
-		if w.introspect(token) == nil || !published(w.Server, use, kidOf(t, token)) {
-			t.Errorf("%s: what the new key signed does not count", use)
+		if states[oauth.Active] != 2 || states[oauth.KeyCut] != 2 {
+			t.Errorf("keys: %v", states)
 		}
-	}
-	keys, err := office.SigningKeys(ctx, command)
-	w.must(err)
-	states := map[oauth.Status]int{}
-	for _, k := range keys {
-		states[k.Status]++
-		if k.Sealed != nil {
-			t.Error("a private key is shown")
-		}
-	}
-	if states[oauth.Active] != 2 || states[oauth.KeyCut] != 2 {
-		t.Errorf("keys: %v", states)
-	}
+	})
 }
 
 // A node that has not read of a new signing key yet does so before it calls a token of it
@@ -222,7 +224,7 @@ func testNewEpoch(w *world, raw *sql.DB) {
 		q.Instance = "one"
 		return w.Revocations(ctx, w.api, q)
 	}
-	p, err := poll(oauth.FeedQuery{})
+	p, err := known(func() (*oauth.FeedPage, error) { return poll(oauth.FeedQuery{}) })
 	w.must(err)
 	seq, epoch := p.Seq, p.Epoch
 	exec(t, raw, "UPDATE heads SET seq = seq - 3 WHERE name = 'feed'")
@@ -230,7 +232,7 @@ func testNewEpoch(w *world, raw *sql.DB) {
 		if _, err = poll(oauth.FeedQuery{}); oauth.ReasonOf(err) == oauth.FeedUnknown {
 			break
 		}
-		if time.Since(began) > 5*time.Second {
+		if time.Since(began) > patience {
 			t.Fatalf("nothing is missed: %v", err)
 		}
 	}
@@ -250,11 +252,11 @@ func testNewEpoch(w *world, raw *sql.DB) {
 		if p, err = poll(oauth.FeedQuery{}); err == nil && p.Epoch == 100 {
 			break
 		}
-		if time.Since(began) > time.Second {
+		if time.Since(began) > patience {
 			t.Fatalf("no new epoch: %+v, %v", p, err)
 		}
 	}
-	if _, err := poll(oauth.FeedQuery{After: seq, Epoch: epoch}); oauth.ReasonOf(err) != oauth.FeedGone {
+	if _, err := known(func() (*oauth.FeedPage, error) { return poll(oauth.FeedQuery{After: seq, Epoch: epoch}) }); oauth.ReasonOf(err) != oauth.FeedGone {
 		t.Errorf("a follower of before: %v", err)
 	}
 	if _, err := w.redeem(w.other, code); oauth.AsError(err).Code != oauth.InvalidGrant && oauth.AsError(err).Reason != oauth.CodeExpired {

@@ -59,109 +59,115 @@ const bound = 850 * time.Millisecond
 // whichever node; a process without chores sees that, too.
 func TestEffective_Acknowledged(t *testing.T) {
 	t.Parallel()
-	ctx := context.Background()
-	w := newWorld(t)
-	command := w.office(w.db)
-	if e, err := command.Effective(ctx); err != nil || !e.Everywhere || e.Followers != 0 {
-		t.Errorf("without followers: %+v, %v", e, err)
-	}
-	w.runs(w.Server)
-	polls := []func(){w.begins(w.Server, "one"), w.begins(w.Server, "two")}
-	key := w.connect(w.exchange, "alice", "s1")
-	w.must(command.RevokeGrant(ctx, oauth.Actor{Kind: oauth.AsCommand}, claims(t, key.AccessToken).GrantID))
-	waited := make(chan oauth.Effect, 1)
-	go func() {
-		e, err := command.Effective(ctx)
-		if err != nil {
-			t.Error(err)
+	bubbled(t, func(t *testing.T) {
+		ctx := context.Background()
+		w := newWorld(t)
+		command := w.office(w.db)
+		if e, err := command.Effective(ctx); err != nil || !e.Everywhere || e.Followers != 0 {
+			t.Errorf("without followers: %+v, %v", e, err)
 		}
-		waited <- e
-	}()
-	for _, poll := range polls {
-		poll() // hears of it,
-	}
-	select {
-	case e := <-waited:
-		t.Fatalf("%+v, and nobody has acknowledged it", e)
-	case <-time.After(50 * time.Millisecond):
-	}
-	var held sync.WaitGroup
-	for _, poll := range polls {
-		held.Go(poll) // asks on
-	}
-	if e := <-waited; !e.Everywhere || e.Followers != 2 || e.After < 50*time.Millisecond || e.After >= bound {
-		t.Errorf("%+v", e)
-	}
-	w.must(w.SuspendClient(ctx, oauth.Actor{Kind: oauth.AsCommand}, w.standard.id))
-	held.Wait() // for the next event
-	if e, at := command.LastEffect(); !e.Everywhere || e.Followers != 2 || at.IsZero() {
-		t.Errorf("the last one: %+v, %v", e, at)
-	}
+		w.runs(w.Server)
+		polls := []func(){w.begins(w.Server, "one"), w.begins(w.Server, "two")}
+		key := w.connect(w.exchange, "alice", "s1")
+		w.must(command.RevokeGrant(ctx, oauth.Actor{Kind: oauth.AsCommand}, claims(t, key.AccessToken).GrantID))
+		waited := make(chan oauth.Effect, 1)
+		go func() {
+			e, err := command.Effective(ctx)
+			if err != nil {
+				t.Error(err)
+			}
+			waited <- e
+		}()
+		for _, poll := range polls {
+			poll() // hears of it,
+		}
+		select {
+		case e := <-waited:
+			t.Fatalf("%+v, and nobody has acknowledged it", e)
+		case <-time.After(50 * time.Millisecond):
+		}
+		var held sync.WaitGroup
+		for _, poll := range polls {
+			held.Go(poll) // asks on
+		}
+		if e := <-waited; !e.Everywhere || e.Followers != 2 || e.After < 50*time.Millisecond || e.After >= bound {
+			t.Errorf("%+v", e)
+		}
+		w.must(w.SuspendClient(ctx, oauth.Actor{Kind: oauth.AsCommand}, w.standard.id))
+		held.Wait() // for the next event
+		if e, at := command.LastEffect(); !e.Everywhere || e.Followers != 2 || at.IsZero() {
+			t.Errorf("the last one: %+v, %v", e, at)
+		}
+	})
 }
 
 // Who says that it ends is not waited for any more; whoever comes back counts again.
 func TestEffective_WhoLeavesIsNotWaitedFor(t *testing.T) {
 	t.Parallel()
-	ctx := context.Background()
-	w := newWorld(t)
-	counts := func(followers int, everywhere bool) {
-		t.Helper()
-		if e, err := w.Effective(ctx); err != nil || e.Everywhere != everywhere || e.Followers != followers {
-			t.Errorf("%+v, %v; want %d, %v", e, err, followers, everywhere)
+	bubbled(t, func(t *testing.T) {
+		ctx := context.Background()
+		w := newWorld(t)
+		counts := func(followers int, everywhere bool) {
+			t.Helper()
+			if e, err := w.Effective(ctx); err != nil || e.Everywhere != everywhere || e.Followers != followers {
+				t.Errorf("%+v, %v; want %d, %v", e, err, followers, everywhere)
+			}
 		}
-	}
-	goesOn := func(node *oauth.Server, instance string) { // as what it asked, and gave up, before it left may be read after that
-		t.Helper()
-		w.clock.advance(time.Millisecond)
-		if _, err := node.Revocations(ctx, w.api, oauth.FeedQuery{Instance: instance, After: 1, Epoch: 1}); err == nil || oauth.AsError(err).Reason != oauth.FeedGone {
-			t.Errorf("%s left, and is told what happened: %v", instance, err)
+		goesOn := func(node *oauth.Server, instance string) { // as what it asked, and gave up, before it left may be read after that
+			t.Helper()
+			w.clock.advance(time.Millisecond)
+			if _, err := node.Revocations(ctx, w.api, oauth.FeedQuery{Instance: instance, After: 1, Epoch: 1}); err == nil || oauth.AsError(err).Reason != oauth.FeedGone {
+				t.Errorf("%s left, and is told what happened: %v", instance, err)
+			}
 		}
-	}
-	w.begins(w.Server, "one")
-	w.begins(w.Server, "two")
-	w.must(w.Unfollow(ctx, w.api, "one"))
-	counts(1, false)
-	goesOn(w.Server, "one")
-	counts(1, false)
-	if err := w.Unfollow(ctx, oauth.ClientAuth{ID: w.api.ID, Secret: "wrong"}, "two"); err == nil || oauth.AsError(err).Code != oauth.InvalidClient {
-		t.Error(err)
-	}
-	other, _ := w.beside()
-	poll := w.begins(other.Server, "two")
-	w.clock.advance(6 * time.Second)
-	poll() // noted by a chore only
-	w.must(w.Unfollow(ctx, w.api, "two"))
-	w.must(other.NoteFollowers(ctx)) // which comes after it left elsewhere
-	goesOn(other.Server, "two")
-	counts(0, true)
-	w.clock.advance(-time.Minute)          // another node's clock
-	again := w.begins(other.Server, "two") // by the same name, where it seems to be noted
-	counts(1, false)
-	again()
-	w.must(other.NoteFollowers(ctx))
-	counts(1, true)
+		w.begins(w.Server, "one")
+		w.begins(w.Server, "two")
+		w.must(w.Unfollow(ctx, w.api, "one"))
+		counts(1, false)
+		goesOn(w.Server, "one")
+		counts(1, false)
+		if err := w.Unfollow(ctx, oauth.ClientAuth{ID: w.api.ID, Secret: "wrong"}, "two"); err == nil || oauth.AsError(err).Code != oauth.InvalidClient {
+			t.Error(err)
+		}
+		other, _ := w.beside()
+		poll := w.begins(other.Server, "two")
+		w.clock.advance(6 * time.Second)
+		poll() // noted by a chore only
+		w.must(w.Unfollow(ctx, w.api, "two"))
+		w.must(other.NoteFollowers(ctx)) // which comes after it left elsewhere
+		goesOn(other.Server, "two")
+		counts(0, true)
+		w.clock.advance(-time.Minute)          // another node's clock
+		again := w.begins(other.Server, "two") // by the same name, where it seems to be noted
+		counts(1, false)
+		again()
+		w.must(other.NoteFollowers(ctx))
+		counts(1, true)
+	})
 }
 
 // A follower counts from before it is told anything, and again when it comes back:
 // else something could be said to be in effect that it has not heard of.
 func TestEffective_CountsWhoHasJustBegun(t *testing.T) {
 	t.Parallel()
-	ctx := context.Background()
-	w := newWorld(t)
-	poll := w.begins(w.Server, "one") // no chore has noted it
-	began := time.Now()
-	if e, err := w.Effective(ctx); err != nil || e.Everywhere || e.Followers != 1 || time.Since(began) < bound {
-		t.Errorf("before its first poll: %+v, %v, after %v", e, err, time.Since(began))
-	}
-	w.clock.advance(2 * time.Minute)
-	if e, err := w.Effective(ctx); err != nil || !e.Everywhere || e.Followers != 0 {
-		t.Errorf("when it was away for minutes: %+v, %v", e, err)
-	}
-	poll()
-	w.must(w.SuspendClient(ctx, command, w.standard.id))
-	if e, err := w.Effective(ctx); err != nil || e.Everywhere || e.Followers != 1 {
-		t.Errorf("back, and behind: %+v, %v", e, err)
-	}
+	bubbled(t, func(t *testing.T) {
+		ctx := context.Background()
+		w := newWorld(t)
+		poll := w.begins(w.Server, "one") // no chore has noted it
+		began := time.Now()
+		if e, err := w.Effective(ctx); err != nil || e.Everywhere || e.Followers != 1 || time.Since(began) < bound {
+			t.Errorf("before its first poll: %+v, %v, after %v", e, err, time.Since(began))
+		}
+		w.clock.advance(2 * time.Minute)
+		if e, err := w.Effective(ctx); err != nil || !e.Everywhere || e.Followers != 0 {
+			t.Errorf("when it was away for minutes: %+v, %v", e, err)
+		}
+		poll()
+		w.must(w.SuspendClient(ctx, command, w.standard.id))
+		if e, err := w.Effective(ctx); err != nil || e.Everywhere || e.Followers != 1 {
+			t.Errorf("back, and behind: %+v, %v", e, err)
+		}
+	})
 }
 
 // joined is a storage beside which something happens before a follower is noted.
@@ -179,86 +185,91 @@ func (j *joined) PutFollowers(ctx context.Context, list []oauth.Follower) ([]oau
 // of it, however lately the node has looked.
 func TestEffective_WhoJoinsHearsWhatCameBefore(t *testing.T) {
 	t.Parallel()
-	ctx := context.Background()
-	w := newWorld(t)
-	storage := &joined{Storage: w.db}
-	node := w.office(storage)
-	storage.happens = func() {
-		w.must(w.SuspendClient(ctx, command, w.other.id))
-		if e, err := w.Effective(ctx); err != nil || !e.Everywhere || e.Followers != 0 {
-			t.Errorf("%+v, %v", e, err)
+	bubbled(t, func(t *testing.T) {
+		ctx := context.Background()
+		w := newWorld(t)
+		storage := &joined{Storage: w.db}
+		node := w.office(storage)
+		storage.happens = func() {
+			w.must(w.SuspendClient(ctx, command, w.other.id))
+			if e, err := w.Effective(ctx); err != nil || !e.Everywhere || e.Followers != 0 {
+				t.Errorf("%+v, %v", e, err)
+			}
 		}
-	}
-	w.must(node.Follow(ctx))
-	if p := w.begin(node); len(p.Rules) != 1 {
-		t.Errorf("it is told %+v", p)
-	}
+		w.must(node.Follow(ctx))
+		if p := w.begin(node); len(p.Rules) != 1 {
+			t.Errorf("it is told %+v", p)
+		}
+	})
 }
 
 // What operators see of a follower: how far it is, and how long it took over the last
 // event, if it was there for it.
 func TestFollowers_Lag(t *testing.T) {
 	t.Parallel()
-	ctx := context.Background()
-	w := newWorld(t)
-	at := w.begin(w.Server)
-	ask := func(instance string, after int64) {
-		t.Helper()
-		q := oauth.FeedQuery{Instance: instance, After: after, Epoch: at.Epoch}
-		if after == 0 {
-			q.Epoch = 0
+	bubbled(t, func(t *testing.T) {
+		ctx := context.Background()
+		w := newWorld(t)
+		at := w.begin(w.Server)
+		ask := func(instance string, after int64) {
+			t.Helper()
+			q := oauth.FeedQuery{Instance: instance, After: after, Epoch: at.Epoch}
+			if after == 0 {
+				q.Epoch = 0
+			}
+			if _, err := w.Revocations(ctx, w.api, q); err != nil {
+				t.Fatal(err)
+			}
 		}
-		if _, err := w.Revocations(ctx, w.api, q); err != nil {
-			t.Fatal(err)
+		lags := func() map[string]time.Duration {
+			t.Helper()
+			w.must(w.NoteFollowers(ctx))
+			list, err := w.Followers(ctx, command)
+			w.must(err)
+			all := map[string]time.Duration{}
+			for _, f := range list {
+				all[f.Instance] = f.Lag
+			}
+			return all
 		}
-	}
-	lags := func() map[string]time.Duration {
-		t.Helper()
-		w.must(w.NoteFollowers(ctx))
-		list, err := w.Followers(ctx, command)
-		w.must(err)
-		all := map[string]time.Duration{}
-		for _, f := range list {
-			all[f.Instance] = f.Lag
+		if _, err := w.Followers(ctx, alice); reason(err) != oauth.NotPermitted {
+			t.Errorf("a user sees the followers: %v", err)
 		}
-		return all
-	}
-	if _, err := w.Followers(ctx, alice); reason(err) != oauth.NotPermitted {
-		t.Errorf("a user sees the followers: %v", err)
-	}
-	began := time.Now()
-	w.must(w.SuspendClient(ctx, command, w.other.id))
-	w.must(w.Follow(ctx))
-	ask("test", at.Seq)
-	ages(w.Server, 20*time.Millisecond)
-	ask("test", at.Seq+1)
-	ask("since", 0)
-	ask("since", at.Seq+1)
-	if got, most := lags(), time.Since(began); got["test"] < 20*time.Millisecond || got["test"] > most || got["since"] != 0 {
-		t.Errorf("%v, within %v", got, most)
-	}
-	began = time.Now()
-	w.must(w.ResumeClient(ctx, command, w.other.id))
-	w.must(w.SuspendClient(ctx, command, w.other.id))
-	w.must(w.Follow(ctx))
-	ask("test", at.Seq+2) // of the two events the first: it came with the second
-	if got := lags(); got["test"] <= 0 || got["test"] > time.Since(began) {
-		t.Errorf("%v", got)
-	}
-	// It is late with one event, and another has come since.
-	w.must(w.ResumeClient(ctx, command, w.other.id))
-	w.must(w.Follow(ctx))
-	ages(w.Server, 20*time.Millisecond)
-	w.must(w.SuspendClient(ctx, command, w.other.id))
-	w.must(w.Follow(ctx))
-	ask("test", at.Seq+4)
-	if got := lags(); got["test"] < 20*time.Millisecond {
-		t.Errorf("%v", got)
-	}
-	w.clock.advance(2 * time.Minute)
-	if list, err := w.Followers(ctx, command); err != nil || len(list) != 0 {
-		t.Errorf("those that are gone: %+v, %v", list, err)
-	}
+		began := time.Now()
+		w.must(w.SuspendClient(ctx, command, w.other.id))
+		w.must(w.Follow(ctx))
+		ask("test", at.Seq)
+		ages(w.Server, 20*time.Millisecond)
+		ask("test", at.Seq+1)
+		ask("since", 0)
+		ask("since", at.Seq+1)
+		if got, most := lags(), time.Since(began); got["test"] < 20*time.Millisecond || got["test"] > most || got["since"] != 0 {
+			t.Errorf("%v, within %v", got, most)
+		}
+		began = time.Now()
+		w.must(w.ResumeClient(ctx, command, w.other.id))
+		w.must(w.SuspendClient(ctx, command, w.other.id))
+		w.must(w.Follow(ctx))
+		ages(w.Server, time.Millisecond)
+		ask("test", at.Seq+2) // of the two events the first: it came with the second
+		if got := lags(); got["test"] <= 0 || got["test"] > time.Since(began) {
+			t.Errorf("%v", got)
+		}
+		// It is late with one event, and another has come since.
+		w.must(w.ResumeClient(ctx, command, w.other.id))
+		w.must(w.Follow(ctx))
+		ages(w.Server, 20*time.Millisecond)
+		w.must(w.SuspendClient(ctx, command, w.other.id))
+		w.must(w.Follow(ctx))
+		ask("test", at.Seq+4)
+		if got := lags(); got["test"] < 20*time.Millisecond {
+			t.Errorf("%v", got)
+		}
+		w.clock.advance(2 * time.Minute)
+		if list, err := w.Followers(ctx, command); err != nil || len(list) != 0 {
+			t.Errorf("those that are gone: %+v, %v", list, err)
+		}
+	})
 }
 
 // counting is a storage beside which something happens after followers were counted.
@@ -278,27 +289,29 @@ func (c *counting) CountFollowers(ctx context.Context, since time.Time) (oauth.F
 // of a minute.
 func TestEffective_WhatIsWaitedFor(t *testing.T) {
 	t.Parallel()
-	ctx := context.Background()
-	w := newWorld(t)
-	at := w.begin(w.Server)
-	acks := func(seq int64) {
-		t.Helper()
-		w.note(oauth.Follower{API: w.api.ID, Instance: "test", Epoch: at.Epoch, Seq: seq, Seen: w.Now().Add(-59 * time.Second), Node: "behind"})
-	}
-	w.must(w.SuspendClient(ctx, command, w.other.id))
-	storage := &counting{Storage: w.db}
-	storage.happens = func() {
-		w.must(w.ResumeClient(ctx, command, w.other.id))
-		acks(at.Seq + 1)
-	}
-	s := w.office(storage)
-	acks(at.Seq)
-	if e, err := s.Effective(ctx); err != nil || !e.Everywhere || e.Followers != 1 {
-		t.Errorf("%+v, %v", e, err)
-	}
-	if e, err := s.Effective(ctx); err != nil || e.Everywhere || e.Followers != 1 {
-		t.Errorf("the second event: %+v, %v", e, err)
-	}
+	bubbled(t, func(t *testing.T) {
+		ctx := context.Background()
+		w := newWorld(t)
+		at := w.begin(w.Server)
+		acks := func(seq int64) {
+			t.Helper()
+			w.note(oauth.Follower{API: w.api.ID, Instance: "test", Epoch: at.Epoch, Seq: seq, Seen: w.Now().Add(-59 * time.Second), Node: "behind"})
+		}
+		w.must(w.SuspendClient(ctx, command, w.other.id))
+		storage := &counting{Storage: w.db}
+		storage.happens = func() {
+			w.must(w.ResumeClient(ctx, command, w.other.id))
+			acks(at.Seq + 1)
+		}
+		s := w.office(storage)
+		acks(at.Seq)
+		if e, err := s.Effective(ctx); err != nil || !e.Everywhere || e.Followers != 1 {
+			t.Errorf("%+v, %v", e, err)
+		}
+		if e, err := s.Effective(ctx); err != nil || e.Everywhere || e.Followers != 1 {
+			t.Errorf("the second event: %+v, %v", e, err)
+		}
+	})
 }
 
 // silent is a storage that takes events, and then does not say who follows.
@@ -327,27 +340,31 @@ func (s *silent) CountFollowers(ctx context.Context, since time.Time) (oauth.Fol
 // those that were counted before.
 func TestEffective_TheLastCountFails(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
-	w.begins(w.Server, "one")
-	s := w.office(&silent{Storage: w.db, counts: 2})
-	if e, err := s.Effective(context.Background()); err != nil || e.Everywhere || e.Followers != 1 {
-		t.Errorf("%+v, %v", e, err)
-	}
+	bubbled(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.begins(w.Server, "one")
+		s := w.office(&silent{Storage: w.db, counts: 2})
+		if e, err := s.Effective(context.Background()); err != nil || e.Everywhere || e.Followers != 1 {
+			t.Errorf("%+v, %v", e, err)
+		}
+	})
 }
 
 // What was revoked stays revoked though the database is away when it is asked who has
 // acknowledged it: the bound holds without it.
 func TestEffective_DatabaseAway(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
-	s := w.office(&silent{Storage: w.db, down: true})
-	began := time.Now()
-	if e, err := s.Effective(context.Background()); err != nil || e.Everywhere || time.Since(began) < bound {
-		t.Errorf("%+v, %v, after %v", e, err, time.Since(began))
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	cancel()
-	if e, err := s.Effective(ctx); !errors.Is(err, context.Canceled) || e.Everywhere {
-		t.Errorf("nobody waits any longer: %+v, %v", e, err)
-	}
+	bubbled(t, func(t *testing.T) {
+		w := newWorld(t)
+		s := w.office(&silent{Storage: w.db, down: true})
+		began := time.Now()
+		if e, err := s.Effective(context.Background()); err != nil || e.Everywhere || time.Since(began) < bound {
+			t.Errorf("%+v, %v, after %v", e, err, time.Since(began))
+		}
+		ctx, cancel := context.WithCancel(context.Background())
+		cancel()
+		if e, err := s.Effective(ctx); !errors.Is(err, context.Canceled) || e.Everywhere {
+			t.Errorf("nobody waits any longer: %+v, %v", e, err)
+		}
+	})
 }

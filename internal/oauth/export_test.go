@@ -52,6 +52,10 @@ func (s *Server) KeepWarm(d time.Duration) {
 	s.feed.asOf = until
 }
 
+// UntilStart says how long it is in a bubble until an hour after the moment from which
+// servers count.
+func UntilStart() time.Duration { return time.Until(start) + time.Hour }
+
 // Remembered says how many verified tokens are kept.
 func (s *Server) Remembered() int { return s.keys.current.Load().seen.Len() }
 

@@ -192,7 +192,7 @@ const (
 	// again, where a node answers. It is long for the machine's sake: nodes, databases and
 	// verifier share it. What comes late is refused meanwhile, or asked about. It is to be
 	// rare, see [seldomLate].
-	comesBack = 3 * time.Second
+	comesBack = patience
 )
 
 // looks are the moments at which a condition is looked at again.
@@ -308,7 +308,7 @@ func (x *followed) list(uri string) []byte {
 	}
 	var resp *http.Response
 	var body []byte
-	for deadline := time.Now().Add(5 * time.Second); resp == nil || resp.StatusCode == http.StatusServiceUnavailable && time.Now().Before(deadline); { // on a busy machine a node may not know for a moment
+	for deadline := time.Now().Add(patience); resp == nil || resp.StatusCode == http.StatusServiceUnavailable && time.Now().Before(deadline); { // on a busy machine a node may not know for a moment
 		var err error
 		resp, err = http.Get(n.http.URL + strings.TrimPrefix(uri, x.nodes[0].http.URL))
 		x.must(err)

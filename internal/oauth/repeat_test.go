@@ -58,59 +58,61 @@ func (w *world) askingNode() (*world, *asking) {
 // A key is read whole once, and then one number for each question, until something
 // happens to it; what happens to others only moves the sequence of the answer.
 func TestIntrospect_RepeatsByOneNumber(t *testing.T) {
-	ctx := context.Background()
-	w := newWorld(t)
-	key, another := w.connect(w.exchange, "alice", "s1", "s2"), w.connect(w.other, "alice", "s1")
-	node, storage := w.askingNode()
-	first := node.introspect(key.AccessToken)
-	if got := storage.read(); got != [2]int64{1, 0} {
-		t.Fatalf("at first %d reads of a key and %d of the sequence", got[0], got[1])
-	}
-	same := func(what string, want [2]int64) *oauth.Introspection {
-		t.Helper()
-		in := node.introspect(key.AccessToken)
-		if got := storage.read(); got != want {
-			t.Errorf("%s: %d reads of a key and %d of the sequence, want %d and %d", what, got[0], got[1], want[0], want[1])
+	bubbled(t, func(t *testing.T) {
+		ctx := context.Background()
+		w := newWorld(t)
+		key, another := w.connect(w.exchange, "alice", "s1", "s2"), w.connect(w.other, "alice", "s1")
+		node, storage := w.askingNode()
+		first := node.introspect(key.AccessToken)
+		if got := storage.read(); got != [2]int64{1, 0} {
+			t.Fatalf("at first %d reads of a key and %d of the sequence", got[0], got[1])
 		}
-		if in == nil || line(in.Rights, in.Scope) != line(first.Rights, first.Scope) || in.ID != first.ID || in.Epoch != first.Epoch {
-			t.Errorf("%s: %+v, want %+v", what, in, first)
-			in = first
+		same := func(what string, want [2]int64) *oauth.Introspection {
+			t.Helper()
+			in := node.introspect(key.AccessToken)
+			if got := storage.read(); got != want {
+				t.Errorf("%s: %d reads of a key and %d of the sequence, want %d and %d", what, got[0], got[1], want[0], want[1])
+			}
+			if in == nil || line(in.Rights, in.Scope) != line(first.Rights, first.Scope) || in.ID != first.ID || in.Epoch != first.Epoch {
+				t.Errorf("%s: %+v, want %+v", what, in, first)
+				in = first
+			}
+			return in
 		}
-		return in
-	}
-	printings := 0
-	print := func(in *oauth.Introspection) []byte { printings++; return fmt.Append(nil, in.ISeq) }
-	first.Printed(print)
-	if in := same("again", [2]int64{0, 1}); in.ISeq != first.ISeq || string(in.Printed(print)) != fmt.Sprint(first.ISeq) || printings != 1 {
-		t.Errorf("the sequence went from %d to %d, in %d printings", first.ISeq, in.ISeq, printings)
-	}
-	w.must(w.RevokeGrant(ctx, command, another.GrantID))
-	if in := same("after an event about another", [2]int64{0, 1}); in.ISeq != first.ISeq+1 || string(in.Printed(print)) != fmt.Sprint(in.ISeq) {
-		t.Errorf("the sequence went from %d to %d at one event; printed %s", first.ISeq, in.ISeq, in.Printed(print))
-	}
-	_, err := node.Introspect(ctx, oauth.ClientAuth{ID: w.api.ID, Secret: "a guess"}, key.AccessToken.Reveal())
-	wantReason(t, err, oauth.SecretWrong)
-	storage.read()
-	storage.gone.Store(true)
-	if in, err := node.Introspect(ctx, w.api, key.AccessToken.Reveal()); in != nil || err == nil {
-		t.Errorf("without the database: %+v, %v", in, err)
-	}
-	storage.gone.Store(false)
-	storage.read()
-	w.must(w.SuspendGrant(ctx, command, key.GrantID))
-	if in := node.introspect(key.AccessToken); in != nil {
-		t.Errorf("suspended: %+v", in)
-	}
-	w.must(w.ResumeGrant(ctx, command, key.GrantID))
-	storage.read()
-	same("resumed", [2]int64{1, 1})
-	same("and again", [2]int64{0, 1})
-	w.clock.advance(365 * 24 * time.Hour)
-	same("a year later", [2]int64{0, 1})
-	w.must(w.CutKey(ctx, command, kidOf(t, key.AccessToken)))
-	if in := node.introspect(key.AccessToken); in != nil {
-		t.Errorf("once its signing key was cut: %+v", in)
-	}
+		printings := 0
+		print := func(in *oauth.Introspection) []byte { printings++; return fmt.Append(nil, in.ISeq) }
+		first.Printed(print)
+		if in := same("again", [2]int64{0, 1}); in.ISeq != first.ISeq || string(in.Printed(print)) != fmt.Sprint(first.ISeq) || printings != 1 {
+			t.Errorf("the sequence went from %d to %d, in %d printings", first.ISeq, in.ISeq, printings)
+		}
+		w.must(w.RevokeGrant(ctx, command, another.GrantID))
+		if in := same("after an event about another", [2]int64{0, 1}); in.ISeq != first.ISeq+1 || string(in.Printed(print)) != fmt.Sprint(in.ISeq) {
+			t.Errorf("the sequence went from %d to %d at one event; printed %s", first.ISeq, in.ISeq, in.Printed(print))
+		}
+		_, err := node.Introspect(ctx, oauth.ClientAuth{ID: w.api.ID, Secret: "a guess"}, key.AccessToken.Reveal())
+		wantReason(t, err, oauth.SecretWrong)
+		storage.read()
+		storage.gone.Store(true)
+		if in, err := node.Introspect(ctx, w.api, key.AccessToken.Reveal()); in != nil || err == nil {
+			t.Errorf("without the database: %+v, %v", in, err)
+		}
+		storage.gone.Store(false)
+		storage.read()
+		w.must(w.SuspendGrant(ctx, command, key.GrantID))
+		if in := node.introspect(key.AccessToken); in != nil {
+			t.Errorf("suspended: %+v", in)
+		}
+		w.must(w.ResumeGrant(ctx, command, key.GrantID))
+		storage.read()
+		same("resumed", [2]int64{1, 1})
+		same("and again", [2]int64{0, 1})
+		w.clock.advance(365 * 24 * time.Hour)
+		same("a year later", [2]int64{0, 1})
+		w.must(w.CutKey(ctx, command, kidOf(t, key.AccessToken)))
+		if in := node.introspect(key.AccessToken); in != nil {
+			t.Errorf("once its signing key was cut: %+v", in)
+		}
+	})
 }
 
 // What an answer was given of before is never told again once anything has changed it,

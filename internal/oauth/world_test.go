@@ -19,6 +19,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"pgregory.net/rapid"
@@ -151,13 +152,27 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
+func makeFirst() { first.path, first.house, first.err = build("house") }
+
 func newWorld(t testing.TB) *world {
 	t.Helper()
-	first.Do(func() { first.path, first.house, first.err = build("house") })
+	first.Do(makeFirst)
 	if first.err != nil {
 		t.Fatal(first.err)
 	}
 	return worldOf(t, first.path, first.house)
+}
+
+// bubbled runs a test in a bubble of testing/synctest: whatever the machine does meanwhile,
+// no time passes but what the test waits for. What is about how old a reading may be, or
+// how long anybody waits, is tested there.
+func bubbled(t *testing.T, do func(t *testing.T)) {
+	t.Helper()
+	first.Do(makeFirst)
+	synctest.Test(t, func(t *testing.T) {
+		<-time.After(oauth.UntilStart()) // a server counts from there
+		do(t)
+	})
 }
 
 // newInstallation is a world with keys of its own: those of newWorld are copies of one.
@@ -419,15 +434,23 @@ func (w *world) introspect(token oauth.Secret) *oauth.Introspection {
 	return in
 }
 
-// introspection asks for the API. A busy machine may keep a node from knowing the present
-// for a moment, and then it says so: it is asked again.
-func (w *world) introspection(token string) (*oauth.Introspection, error) {
+// patience is how long a test waits for what is to come, whatever else the machine does.
+const patience = 20 * time.Second
+
+// known asks a node for what it tells if it knows the present. A busy machine may keep it
+// from that for a moment, and then it says so: it is asked again.
+func known[T any](ask func() (T, error)) (T, error) {
 	for began := time.Now(); ; {
-		in, err := w.Introspect(context.Background(), w.api, token)
-		if oauth.ReasonOf(err) != oauth.FeedUnknown || time.Since(began) > 20*time.Second {
-			return in, err
+		v, err := ask()
+		if oauth.ReasonOf(err) != oauth.FeedUnknown || time.Since(began) > patience {
+			return v, err
 		}
 	}
+}
+
+// introspection asks for the API.
+func (w *world) introspection(token string) (*oauth.Introspection, error) {
+	return known(func() (*oauth.Introspection, error) { return w.Introspect(context.Background(), w.api, token) })
 }
 
 // rights is what introspection says of a key, in one line: "s1,s2: a b; s3: a |
