@@ -498,7 +498,10 @@ func TestRevoke_WaitsForEffect(t *testing.T) {
 	if got.status != http.StatusOK || !e.Effective.Everywhere || e.Effective.Followers != 0 || w.active(access) {
 		t.Errorf("nobody follows: %d %s", got.status, got.body)
 	}
-	if got := w.get("/revocations?instance=one", "Authorization", basic(w.api.ID, w.api.Secret.Reveal())); got.status != http.StatusOK {
+	begins := func() answer {
+		return w.get("/revocations?instance=one", "Authorization", basic(w.api.ID, w.api.Secret.Reveal()))
+	}
+	if got := known(begins); got.status != http.StatusOK {
 		t.Fatalf("%d %s", got.status, got.body)
 	}
 	access, _ = w.key(w.standard)

@@ -16,6 +16,9 @@ import (
 	"github.com/chromedp/chromedp"
 )
 
+// patience is how long a test waits for Chromium, which starts and answers when the machine lets it.
+const patience = 2 * time.Minute
+
 // tab is a tab of a real Chromium on the previews: /PREVIEW, or /PREVIEW?language=de.
 type tab struct {
 	t   *testing.T
@@ -51,7 +54,7 @@ func openTab(t *testing.T) *tab {
 		http.NotFound(w, r)
 	}))
 	t.Cleanup(server.Close)
-	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath("chromium"), chromedp.Flag("no-sandbox", true), chromedp.Flag("disable-gpu", true))
+	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath("chromium"), chromedp.WSURLReadTimeout(patience), chromedp.Flag("no-sandbox", true), chromedp.Flag("disable-gpu", true))
 	parent, stop := chromedp.NewExecAllocator(context.Background(), options...)
 	t.Cleanup(stop)
 	ctx, cancel := chromedp.NewContext(parent)
@@ -65,7 +68,7 @@ func openTab(t *testing.T) *tab {
 // open shows a preview in a window of this width.
 func (p *tab) open(preview, scheme string, width int64) {
 	p.t.Helper()
-	ctx, cancel := context.WithTimeout(p.ctx, 20*time.Second)
+	ctx, cancel := context.WithTimeout(p.ctx, patience)
 	defer cancel()
 	media := emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: scheme}}}
 	if _, err := chromedp.Call(ctx, emulation.SetEmulatedMedia, media); err != nil {
@@ -79,7 +82,7 @@ func (p *tab) open(preview, scheme string, width int64) {
 // read evaluates an expression of JavaScript on the page.
 func read[T any](p *tab, script string) T {
 	p.t.Helper()
-	ctx, cancel := context.WithTimeout(p.ctx, 20*time.Second)
+	ctx, cancel := context.WithTimeout(p.ctx, patience)
 	defer cancel()
 	v, err := chromedp.Run(ctx, chromedp.Evaluate[T](script))
 	if err != nil {
@@ -145,7 +148,7 @@ func TestLayout_TickAllAndUntickAll(t *testing.T) {
 // decides nothing. Then it does, and nothing has moved.
 func TestLayout_AllowWaits_B13(t *testing.T) {
 	p := openTab(t)
-	ctx, cancel := context.WithTimeout(p.ctx, 20*time.Second)
+	ctx, cancel := context.WithTimeout(p.ctx, patience)
 	defer cancel()
 	// The script of the page has run by then. A form that is sent is counted, and stays.
 	early := cdp.AddScriptToEvaluateOnNewDocumentParams{Source: `addEventListener("DOMContentLoaded", () => {
