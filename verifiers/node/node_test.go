@@ -79,7 +79,7 @@ func guardsAnAPI(t *testing.T, dir, program string) {
 	key := lastingKey(t, d)
 	api := startAPI(t, dir, program, d)
 
-	status := func(store string) int {
+	ask := func(store string) int {
 		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, api+"/stores/"+store, nil)
 		if err != nil {
 			t.Fatal(err)
@@ -90,11 +90,18 @@ func guardsAnAPI(t *testing.T, dir, program string) {
 			t.Fatal(err)
 		}
 		defer resp.Body.Close()
-		body, _ := io.ReadAll(resp.Body)
-		if resp.StatusCode >= 500 {
+		if body, _ := io.ReadAll(resp.Body); resp.StatusCode >= 500 && resp.StatusCode != http.StatusServiceUnavailable {
 			t.Fatalf("%d %s", resp.StatusCode, body)
 		}
 		return resp.StatusCode
+	}
+	// On a busy machine neither the feed nor the issuer may answer in time, and then the API does not know for a moment.
+	status := func(store string) int {
+		for began := time.Now(); ; {
+			if got := ask(store); got != http.StatusServiceUnavailable || time.Since(began) > 20*time.Second {
+				return got
+			}
+		}
 	}
 	for store, want := range map[string]int{d.Stores[0].ID: 200, d.Stores[0].ID + "?page=2": 200, d.Stores[1].ID + "/orders": 200, d.Stores[2].ID: 403,
 		d.Stores[2].ID + "?" + d.Stores[0].ID: 403, "nowhere": 403, "?" + d.Stores[0].ID: 403} {
@@ -107,12 +114,12 @@ func guardsAnAPI(t *testing.T, dir, program string) {
 	revoked := time.Now()
 	for {
 		asked := time.Now()
-		got := status(d.Stores[0].ID)
+		got := ask(d.Stores[0].ID)
 		if got == 401 {
 			t.Logf("refused %v after the revocation was answered", time.Since(revoked))
 			return
 		}
-		if late := asked.Sub(revoked); late > bound {
+		if late := asked.Sub(revoked); late > bound && got != http.StatusServiceUnavailable || late > 20*time.Second {
 			t.Fatalf("%d, %v after the revocation was answered", got, late)
 		}
 	}

@@ -49,6 +49,11 @@ function deferred() {
 
 const tick = () => new Promise(setImmediate)
 
+// inTime waits, with no time passing on the stage, for as long as a busy machine may need.
+async function inTime(done, what) {
+  for (const end = Date.now() + 30_000; !done(); await tick()) if (Date.now() > end) throw new Error(`waited in vain: ${what}`)
+}
+
 /** One issuer, one verifier, and clocks that go when told to. */
 export class Stage {
   asked = 0
@@ -81,7 +86,8 @@ export class Stage {
     let started = false
     const starting = this.verifier.start().finally(() => (started = true))
     starting.catch(() => {})
-    // Without a snapshot it waits for one.
+    // Reading takes none of this time, however long the machine takes over it. Without a snapshot it waits for one.
+    if (!this.snapshot.status && !this.silent.size) await inTime(() => started, 'it starts')
     for (let n = 0; n < 500 && !started; n++) await tick()
     while (!started) await this.wait(100)
     await starting
@@ -127,7 +133,7 @@ export class Stage {
       if (!over) await this.wait(10)
     }
     // What is still to be done takes none of this time.
-    for (const end = Date.now() + 5000; !over; await tick()) if (Date.now() > end) throw new Error(`more than ${ms} ms pass`)
+    await inTime(() => over, `${ms} ms are enough`)
     return settled
   }
 
