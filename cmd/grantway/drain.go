@@ -16,10 +16,11 @@ func notice(grace time.Duration) time.Duration { return min(grace/10, 5*time.Sec
 // serve serves until ctx ends, then drains within grace. Nobody's request may fail
 // for it: each answer now says that it is the connection's last, and a connection
 // on which nothing happens is left open, because its client may be writing to it
-// this moment. Only one that was idle for long is closed.
+// this moment: one that was idle for long, too, for clients turn to those when the
+// others end. Only one that stays idle for long is closed.
 //
 // When a successor serves already (the cause is [errHandedOver]) the listener is
-// closed at once and idle connections may stay for the whole grace. Else whoever
+// closed at once and idle connections may stay for most of the grace. Else whoever
 // directs requests here must see first that this node is not ready: draining is
 // called, and for a while nothing is refused yet.
 func serve(ctx context.Context, s *http.Server, in *intake, l net.Listener, grace time.Duration, draining func()) error {
@@ -40,9 +41,10 @@ func serve(ctx context.Context, s *http.Server, in *intake, l net.Listener, grac
 	case <-ctx.Done():
 	}
 	last.Store(true)
+	from := time.Now()
 	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
 	defer cancel()
-	idle := grace
+	idle := grace - notice(grace) // so that they are closed in time
 	if context.Cause(ctx) != errHandedOver {
 		draining()
 		idle = notice(grace)
@@ -56,7 +58,7 @@ func serve(ctx context.Context, s *http.Server, in *intake, l net.Listener, grac
 	if err := <-failed; !errors.Is(err, net.ErrClosed) {
 		return err
 	}
-	in.wait(drain, idle)
+	in.wait(drain, from, idle)
 	err := s.Shutdown(drain) // if the time is up, it closes those that are idle
 	if errors.Is(err, context.DeadlineExceeded) {
 		return errors.Join(errors.New("some requests did not finish in time"), s.Close())

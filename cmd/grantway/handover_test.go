@@ -415,6 +415,32 @@ func TestHandOver_TheDatabaseHasLostEvents(t *testing.T) {
 	k.alive(p, "revoked", revoked, false)
 }
 
+// A connection that was idle for long when the process hands over is answered once more:
+// whoever is told that the newer ones are closed writes to it next.
+func TestHandOver_KeepsIdleConnections(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	const grace = 3 * time.Second
+	p := s.serve("--shutdown-grace", grace.String())
+	l := line{address: strings.TrimPrefix(p.url, "http://")}
+	if a, err := l.ask("GET", "/healthz", nil, ""); err != nil || a.status != http.StatusOK || l.conn == nil {
+		t.Fatalf("%v %d", err, a.status)
+	}
+	idle := time.Now()
+	if err := until(time.Minute, func() bool { return time.Since(idle) > grace }); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.handOver(); err != nil {
+		t.Fatal(err)
+	}
+	if a, err := l.ask("GET", "/healthz", nil, ""); err != nil || a.status != http.StatusOK || l.conn != nil || l.dialled != 1 {
+		t.Errorf("on an idle connection: %v %d, %d dialled", err, a.status, l.dialled)
+	}
+	if err := until(20*time.Second, func() bool { return p.logged("stopped") == 1 }); err != nil {
+		t.Error("the process did not end:", err)
+	}
+}
+
 // paper returns what docs/operating.md tells the operator.
 func paper(t *testing.T, pattern string) string {
 	t.Helper()

@@ -257,12 +257,12 @@ func (in *intake) giveWay(old, fresh *conn) {
 }
 
 // wait returns when no connection is left, or ctx has ended. Meanwhile it closes
-// those that were idle for longer than idle.
-func (in *intake) wait(ctx context.Context, idle time.Duration) {
+// those that were idle for longer than idle since from.
+func (in *intake) wait(ctx context.Context, from time.Time, idle time.Duration) {
 	look := time.NewTicker(20 * time.Millisecond)
 	defer look.Stop()
 	for {
-		left, over := in.over(idle)
+		left, over := in.over(from, idle)
 		if left == 0 {
 			return
 		}
@@ -279,12 +279,14 @@ func (in *intake) wait(ctx context.Context, idle time.Duration) {
 	}
 }
 
-// over lists which of the connections that are left were idle for longer than idle.
-func (in *intake) over(idle time.Duration) (left int, over []*conn) {
+// over lists which of the connections that are left were idle for longer than idle
+// since from.
+func (in *intake) over(from time.Time, idle time.Duration) (left int, over []*conn) {
+	since := from.Sub(start)
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	for c := range in.conns {
-		if c.doing.Load() == isIdle && time.Since(start)-time.Duration(c.since.Load()) > idle {
+		if c.doing.Load() == isIdle && time.Since(start)-max(since, time.Duration(c.since.Load())) > idle {
 			over = append(over, c)
 		}
 	}
