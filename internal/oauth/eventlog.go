@@ -227,7 +227,7 @@ func isOf(keys []StoredKey, id string) bool {
 // catchUp finds the restore since which the log lacks everything, or, for an empty
 // log, the epoch of the oldest event.
 func (x *Export) catchUp(ctx context.Context, epoch int64) error {
-	restored, err := x.s.storage.Events(ctx, EventFilter{Kind: EventRestored, Limit: exportPage})
+	restored, err := x.s.storage.Restores(ctx)
 	if err != nil {
 		return err
 	}
@@ -238,7 +238,7 @@ func (x *Export) catchUp(ctx context.Context, epoch int64) error {
 	case x.end.of == "":
 		return errUnnamedLog
 	}
-	for _, e := range slices.Backward(restored) { // oldest first
+	for _, e := range restored {
 		var p Restored
 		if err := json.Unmarshal(e.Payload, &p); err != nil {
 			return fmt.Errorf("event %s: %w", e.ID, err)

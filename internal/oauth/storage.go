@@ -309,7 +309,11 @@ type EventStorage interface {
 	// EventsOutside lists the events that are not in the feed and whose ids come after
 	// id, by id, at most limit.
 	EventsOutside(ctx context.Context, id string, limit int) ([]Event, error)
-	// Events lists events of every kind, newest first.
+	// Restores lists the events that began an epoch, oldest first. It costs nothing that
+	// grows with the other events.
+	Restores(ctx context.Context) ([]Event, error)
+	// Events lists events of every kind, newest first. Where few of many events match it
+	// takes as long as it takes to read them all, in bounded steps, until ctx ends.
 	Events(ctx context.Context, f EventFilter) ([]Event, error)
 	// NoteEvent stores an event that changes nothing else.
 	NoteEvent(ctx context.Context, e Event) error

@@ -1,8 +1,10 @@
 package sqlstore
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"time"
 
 	"github.com/grantway/grantway/internal/oauth"
@@ -53,11 +55,44 @@ func (s *Store) EventsOutside(ctx context.Context, id string, limit int) ([]oaut
 	return s.events(ctx, "seq IS NULL AND id > $1 ORDER BY id LIMIT $2", id, limit)
 }
 
-// Events implements oauth.EventStorage.
-func (s *Store) Events(ctx context.Context, f oauth.EventFilter) ([]oauth.Event, error) {
-	return s.events(ctx, `($1 = '' OR client_id = $1) AND ($2 = '' OR user_id = $2) AND ($3 = '' OR grant_id = $3) AND ($4 = '' OR id < $4)
+// restores asks for what stands in an index of its own.
+const restores = "kind = 'database.restored' ORDER BY id"
+
+// Restores implements oauth.EventStorage.
+func (s *Store) Restores(ctx context.Context) ([]oauth.Event, error) { return s.events(ctx, restores) }
+
+// Events are found by reading them, from the newest on: an index for each filter would
+// cost every exchange a page. What reads for long on a server is cut off, so each
+// question is about so many events at most: few at first, as most lists want the newest.
+const (
+	eventsFirst  = 1000
+	eventsWindow = 20_000
+	windowEnd    = "SELECT id FROM events WHERE id < $1 ORDER BY id DESC LIMIT 1 OFFSET $2"
+	inWindow     = `id < $4 AND id >= $7 AND ($1 = '' OR client_id = $1) AND ($2 = '' OR user_id = $2) AND ($3 = '' OR grant_id = $3)
 		AND ($5 = '' OR kind = $5 OR substr(kind, 1, length($5) + 1) = $5 || '.')
-		ORDER BY id DESC LIMIT $6`, f.ClientID, f.UserID, f.GrantID, f.Before, string(f.Kind), f.Limit)
+		ORDER BY id DESC LIMIT $6`
+)
+
+// Events implements oauth.EventStorage.
+func (s *Store) Events(ctx context.Context, f oauth.EventFilter) (found []oauth.Event, err error) {
+	before := cmp.Or(f.Before, "\U0010FFFF") // no id is behind that
+	for window := eventsFirst; ; window = min(4*window, eventsWindow) {
+		var end string
+		err := s.row(ctx, windowEnd, []any{before, window - 1}, &end)
+		last := errors.Is(err, oauth.ErrNotFound)
+		if err != nil && !last {
+			return nil, err
+		}
+		list, err := s.events(ctx, inWindow, f.ClientID, f.UserID, f.GrantID, before, string(f.Kind), f.Limit-len(found), end)
+		if err != nil {
+			return nil, err
+		}
+		found = append(found, list...)
+		if last || len(found) >= f.Limit {
+			return found, nil
+		}
+		before = end
+	}
 }
 
 // NoteEvent implements oauth.EventStorage.

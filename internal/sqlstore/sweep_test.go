@@ -159,6 +159,7 @@ func TestSweep_AsksIndexesOnly(t *testing.T) {
 type plan struct {
 	Type     string `json:"Node Type"`
 	Relation string `json:"Relation Name"`
+	Index    string `json:"Index Name"`
 	Cond     string `json:"Index Cond"`
 	Plans    []plan
 }

@@ -27,6 +27,7 @@ CREATE TABLE events (
     payload    TEXT NOT NULL
 );
 CREATE UNIQUE INDEX events_by_seq ON events (seq) WHERE seq IS NOT NULL;
+CREATE INDEX events_restored ON events (id) WHERE kind = 'database.restored';
 
 CREATE TABLE leases (
     name   TEXT PRIMARY KEY,
