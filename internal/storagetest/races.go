@@ -542,9 +542,10 @@ func (w *world) waits(what string, event func() (bool, error)) (won func() bool)
 }
 
 // revokeAgainst lets the end of a grant and an issuing event meet: beside each other, as
-// it comes, or, for sure, one after the other, so that both orders are there.
+// it comes, but in the last rounds for sure one after the other, so that both orders are
+// there. It is round n of those that are left.
 func (w *world) revokeAgainst(user, app string, n int64, redeemed, rotated *met) {
-	const endsFirst, endsLast, meetings = 2, 3, 4
+	const beside, endsFirst, endsLast, ordered = 0, 1, 2, 64
 	d := w.decision(user, app)
 	d.Event = w.event(oauth.EventGrantMade)
 	if won, err := w.s.RecordDecision(w.ctx, d); err != nil || !won {
@@ -563,7 +564,10 @@ func (w *world) revokeAgainst(user, app string, n int64, redeemed, rotated *met)
 		next.Event = w.event(oauth.EventTokenRefreshed)
 		issue, count = func() (bool, error) { return w.s.RotateRefreshToken(w.ctx, next) }, rotated
 	}
-	meeting := n / 2 % meetings
+	meeting := beside
+	if n < ordered {
+		meeting = endsFirst + int(n/2%2)
+	}
 	end := w.event(oauth.EventGrantRevoked)
 	revoke := func() {
 		if won, err := w.s.RevokeGrant(w.ctx, g.ID, end); err != nil || !won {
@@ -585,10 +589,10 @@ func (w *world) revokeAgainst(user, app string, n int64, redeemed, rotated *met)
 	}
 	// Who is started last tends to run first.
 	first, second := revoke, use
-	if meeting == 0 || meeting == endsLast {
+	if meeting == endsLast || meeting == beside && n%4 < 2 {
 		first, second = use, revoke
 	}
-	if meeting == endsFirst || meeting == endsLast {
+	if meeting != beside {
 		first()
 		second()
 		return
