@@ -201,7 +201,11 @@ func texts[T ~[]string](s T) []string { return append([]string{}, s...) }
 func password(file string, t terminal) (string, error) {
 	if file != "" {
 		data, err := os.ReadFile(file)
-		return strings.TrimRight(string(data), "\r\n"), err
+		secret := strings.TrimRight(string(data), "\r\n")
+		if err == nil && secret == "" {
+			err = errNoPassword
+		}
+		return secret, err
 	}
 	if f, ok := t.in.(*os.File); ok {
 		if info, err := f.Stat(); err == nil && info.Mode()&os.ModeCharDevice != 0 && info.Mode()&os.ModeDevice != 0 && f.Name() == os.Stdin.Name() {
@@ -214,7 +218,9 @@ func password(file string, t terminal) (string, error) {
 	}
 	line = strings.TrimRight(line, "\r\n")
 	if line == "" {
-		return "", misunderstanding{errors.New("a password is expected on standard input or in --password-file; --no-password makes an account that nobody signs in to")}
+		return "", errNoPassword
 	}
 	return line, nil
 }
+
+var errNoPassword = misunderstanding{errors.New("a password is expected on standard input or in --password-file")}

@@ -222,6 +222,7 @@ func TestRestore_RevokedSince(t *testing.T) {
 	k := newKeyed(t)
 	p := k.start()
 	kept, revoked, unlogged := k.issue(p), k.issue(p), k.issue(p)
+	k.run("correct horse battery", nil, "user", "add", "--id", "olu", "--name", "Olu", "--email", "olu@shop.example")
 	k.run("", nil, "events", "export", "log")
 	k.run("", nil, "backup", "one")
 	k.run("", nil, "grant", "revoke", revoked.grant)
@@ -250,10 +251,12 @@ func TestRestore_RevokedSince(t *testing.T) {
 		t.Fatal(err)
 	}
 	k.run("", nil, "events", "export", "log")
-	k.refreshed()
-	k.fails([]string{"log is complete until", "--accept-revived-keys"}, "restore", "one", "--replace", "--revoked-since", "log")
-	k.run("", nil, "events", "export", "log")
-	if doc := restored(kept, revoked, unlogged, [3]bool{true, false, false}, "--revoked-since", "log"); doc.Replayed != 2 || doc.LogUntil == nil || doc.EndedAll {
+	for _, outside := range []func(){k.refreshed, func() { k.run("another horse battery", nil, "user", "password", "olu") }} {
+		outside()
+		k.fails([]string{"log is complete until", "--accept-revived-keys"}, "restore", "one", "--replace", "--revoked-since", "log")
+		k.run("", nil, "events", "export", "log")
+	}
+	if doc := restored(kept, revoked, unlogged, [3]bool{true, false, false}, "--revoked-since", "log"); doc.Replayed != 3 || doc.LogUntil == nil || doc.EndedAll {
 		t.Errorf("%+v", doc)
 	}
 	// A log that stops before: what is after it is alive again.

@@ -25,7 +25,7 @@ type commands struct {
 	Serve serveCommand `cmd:"" help:"Run the server."`
 	Guard guardCommand `cmd:"" help:"Verify keys for an API that a reverse proxy stands before: nginx, Caddy, Traefik or Envoy asks at each request."`
 
-	User   userCommands   `cmd:"" help:"Add, list, suspend and resume users."`
+	User   userCommands   `cmd:"" help:"Add, list, suspend and resume users, and set a new password."`
 	Store  storeCommands  `cmd:"" help:"Add and list stores."`
 	Member memberCommands `cmd:"" help:"Say what a user may do in a store."`
 	Client clientCommands `cmd:"" help:"Add, list, suspend, resume and verify apps, and change their secrets."`

@@ -144,7 +144,7 @@ func (c *restoreCommand) recover(ctx context.Context, r *sqlstore.Restoration, n
 	}
 	// Where the database that is replaced can be read, it says whether anything
 	// happened after the log's end.
-	whole := r.Target != nil && r.Target.Epoch == rec.Epoch && r.Target.Seq == rec.Seq && rec.Holds(r.Target.Refreshed)
+	whole := r.Target != nil && r.Target.Epoch == rec.Epoch && r.Target.Seq == rec.Seq && rec.Holds(r.Target.Outside)
 	if !whole && !c.AcceptRevivedKeys && !c.RevokeAllBeforeRestore {
 		revived := fmt.Sprintf("is complete until %s: what was revoked from then until now, %s,", both(rec.Until), both(now))
 		if rec.Until.IsZero() { // the export was killed before its first mark

@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"time"
 
 	"github.com/grantway/grantway/internal/oauth"
@@ -14,6 +16,8 @@ type userCommands struct {
 	Suspend userSuspend `cmd:"" help:"Refuse a user's sign-ins and every key that they allowed, until resumed."`
 	Resume  userResume  `cmd:"" help:"End a suspension."`
 	SignOut userSignOut `cmd:"" help:"End every sign-in of a user. The keys that they allowed go on."`
+
+	Password userPassword `cmd:"" help:"Set a new password, which standard input or a file gives, for a user who forgot theirs, and end every sign-in of theirs. The keys that they allowed go on: a forgotten password is no theft."`
 }
 
 // userDoc is a user in JSON.
@@ -47,7 +51,11 @@ func (c *userAdd) Run(ctx context.Context, t terminal) error {
 	f := people.NewAccount{ID: c.ID, Name: c.Name, Email: c.Email, Operator: c.Operator}
 	if !c.NoPassword && (c.Email != "" || c.PasswordFile != "") {
 		var err error
-		if f.Password, err = password(c.PasswordFile, t); err != nil {
+		f.Password, err = password(c.PasswordFile, t)
+		if errors.Is(err, errNoPassword) {
+			err = misunderstanding{fmt.Errorf("%w; --no-password makes an account that nobody signs in to", errNoPassword)}
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -122,6 +130,31 @@ func (c *userSignOut) Run(ctx context.Context, t terminal) error {
 			return about{"user " + cell(c.ID), err}
 		}
 		return o.show(docOfUser(u), "The user %s is signed out everywhere.", c.ID)
+	})
+}
+
+type userPassword struct {
+	Admin
+	ID           string `arg:"" help:"Id of the user."`
+	PasswordFile string `placeholder:"FILE" help:"File that holds the password, instead of standard input."`
+}
+
+// Run sets the password.
+func (c *userPassword) Run(ctx context.Context, t terminal) error {
+	secret, err := password(c.PasswordFile, t)
+	if err != nil {
+		return err
+	}
+	return c.run(ctx, t, func(o *office) error {
+		u, err := o.people.SetPassword(ctx, command, c.ID, secret)
+		if err != nil {
+			return about{"user " + cell(c.ID), err}
+		}
+		var rests string
+		if u.Status == oauth.Suspended {
+			rests = "\nThe account is suspended: nobody signs in to it until grantway user resume."
+		}
+		return o.show(docOfUser(u), "The user %s has a new password, and is signed out everywhere.%s", c.ID, rests)
 	})
 }
 

@@ -41,6 +41,7 @@ const (
 	EventUserResumed       Kind = "user.resumed"   // feed
 	EventSignedIn          Kind = "user.signed_in"
 	EventSignInRefused     Kind = "user.sign_in_refused"
+	EventPasswordSet       Kind = "user.password_set"  // no payload; sign-ins, and what counted guesses, ended with it
 	EventStorePut          Kind = "store.put"          // feed
 	EventStoreRemoved      Kind = "store.removed"      // feed
 	EventMembershipSet     Kind = "membership.set"     // feed

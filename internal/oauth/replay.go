@@ -72,7 +72,9 @@ func Replay(ctx context.Context, s Storage, now time.Time, random io.Reader, e E
 	switch {
 	case e.Kind == EventTokenRefreshed:
 		f = (*replay).rotated
-	case e.Seq == 0: // only what the feed carries has ended anything
+	case e.Kind == EventPasswordSet: // the one that was set is in no event, and the one before is not to live again
+		f = func(r *replay) (bool, error) { return r.s.EndPassword(r.ctx, r.e.UserID, r.e) }
+	case e.Seq == 0: // only what the feed carries has ended anything else
 		return false, nil
 	case !known:
 		return false, fmt.Errorf("%w: %s", ErrUnknownKind, e.Kind)

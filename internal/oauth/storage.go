@@ -263,6 +263,9 @@ type PeopleStorage interface {
 	// SetUserStatus suspends or resumes a user, whose sign-in sessions end either way:
 	// who got in by a stolen one is not let in again by the end of the suspension.
 	SetUserStatus(ctx context.Context, id string, to Status, e Event) (won bool, err error)
+	// EndPassword puts a password that nobody knows in the place of a user's, and ends
+	// his sign-in sessions. It loses if he has none.
+	EndPassword(ctx context.Context, userID string, e Event) (won bool, err error)
 
 	Store(ctx context.Context, id string) (*Store, error)
 	// Stores lists stores by name; a query matches the start of a word of id, name or

@@ -164,6 +164,55 @@ func (s *Service) CreateAccount(ctx context.Context, actor oauth.Actor, f NewAcc
 	return u, nil
 }
 
+// SetPassword gives a user another password, for who forgot his, and ends every
+// sign-in of his, also one that is under way by the password that was. Guesses at that
+// one count no more. What he allowed apps goes on.
+//
+// Errors: [oauth.NoSuch]; [ReasonNoPassword]; [oauth.FieldErrors] for the password;
+// [ReasonPasswordSet]; [ReasonBusy].
+func (s *Service) SetPassword(ctx context.Context, actor oauth.Actor, userID, password string) (*oauth.User, error) {
+	if actor.Kind != oauth.AsCommand {
+		return nil, oauth.Refuse(oauth.NotPermitted)
+	}
+	u, err := s.server.User(ctx, actor, userID)
+	if err != nil {
+		return nil, err
+	}
+	login, err := s.storage.LoginOf(ctx, ByPassword, userID)
+	if errors.Is(err, oauth.ErrNotFound) {
+		return nil, refuse(ReasonNoPassword)
+	}
+	if err != nil {
+		return nil, err
+	}
+	errs := oauth.FieldErrors{}
+	if checkPassword(password, login.Subject, errs); len(errs) > 0 {
+		return nil, errs
+	}
+	leave, err := s.hashes.enter()
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
+	credential, err := s.hashes.hash(ctx, password, s.rand)
+	if err != nil {
+		return nil, err
+	}
+	e, err := s.server.NewEvent(ctx, oauth.EventPasswordSet, actor, nil)
+	if err != nil {
+		return nil, err
+	}
+	e.UserID = userID
+	won, err := s.storage.SetPassword(ctx, login, credential, e)
+	switch {
+	case err != nil:
+		return nil, err
+	case !won:
+		return nil, refuse(ReasonPasswordSet)
+	}
+	return u, nil
+}
+
 // account prepares the record of a new user; password "" gives no login.
 func (s *Service) account(ctx context.Context, u *oauth.User, password string, actor oauth.Actor) (*Account, error) {
 	a := &Account{User: *u, Now: u.Created}
@@ -183,12 +232,12 @@ func (s *Service) account(ctx context.Context, u *oauth.User, password string, a
 	if err != nil {
 		return nil, err
 	}
-	a.Login = &Login{Issuer: byPassword, Subject: u.Email, UserID: u.ID, Credential: credential}
+	a.Login = &Login{Issuer: ByPassword, Subject: u.Email, UserID: u.ID, Credential: credential}
 	return a, nil
 }
 
 func (s *Service) free(ctx context.Context, email string) error {
-	_, _, err := s.storage.Login(ctx, byPassword, email)
+	_, _, err := s.storage.Login(ctx, ByPassword, email)
 	switch {
 	case err == nil:
 		return oauth.FieldErrors{"email": refuse(ReasonEmailTaken)}

@@ -18,6 +18,8 @@ const (
 	ReasonPasswordEmail  oauth.Reason = "password_is_email"
 	ReasonPasswordCommon oauth.Reason = "password_common"
 	ReasonInviteSpent    oauth.Reason = "invite_spent"
+	ReasonNoPassword     oauth.Reason = "password_none"
+	ReasonPasswordSet    oauth.Reason = "password_set_meanwhile"
 )
 
 // RetryAfter is how long to wait after [ReasonBusy].
@@ -45,6 +47,8 @@ var reasons = map[oauth.Reason]struct {
 	ReasonPasswordEmail:  {oauth.Incorrect, "Your e-mail is the first thing that anybody would try. Choose another password.", "password"},
 	ReasonPasswordCommon: {oauth.Incorrect, "This is one of the passwords that are tried first. Choose another.", "password"},
 	ReasonInviteSpent:    {oauth.Incorrect, "This link was used or has expired. Ask for a new one.", "invite"},
+	ReasonNoPassword:     {oauth.Incorrect, "Nobody signs in to this account with a password, and none can be given to it.", ""},
+	ReasonPasswordSet:    {oauth.Incorrect, "Somebody else set a password for this account at the same moment. That one is in force, and this one is not.", ""},
 }
 
 // Reasons lists every reason of this package with its code, for documents and

@@ -36,19 +36,22 @@ func (s *Service) SignIn(ctx context.Context, f SignIn) (*Session, oauth.Secret,
 	}
 	defer leave()
 	now := s.now()
-	limits := signInLimits(email, f.IP)
-	if err := s.admit(ctx, now, limits); err != nil {
-		return nil, "", err
-	}
-	login, u, err := s.storage.Login(ctx, byPassword, email)
+	login, u, err := s.storage.Login(ctx, ByPassword, email)
 	if errors.Is(err, oauth.ErrNotFound) {
-		if err := s.hashes.waste(ctx, f.Password); err != nil {
-			return nil, "", err
-		}
-		return nil, "", s.refused(ctx, nil, f.IP, refuse(ReasonCredentials))
+		login, err = &Login{}, nil
 	}
 	if err != nil {
 		return nil, "", err
+	}
+	limits := signInLimits(email, login.Set, f.IP)
+	if err := s.admit(ctx, now, limits); err != nil {
+		return nil, "", err
+	}
+	if login.Credential == "" {
+		if err := s.hashes.waste(ctx, f.Password); err != nil {
+			return nil, "", err
+		}
+		return nil, "", s.refused(ctx, u, f.IP, refuse(ReasonCredentials))
 	}
 	right, stale, err := s.hashes.verify(ctx, login.Credential, f.Password)
 	switch {
@@ -80,10 +83,25 @@ func (s *Service) SignIn(ctx context.Context, f SignIn) (*Session, oauth.Secret,
 	switch {
 	case err != nil:
 		return nil, "", err
-	case !won: // suspended while the password was checked
-		return nil, "", s.refused(ctx, u, f.IP, oauth.Refuse(oauth.UserSuspended))
+	case !won:
+		return nil, "", s.refusedLate(ctx, login, u, f.IP)
 	}
 	return session, secret, nil
+}
+
+// refusedLate notes and returns what ended a sign-in while its password was checked:
+// another one was set, or the user was suspended, which is said only to who knows the
+// password of now.
+func (s *Service) refusedLate(ctx context.Context, was *Login, u *oauth.User, ip string) error {
+	login, _, err := s.storage.Login(ctx, was.Issuer, was.Subject)
+	if err != nil {
+		return err
+	}
+	why := oauth.Refuse(oauth.UserSuspended)
+	if login.Set != was.Set {
+		why = refuse(ReasonCredentials)
+	}
+	return s.refused(ctx, u, ip, why)
 }
 
 func (s *Service) signedIn(ctx context.Context, u *oauth.User, ip string) (oauth.Event, error) {
@@ -111,12 +129,13 @@ func (s *Service) refused(ctx context.Context, u *oauth.User, ip string, why *oa
 // signInLimits are the limits on guessing, the one of address and network first:
 // it alone closes early, so that an attacker elsewhere does not lock the owner out.
 // The one of the address over all networks never closes for longer than a quarter
-// of an hour at a time.
-func signInLimits(email, ip string) []Limit {
+// of an hour at a time. These two count guesses at one password: set names it, so that
+// where another is set they begin anew with the event that sets it.
+func signInLimits(email, set, ip string) []Limit {
 	from := oauth.NetworkOf(ip)
 	return []Limit{
-		{Key: limitKey("sign-in", email, from), Free: 5, First: 30 * time.Second, Max: 15 * time.Minute, Window: 24 * time.Hour},
-		{Key: limitKey("sign-in to", email), Free: 50, First: 15 * time.Minute, Max: 15 * time.Minute, Window: time.Hour},
+		{Key: limitKey("sign-in", email, set, from), Free: 5, First: 30 * time.Second, Max: 15 * time.Minute, Window: 24 * time.Hour},
+		{Key: limitKey("sign-in to", email, set), Free: 50, First: 15 * time.Minute, Max: 15 * time.Minute, Window: time.Hour},
 		{Key: limitKey("sign-in from", oauth.AddressOf(ip)), Free: 100, First: time.Hour, Max: time.Hour, Window: time.Hour},
 	}
 }

@@ -15,14 +15,22 @@ import (
 type Storage interface {
 	// Login reads a way to sign in with its user, or [oauth.ErrNotFound].
 	Login(ctx context.Context, issuer, subject string) (*Login, *oauth.User, error)
+	// LoginOf reads a user's way to sign in, or [oauth.ErrNotFound].
+	LoginOf(ctx context.Context, issuer, userID string) (*Login, error)
+	// SetPassword replaces the credential of a login as it was read, and ends every
+	// session of its user. It loses if a password was set since; of several calls with
+	// one login one wins. Beside a sign-in that was proved by the password that was,
+	// either that loses or its session has ended.
+	SetPassword(ctx context.Context, was *Login, credential string, e oauth.Event) (won bool, err error)
 	// CreateAccount stores a user and, if they are there, the login and the first
 	// session, and spends the invite. It loses if user or login exists, or if the
 	// invite is spent or over. Of several calls for one login or invite one wins.
 	CreateAccount(ctx context.Context, a *Account) (won bool, err error)
 	// StartSession stores a session of an active user, forgives the attempt that led
 	// to it, and replaces the credential if a new one is given and the old one is
-	// still there. It loses if the user is not active; beside his suspension, either it
-	// loses or its session has ended.
+	// still there. It loses if the user is not active, or if a password was set since the
+	// login was read; a credential that was replaced by a sign-in is the same password.
+	// Beside his suspension, either it loses or its session has ended.
 	StartSession(ctx context.Context, r *SignInRecord) (won bool, err error)
 	// NoteEvent stores the event of a sign-in that was refused.
 	NoteEvent(ctx context.Context, e oauth.Event) error
@@ -54,10 +62,12 @@ type Login struct {
 	Issuer     string // "password", or who vouches for the subject
 	Subject    string // for a password: the normalised e-mail
 	UserID     string
-	Credential string // PHC string
+	Credential string // PHC string; "": a password that nobody knows
+	Set        string // id of the event that set it, as it was read
 }
 
-const byPassword = "password"
+// ByPassword is the issuer of a login by e-mail and password.
+const ByPassword = "password"
 
 // StoredSession is a sign-in session at rest.
 type StoredSession struct {

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/net/html"
 
+	"github.com/grantway/grantway/internal/oauth"
 	"github.com/grantway/grantway/internal/people"
 )
 
@@ -283,6 +284,41 @@ func TestSession_SuspendedAccount(t *testing.T) {
 	b.sees(200, "Sign in") // the session ended with it
 	b.signIn("mara")
 	b.sees(http.StatusForbidden, "This account is suspended", "Use another account")
+}
+
+// Who forgot his password is given another: whoever was signed in is out, nobody gets in by the
+// one of before, and the owner does at once, though he guessed himself out. His apps stay connected.
+func TestSetPassword_ThroughThePages(t *testing.T) {
+	s := newSite(t)
+	s.user("mara", 1)
+	b, elsewhere := s.browser(), s.browser()
+	app := s.app("Shelfmate", "stores.view")
+	b.allowed(app, "mara", nil, "mara-1")
+	elsewhere.open("/sign-in")
+	signIn := func(password string) {
+		elsewhere.post("/sign-in", url.Values{"email": {"mara@nordlicht.example"}, "password": {password}, "next": {"/connected-apps"}}, s.url)
+	}
+	for range 5 {
+		signIn("a wrong guess")
+	}
+	signIn(password)
+	elsewhere.sees(http.StatusTooManyRequests, "Too many tries.")
+	b.open("/connected-apps")
+	b.sees(200, "Shelfmate")
+	const fresh = "another horse battery"
+	if _, err := s.portal.people.SetPassword(context.Background(), oauth.Actor{Kind: oauth.AsCommand}, "mara", fresh); err != nil {
+		t.Fatal(err)
+	}
+	b.post("/connected-apps/sign-out", nil, s.url) // a form of before
+	b.sees(200, "You were signed out")
+	b.open("/connected-apps")
+	if b.sees(200, "Sign in"); strings.Contains(b.body, "Shelfmate") {
+		t.Error("still signed in")
+	}
+	signIn(password)
+	elsewhere.sees(http.StatusUnprocessableEntity, "We could not sign you in. Check the e-mail and password.")
+	signIn(fresh)
+	elsewhere.sees(200, "Shelfmate")
 }
 
 // Who fears that somebody else is signed in puts everybody out, also himself. Whatever

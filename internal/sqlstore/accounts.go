@@ -20,13 +20,44 @@ var (
 func (s *Store) Login(ctx context.Context, issuer, subject string) (*people.Login, *oauth.User, error) {
 	var u userReader
 	l := people.Login{Issuer: issuer, Subject: subject}
-	err := s.row(ctx, "SELECT l.credential, "+accountColumns+" FROM logins l JOIN users u ON u.id = l.user_id WHERE l.issuer = $1 AND l.subject = $2",
-		[]any{issuer, subject}, append([]any{&l.Credential}, u.dest()...)...)
+	err := s.row(ctx, "SELECT l.credential, l.op, "+accountColumns+" FROM logins l JOIN users u ON u.id = l.user_id WHERE l.issuer = $1 AND l.subject = $2",
+		[]any{issuer, subject}, append([]any{&l.Credential, &l.Set}, u.dest()...)...)
 	if err != nil {
 		return nil, nil, err
 	}
 	l.UserID = u.user.ID
 	return &l, u.result(), nil
+}
+
+// LoginOf implements people.Storage.
+func (s *Store) LoginOf(ctx context.Context, issuer, userID string) (*people.Login, error) {
+	l := people.Login{Issuer: issuer, UserID: userID}
+	err := s.row(ctx, "SELECT subject, credential, op FROM logins WHERE issuer = $1 AND user_id = $2", []any{issuer, userID}, &l.Subject, &l.Credential, &l.Set)
+	if err != nil {
+		return nil, err
+	}
+	return &l, nil
+}
+
+// SetPassword implements people.Storage.
+func (s *Store) SetPassword(ctx context.Context, was *people.Login, credential string, e oauth.Event) (bool, error) {
+	return s.setPassword(ctx, was.UserID, e, "credential = $3 WHERE user_id = $1 AND issuer = $4 AND subject = $5 AND op = $6", credential, was.Issuer, was.Subject, was.Set)
+}
+
+// EndPassword implements oauth.PeopleStorage.
+func (s *Store) EndPassword(ctx context.Context, userID string, e oauth.Event) (bool, error) {
+	return s.setPassword(ctx, userID, e, "credential = '' WHERE user_id = $1 AND issuer = $3", people.ByPassword)
+}
+
+// setPassword sets what set says, whose arguments begin at $3, in the login of a user.
+// The user is locked, as he is by who starts a session.
+func (s *Store) setPassword(ctx context.Context, userID string, e oauth.Event, set string, args ...any) (bool, error) {
+	var n int64
+	m := mark{"logins", "user_id", "op", userID, e.ID}
+	return s.won(ctx, &n, s.lockUser(userID),
+		one(counted(&n, "UPDATE logins SET op = $2, "+set, append([]any{userID, e.ID}, args...)...)),
+		one(do("DELETE FROM sessions WHERE user_id = $1 AND "+m.where(2), m.args(userID)...)),
+		note(e, false, m))
 }
 
 const accountColumns = "u.id, u.kind, u.name, u.email, u.operator, u.status, u.created"
@@ -94,7 +125,8 @@ func (s *Store) StartSession(ctx context.Context, r *people.SignInRecord) (bool,
 	var n int64
 	t, op := &r.Session, r.Event.ID
 	m := mark{"sessions", "selector", "op", t.Selector, op}
-	guard := insertSession(t, op, "EXISTS (SELECT 1 FROM users WHERE id = $3 AND status = 'active')")
+	guard := insertSession(t, op, "EXISTS (SELECT 1 FROM users WHERE id = $3 AND status = 'active') AND EXISTS (SELECT 1 FROM logins WHERE issuer = $8 AND subject = $9 AND op = $10)",
+		r.Login.Issuer, r.Login.Subject, r.Login.Set)
 	guard.rows = &n
 	var steps []statement
 	for _, key := range r.Clear {
@@ -105,11 +137,11 @@ func (s *Store) StartSession(ctx context.Context, r *people.SignInRecord) (bool,
 		steps = append(steps, do("UPDATE throttles SET count = count - 1, until = 0 WHERE key = $1 AND count > 0 AND "+m.where(2), m.args(key)...))
 	}
 	if r.Credential != "" {
-		steps = append(steps, do("UPDATE logins SET credential = $1, op = $2 WHERE issuer = $3 AND subject = $4 AND credential = $5 AND "+m.where(6),
-			m.args(r.Credential, op, r.Login.Issuer, r.Login.Subject, r.Login.Credential)...))
+		steps = append(steps, do("UPDATE logins SET credential = $1 WHERE issuer = $2 AND subject = $3 AND credential = $4 AND "+m.where(5),
+			m.args(r.Credential, r.Login.Issuer, r.Login.Subject, r.Login.Credential)...))
 	}
-	// The user is locked, so that no session is started beside the suspension that ends
-	// his others, and outlives it.
+	// The user is locked, so that no session is started beside what ends his others, his
+	// suspension or another password, and outlives it.
 	return s.won(ctx, &n, s.lockUser(t.UserID), s.lockThrottles(slices.Concat(r.Clear, r.Uncount)), one(guard), steps, note(r.Event, false, m))
 }
 

@@ -40,7 +40,7 @@ type Restoration struct {
 type Target struct {
 	Epoch, Seq int64
 	Kids       []string // of its signing keys, which no other installation has
-	Refreshed  string   // id of the newest event of a refresh, which the feed does not number
+	Outside    string   // id of the newest event that a replay acts on and the feed does not number
 	Unreadable error    // why nothing of this is known
 }
 
@@ -268,7 +268,7 @@ func inspect(ctx context.Context, path string) (*Target, error) {
 	defer s.Close()
 	if t.Seq, t.Epoch, err = s.Head(ctx); err == nil {
 		t.Kids, err = texts(ctx, e, "SELECT kid FROM signing_keys")
-		err = errors.Join(err, s.row(ctx, "SELECT COALESCE(MAX(id), '') FROM events WHERE kind = $1", []any{string(oauth.EventTokenRefreshed)}, &t.Refreshed))
+		err = errors.Join(err, s.row(ctx, "SELECT COALESCE(MAX(id), '') FROM events WHERE kind IN ($1, $2)", []any{string(oauth.EventTokenRefreshed), string(oauth.EventPasswordSet)}, &t.Outside))
 	}
 	t.Unreadable = err
 	return t, nil

@@ -15,11 +15,13 @@ import (
 
 // People proves the promises of people.Storage. open returns a fresh, migrated
 // database, which must keep the contract of oauth as well.
-func People(t *testing.T, open func(t *testing.T) people.Storage) {
+func People(t *testing.T, open func(t *testing.T) Opened) {
 	for name, test := range map[string]func(*accounts){
 		"CreateAccount": (*accounts).testCreate, "CreateAccount loses": (*accounts).testCreateLoses,
 		"CreateAccount races": (*accounts).testCreateRaces, "Invite": (*accounts).testInvite, "Invite races": (*accounts).testInviteRaces,
 		"StartSession": (*accounts).testStart, "StartSession replaces the credential": (*accounts).testCredential,
+		"SetPassword": (*accounts).testSetPassword, "SetPassword and sign-ins": (*accounts).testSetPasswordSignIns,
+		"SetPassword races": (*accounts).testSetPasswordRaces, "EndPassword": (*accounts).testEndPassword,
 		"EndSession": (*accounts).testEnd, "EndSessions": (*accounts).testEndAll,
 		"Suspending ends the sessions": (*accounts).testSuspend, "Suspending races with sign-ins": (*accounts).testSuspendRaces,
 		"Admit": (*accounts).testAdmit, "Admit counts all or none": (*accounts).testAdmitAll, "Admit begins anew": (*accounts).testWindow,
@@ -27,12 +29,12 @@ func People(t *testing.T, open func(t *testing.T) people.Storage) {
 		"Sweep": (*accounts).testAccountsSweep,
 	} {
 		t.Run(name, func(t *testing.T) {
-			db := open(t)
-			house, ok := db.(oauth.Storage)
+			o := open(t)
+			db, ok := o.Storage.(people.Storage)
 			if !ok {
 				t.Fatal("the storage of people must be that of oauth too: an account is a user")
 			}
-			test(&accounts{t, db, house, t.Context()})
+			test(&accounts{t, db, o.Storage, newWorld(t, o), t.Context()})
 		})
 	}
 }
@@ -41,6 +43,7 @@ type accounts struct {
 	t     *testing.T
 	db    people.Storage
 	house oauth.Storage
+	w     *world // what the contract does not show
 	ctx   context.Context
 }
 
@@ -50,17 +53,18 @@ var (
 )
 
 func (a *accounts) event(kind oauth.Kind, user string) oauth.Event {
-	return oauth.Event{ID: fmt.Sprintf("ev_%09d", peopleStep.Add(1)), At: peopleNow, Kind: kind, UserID: user, Actor: "system"}
+	return oauth.Event{ID: a.w.id("ev_"), At: peopleNow, Kind: kind, UserID: user, Actor: "system"}
 }
 
 // form is an account with everything in it but an invite.
 func (a *accounts) form(id, email string) *people.Account {
+	created := a.event(oauth.EventUserCreated, id)
 	return &people.Account{
 		User:  oauth.User{ID: id, Kind: oauth.Person, Name: "Name of " + id, Email: email, Operator: true, Status: oauth.Active, Created: peopleNow},
-		Login: &people.Login{Issuer: "password", Subject: email, UserID: id, Credential: "credential of " + id},
+		Login: &people.Login{Issuer: "password", Subject: email, UserID: id, Credential: "credential of " + id, Set: created.ID},
 		Session: &people.StoredSession{Selector: "session of " + id, Hash: oauth.HashOf(oauth.Secret(id)), UserID: id, AuthTime: peopleNow, AMR: "pwd",
 			Expires: peopleNow.Add(time.Hour)},
-		Now: peopleNow, Created: a.event(oauth.EventUserCreated, id), SignedIn: a.event(oauth.EventSignedIn, id),
+		Now: peopleNow, Created: created, SignedIn: a.event(oauth.EventSignedIn, id),
 	}
 }
 

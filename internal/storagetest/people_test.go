@@ -4,25 +4,28 @@ import (
 	"path/filepath"
 	"testing"
 
-	"github.com/grantway/grantway/internal/people"
 	"github.com/grantway/grantway/internal/sqlstore"
 	"github.com/grantway/grantway/internal/storagetest"
 )
 
 func TestPeople_SQLite(t *testing.T) {
-	storagetest.People(t, func(t *testing.T) people.Storage {
-		return migrated(t, filepath.Join(t.TempDir(), "grantway.db"))
+	storagetest.People(t, func(t *testing.T) storagetest.Opened {
+		at := filepath.Join(t.TempDir(), "grantway.db")
+		return storagetest.Opened{Storage: migrated(t, at), DSN: at}
 	})
 }
 
 func TestPeople_PostgreSQL(t *testing.T) {
-	storagetest.People(t, func(t *testing.T) people.Storage { return migrated(t, storagetest.Postgres(t)) })
+	storagetest.People(t, func(t *testing.T) storagetest.Opened {
+		at := storagetest.Postgres(t)
+		return storagetest.Opened{Storage: migrated(t, at), DSN: at}
+	})
 }
 
 func TestPeople_PgBouncer(t *testing.T) {
-	storagetest.People(t, func(t *testing.T) people.Storage {
-		_, pooled := storagetest.PgBouncer(t)
-		return migrated(t, pooled)
+	storagetest.People(t, func(t *testing.T) storagetest.Opened {
+		direct, pooled := storagetest.PgBouncer(t)
+		return storagetest.Opened{Storage: migrated(t, pooled), DSN: direct}
 	})
 }
 
