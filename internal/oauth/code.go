@@ -129,23 +129,42 @@ func proves(verifier, challenge string) bool {
 }
 
 // replayed refuses a code that was used, and revokes what it issued unless this is
-// taken for a network retry (DESIGN, decision 4). Never the rest of the grant. One that
-// revokes is an event, and so is the first that does not; whoever goes on leaves nothing.
+// taken for a network retry (DESIGN, decision 4). Never the rest of the grant: a code that
+// continued a guest issued a refresh chain in a family that was there before, and the
+// guest, who cannot sign in anew, keeps that. One that revokes is an event, and so is the
+// first that does not; whoever goes on leaves nothing.
 func (s *Server) replayed(ctx context.Context, c *Client, p Profile, code *StoredCode) error {
-	retry := s.now().Sub(code.RedeemedAt) < p.ReplayGrace
-	e, err := s.NewEvent(ctx, EventCodeReplayed, Actor{AsClient, c.ID}, map[string]any{"family": code.RedeemedFamily, "revoked": !retry})
+	told := codeReplayed{Family: code.RedeemedFamily, Revoked: s.now().Sub(code.RedeemedAt) >= p.ReplayGrace}
+	family := ""
+	switch {
+	case told.Revoked && code.FamilyID != "":
+		told.Chain = code.Selector
+	case told.Revoked:
+		family = code.RedeemedFamily
+	}
+	e, err := s.NewEvent(ctx, EventCodeReplayed, Actor{AsClient, c.ID}, told)
 	if err != nil {
 		return err
 	}
 	e.ClientID, e.GrantID = c.ID, code.GrantID
-	family := code.RedeemedFamily
-	if retry {
-		family = ""
+	ended := false
+	if told.Chain != "" {
+		ended, err = s.storage.EndChain(ctx, told.Chain, e)
 	}
-	if _, err := s.storage.RevokeReplayed(ctx, code.Selector, family, e); err != nil {
+	if err == nil && !ended {
+		_, err = s.storage.RevokeReplayed(ctx, code.Selector, family, e)
+	}
+	if err != nil {
 		return err
 	}
 	return refuse(CodeUsed)
+}
+
+// codeReplayed is the payload of EventCodeReplayed.
+type codeReplayed struct {
+	Family  string `json:"family"`
+	Revoked bool   `json:"revoked"`
+	Chain   string `json:"chain,omitempty"` // which ended, and the family did not
 }
 
 // redeemed is the payload of EventCodeRedeemed.
@@ -187,7 +206,7 @@ func (s *Server) issue(ctx context.Context, c *Client, p Profile, code *StoredCo
 		red.Family.Token = HashOf(resp.AccessToken)
 	}
 	if p.Refresh {
-		a, err := s.newRefresh()
+		a, err := s.newRefresh(code.Selector)
 		if err != nil {
 			return nil, err
 		}

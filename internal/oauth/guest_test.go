@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -270,6 +271,69 @@ func TestGuest_Dressipi_continue(t *testing.T) {
 	w.clock.advance(86_400 * time.Second)
 	_, err = w.authorizeDirect(w.query(w.rotating), guest.AccessToken.Reveal())
 	wantReason(t, err, oauth.GuestTokenWrong)
+}
+
+// Whoever lost the answer to the code that continues a guest asks again. That is a replay,
+// which ends what that code issued: not the guest, who has no other way to sign in. So it
+// is of many at once (DESIGN, decision 4; RFC 6749, 4.1.2).
+func TestGuest_Dressipi_continue_replayed(t *testing.T) {
+	ctx := context.Background()
+	for name, requests := range map[string]int{"an answer that was lost": 1, "many at once": 20} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			guest := w.connect(w.rotating, "")
+			continued := func() string {
+				t.Helper()
+				d, err := w.authorizeDirect(w.query(w.rotating), guest.AccessToken.Reveal())
+				w.must(err)
+				return d.Code.Reveal()
+			}
+			code := continued()
+			var all sync.WaitGroup
+			answers := make(chan *oauth.TokenResponse, requests)
+			for range requests {
+				all.Go(func() {
+					resp, err := w.redeem(w.rotating, code)
+					switch {
+					case err == nil:
+						answers <- resp
+					case oauth.ReasonOf(err) != oauth.CodeUsed:
+						t.Errorf("at once: %v", err)
+					}
+				})
+			}
+			all.Wait()
+			close(answers)
+			resp := <-answers
+			if resp == nil || len(answers) > 0 {
+				t.Fatalf("%v and %d more won", resp, len(answers))
+			}
+			for range 5 {
+				_, err := w.redeem(w.rotating, code)
+				wantReason(t, err, oauth.CodeUsed)
+			}
+			_, err := w.Token(ctx, refresh(w.rotating, resp.RefreshToken.Reveal()))
+			wantReason(t, err, oauth.RefreshUnknown)
+			for what, token := range map[string]oauth.Secret{"old": guest.AccessToken, "new": resp.AccessToken} {
+				if w.introspect(token) == nil {
+					t.Errorf("the guest's %s key has ended", what)
+				}
+			}
+			if n := len(w.kinds(oauth.EventFilter{ClientID: w.rotating.id, Kind: oauth.EventCodeReplayed})); n < 1 || n > 2 {
+				t.Errorf("%d events tell of the replays", n)
+			}
+			again, err := w.redeem(w.rotating, continued())
+			w.must(err)
+			if again.GrantID != guest.GrantID {
+				t.Error("somebody else was continued")
+			}
+			for what, token := range map[string]oauth.Secret{"first": guest.RefreshToken, "last": again.RefreshToken} {
+				if _, err := w.Token(ctx, refresh(w.rotating, token.Reveal())); err != nil {
+					t.Errorf("the %s refresh token: %v", what, err)
+				}
+			}
+		})
+	}
 }
 
 // A direct token's payload is read with atob() on the raw base64url text: neither

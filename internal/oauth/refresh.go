@@ -18,17 +18,14 @@ import (
 // row of a chain holds the hashes of its newest token and the one before.
 const secretLen = 24
 
-// newRefresh begins a chain.
-func (s *Server) newRefresh() (Artefact, error) {
-	a, err := s.newArtefact()
-	if err != nil {
-		return Artefact{}, err
-	}
+// newRefresh begins the chain of a code. It has the selector of the code, by which a
+// replay finds what that code issued.
+func (s *Server) newRefresh(selector string) (Artefact, error) {
 	var secret [secretLen]byte
 	if _, err := io.ReadFull(s.rand, secret[:]); err != nil {
 		return Artefact{}, fmt.Errorf("oauth: reading randomness: %w", err)
 	}
-	return chained(s.refresh[0], a.Selector, secret[:]), nil
+	return chained(s.refresh[0], selector, secret[:]), nil
 }
 
 // successor derives the token that replaces the presented one. It can be made
@@ -90,7 +87,7 @@ func (s *Server) refreshToken(ctx context.Context, c *Client, proof Proof, r Tok
 			return nil, refuse(RefreshUnknown)
 		case f.ClientID != c.ID:
 			return nil, refuse(RefreshForeign)
-		case f.over(st):
+		case f.over(st), t.IdleUntil.IsZero(): // the latter is EndChain's
 			return nil, refuse(RefreshUnknown)
 		case !now.Before(t.IdleUntil), !t.AbsoluteUntil.IsZero() && !now.Before(t.AbsoluteUntil):
 			return nil, refuse(RefreshExpired)

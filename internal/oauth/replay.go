@@ -22,7 +22,7 @@ var replays = map[Kind]func(*replay) (bool, error){
 	EventGrantSuspended: func(r *replay) (bool, error) { return r.s.SuspendGrant(r.ctx, r.e.GrantID, r.e) },
 	EventGrantResumed:   func(r *replay) (bool, error) { return r.s.ResumeGrant(r.ctx, r.e.GrantID, r.e) },
 	EventCodeRedeemed:   nil,
-	EventCodeReplayed:   (*replay).revokeFamily,
+	EventCodeReplayed:   (*replay).codeReplayed,
 	EventRefreshReplay:  (*replay).revokeFamily,
 	EventFamilyRevoked:  (*replay).revokeFamily,
 
@@ -74,7 +74,7 @@ func Replay(ctx context.Context, s Storage, now time.Time, random io.Reader, e E
 		f = (*replay).rotated
 	case e.Kind == EventPasswordSet: // the one that was set is in no event, and the one before is not to live again
 		f = func(r *replay) (bool, error) { return r.s.EndPassword(r.ctx, r.e.UserID, r.e) }
-	case e.Seq == 0: // only what the feed carries has ended anything else
+	case e.Seq == 0 && e.Kind != EventCodeReplayed: // only what the feed carries has ended anything else
 		return false, nil
 	case !known:
 		return false, fmt.Errorf("%w: %s", ErrUnknownKind, e.Kind)
@@ -106,6 +106,22 @@ func (r *replay) revokeFamily() (bool, error) {
 	var p ofFamily
 	if err := r.payload(&p); err != nil {
 		return false, err
+	}
+	return r.s.RevokeFamily(r.ctx, p.Family, r.e)
+}
+
+// codeReplayed ends what the replay of a code ended: nothing, where a retry was taken for
+// one, a chain, of which the feed need not tell, or a family.
+func (r *replay) codeReplayed() (bool, error) {
+	var p codeReplayed
+	if err := r.payload(&p); err != nil {
+		return false, err
+	}
+	switch {
+	case p.Chain != "":
+		return r.s.EndChain(r.ctx, p.Chain, r.e)
+	case r.e.Seq == 0:
+		return false, nil
 	}
 	return r.s.RevokeFamily(r.ctx, p.Family, r.e)
 }

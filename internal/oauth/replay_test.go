@@ -242,6 +242,30 @@ func TestRecover_ASpentRefreshToken(t *testing.T) {
 	}
 }
 
+// A chain that ended after the backup, because the code that began it was replayed, is
+// over in the database that was restored; the guest whom it continued goes on.
+func TestRecover_AChainThatEnded(t *testing.T) {
+	ctx := context.Background()
+	w := newWorld(t)
+	guest := w.connect(w.rotating, "")
+	d, err := w.authorizeDirect(w.query(w.rotating), guest.AccessToken.Reveal())
+	w.must(err)
+	resp, err := w.redeem(w.rotating, d.Code.Reveal())
+	w.must(err)
+	file := w.backup()
+	w.clock.advance(5 * time.Second)
+	_, err = w.redeem(w.rotating, d.Code.Reveal())
+	wantReason(t, err, oauth.CodeUsed)
+	back, rec := w.restore(file, w.export())
+	if rec.Changed != 1 {
+		t.Errorf("%d changed", rec.Changed)
+	}
+	_, err = back.Token(ctx, refresh(w.rotating, resp.RefreshToken.Reveal()))
+	wantReason(t, err, oauth.RefreshUnknown)
+	_, err = back.Token(ctx, refresh(w.rotating, guest.RefreshToken.Reveal()))
+	w.must(err)
+}
+
 // A key whose every use is asked about, because what it may do is not printed in it,
 // moves the feed when it is issued. A log that tells of one is replayed like any other,
 // and what came after it as well; the key is as dead as all that were issued since.

@@ -115,6 +115,9 @@ type CodeStorage interface {
 	// reports whether the family was alive until now. A replay that revokes nothing is
 	// noted if none was before.
 	RevokeReplayed(ctx context.Context, code, family string, e Event) (won bool, err error)
+	// EndChain ends a chain of refresh tokens that is not over, and nothing else of its
+	// family. Its idle limit is zero from then on.
+	EndChain(ctx context.Context, selector string, e Event) (won bool, err error)
 }
 
 // FamilyStorage keeps keys, refresh chains and their tokens.
@@ -432,7 +435,7 @@ type Redemption struct {
 // StoredRefresh is a chain of refresh tokens at rest: one token, or each with its
 // successors.
 type StoredRefresh struct {
-	Selector      string
+	Selector      string // of the code that began it
 	Family        string
 	Hash          Hash      // of the newest token
 	Previous      Hash      // of the one that it replaced, nil if it is the first

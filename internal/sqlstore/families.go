@@ -134,6 +134,16 @@ func (s *Store) RotateRefreshToken(ctx context.Context, r oauth.Rotation) (bool,
 	return s.won(ctx, &n, s.lockGrant(r.GrantID), one(guard), note(r.Event, false, mark{"refresh_tokens", "selector", "op", r.Selector, op}))
 }
 
+// EndChain implements oauth.CodeStorage. Compared with a limit of zero, whatever time a
+// use beside it was given comes too late.
+func (s *Store) EndChain(ctx context.Context, selector string, e oauth.Event) (bool, error) {
+	var n int64
+	lock := s.engine.lock("SELECT id FROM grants WHERE id = (SELECT f.grant_id FROM refresh_tokens t JOIN families f ON f.id = t.family WHERE t.selector = $1)", selector)
+	guard := counted(&n, "UPDATE refresh_tokens SET idle_until = 0, op = $1 WHERE selector = $2 AND idle_until > $3 AND (absolute_until IS NULL OR absolute_until > $3)",
+		e.ID, selector, micros(e.At))
+	return s.won(ctx, &n, lock, one(guard), note(e, false, mark{"refresh_tokens", "selector", "op", selector, e.ID}))
+}
+
 // RevokeFamily implements oauth.FamilyStorage.
 func (s *Store) RevokeFamily(ctx context.Context, family string, e oauth.Event) (bool, error) {
 	return s.revokeFamily(ctx, family, "", nil, e)

@@ -341,6 +341,49 @@ func codes(w *world) {
 		w.wins(feed, oauth.EventCodeReplayed, replay(other, other.Family.ID))
 		w.loses("another of what is dead", replay(other, other.Family.ID))
 	})
+	w.test("the end of a chain leaves its family, and the other chains of that", func(w *world) {
+		app := w.app()
+		g, first, second := w.continued(app)
+		end := func(selector string) func(oauth.Event) (bool, error) {
+			return func(e oauth.Event) (bool, error) { return w.s.EndChain(w.ctx, selector, e) }
+		}
+		w.loses("a chain that is not there", end("unknown"))
+		w.wins(issue, oauth.EventCodeReplayed, end(second.Refresh.Selector))
+		w.loses("a chain that has ended", end(second.Refresh.Selector))
+		over := w.rotation(g, second.Refresh)
+		over.Now = time.UnixMicro(1) // by the clock of whoever is behind
+		w.loses("using what has ended", w.rotate(over))
+		chain, _, _, err := w.s.Refresh(w.ctx, second.Refresh.Selector)
+		w.ok(err)
+		w.same("its idle limit", chain.IdleUntil, time.Time{})
+		w.same("the family", w.family(first.Family.ID).Status, oauth.Valid)
+		w.same("the grant", w.grant(g.ID).Status, oauth.Live)
+		w.must(oauth.EventTokenRefreshed, w.rotate(w.rotation(g, first.Refresh)))
+
+		for _, limit := range []string{"idle_until", "absolute_until"} {
+			_, _, idle := w.continued(app)
+			w.changed("UPDATE refresh_tokens SET "+limit+" = $1 WHERE selector = $2", w.event("").At.UnixMicro(), idle.Refresh.Selector)
+			w.loses("a chain that is over by "+limit, end(idle.Refresh.Selector))
+		}
+	})
+	w.test("a chain ends once, whatever uses it at that moment", func(w *world) {
+		app := w.app()
+		for n := range rounds(100) {
+			g, first, second := w.continued(app)
+			use := w.rotation(g, second.Refresh)
+			use.Event = w.event(oauth.EventTokenRefreshed)
+			rotated := make(chan error, 1)
+			go func() {
+				_, err := w.s.RotateRefreshToken(w.ctx, use)
+				rotated <- err
+			}()
+			w.one("the end of a chain", func(_ int, e oauth.Event) (bool, error) { return w.s.EndChain(w.ctx, second.Refresh.Selector, e) })
+			w.ok(<-rotated)
+			use.Presented, use.Successor = use.Successor, w.hash()
+			w.loses(fmt.Sprintf("round %d: using what has ended", n), w.rotate(use))
+			w.wins(issue, oauth.EventTokenRefreshed, w.rotate(w.rotation(g, first.Refresh)))
+		}
+	})
 	w.test("of replays at once that revoke nothing one is noted", func(w *world) {
 		_, r := w.live(w.person(), w.app())
 		events := func() int {
@@ -403,6 +446,23 @@ func (w *world) ways() map[string]oauth.Redemption {
 		}
 	}
 	return all
+}
+
+// continued makes a guest who was continued: his grant, and how either of the two chains
+// of his family began.
+func (w *world) continued(app string) (g oauth.Grant, first, second oauth.Redemption) {
+	w.t.Helper()
+	code := w.guestCode(app)
+	w.must(oauth.EventCodeIssued, w.issueGuest(code))
+	first = w.guestRedemption(code)
+	w.must(oauth.EventCodeRedeemed, w.redeem(first))
+	code = w.guestCode(app)
+	code.GrantID, code.FamilyID = first.Guest.ID, first.Family.ID
+	w.must(oauth.EventCodeIssued, w.issueGuest(code))
+	second = oauth.Redemption{Selector: code.Selector, ClientID: app, GrantID: first.Guest.ID, Rev: 1, Family: first.Family, Continue: true,
+		Refresh: w.refreshOf(first.Family.ID), Now: w.now}
+	w.must(oauth.EventCodeRedeemed, w.redeem(second))
+	return *first.Guest, first, second
 }
 
 func (w *world) guestCode(app string) oauth.StoredCode {
