@@ -108,11 +108,17 @@ func TestGuest_Dressipi_lifecycle(t *testing.T) {
 		t.Error("revoking one guest's grant")
 	}
 
-	before := len(w.kinds(oauth.EventFilter{ClientID: w.direct.id}))
+	guest := w.connect(w.rotating, "")
+	events := func() int {
+		return len(w.kinds(oauth.EventFilter{ClientID: w.direct.id})) + len(w.kinds(oauth.EventFilter{ClientID: w.rotating.id}))
+	}
+	before := events() // of them one is of a code that nobody redeemed
 	w.guestCode(w.direct)
+	_, err = w.authorizeDirect(w.query(w.rotating), guest.AccessToken.Reveal())
+	w.must(err)
 	w.clock.advance(oauth.CodeLife + oauth.CodeMemory + time.Second)
 	w.sweep()
-	if after := len(w.kinds(oauth.EventFilter{ClientID: w.direct.id})); after != before-1 {
+	if after := events(); after != before-1 {
 		t.Errorf("%d events before, %d after: those of unredeemed codes go with them", before, after)
 	}
 }

@@ -87,14 +87,15 @@ func sweeps(now time.Time, kept time.Duration) []ended {
 }
 
 // endedCodes removes codes, CodeMemory after their end, and what hangs off nothing
-// else: the event of a guest's code that nobody redeemed, and a grant that was
+// else: the event of a guest's code that nobody redeemed, whether it would have made the
+// guest or continued him (it names a family), and a grant that was
 // never taken up and has no later code.
 func endedCodes(now time.Time) ended {
-	const codes = "(SELECT selector, grant_id, op, redeemed_family FROM authorization_codes WHERE expires < $1 ORDER BY expires, selector LIMIT $2) c"
+	const codes = "(SELECT selector, grant_id, family, op, redeemed_family FROM authorization_codes WHERE expires < $1 ORDER BY expires, selector LIMIT $2) c"
 	const grants = "SELECT g.id FROM " + codes + ` JOIN grants g ON g.id = c.grant_id
 		WHERE g.status = 'pending' AND NOT EXISTS (SELECT 1 FROM authorization_codes a WHERE a.grant_id = g.id AND a.expires >= $1)`
 	return ended{micros(now.Add(-oauth.CodeMemory)), 2, []string{"SELECT id FROM grants WHERE id IN (" + grants + ") ORDER BY id"}, []string{
-		"DELETE FROM events WHERE id IN (SELECT c.op FROM " + codes + " WHERE c.grant_id IS NULL AND c.redeemed_family IS NULL)",
+		"DELETE FROM events WHERE id IN (SELECT c.op FROM " + codes + " WHERE (c.grant_id IS NULL OR c.family IS NOT NULL) AND c.redeemed_family IS NULL)",
 		"DELETE FROM grant_stores WHERE grant_id IN (" + grants + ")",
 		"DELETE FROM grants WHERE id IN (" + grants + ")",
 		"DELETE FROM authorization_codes WHERE selector IN (SELECT c.selector FROM " + codes + ")",

@@ -37,6 +37,10 @@ func sweep(w *world) {
 	w.test("what is over goes, each in its time", func(w *world) {
 		end := w.now.Add(time.Minute)
 		code, guest, token, pending := make1(w, end)
+		g, first, _ := w.continued(app)
+		more := w.guestCode(app)
+		more.GrantID, more.FamilyID, more.Expires = g.ID, first.Family.ID, end
+		w.must(oauth.EventCodeIssued, w.issueGuest(more))
 		events := w.count("SELECT COUNT(*) FROM events")
 		for _, at := range []struct {
 			now                  time.Time
@@ -54,11 +58,12 @@ func sweep(w *world) {
 			after := at.now.Sub(end).String()
 			w.same("code, after "+after, there(w, "authorization_codes", code.Selector), at.code)
 			w.same("guest's code, after "+after, there(w, "authorization_codes", guest.Selector), at.code)
+			w.same("code to continue a guest, after "+after, there(w, "authorization_codes", more.Selector), at.code)
 			w.same("refresh token, after "+after, there(w, "refresh_tokens", token.Selector), at.token)
 			w.same("pending request, after "+after, there(w, "pending_requests", pending), at.pending)
 		}
 		// The event of a guest's code that nobody redeemed goes with it, and no other.
-		w.same("events", w.count("SELECT COUNT(*) FROM events"), events-1)
+		w.same("events", w.count("SELECT COUNT(*) FROM events"), events-2)
 	})
 	w.test("what is needed stays", func(w *world) {
 		w.sweepAll()
