@@ -225,6 +225,38 @@ func TestGuest_KeyReplacedBesideTheWrite(t *testing.T) {
 	}
 }
 
+// deleting is a storage in which an app is deleted after the cache has read it, and before
+// it is read for the sake of its key.
+type deleting struct {
+	oauth.Storage
+	reads  int
+	delete func()
+}
+
+func (d *deleting) Client(ctx context.Context, id string) (*oauth.Client, error) {
+	if d.reads++; d.reads == 2 {
+		d.delete()
+	}
+	return d.Storage.Client(ctx, id)
+}
+
+// An app that was deleted a moment ago is one that there is not, whatever the cache says
+// (RFC 6749, 5.2).
+func TestGuest_AppDeletedBesideItsKey(t *testing.T) {
+	ctx := context.Background()
+	w := newWorld(t)
+	f := form("Keyed", oauth.Direct, oauth.Public)
+	f.Settings.APIKeyHash = oauth.HashOf("key")
+	c, _, err := w.CreateClient(ctx, command, f)
+	w.must(err)
+	storage := &deleting{Storage: w.db, delete: func() { w.must(w.DeleteClient(ctx, command, c.ID, c.Name)) }}
+	_, err = w.office(storage).AuthorizeDirect(ctx, oauth.DirectRequest{Query: w.query(app{c.ID, "", *c}), APIKey: "key"})
+	wantReason(t, err, oauth.ClientUnknown)
+	if storage.reads != 2 {
+		t.Errorf("read %d times", storage.reads)
+	}
+}
+
 // x-dressipi-jwt continues a guest only where the app has it switched on, and only
 // with a live guest token of that app (DESIGN, decision 3).
 func TestGuest_Dressipi_continue(t *testing.T) {

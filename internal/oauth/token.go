@@ -153,7 +153,11 @@ func (s *Server) authenticate(ctx context.Context, a ClientAuth, serves []Profil
 			return nil, Proof{}, refuse(ClientAuthMethod)
 		}
 		if c.Settings.APIKeyHash != nil {
-			if c, err = s.storage.Client(ctx, a.ID); err != nil { // read anew, as secrets are
+			c, err = s.storage.Client(ctx, a.ID) // read anew, as secrets are
+			switch {
+			case errors.Is(err, ErrNotFound): // deleted since the cache read it
+				return nil, Proof{}, refuse(ClientUnknown)
+			case err != nil:
 				return nil, Proof{}, err
 			}
 			if c.Settings.APIKeyHash != nil && !c.Settings.APIKeyHash.Matches(a.APIKey) {
