@@ -155,8 +155,8 @@ func (h *handler) charge(r *http.Request, id string, err error) error {
 	return err
 }
 
-// guarded refuses who shows an API key from an address that has no token left, or that
-// guessed too often. A key may be a short one that its app has had for years: heard then,
+// guarded refuses who shows an API key, to an app that has one, from an address that has no
+// token left, or that guessed too often. A key may be a short one that its app has had for years: heard then,
 // the right one would be told from the others by its answer. So it is not looked at, where
 // a secret is.
 //
@@ -169,13 +169,17 @@ func (h *handler) guarded(r *http.Request, auth *oauth.ClientAuth) error {
 		return nil
 	}
 	host, id := hostOf(r), auth.ID
-	auth.Admit = func(*oauth.Client) error {
+	auth.Admit = func(c *oauth.Client) error {
+		if c != nil && c.Settings.APIKeyHash == nil {
+			return nil
+		}
 		if wait := max(h.anonymous.empty(oauth.AddressOf(host)), h.server.GuessesEnd(id, host)); wait > 0 {
 			return limited(wait)
 		}
 		return nil
 	}
-	return auth.Admit(nil)
+	c, _ := h.server.Client(r.Context(), id) // nil: there is none, or it cannot be told
+	return auth.Admit(c)
 }
 
 // admit takes a token for a client that has proved itself.

@@ -539,6 +539,33 @@ func TestLimits_WrongAPIKeysAreCounted(t *testing.T) {
 	}
 }
 
+// An app without a key is heard whatever it shows: there is nothing to be guessed.
+func TestLimits_AKeyThatNobodyAskedFor(t *testing.T) {
+	w := newLimitedWorld(t, published)
+	direct := url.Values{"client_id": {w.direct.id}, "redirect_uri": {oauth.OutOfBand}, "response_type": {"code"}, "state": {"s"},
+		"code_challenge": {challenge}, "code_challenge_method": {"S256"}}
+	_, stays := w.key(w.direct)
+	_, rotates := w.key(w.public)
+	key := []string{"X-Api-Key", "of a gateway"}
+	refresh := func(a app, token string) answer {
+		return w.post("/oauth/token", url.Values{"client_id": {a.id}, "grant_type": {"refresh_token"}, "refresh_token": {token}}, key...)
+	}
+	for w.post("/oauth/token", url.Values{"client_id": {"nobody"}}).status != http.StatusTooManyRequests {
+	}
+	for what, a := range map[string]answer{
+		"authorize":      w.get("/oauth/authorize?"+direct.Encode(), key...),
+		"token":          refresh(w.direct, stays),
+		"token, another": refresh(w.public, rotates),
+		"revoke":         w.post("/oauth/revoke", url.Values{"client_id": {w.public.id}, "token": {"x"}}, key...),
+	} {
+		if a.status != http.StatusOK {
+			t.Errorf("%s: %d %s", what, a.status, a.body)
+		}
+	}
+	limitedFor(t, w.post("/oauth/token", url.Values{"client_id": {w.keyed.id}}, key...), "temporarily_unavailable")
+	limitedFor(t, w.post("/oauth/token", url.Values{"client_id": {"nobody"}}, key...), "temporarily_unavailable")
+}
+
 // Many guesses that come at once are all looked at before the first of them has paid. No
 // more are told apart than the bucket had tokens, and each of them counts.
 func TestLimits_APIKeysAtOnce(t *testing.T) {
