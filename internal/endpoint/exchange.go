@@ -147,6 +147,7 @@ func (h *handler) komerzaRefused(w http.ResponseWriter, r *http.Request, err err
 	case e.Reason == oauth.ClientUnknown, e.Reason == oauth.ProfileMismatch:
 		komerza(w, http.StatusNotFound, "app_not_found", "No application has this id, or it uses another endpoint: see its page in the developer portal.")
 	case e.Code == oauth.InvalidClient:
+		w.Header().Set("WWW-Authenticate", `ClientSecret realm="oauth"`) // RFC 9110, 15.5.2; the scheme is ours, so no browser asks for a password
 		komerza(w, http.StatusUnauthorized, "invalid_client_secret", "The X-Client-Secret header is missing or is not this application's secret.")
 	case e.Reason == oauth.CodeExpired:
 		komerza(w, http.StatusForbidden, "code_expired", e.Description)

@@ -122,6 +122,9 @@ func check(t *testing.T, what string, rec *httptest.ResponseRecorder, status int
 	if retry := got.header.Get("Retry-After"); (retry != "") != (status == http.StatusServiceUnavailable || status == http.StatusTooManyRequests) {
 		t.Errorf("%s: %d with Retry-After %q", what, status, retry)
 	}
+	if challenge := got.header.Get("WWW-Authenticate"); (challenge != "") != (status == http.StatusUnauthorized) {
+		t.Errorf("%s: %d with WWW-Authenticate %q", what, status, challenge)
+	}
 	if text := description(got); text == "" || strings.ContainsFunc(text, outsideDescription) {
 		t.Errorf("%s: error_description %q (RFC 6749, 5.2)", what, text)
 	}
