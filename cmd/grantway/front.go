@@ -53,7 +53,8 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			}
 			f.log.ErrorContext(r.Context(), "panic", "route", template(r), "panic", said(p), "stack", string(debug.Stack()))
 			if rec.status == 0 {
-				http.Error(rec, "The server met an error of its own. Request id: "+id, http.StatusInternalServerError)
+				rec.Header().Del("Content-Length") // of what was to be said
+				say(rec, http.StatusInternalServerError, "The server met an error of its own. Request id: "+id)
 			}
 		}
 		host, _, _ := net.SplitHostPort(r.RemoteAddr)
@@ -138,7 +139,7 @@ func (f *front) route(w http.ResponseWriter, r *http.Request) {
 	// A ServeMux would answer with a redirect that repeats the path, and with it
 	// whatever credential somebody put there.
 	case !clean(p):
-		http.Error(w, "There is nothing at this address.", http.StatusNotFound)
+		say(w, http.StatusNotFound, "There is nothing at this address.")
 	case p == "/healthz":
 		r.Pattern = p
 		say(w, http.StatusOK, "ok")
@@ -174,10 +175,13 @@ func (f *front) readyz(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// say answers in plain text. The address may hold a credential, so nobody keeps the answer
+// or passes the address on.
 func say(w http.ResponseWriter, status int, text string) {
 	w.Header().Set("Cache-Control", "no-store")
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	w.Header().Set("X-Content-Type-Options", "nosniff")
+	w.Header().Set("Referrer-Policy", "no-referrer")
 	w.WriteHeader(status)
 	w.Write([]byte(text + "\n"))
 }

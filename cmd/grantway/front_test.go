@@ -67,6 +67,32 @@ func TestFront_Panic(t *testing.T) {
 	}
 }
 
+// What front says itself nobody keeps, under whatever address: that of a base URL that ends
+// in a slash holds a code.
+func TestFront_NoStore(t *testing.T) {
+	f, _ := testFront(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Cache-Control", "public, max-age=3600")
+		w.Header().Set("Content-Length", "1000000")
+		panic("it")
+	})
+	for target, status := range map[string]int{
+		"//oauth2/a/exchange/c": 404, "/page/../oauth2/a/exchange/c": 404, "/page": 500, "/oauth/token": 500, "/oauth2/a/exchange/c": 500, "/healthz": 200, "/readyz": 200,
+	} {
+		w := httptest.NewRecorder()
+		f.ServeHTTP(w, httptest.NewRequest("GET", target, nil))
+		got := w.Result().Header
+		for name, want := range map[string]string{"Cache-Control": "no-store", "Referrer-Policy": "no-referrer", "X-Content-Type-Options": "nosniff",
+			"Content-Type": "text/plain; charset=utf-8", "Content-Length": ""} {
+			if got.Get(name) != want {
+				t.Errorf("%s: %s %q, want %q", target, name, got.Get(name), want)
+			}
+		}
+		if w.Code != status {
+			t.Errorf("%s: %d, want %d", target, w.Code, status)
+		}
+	}
+}
+
 // What followers are told again and again is told to the log where it looks closely;
 // what they are refused, and every other answer, always.
 func TestFront_FollowersAreNoNoise(t *testing.T) {
