@@ -2,6 +2,7 @@ package endpoint
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"net/http"
 	"strings"
@@ -48,6 +49,7 @@ func (h *handler) exchange(w http.ResponseWriter, r *http.Request) {
 		h.komerzaRefused(w, r, h.charge(r, "", err))
 		return
 	}
+	asked.Auth.ID = h.appID(r.Context(), asked.Auth.ID)
 	asked.Auth.Admit = h.admitClient
 	resp, err := h.server.Token(r.Context(), asked)
 	if err != nil {
@@ -124,6 +126,20 @@ func exchangePath(path string) (appID, code string, posted, ok bool) {
 		return "", "", false, false
 	}
 	return appID, code, false, true
+}
+
+// appID returns the id of the app that is meant. It is a UUID, which is read in either case
+// and written in small letters (RFC 9562, 4); one that was imported in capitals is found as
+// it is. Wrong secrets are counted by the id, so it must be known before.
+func (h *handler) appID(ctx context.Context, sent string) string {
+	small := strings.ToLower(sent)
+	if small == sent {
+		return sent
+	}
+	if _, err := h.server.ProfileOf(ctx, sent); errors.Is(err, oauth.ErrNotFound) {
+		return small
+	}
+	return sent
 }
 
 // prefetched reports whether a browser asks without anybody having decided to:

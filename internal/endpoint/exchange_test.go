@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/grantway/grantway/internal/oauth"
 	"github.com/grantway/grantway/internal/storagetest"
 )
 
@@ -207,6 +208,46 @@ func TestExchange_OrderOfChecks(t *testing.T) {
 	}
 	if got := w.redeem(w.exchange, good); got.status != http.StatusOK {
 		t.Errorf("what was refused burned the code: %s", got.body)
+	}
+}
+
+// The app id is a UUID, which is read in either case (RFC 9562, 4). One that was imported
+// in capitals is found by these alone, before any that differs in nothing else.
+func TestExchange_RFC9562_4(t *testing.T) {
+	w := newWorld(t)
+	register := func(id string) app {
+		c, secret, err := w.server.CreateClient(t.Context(), command, oauth.ClientForm{ID: id, Name: "App " + id, Profile: oauth.Exchange, Type: oauth.Confidential,
+			Redirects: []string{callback}, Scopes: w.exchange.client.Scopes})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return app{c.ID, secret, c}
+	}
+	const twin = "7d9f0e5c-4b1a-4c1e-9a55-0f6a3f1d2b7c"
+	small, capital := register(twin), register(strings.ToUpper(twin))
+	alone := register("9B2E0C5F-6D1A-4E3B-8C77-1A2B3C4D5E6F")
+	for what, c := range map[string]struct {
+		of     app
+		sent   string
+		status int
+	}{
+		"capitals":                  {w.exchange, strings.ToUpper(w.exchange.id), http.StatusOK},
+		"mixed":                     {w.exchange, strings.ToUpper(w.exchange.id[:20]) + w.exchange.id[20:], http.StatusOK},
+		"imported, as it is":        {alone, alone.id, http.StatusOK},
+		"imported, other letters":   {alone, strings.ToLower(alone.id), http.StatusNotFound},
+		"of twins the small one":    {small, small.id, http.StatusOK},
+		"of twins the capital one":  {capital, capital.id, http.StatusOK},
+		"of twins the small, mixed": {small, strings.ToUpper(twin[:20]) + twin[20:], http.StatusOK},
+	} {
+		code, posted := w.code(c.of), w.code(c.of)
+		for how, got := range map[string]answer{
+			"GET":  w.get("/oauth2/"+c.sent+"/exchange/"+code, "User-Agent", "x", "X-Client-Secret", c.of.secret.Reveal()),
+			"POST": w.post("/oauth2/"+c.sent+"/exchange", url.Values{"code": {posted}}, "User-Agent", "x", "X-Client-Secret", c.of.secret.Reveal()),
+		} {
+			if got.status != c.status {
+				t.Errorf("%s, %s: %d %s", what, how, got.status, got.body)
+			}
+		}
 	}
 }
 

@@ -459,7 +459,9 @@ func TestLimits_WrongSecretsAreCounted(t *testing.T) {
 		t.Fatalf("closed for %v by what found no token", wait)
 	}
 	w.advance(time.Second)
-	w.exchangeFrom(1, w.exchange, "wrong", "x") // the hundredth
+	capitals := w.exchange
+	capitals.id = strings.ToUpper(capitals.id)
+	w.exchangeFrom(1, capitals, "wrong", "x") // the hundredth, of the same app
 	w.flush()
 	if wait := limitedFor(t, w.exchangeFrom(2, w.exchange, "wrong", "x"), "RateLimited"); wait != oauth.GuessesClosed {
 		t.Errorf("Retry-After %v", wait)
