@@ -33,9 +33,21 @@ func (s *Store) apis(ctx context.Context, where string, args ...any) ([]*oauth.A
 		if err != nil {
 			break
 		}
-		a.Secrets, err = s.secrets(ctx, "api_secrets", "api_id", a.ID)
+		if a.Secrets, err = s.secrets(ctx, "api_secrets", "api_id", a.ID); err == nil {
+			for _, secret := range a.Secrets {
+				s.proves(a.ID, secret.Hash)
+			}
+		}
 	}
 	return list, err
+}
+
+// apiSecret is one that was an API's when it was last read.
+type apiSecret struct{ api, hash string }
+
+// proves remembers that a secret is an API's, for [Store.Asked].
+func (s *Store) proves(api string, hash oauth.Hash) {
+	s.apiSecrets.Store(apiSecret{api, string(hash)}, struct{}{})
 }
 
 // CreateAPI implements oauth.APIStorage.
@@ -70,7 +82,7 @@ func (s *Store) lockAPI(id string) []statement {
 // SigningKeys implements oauth.APIStorage.
 func (s *Store) SigningKeys(ctx context.Context) ([]oauth.StoredKey, error) {
 	var list []oauth.StoredKey
-	err := s.engine.query(ctx, "SELECT kid, alg, use, sealed, public, status, created FROM signing_keys ORDER BY created, kid", nil, func(scan func(...any) error) error {
+	err := s.engine.query(forFeed.of(ctx), "SELECT kid, alg, use, sealed, public, status, created FROM signing_keys ORDER BY created, kid", nil, func(scan func(...any) error) error {
 		var k oauth.StoredKey
 		var created int64
 		if err := scan(&k.Kid, &k.Alg, (*string)(&k.Use), &k.Sealed, &k.Public, (*string)(&k.Status), &created); err != nil {

@@ -41,7 +41,7 @@ func (s *Store) Head(ctx context.Context) (seq, epoch int64, err error) {
 type head struct{ seq, epoch int64 }
 
 func (s *Store) head(ctx context.Context) (h head, err error) {
-	err = s.row(ctx, "SELECT seq, epoch FROM heads WHERE name = 'feed'", nil, &h.seq, &h.epoch)
+	err = s.row(forFeed.of(ctx), "SELECT seq, epoch FROM heads WHERE name = 'feed'", nil, &h.seq, &h.epoch)
 	return h, err
 }
 

@@ -75,11 +75,23 @@ func (s *Store) LeastUsedFamilies(ctx context.Context, grantID string, keep int)
 	return list, err
 }
 
-// Asked implements oauth.FamilyStorage.
+// Asked implements oauth.FamilyStorage. That a secret was right when it was last read
+// decides nothing but for whom this asks: strangers who try secrets wait for each other,
+// and an API for none of them. A node reads those of all APIs when it starts.
 func (s *Store) Asked(ctx context.Context, apiID string, secret oauth.Hash, family string) (*oauth.API, *oauth.Family, *oauth.Standing, error) {
+	shown := apiSecret{apiID, string(secret)}
+	if _, known := s.apiSecrets.Load(shown); known {
+		ctx = forAPIs.of(ctx)
+	}
 	var r familyReader
 	var a oauth.API
 	st, err := s.lately(ctx, askedOf, []any{[]byte(secret), apiID, family}, append([]any{&a.ID, &a.URI, &a.Name, (*string)(&a.Status)}, r.dest()...)...)
+	switch {
+	case err == nil:
+		s.proves(apiID, secret)
+	case errors.Is(err, oauth.ErrNotFound):
+		s.apiSecrets.Delete(shown)
+	}
 	if err != nil || r.family.ID == "" {
 		return &a, nil, nil, err
 	}

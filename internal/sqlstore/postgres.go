@@ -30,6 +30,7 @@ import (
 type postgres struct {
 	counters
 	pool *pgxpool.Pool
+	room room
 	line *line
 
 	rehearses  atomic.Bool
@@ -37,7 +38,6 @@ type postgres struct {
 }
 
 const (
-	poolMax      = 16 // an uncapped pool runs the server out of clients under races (measured)
 	retriesMax   = 10
 	connectLimit = 3 * time.Second // for each host, unless the URL says otherwise
 	acquireLimit = 2 * time.Second // for a connection to be free
@@ -66,7 +66,7 @@ func openPostgres(ctx context.Context, dsn string) (*postgres, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("opening the database: %w", err), first.Close(ctx))
 	}
-	p := &postgres{pool: pool, line: line}
+	p := &postgres{pool: pool, room: newRoom(), line: line}
 	if err := line.open(ctx, pool, first); err != nil {
 		return nil, errors.Join(unreachable(config.ConnConfig, err), p.close())
 	}
@@ -141,7 +141,7 @@ func (p *postgres) send(ctx context.Context, event []statement) error {
 		if err != nil { // nobody there, or none free: nothing was sent
 			return unavailable(err)
 		}
-		committing, err := batch(ctx, conn, event)
+		committing, err := batch(ctx, conn.Conn, event)
 		if err == nil {
 			p.release(conn)
 			return nil
@@ -197,13 +197,36 @@ func keptNothing(e *pgconn.PgError, committing bool) bool {
 	return !strings.HasPrefix(e.Code, "08") && (severity == "ERROR" || severity == "FATAL" && !committing)
 }
 
-// acquire waits for a connection no longer than acquireLimit: when the server is
-// slower than its callers are many, they are refused rather than heaped up.
-func (p *postgres) acquire(ctx context.Context) (*pgxpool.Conn, error) {
+// placed is a connection with the place of its user.
+type placed struct {
+	*pgxpool.Conn
+	place chan struct{}
+}
+
+// Release gives back both.
+func (c placed) Release() {
+	c.Conn.Release()
+	<-c.place
+}
+
+// acquire waits for a place and a connection no longer than acquireLimit: when the
+// server is slower than its callers are many, they are refused rather than heaped up.
+func (p *postgres) acquire(ctx context.Context) (c placed, err error) {
 	p.waiting.Add(1)
 	defer p.waiting.Add(-1)
 	ctx, cancel := context.WithTimeout(ctx, acquireLimit)
 	defer cancel()
+	if c.place, err = p.room.take(ctx); err != nil {
+		return c, err
+	}
+	if c.Conn, err = p.connect(ctx); err != nil {
+		<-c.place
+	}
+	return c, err
+}
+
+// connect takes a connection from the pool.
+func (p *postgres) connect(ctx context.Context) (*pgxpool.Conn, error) {
 	for began := time.Now(); ; {
 		conn, err := p.pool.Acquire(ctx)
 		switch {
@@ -271,7 +294,7 @@ func (p *postgres) query(ctx context.Context, sql string, args []any, row func(f
 		return unavailable(err)
 	}
 	defer p.release(conn)
-	return ask(ctx, conn, sql, args, row)
+	return ask(ctx, conn.Conn, sql, args, row)
 }
 
 func ask(ctx context.Context, conn *pgxpool.Conn, sql string, args []any, row func(func(...any) error) error) error {

@@ -143,7 +143,7 @@ func TestOpen_SaysInOneLineWhatIsWrongWithAServer(t *testing.T) {
 	oneLine(t, "postgres://stranger@"+trusting.Addr+"/postgres", `has no user "stranger"`, "create it")
 	oneLine(t, "postgres://someone:hunter2@nowhere.invalid/x", "reaching the database: lookup nowhere.invalid", "check the host in the database URL")
 	oneLine(t, "postgres://barred@"+server.Addr+"/postgres", `"barred"`, "pg_hba.conf)")
-	oneLine(t, "postgres://crowded:hunter2@"+server.Addr+"/postgres", "too many connections", "needs 17 connections")
+	oneLine(t, "postgres://crowded:hunter2@"+server.Addr+"/postgres", "too many connections", "needs 23 connections")
 	oneLine(t, server.URL+"nowhere", `has no database "nowhere"`, "create it")
 	authority := filepath.Join(t.TempDir(), "authority.pem")
 	if err := os.WriteFile(authority, []byte(certificate), 0o600); err != nil {

@@ -30,13 +30,13 @@ func (s *Store) Rehearse() {
 }
 
 // release gives a connection back, after its rehearsal if it had none yet; one has it at a time.
-func (p *postgres) release(conn *pgxpool.Conn) {
-	if !p.rehearses.Load() || conn.Conn().IsClosed() {
+func (p *postgres) release(conn placed) {
+	if !p.rehearses.Load() || conn.Conn.Conn().IsClosed() {
 		conn.Release()
 		return
 	}
 	const rehearsed = "rehearsed"
-	about := conn.Conn().PgConn().CustomData()
+	about := conn.Conn.Conn().PgConn().CustomData()
 	if about[rehearsed] != nil || !p.rehearsing.TryLock() {
 		conn.Release()
 		return
@@ -45,7 +45,7 @@ func (p *postgres) release(conn *pgxpool.Conn) {
 	go func() {
 		defer p.rehearsing.Unlock()
 		defer conn.Release()
-		on := &Store{engine: stage{p, conn}, moved: make(chan struct{}, 1)}
+		on := &Store{engine: stage{p, conn.Conn}, moved: make(chan struct{}, 1)}
 		for began, n := time.Now(), 0; n < rehearsals && time.Since(began) < rehearsalLimit; n++ {
 			if on.revokeNothing(context.Background()) != nil { // whoever takes the connection next finds out why
 				return

@@ -192,7 +192,7 @@ const (
 // Present implements oauth.StatusStorage.
 func (s *Store) Present(ctx context.Context) (oauth.Present, error) {
 	p := oauth.Present{Beats: s.engine.deposable()}
-	err := s.row(ctx, "SELECT "+presentColumns+presentHeads, nil, &p.Seq, &p.Epoch, &p.Folded, &p.Kept, &p.Beat, &p.Last)
+	err := s.row(forAPIs.of(ctx), "SELECT "+presentColumns+presentHeads, nil, &p.Seq, &p.Epoch, &p.Folded, &p.Kept, &p.Beat, &p.Last)
 	return p, err
 }
 
@@ -215,7 +215,7 @@ const newsText = "SELECT 0 AS part, " + presentColumns + `, COALESCE((SELECT e.i
 // News implements oauth.StatusStorage.
 func (s *Store) News(ctx context.Context, after int64, limit int) (oauth.News, error) {
 	n := oauth.News{Present: oauth.Present{Beats: s.engine.deposable()}}
-	err := s.engine.query(ctx, newsText, []any{after, after + int64(limit)}, func(scan func(...any) error) error {
+	err := s.engine.query(forFeed.of(ctx), newsText, []any{after, after + int64(limit)}, func(scan func(...any) error) error {
 		var part, seq int64
 		var numbers [4]int64
 		var texts [3]string
@@ -242,7 +242,7 @@ func (s *Store) News(ctx context.Context, after int64, limit int) (oauth.News, e
 
 // Beat implements oauth.StatusStorage.
 func (s *Store) Beat(ctx context.Context, seen int64) error {
-	return s.engine.write(ctx, one(do("UPDATE heads SET seq = seq + 1 WHERE name = 'beat' AND seq = $1", seen)))
+	return s.engine.write(forFeed.of(ctx), one(do("UPDATE heads SET seq = seq + 1 WHERE name = 'beat' AND seq = $1", seen)))
 }
 
 // StatusChanges implements oauth.StatusStorage.
@@ -252,7 +252,7 @@ func (s *Store) StatusChanges(ctx context.Context, after, upto int64) ([]oauth.S
 
 // ChangesFor implements oauth.StatusStorage.
 func (s *Store) ChangesFor(ctx context.Context, api string, after, upto int64, limit int) ([]oauth.StatusChange, error) {
-	return s.changes(ctx, "seq > $1 AND seq <= $2 AND api = $3"+inOrder+" LIMIT $4", after, upto, api, limit)
+	return s.changes(forAPIs.of(ctx), "seq > $1 AND seq <= $2 AND api = $3"+inOrder+" LIMIT $4", after, upto, api, limit)
 }
 
 const inOrder = " ORDER BY seq, status_index"
@@ -272,12 +272,12 @@ func (s *Store) changes(ctx context.Context, where string, args ...any) ([]oauth
 
 // RuleChanges implements oauth.StatusStorage.
 func (s *Store) RuleChanges(ctx context.Context, after, upto int64) ([]oauth.Rule, error) {
-	return s.rules(ctx, "SELECT seq, kind, subject, before, value FROM rule_changes WHERE seq > $1 AND seq <= $2 ORDER BY seq", after, upto)
+	return s.rules(forAPIs.of(ctx), "SELECT seq, kind, subject, before, value FROM rule_changes WHERE seq > $1 AND seq <= $2 ORDER BY seq", after, upto)
 }
 
 // Rules implements oauth.StatusStorage.
 func (s *Store) Rules(ctx context.Context) ([]oauth.Rule, error) {
-	return s.rules(ctx, "SELECT before, kind, subject, before, value FROM cutoffs ORDER BY kind, subject")
+	return s.rules(forFeed.of(ctx), "SELECT before, kind, subject, before, value FROM cutoffs ORDER BY kind, subject")
 }
 
 func (s *Store) rules(ctx context.Context, text string, args ...any) ([]oauth.Rule, error) {
@@ -360,6 +360,7 @@ func (s *Store) Moved() <-chan struct{} { return s.moved }
 // be noted late, or be a question that it gave up when it left. Only a beginning brings
 // it back, and no time is compared for that, since the clocks of nodes differ.
 func (s *Store) PutFollowers(ctx context.Context, list []oauth.Follower) (left []oauth.Follower, err error) {
+	ctx = forAPIs.of(ctx)
 	var ev []statement
 	taken := make([]int64, len(list))
 	for i, f := range list {
@@ -390,13 +391,13 @@ func (s *Store) PutFollowers(ctx context.Context, list []oauth.Follower) (left [
 
 // RemoveFollower implements oauth.StatusStorage.
 func (s *Store) RemoveFollower(ctx context.Context, api, instance string, at time.Time) error {
-	return s.engine.write(ctx, one(do("UPDATE followers SET seen = -CAST($3 AS BIGINT) WHERE api = $1 AND instance = $2", api, instance, micros(at))))
+	return s.engine.write(forAPIs.of(ctx), one(do("UPDATE followers SET seen = -CAST($3 AS BIGINT) WHERE api = $1 AND instance = $2", api, instance, micros(at))))
 }
 
 // CountFollowers implements oauth.StatusStorage.
 func (s *Store) CountFollowers(ctx context.Context, since time.Time) (oauth.Followed, error) {
 	return s.follow.ask(ctx, func(ctx context.Context) (f oauth.Followed, err error) {
-		err = s.row(ctx, `SELECT COUNT(*), COALESCE(MIN(epoch), 0), COALESCE(MIN(CASE WHEN epoch = (SELECT MIN(epoch) FROM followers WHERE seen >= $1) THEN seq END), 0)
+		err = s.row(forFeed.of(ctx), `SELECT COUNT(*), COALESCE(MIN(epoch), 0), COALESCE(MIN(CASE WHEN epoch = (SELECT MIN(epoch) FROM followers WHERE seen >= $1) THEN seq END), 0)
 			FROM followers WHERE seen >= $1`, []any{micros(since)}, &f.All, &f.Epoch, &f.Seq)
 		return f, err
 	})

@@ -24,6 +24,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/grantway/grantway/internal/oauth"
@@ -36,6 +37,8 @@ type Store struct {
 	moved  chan struct{}               // an event of this process moved the feed
 	heads  shared[head]
 	follow shared[oauth.Followed]
+
+	apiSecrets sync.Map // of apiSecret: those that were an API's when they were last read
 }
 
 // Open opens the database that dsn names: a postgres:// URL, or the path of a
