@@ -17,7 +17,7 @@ import (
 
 // A node whose every connection for strangers waits, behind a lock that somebody holds,
 // tells a verifier round after round that nothing happened, which it may only say of the
-// present, and what keys may do that it was never asked about before.
+// present, and what keys may do that it was never asked about before; and it is ready.
 func TestServe_StrangersEndNoLease(t *testing.T) {
 	slow(t)
 	database := storagetest.Postgres(t)
@@ -127,6 +127,10 @@ func TestServe_StrangersEndNoLease(t *testing.T) {
 	})
 	if err != nil {
 		t.Errorf("%d rounds in succession were good, want %d: %s", good, rounds, wrong)
+	}
+	if err := until(10*time.Second, func() bool { status, _ := p.get("/readyz"); return status == http.StatusOK }); err != nil {
+		status, said := p.get("/readyz")
+		t.Errorf("readiness: %d %s", status, said)
 	}
 	crowded()
 }

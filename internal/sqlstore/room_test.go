@@ -74,6 +74,7 @@ func TestPostgres_StrangersLeaveRoom(t *testing.T) {
 		"Head":           func() error { _, _, err := s.Head(ctx); return err },
 		"CountFollowers": func() error { _, err := s.CountFollowers(ctx, w.now); return err },
 		"Beat":           func() error { return s.Beat(ctx, 0) },
+		"Ping":           func() error { return s.Ping(ctx) },
 	}
 	apis := map[string]func() error{
 		"Asked":                func() error { return asked(ctx, secret) },

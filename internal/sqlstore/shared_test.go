@@ -86,6 +86,7 @@ func TestShared_TheNextQuestion(t *testing.T) {
 type gated struct {
 	engine
 	asked int
+	wrote int // asked whether it takes writes
 	gate  chan struct{}
 }
 
@@ -93,6 +94,53 @@ func (g *gated) query(ctx context.Context, text string, args []any, row func(fun
 	g.asked++ // one at a time, or the race detector says so
 	<-g.gate
 	return g.engine.query(ctx, text, args, row)
+}
+
+func (g *gated) writable(ctx context.Context) error {
+	g.wrote++
+	<-g.gate
+	return g.engine.writable(ctx)
+}
+
+// However many ask whether the node is well, one question is out.
+func TestPing_OneQuestionIsOut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, err := Open(t.Context(), filepath.Join(t.TempDir(), "grantway.db"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close()
+		if err := s.Migrate(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		g := &gated{engine: s.engine, gate: make(chan struct{})}
+		s.engine = g
+		var all sync.WaitGroup
+		ask := func(n int) {
+			for range n {
+				all.Go(func() {
+					if err := s.Ping(t.Context()); err != nil {
+						t.Error(err)
+					}
+				})
+			}
+			synctest.Wait()
+		}
+		ask(1)
+		ask(1000)
+		if g.asked != 1 || g.wrote != 0 {
+			t.Errorf("%d and %d questions are out", g.asked, g.wrote)
+		}
+		for range 2 {
+			g.gate <- struct{}{}
+			synctest.Wait()
+		}
+		close(g.gate)
+		all.Wait()
+		if g.asked != 2 || g.wrote != 2 {
+			t.Errorf("%d and %d questions for 1,001 who asked in two moments", g.asked, g.wrote)
+		}
+	})
 }
 
 // However many wait for an event to be in effect, one question is out, and the feed

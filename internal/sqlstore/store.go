@@ -37,6 +37,7 @@ type Store struct {
 	moved  chan struct{}               // an event of this process moved the feed
 	heads  shared[head]
 	follow shared[oauth.Followed]
+	writes shared[struct{}] // whether it takes any
 
 	apiSecrets sync.Map // of apiSecret: those that were an API's when they were last read
 }
@@ -83,12 +84,15 @@ func IsPostgres(dsn string) bool {
 func (s *Store) Close() error { return s.engine.close() }
 
 // Ping reads one row, to show that the database answers, and asks whether it takes
-// writes.
+// writes. Anybody may ask, so all who do at about the same time share both questions.
 func (s *Store) Ping(ctx context.Context) error {
 	if _, _, err := s.Head(ctx); err != nil {
 		return err
 	}
-	return s.engine.writable(ctx)
+	_, err := s.writes.ask(ctx, func(ctx context.Context) (struct{}, error) {
+		return struct{}{}, s.engine.writable(forFeed.of(ctx))
+	})
+	return err
 }
 
 // Empty reports whether the database has no table at all, ours or anybody's.
