@@ -146,7 +146,8 @@ func (p *pace) add(t table, rows int64) {
 	}
 }
 
-// sameTables lists the tables to copy, which must be the same on both sides.
+// sameTables lists the tables to copy, which must be the same on both sides. What
+// somebody else has beside them is passed over.
 func sameTables(ctx context.Context, source, target session) ([]table, error) {
 	a, err := source.tables(ctx)
 	if err != nil {

@@ -149,8 +149,9 @@ func (m *move) gone(moved state) error {
 	return fmt.Errorf("%s has moved to %s already: start grantway serve there", m.file, moved.place)
 }
 
-// CancelMove gives an unfinished Move up: it drops every table of the copy at dsn,
-// which is "" if the copy is gone already, and the file notes its changes no more.
+// CancelMove gives an unfinished Move up: it drops every table of the copy at dsn, and
+// nobody else's, and the file notes its changes no more. dsn is "" if the copy is gone
+// already.
 func CancelMove(ctx context.Context, file, dsn string) (err error) {
 	m, err := openMove(ctx, file, dsn, nil)
 	if err != nil {
@@ -191,8 +192,11 @@ func (m *move) cancel(ctx context.Context) error {
 				return err
 			}
 			for _, t := range there {
+				if !isOurs(t.name) {
+					continue
+				}
 				if _, err := m.target.exec(ctx, "DROP TABLE "+t.name); err != nil {
-					return err
+					return fmt.Errorf("dropping the table %s: %w", t.name, err)
 				}
 			}
 			return nil
@@ -455,17 +459,10 @@ func readState(ctx context.Context, s session) (map[string]state, error) {
 // fresh reports whether the target has our tables as a migration leaves them:
 // nothing in them but the rows that the schema itself begins with.
 func (m *move) fresh(ctx context.Context, there []table) (bool, error) {
-	here, err := m.source.tables(ctx)
-	if err != nil {
-		return false, err
+	if slices.ContainsFunc(there, func(t table) bool { return !isOurs(t.name) }) {
+		return false, nil
 	}
-	there = ours(there)
-	for _, t := range there {
-		if !hasTable(here, t.name) {
-			return false, nil
-		}
-	}
-	n, err := countRows(ctx, m.target, slices.DeleteFunc(there, table.seeded))
+	n, err := countRows(ctx, m.target, slices.DeleteFunc(ours(there), table.seeded))
 	return n == 0, err
 }
 

@@ -202,3 +202,43 @@ func TestMove_CancelledWhileItFinishes(t *testing.T) {
 		t.Errorf("a cancel had only %d steps to stop at", n)
 	}
 }
+
+// What somebody else made beside a copy under way, as an extension makes its views, keeps
+// no copy from its end, and no cancel; and neither touches it.
+func TestMove_BesideWhatIsSomebodyElses(t *testing.T) {
+	defer func(n int) { copyBatch = n }(copyBatch)
+	copyBatch = 40
+	file, dsn := installation(t, 1), storagetest.Postgres(t)
+	theirs := func(what string) {
+		t.Helper()
+		conn := direct(t, dsn)
+		for _, name := range []string{"notes", "stat_x", "copy_of_theirs"} {
+			if n := text(t, conn, "SELECT COUNT(*)::text FROM "+name); n != "1" {
+				t.Errorf("%s: %s has %s rows", what, name, n)
+			}
+		}
+	}
+	cutMove(t, file, dsn)
+	alter(t, dsn, "CREATE TABLE notes (id TEXT)", "INSERT INTO notes VALUES ('a')", "CREATE VIEW stat_x AS SELECT 1 AS calls", "CREATE TABLE copy_of_theirs AS SELECT 1 AS id")
+	if err := CancelMove(t.Context(), file, dsn); err != nil {
+		t.Fatal(err)
+	}
+	untouched(t, file)
+	theirs("cancelled")
+	if left := text(t, direct(t, dsn), "SELECT COUNT(*)::text FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace"); left != "2" {
+		t.Errorf("%s tables are left", left)
+	}
+	_, err := Move(t.Context(), file, dsn, nil, nil)
+	refused(t, "a new copy", err, "is not empty: name an empty database")
+
+	alter(t, dsn, "DROP TABLE notes, copy_of_theirs", "DROP VIEW stat_x")
+	cutMove(t, file, dsn)
+	alter(t, dsn, "CREATE TABLE notes (id TEXT)", "INSERT INTO notes VALUES ('a')", "CREATE VIEW stat_x AS SELECT 1 AS calls", "CREATE TABLE copy_of_theirs AS SELECT 1 AS id")
+	if _, err := Move(t.Context(), file, dsn, nil, nil); err != nil {
+		t.Fatal(err)
+	}
+	theirs("moved")
+	if !serves(t.Context(), dsn) {
+		t.Error("it does not serve")
+	}
+}

@@ -4,8 +4,10 @@ import (
 	"context"
 	"fmt"
 	"io/fs"
+	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 )
 
 // Schema says how the tables of a database stand to this program.
@@ -45,6 +47,29 @@ func Migrations() []Migration {
 func newestMigration() int64 {
 	known := Migrations()
 	return known[len(known)-1].Version
+}
+
+var tableMade = regexp.MustCompile(`(?m)^CREATE TABLE (\w+) \(`)
+
+// schemaTables names every table that a migration makes.
+var schemaTables = sync.OnceValue(func() map[string]bool {
+	made := map[string]bool{}
+	for _, m := range Migrations() {
+		text, err := fs.ReadFile(migrations, fmt.Sprintf("migrations/%05d_%s.sql", m.Version, m.Name))
+		if err != nil {
+			panic(err) // it was listed
+		}
+		for _, found := range tableMade.FindAllSubmatch(text, -1) {
+			made[string(found[1])] = true
+		}
+	}
+	return made
+})
+
+// isOurs reports whether a table is one that we made, or goose for us. Beside them there may
+// be others.
+func isOurs(name string) bool {
+	return schemaTables()[name] || name == "goose_db_version" || name == "goose_lock"
 }
 
 // Schema reads how the tables stand. It changes nothing.

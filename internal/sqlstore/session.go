@@ -146,12 +146,10 @@ func readTables(ctx context.Context, s session, text string) ([]table, error) {
 	return all, err
 }
 
-// ours keeps the tables that the migrations made: neither goose's own, nor those of
-// a copy under way, nor the mark of a backup.
+// ours keeps the tables that the migrations made and that hold the installation: none of
+// goose, of a copy under way, of a backup, nor of anybody else, who may have his beside.
 func ours(all []table) []table {
-	return slices.DeleteFunc(slices.Clone(all), func(t table) bool {
-		return t.name == markTable || strings.HasPrefix(t.name, "goose_") || strings.HasPrefix(t.name, "copy_") || strings.HasPrefix(t.name, "sqlite_")
-	})
+	return slices.DeleteFunc(slices.Clone(all), func(t table) bool { return !schemaTables()[t.name] || t.name == "copy_state" })
 }
 
 type sqliteSession struct {
