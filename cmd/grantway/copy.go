@@ -37,7 +37,11 @@ type tableDoc struct {
 // Run moves the installation, or gives an unfinished move up.
 func (c *copyCommand) Run(ctx context.Context, t terminal) (err error) {
 	defer func() {
-		err = interrupted(ctx, err, "the same command goes on where it stood, and grantway copy --cancel gives the copy up")
+		remains := "the same command goes on where it stood, and grantway copy --cancel gives the copy up"
+		if errors.Is(err, sqlstore.ErrLastStep) {
+			remains = sqlstore.ErrLastStep.Error()
+		}
+		err = interrupted(ctx, err, remains)
 	}()
 	if c.To != "" && !sqlstore.IsPostgres(c.To) {
 		return misunderstanding{errors.New("--to is no postgres:// address: a copy goes from a SQLite file to PostgreSQL")}

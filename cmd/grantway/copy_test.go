@@ -2,9 +2,12 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"crypto/rand"
 	"database/sql"
 	"encoding/json"
+	"errors"
+	"io"
 	"maps"
 	"net/http"
 	"net/url"
@@ -236,6 +239,64 @@ func TestCopy_TheLastStepAlone(t *testing.T) {
 	}
 	if said := out.String(); !strings.HasPrefix(said, "a.db has moved to db.example:5432/a: only the last step was left. The pause lasts until you have\n1. set database") {
 		t.Error(said)
+	}
+}
+
+// A copy that is stopped, or loses its server, when the file is closed does not speak of
+// giving it up, for that is refused by then (docs/operating.md, Grow out of the file).
+func TestCopy_CutOffAtItsLastStep(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	database := storagetest.Postgres(t)
+	s.run("", nil, "user", "list")
+	command := copyCommand{From: filepath.Join(s.dir, "grantway.db"), To: database}
+	if err := command.Run(t.Context(), terminal{out: io.Discard, err: io.Discard}); err != nil {
+		t.Fatal(err)
+	}
+	file := past(t, command.From)
+	id := rows(t, file, "SELECT id FROM copy_state")[0]
+	if err := file.Close(); err != nil {
+		t.Fatal(err)
+	}
+	alter(t, database, "INSERT INTO copy_state (role, id, place, holder, applied) VALUES ('target', '"+id+"', '"+command.From+"', 'dead', 0)")
+
+	db := past(t, database)
+	defer db.Close()
+	const left = "the file is closed, and nobody is served: run the same command again, only the last step is left"
+	for want, end := range map[string]func(stop func()) error{
+		"interrupted: " + left: func(stop func()) error { stop(); return nil },
+		left + " (": func(func()) error {
+			_, err := db.Exec("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'")
+			return err
+		},
+	} {
+		held, err := db.Begin()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := held.Exec("UPDATE copy_state SET applied = 0"); err != nil {
+			t.Fatal(err)
+		}
+		ctx, stop := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- command.Run(ctx, terminal{out: io.Discard, err: io.Discard}) }()
+		err = until(time.Minute, func() bool {
+			return len(rows(t, db, "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'")) > 0
+		})
+		if err := errors.Join(err, end(stop)); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-ended; err == nil || !strings.HasPrefix(err.Error(), want) || strings.Contains(err.Error(), "\n") {
+			t.Errorf("%v; want %q", err, want)
+		}
+		stop()
+		if err := held.Rollback(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var out bytes.Buffer
+	if err := command.Run(t.Context(), terminal{out: &out, err: io.Discard}); err != nil || !strings.Contains(out.String(), "only the last step was left") {
+		t.Errorf("%v, %s", err, out.String())
 	}
 }
 

@@ -72,8 +72,8 @@ func movedTo(place string) error {
 
 // Move moves the installation in file to the PostgreSQL database at dsn, which must
 // be empty, or hold what an earlier, unfinished Move of this file left: that is
-// then finished. serve may use the file meanwhile. opens, if it is not nil, is shown
-// the signing keys before anything is touched. report may be nil.
+// then finished. serve may use the file until it is closed (ErrLastStep). opens, if it is
+// not nil, is shown the signing keys before anything is touched. report may be nil.
 func Move(ctx context.Context, file, dsn string, opens func([]oauth.StoredKey) error, report func(Progress)) (done *Moved, err error) {
 	m, err := openMove(ctx, file, dsn, report)
 	if err != nil {
@@ -124,18 +124,23 @@ func (m *move) carry(ctx context.Context, opens func([]oauth.StoredKey) error) (
 		if err := m.pass(ctx); err != nil {
 			return err
 		}
-		return m.shut(ctx)
+		err := m.shut(ctx)
+		m.shutting = err == nil
+		return err
 	})
 	return paused, err
 }
 
 // lost says what another run did, if that is why this one failed: the file's tables, and
-// its notes, go away under whoever reads them.
+// its notes, go away under whoever reads them. If it failed as it closed the file, this
+// may be closed all the same: so it is read also if ctx has ended.
 func (m *move) lost(ctx context.Context, err error) error {
-	now, unread := readState(ctx, m.source)
+	now, unread := readState(context.WithoutCancel(ctx), m.source)
 	switch {
 	case unread != nil:
 		return err
+	case m.shutting && now["moved"].id == m.id:
+		return fmt.Errorf("%w (%w)", ErrLastStep, err)
 	case now["moved"].id != "":
 		return fmt.Errorf("another grantway copy has finished: %w", m.gone(now["moved"]))
 	case m.id != "" && now["source"].id != m.id:
@@ -264,6 +269,7 @@ type move struct {
 	applied        int64            // changes that the copy has
 	sums           []TableSum       // by table, once they were compared
 	changed        int              // how many changes the last pass looked at
+	shutting       bool             // but for the commit, the file is closed
 	report         func(Progress)
 }
 

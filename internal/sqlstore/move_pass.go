@@ -170,10 +170,16 @@ func (m *move) shut(ctx context.Context) error {
 	return err
 }
 
+// ErrLastStep says that a file is closed, and that its copy is not yet the installation.
+var ErrLastStep = errors.New("the file is closed, and nobody is served: run the same command again, only the last step is left")
+
 // finish makes the copy the installation.
 func (m *move) finish(ctx context.Context) error {
 	_, err := m.target.exec(ctx, "DELETE FROM copy_state WHERE role = 'target' AND id = $1", m.id)
-	return err
+	if err != nil {
+		return fmt.Errorf("%w (%w)", ErrLastStep, err)
+	}
+	return nil
 }
 
 func compareKeys(a, b []any) int {

@@ -297,3 +297,84 @@ func TestMove_TwoAtOnce(t *testing.T) {
 	})
 	refused(t, "the earlier one, and the later is not done", err, "another grantway copy of this file has taken over")
 }
+
+// interfering is a session that does something before or after one of its statements.
+type interfering struct {
+	session
+	before, after func(text string) error
+}
+
+func (i *interfering) exec(ctx context.Context, text string, args ...any) (int64, error) {
+	if err := i.before(text); err != nil {
+		return 0, err
+	}
+	n, err := i.session.exec(ctx, text, args...)
+	return n, errors.Join(err, i.after(text))
+}
+
+// From the moment the file is closed a copy that fails says that only its last step is
+// left, whatever it failed of, and the same words end it.
+func TestMove_FailsWhenTheFileIsClosed(t *testing.T) {
+	nothing := func(string) error { return nil }
+	for what, interfere := range map[string]func(t *testing.T, dsn string, stop func(), closed func() bool) (file, copy *interfering){
+		"the server ends the connection": func(t *testing.T, dsn string, _ func(), _ func() bool) (file, copy *interfering) {
+			return nil, &interfering{before: func(text string) error {
+				if strings.HasPrefix(text, "DELETE FROM copy_state WHERE role = 'target'") {
+					alter(t, dsn, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()")
+				}
+				return nil
+			}, after: nothing}
+		},
+		"it is stopped": func(_ *testing.T, _ string, stop func(), closed func() bool) (file, copy *interfering) {
+			return &interfering{before: nothing, after: func(text string) error {
+				if text == "COMMIT" && closed() {
+					stop()
+				}
+				return nil
+			}}, nil
+		},
+		"the commit does not say that it was one": func(_ *testing.T, _ string, stop func(), closed func() bool) (file, copy *interfering) {
+			return &interfering{before: nothing, after: func(text string) error {
+				if text == "COMMIT" && closed() {
+					stop()
+					return context.Canceled
+				}
+				return nil
+			}}, nil
+		},
+	} {
+		t.Run(what, func(t *testing.T) {
+			file, dsn := installation(t, 1), storagetest.Postgres(t)
+			ctx, stop := context.WithCancel(t.Context())
+			defer stop()
+			m, err := openMove(ctx, file, dsn, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			here, there := interfere(t, dsn, stop, func() bool { return m.shutting })
+			if here != nil {
+				here.session, m.source = m.source, here
+			}
+			if there != nil {
+				there.session, m.target = m.target, there
+			}
+			_, err = m.run(ctx, nil)
+			if !errors.Is(err, ErrLastStep) {
+				t.Error("it does not say that the file is closed")
+			}
+			refused(t, what, err, ErrLastStep.Error())
+			if err := m.close(); err != nil {
+				t.Logf("closing: %v", err)
+			}
+			opens(t, "serve on the file", file, "this file has moved")
+			opens(t, "serve on the copy", dsn, half)
+			refused(t, "cancelling", CancelMove(t.Context(), file, dsn), "there is nothing to cancel")
+			if moved, err := Move(t.Context(), file, dsn, nil, nil); err != nil || moved.Tables != nil {
+				t.Errorf("%+v, %v", moved, err)
+			}
+			if !serves(t.Context(), dsn) {
+				t.Error("it does not serve")
+			}
+		})
+	}
+}
