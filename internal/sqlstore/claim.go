@@ -19,7 +19,8 @@ type claim struct {
 }
 
 // take empties the tables. The row comes first, so that of two who begin or end one
-// waits for the other: after that the mark says whether what is here is whole already.
+// waits for the other: after that the mark says whether what is here is whole already,
+// and a copy that has begun here is seen, as that waits for the same row (see move.mark).
 // Where no restore was before, nothing is removed but what the schema begins with:
 // whoever looked before the mark stood may have put the first rows in, and has the
 // database then.
@@ -42,13 +43,21 @@ func (c *claim) take(ctx context.Context, target session, tables []table) error 
 			if !hasTable(there, markTable) {
 				return ErrOccupied
 			}
+			copying, err := readState(ctx, target)
+			if err != nil {
+				return err
+			}
+			_, occupied = copying["target"]
+			if occupied && c.cut {
+				return ErrOccupied
+			}
 			if !c.cut {
 				remove = slices.DeleteFunc(slices.Clone(tables), func(t table) bool { return !t.seeded() })
 				rows, err := countRows(ctx, target, slices.DeleteFunc(slices.Clone(tables), table.seeded))
 				if err != nil {
 					return err
 				}
-				if occupied = rows > 0; occupied {
+				if occupied = occupied || rows > 0; occupied {
 					return c.end(ctx, target)
 				}
 			}

@@ -124,6 +124,9 @@ func (m *move) carry(ctx context.Context, opens func([]oauth.StoredKey) error) (
 		if err := m.pass(ctx); err != nil {
 			return err
 		}
+		if err := m.unrestored(ctx); err != nil {
+			return err
+		}
 		err := m.shut(ctx)
 		m.shutting = err == nil
 		return err
@@ -390,10 +393,13 @@ func (m *move) begin(ctx context.Context, opens func([]oauth.StoredKey) error) e
 // stand finds out where the move stands, and refuses what is none, or another's.
 func (m *move) stand(ctx context.Context) (unfinished bool, err error) {
 	there, err := m.read(ctx)
+	moved := m.state["moved"]
+	if err == nil && moved.id == "" {
+		err = m.unrestored(ctx)
+	}
 	if err != nil || m.unfinished() {
 		return err == nil, err
 	}
-	moved := m.state["moved"]
 	fresh := moved.id == ""
 	if fresh && len(there) > 0 {
 		if fresh, err = m.fresh(ctx, there); err != nil {
@@ -406,7 +412,7 @@ func (m *move) stand(ctx context.Context) (unfinished bool, err error) {
 	case moved.id != "":
 		return false, m.gone(moved)
 	case !fresh:
-		return false, fmt.Errorf("%s is not empty: name an empty database", m.place)
+		return false, m.occupied()
 	}
 	// The address does not tell that this is the target noted, but that it may be: one that
 	// is empty again is begun in anew.
@@ -512,12 +518,37 @@ func (m *move) noteChanges(ctx context.Context) error {
 	return err
 }
 
-// mark makes an empty target the copy with this id. The row comes first: whoever began
-// here at the same moment, from another file, has lost the target with it, and adds no
-// more rows to those that go.
+// mark makes an empty target the copy with this id. The row of a restore comes first, and
+// goes at the end: a restore that begins here at the same moment waits for it, and then
+// finds the copy (see claim.take); one that has begun is found by its row, or its mark.
+// Then comes the copy's own: whoever began here from another file has lost the target with
+// it, and adds no more rows to those that go. Rows that no copy has put there stay.
 func (m *move) mark(ctx context.Context, id string) error {
 	return transact(ctx, m.target, "BEGIN", func() error {
-		_, err := m.target.exec(ctx, "INSERT INTO copy_state (role, id, place, holder, applied) VALUES ('target', $1, $2, $3, 0) ON CONFLICT (role) DO UPDATE SET id = excluded.id, place = excluded.place, holder = excluded.holder, applied = 0", id, m.file, m.holder)
+		free, err := m.target.exec(ctx, "INSERT INTO copy_state (role, id, place, holder, applied) VALUES ('restore', '', '', $1, 0) ON CONFLICT (role) DO NOTHING", m.holder)
+		if err == nil && free == 0 {
+			err = m.restoring()
+		}
+		if err == nil {
+			err = m.unrestored(ctx)
+		}
+		if err != nil {
+			return err
+		}
+		there, err := readState(ctx, m.target)
+		if err != nil {
+			return err
+		}
+		if _, half := there["target"]; !half {
+			rows, err := countRows(ctx, m.target, slices.DeleteFunc(slices.Clone(m.tables), table.seeded))
+			if err == nil && rows > 0 {
+				err = m.occupied()
+			}
+			if err != nil {
+				return err
+			}
+		}
+		_, err = m.target.exec(ctx, "INSERT INTO copy_state (role, id, place, holder, applied) VALUES ('target', $1, $2, $3, 0) ON CONFLICT (role) DO UPDATE SET id = excluded.id, place = excluded.place, holder = excluded.holder, applied = 0", id, m.file, m.holder)
 		if err != nil {
 			return err
 		}
@@ -526,8 +557,27 @@ func (m *move) mark(ctx context.Context, id string) error {
 				return err
 			}
 		}
-		return nil
+		_, err = m.target.exec(ctx, "DELETE FROM copy_state WHERE role = 'restore'")
+		return err
 	})
+}
+
+// unrestored refuses a target with the mark of a restore, from before its first table
+// until it is whole.
+func (m *move) unrestored(ctx context.Context) error {
+	all, err := m.to.engine.tables(ctx)
+	if err == nil && slices.Contains(all, markTable) {
+		err = m.restoring()
+	}
+	return err
+}
+
+var errRestoring = errors.New("was cut off, or is at work: finish it, or name an empty database")
+
+func (m *move) restoring() error { return fmt.Errorf("a restore into %s %w", m.place, errRestoring) }
+
+func (m *move) occupied() error {
+	return fmt.Errorf("%s is not empty: name an empty database", m.place)
 }
 
 // list writes a pattern n times, for 1 to n.

@@ -63,7 +63,7 @@ func locks(text string, side int) bool {
 	if side == 0 {
 		return text == "BEGIN IMMEDIATE"
 	}
-	return strings.HasPrefix(text, "UPDATE copy_state") || strings.HasPrefix(text, "DROP TABLE") || strings.HasPrefix(text, "DELETE FROM copy_state")
+	return strings.HasPrefix(text, "INSERT INTO copy_state") || strings.HasPrefix(text, "UPDATE copy_state") || strings.HasPrefix(text, "DROP TABLE") || strings.HasPrefix(text, "DELETE FROM copy_state")
 }
 
 func (w *watched) exec(ctx context.Context, text string, args ...any) (int64, error) {

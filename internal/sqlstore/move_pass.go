@@ -173,9 +173,15 @@ func (m *move) shut(ctx context.Context) error {
 // ErrLastStep says that a file is closed, and that its copy is not yet the installation.
 var ErrLastStep = errors.New("the file is closed, and nobody is served: run the same command again, only the last step is left")
 
-// finish makes the copy the installation.
+// finish makes the copy the installation. A mark that came beside it is of a restore that
+// found the copy and has put nothing there: it cannot serve with it.
 func (m *move) finish(ctx context.Context) error {
-	_, err := m.target.exec(ctx, "DELETE FROM copy_state WHERE role = 'target' AND id = $1", m.id)
+	err := m.unrestored(ctx)
+	if err == nil {
+		_, err = m.target.exec(ctx, "DELETE FROM copy_state WHERE role = 'target' AND id = $1", m.id)
+	} else if errors.Is(err, errRestoring) {
+		err = fmt.Errorf("first drop the table %s in %s: a restore into it was refused, and left it", markTable, m.place)
+	}
 	if err != nil {
 		return fmt.Errorf("%w (%w)", ErrLastStep, err)
 	}
