@@ -300,6 +300,70 @@ func TestCopy_CutOffAtItsLastStep(t *testing.T) {
 	}
 }
 
+// A file that has moved is a backup of that moment, should the new database be lost before
+// there is another, with all that is asked at a restore (docs/operating.md, Backup and restore).
+func TestRestore_OfAMovedFile(t *testing.T) {
+	t.Parallel()
+	database := storagetest.Postgres(t)
+	k := newKeyed(t)
+	p := k.start()
+	old, revoked := k.issue(p), k.issue(p)
+	k.run("", nil, "events", "export", "log")
+	if _, err := grantway(k.dir, "", "copy", "--from", "grantway.db", "--to", database); err != nil {
+		t.Fatal(err)
+	}
+	k.fails([]string{"grantway.db is in use: stop the server that still runs on it"}, "restore", "grantway.db", "--database", "new.db", "--accept-revived-keys")
+	k.stop(p)
+	whole := func() []byte {
+		t.Helper()
+		raw, err := os.ReadFile(filepath.Join(k.dir, "grantway.db"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return raw
+	}
+	file := whole()
+	p = k.serve("--database", database, "--shutdown-grace", "1s")
+	k.run("", nil, "grant", "revoke", revoked.grant, "--database", database)
+	k.run("", nil, "events", "export", "log", "--database", database)
+	late := k.issue(p)
+	k.stop(p)
+
+	k.fails([]string{"grantway.db moved to 127.0.0.1:", "UTC", "would be alive again", "--revoked-since", "--revoke-all-before-restore", "--accept-revived-keys"}, "restore", "grantway.db", "--database", "new.db")
+	k.fails([]string{"log is complete until", "UTC", "would be alive again"}, "restore", "grantway.db", "--database", "new.db", "--revoked-since", "log")
+	ring, err := os.ReadFile(filepath.Join(k.dir, "keyring"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	k.swap("keyring", newRing(t))
+	k.fails([]string{"the key ring keyring does not open this backup's signing keys: sealed by a key that is not in the key ring"}, "restore", "grantway.db", "--database", "new.db", "--accept-revived-keys")
+	k.swap("keyring", string(ring))
+	var epoch int64
+	for to, tc := range map[string]struct {
+		flags []string
+		alive [2]bool // old, revoked
+	}{
+		"logged.db":             {[]string{"--revoked-since", "log", "--accept-revived-keys"}, [2]bool{true, false}},
+		"revived.db":            {[]string{"--accept-revived-keys"}, [2]bool{true, true}},
+		storagetest.Postgres(t): {[]string{"--revoke-all-before-restore"}, [2]bool{false, false}},
+	} {
+		var doc restoreDoc
+		if k.run("", &doc, append([]string{"restore", "grantway.db", "--database", to}, tc.flags...)...); doc.Epoch < 2 || doc.Epoch == epoch || time.Since(doc.Made) > time.Hour {
+			t.Errorf("%+v after the epoch %d", doc, epoch)
+		}
+		epoch = doc.Epoch
+		p := k.serve("--database", to, "--shutdown-grace", "1s")
+		k.alive(p, "the old key", old, tc.alive[0])
+		k.alive(p, "the revoked key", revoked, tc.alive[1])
+		k.alive(p, "a late key", late, false)
+		k.stop(p)
+	}
+	if !bytes.Equal(file, whole()) {
+		t.Error("the file was touched")
+	}
+	k.fails([]string{"this file has moved to PostgreSQL"}, "serve", "--listen", "127.0.0.1:0")
+}
+
 // Whoever looks at a terminal sees one line that grows; a log gets a line for each
 // tenth, but none of a backup; a program a document for each percent.
 func TestProgress(t *testing.T) {

@@ -16,7 +16,7 @@ import (
 
 type restoreCommand struct {
 	Admin
-	File    string `arg:"" help:"A file that grantway backup wrote."`
+	File    string `arg:"" help:"A file that grantway backup wrote, or one that has moved to PostgreSQL (grantway copy)."`
 	Replace bool   `help:"Replace the file that is there; it is kept under another name. A PostgreSQL database must be empty."`
 
 	RevokedSince           string `placeholder:"FILE" help:"Replay what ended after the backup from the log that events export keeps."`
@@ -44,10 +44,16 @@ func (c *restoreCommand) Run(ctx context.Context, t terminal) (err error) {
 		return c.explain(err, "")
 	}
 	cfg, ring, err := c.load(t)
-	if err != nil {
-		return fmt.Errorf("%w; the backup belongs to the key ring with the fingerprint %s", err, a.Ring)
+	if err != nil && a.Moved == "" {
+		err = fmt.Errorf("%w; the backup belongs to the key ring with the fingerprint %s", err, a.Ring)
 	}
-	if a.Issuer != cfg.Issuer || a.Audience != cfg.APIAudience {
+	if err != nil {
+		return err
+	}
+	was := "was made"
+	if a.Moved != "" {
+		was = "moved to " + a.Moved
+	} else if a.Issuer != cfg.Issuer || a.Audience != cfg.APIAudience {
 		return fmt.Errorf("%s is a backup of another installation: its issuer is %s and its audience %s, here they are %s and %s", c.File, a.Issuer, a.Audience, cfg.Issuer, cfg.APIAudience)
 	}
 	if place(cfg) == "" {
@@ -55,7 +61,7 @@ func (c *restoreCommand) Run(ctx context.Context, t terminal) (err error) {
 	}
 	now := time.Now()
 	if c.RevokedSince == "" && !c.RevokeAllBeforeRestore && !c.AcceptRevivedKeys {
-		return misunderstanding{fmt.Errorf("%s was made on %s: what was revoked from then until now, %s, would be alive again. Say what to do about it: --revoked-since FILE replays the log that grantway events export keeps, --revoke-all-before-restore ends every grant, --accept-revived-keys lets them live", c.File, both(a.Made), both(now))}
+		return misunderstanding{fmt.Errorf("%s %s on %s: what was revoked from then until now, %s, would be alive again. Say what to do about it: --revoked-since FILE replays the log that grantway events export keeps, --revoke-all-before-restore ends every grant, --accept-revived-keys lets them live", c.File, was, both(a.Made), both(now))}
 	}
 	r, err := sqlstore.Restore(ctx, c.File, cfg.Database.Reveal(), c.Replace)
 	if err != nil {
@@ -95,7 +101,7 @@ func (c *restoreCommand) restore(ctx context.Context, r *sqlstore.Restoration, c
 		return doc, err
 	}
 	_, err = ring.Fingerprint(rows)
-	if _, wrong := errors.AsType[*oauth.WrongRing](err); wrong {
+	if _, wrong := errors.AsType[*oauth.WrongRing](err); wrong && r.Moved == "" {
 		return doc, fmt.Errorf("%s (%s) does not open this backup's signing keys: it needs the ring with the fingerprint %s", ringName(cfg), ring.Fingerprints(), r.Ring)
 	} else if err != nil {
 		return doc, fmt.Errorf("%s does not open this backup's signing keys: %w", ringName(cfg), err)

@@ -31,6 +31,10 @@ type Archive struct {
 
 	Epoch, Seq int64 // the feed's, as they were
 	Version    int64 // of the schema
+
+	// Where the installation is, if this is no backup but a file that has moved there:
+	// then it names neither issuer, nor audience, nor ring.
+	Moved string
 }
 
 // backupPages is how much of a file is copied between two looks at the context: 4

@@ -28,8 +28,8 @@ import (
 //
 // The table copy_state holds the row "source" in the file from the first moment,
 // "moved" once it is closed, and "target" in the copy until that is whole: no
-// program opens a database with one of the last two. (What the row "restore" is for,
-// see claim.) The two rows of one copy have one id, which is made anew for every
+// program opens a database with one of the last two, but a restore reads a file that has
+// moved as a backup. (What the row "restore" is for, see claim.) The two rows of one copy have one id, which is made anew for every
 // database that a copy begins in: a half copy with another id has missed what the file
 // noted for others, so it is never gone on with, and never the installation.
 const (
@@ -127,7 +127,7 @@ func (m *move) carry(ctx context.Context, opens func([]oauth.StoredKey) error) (
 		if err := m.unrestored(ctx); err != nil {
 			return err
 		}
-		err := m.shut(ctx)
+		err := m.shut(ctx, paused)
 		m.shutting = err == nil
 		return err
 	})

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 )
 
 func (m *move) inView(ctx context.Context, f func(context.Context) error) error {
@@ -156,14 +157,15 @@ func (m *move) goOn(ctx context.Context) error {
 	return nil
 }
 
-// shut closes the file: within the transaction that holds its write lock.
-func (m *move) shut(ctx context.Context) error {
+// shut closes the file: within the transaction that holds its write lock, since when it is
+// as it is. The row says so, for who restores it.
+func (m *move) shut(ctx context.Context, since time.Time) error {
 	for _, t := range m.tables {
-		if _, err := m.source.exec(ctx, "ALTER TABLE "+t.name+" RENAME TO moved_"+t.name); err != nil {
+		if _, err := m.source.exec(ctx, "ALTER TABLE "+t.name+" RENAME TO "+movedPrefix+t.name); err != nil {
 			return err
 		}
 	}
-	n, err := m.source.exec(ctx, "UPDATE copy_state SET role = 'moved', place = $1 WHERE role = 'source' AND id = $2", m.place, m.id)
+	n, err := m.source.exec(ctx, "UPDATE copy_state SET role = 'moved', place = $1, applied = $2 WHERE role = 'source' AND id = $3", m.place, micros(since), m.id)
 	if err == nil && n != 1 { // the notes that the copy goes by are another's
 		err = errors.New("another grantway copy of this file has taken over")
 	}

@@ -52,7 +52,8 @@ var (
 	ErrRestoring   = errors.New("it is being restored already")
 )
 
-// Restore begins to put the archive in file in the place that dsn names. A file
+// Restore begins to put the archive in file in the place that dsn names; file may also be
+// one that has moved, and stays as it is. A file
 // that is there is refused with ErrOccupied unless replace, and with ErrInUse if
 // somebody has it open; a PostgreSQL database is ErrOccupied unless it is empty, or
 // holds a restore that was cut off. Nothing there changes before Finish. The caller
@@ -73,12 +74,21 @@ func Restore(ctx context.Context, file, dsn string, replace bool) (r *Restoratio
 	if err != nil {
 		return r, err
 	}
-	if err := copyFile(ctx, file, r.part); err != nil {
+	read, err := ReadArchive(ctx, file)
+	switch {
+	case err != nil:
+	case read.Moved != "":
+		err = copyMoved(ctx, file, r.part, read)
+	default:
+		err = copyFile(ctx, file, r.part)
+	}
+	if err != nil {
 		return r, err
 	}
 	if r.Archive, err = verify(ctx, r.part); err != nil {
 		return r, err
 	}
+	r.Archive.Moved = read.Moved
 	e, err := openSQLite(r.part)
 	if err != nil {
 		return r, err
@@ -193,7 +203,7 @@ func (r *Restoration) roomless(err error) error {
 	return err
 }
 
-// ReadArchive reads what a backup says about itself. It does not read the whole:
+// ReadArchive reads what a backup, or a file that has moved, says about itself. It does not read the whole:
 // [Restore] does.
 func ReadArchive(ctx context.Context, file string) (a Archive, err error) {
 	abs, err := filepath.Abs(file)
@@ -211,6 +221,9 @@ func ReadArchive(ctx context.Context, file string) (a Archive, err error) {
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
 	a, err = readArchive(ctx, db)
+	if errors.Is(err, ErrNoArchive) {
+		a, err = readMoved(ctx, db)
+	}
 	return a, judge(a, err)
 }
 
