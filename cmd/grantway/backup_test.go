@@ -344,6 +344,15 @@ func TestRestore_AcrossEngines(t *testing.T) {
 		}
 		k.stop(p)
 	}
+
+	// A table of that name which somebody else made beside ours is no restore that was cut off.
+	alter(t, server[0], "CREATE TABLE backup (note TEXT)")
+	clash := "the database has a table named backup that grantway did not make, and grantway needs the name: drop that table, or rename it"
+	k.fails([]string{clash}, "client", "list", "--database", server[0])
+	k.fails([]string{clash}, "migrate", "status", "--database", server[0])
+	k.fails([]string{"the PostgreSQL database is not empty: name a new one"}, "restore", "two", "--database", server[0], "--accept-revived-keys")
+	alter(t, server[0], "ALTER TABLE backup RENAME TO backups")
+	k.run("", nil, "client", "list", "--database", server[0])
 }
 
 // A restore that is killed leaves the database as it was, or has put the whole

@@ -17,6 +17,8 @@ func known(s sqlstore.Schema) error {
 	switch {
 	case s.Unready:
 		return errors.New("the database is a backup, or a restore that was cut off: grantway restore makes a database of a backup")
+	case s.Clash:
+		return errors.New("the database has a table named backup that grantway did not make, and grantway needs the name: drop that table, or rename it")
 	case s.Have > s.Want:
 		return fmt.Errorf("the database was made by a newer grantway (schema %d, this one knows %d): use that one, or restore a backup that was made before the upgrade", s.Have, s.Want)
 	case s.Foreign:
@@ -131,7 +133,7 @@ func (c *migrateUpCommand) Run(ctx context.Context, t terminal) error {
 // Run shows how the database stands, and changes nothing.
 func (c *migrateStatusCommand) Run(ctx context.Context, t terminal) error {
 	return c.withSchema(ctx, t, func(_ config.Config, _ *oauth.KeyRing, _ *sqlstore.Store, s sqlstore.Schema) error {
-		if s.Unready || s.Foreign {
+		if s.Unready || s.Foreign || s.Clash {
 			return known(s)
 		}
 		o, doc := &office{json: c.JSON, out: t.out}, docOf(s)

@@ -22,6 +22,9 @@ const (
 	markSchema = "CREATE TABLE backup (made BIGINT PRIMARY KEY, issuer TEXT NOT NULL, audience TEXT NOT NULL, ring TEXT NOT NULL)"
 )
 
+// markColumns tell the mark from a table that somebody else gave its name.
+var markColumns = []column{{name: "made", kind: "bigint", key: 1}, {name: "issuer", kind: "text"}, {name: "audience", kind: "text"}, {name: "ring", kind: "text"}}
+
 // Archive is what a backup says about itself.
 type Archive struct {
 	Made     time.Time // no event of before is missing

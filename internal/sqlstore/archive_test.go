@@ -383,6 +383,88 @@ func TestRestore_IntoSomebodyElsesDatabase(t *testing.T) {
 	}
 }
 
+// A live database is not emptied by a restore, whatever table of the mark's name stands in
+// it; one that a restore was filling when it was cut off is filled by the next.
+func TestRestore_IntoALiveDatabase(t *testing.T) {
+	const note = "CREATE TABLE backup (note TEXT)"
+	for name, test := range map[string]struct {
+		theirs string
+		claim  bool
+	}{
+		"another table of the name":  {note, false},
+		"a claim beside another":     {note, true},
+		"an empty one like the mark": {markSchema, false},
+		"a restore that was cut off": {markSchema, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			file, dsn := filepath.Join(t.TempDir(), "backup"), storagetest.Postgres(t)
+			backedUp(t, filepath.Join(t.TempDir(), "g.db"), file)
+			s := openAt(t, dsn)
+			if err := s.engine.write(t.Context(), append(put(1), do(test.theirs))); err != nil {
+				t.Fatal(err)
+			}
+			if test.claim {
+				if err := s.engine.write(t.Context(), one(do("INSERT INTO copy_state (role, id, place, holder, applied) VALUES ('restore', '', '', 'killed', 0)"))); err != nil {
+					t.Fatal(err)
+				}
+			}
+			left, cut := 1, test.theirs == markSchema && test.claim
+			r, err := Restore(t.Context(), file, dsn, false)
+			switch {
+			case err == nil && cut:
+				if _, err := finishNow(t, r); err != nil {
+					t.Error(err)
+				}
+				left = 0
+			case err == nil:
+				t.Errorf("it was taken for a restore that was cut off; %v", r.Abandon())
+			case cut, !errors.Is(err, ErrOccupied):
+				t.Errorf("error %v", err)
+			}
+			if n := count(t, s, "used_once"); n != left {
+				t.Errorf("%d rows are left, want %d", n, left)
+			}
+			if schema, err := s.Schema(t.Context()); err != nil || schema.Clash != (test.theirs == note) || schema.Foreign {
+				t.Errorf("%+v, %v", schema, err)
+			}
+		})
+	}
+	t.Run("that began to work since the restore looked", func(t *testing.T) {
+		s, from := openAt(t, storagetest.Postgres(t)), openAt(t, filepath.Join(t.TempDir(), "g.db"))
+		if err := s.engine.write(t.Context(), append(put(1), do(markSchema))); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := copyTables(t.Context(), from, s, &claim{holder: "me", cut: true}, nil); !errors.Is(err, ErrOccupied) {
+			t.Errorf("error %v", err)
+		}
+		if n := count(t, s, "used_once"); n != 1 {
+			t.Errorf("%d rows are left", n)
+		}
+	})
+}
+
+// A table of the mark's name that somebody else made is told from the mark on either engine.
+func TestSchema_TheNameOfTheMark(t *testing.T) {
+	for engine, dsn := range dsns() {
+		t.Run(engine, func(t *testing.T) {
+			s := openAt(t, dsn(t))
+			is := func(theirs string, unready, clash bool) {
+				t.Helper()
+				if err := s.engine.write(t.Context(), one(do(theirs))); err != nil {
+					t.Fatal(err)
+				}
+				schema, err := s.Schema(t.Context())
+				if err != nil || schema.Unready != unready || schema.Clash != clash || schema.Foreign {
+					t.Errorf("after %s: %+v, %v", theirs, schema, err)
+				}
+			}
+			is("CREATE TABLE backup (made BIGINT PRIMARY KEY, issuer TEXT NOT NULL, audience TEXT NOT NULL, ring TEXT)", false, true)
+			is("DROP TABLE backup", false, false)
+			is(markSchema, true, false)
+		})
+	}
+}
+
 // taking is a restore into the database at dsn that has not begun to fill it, of a
 // backup with so many rows.
 func taking(t *testing.T, dsn string, rows int) (finish func(progress func(Progress)) error) {

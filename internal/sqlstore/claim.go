@@ -21,20 +21,25 @@ type claim struct {
 // take empties the tables. The row comes first, so that of two who begin or end one
 // waits for the other: after that the mark says whether what is here is whole already,
 // and a copy that has begun here is seen, as that waits for the same row (see move.mark).
-// Where no restore was before, nothing is removed but what the schema begins with:
-// whoever looked before the mark stood may have put the first rows in, and has the
-// database then.
+// Where no restore had the row before, nothing is removed but what the schema begins
+// with: whoever looked before the mark stood may have put the first rows in, and has
+// the database then.
 func (c *claim) take(ctx context.Context, target session, tables []table) error {
 	occupied := false
 	err := transact(ctx, target, "BEGIN", func() error {
 		remove := tables
 		if c != nil {
-			already := "NOTHING"
+			var before int64 // restores that had begun to fill it
 			if c.cut {
-				already = "UPDATE SET holder = excluded.holder"
+				var err error
+				if before, err = target.exec(ctx, "UPDATE copy_state SET holder = $1 WHERE role = 'restore'", c.holder); err != nil {
+					return err
+				}
 			}
-			if err := taken(target.exec(ctx, "INSERT INTO copy_state (role, id, place, holder, applied) VALUES ('restore', '', '', $1, 0) ON CONFLICT (role) DO "+already, c.holder)); err != nil {
-				return err
+			if before == 0 {
+				if err := taken(target.exec(ctx, "INSERT INTO copy_state (role, id, place, holder, applied) VALUES ('restore', '', '', $1, 0) ON CONFLICT (role) DO NOTHING", c.holder)); err != nil {
+					return err
+				}
 			}
 			there, err := target.tables(ctx)
 			if err != nil {
@@ -48,18 +53,19 @@ func (c *claim) take(ctx context.Context, target session, tables []table) error 
 				return err
 			}
 			_, occupied = copying["target"]
-			if occupied && c.cut {
-				return ErrOccupied
-			}
-			if !c.cut {
+			if before == 0 {
 				remove = slices.DeleteFunc(slices.Clone(tables), func(t table) bool { return !t.seeded() })
 				rows, err := countRows(ctx, target, slices.DeleteFunc(slices.Clone(tables), table.seeded))
 				if err != nil {
 					return err
 				}
-				if occupied = occupied || rows > 0; occupied {
-					return c.end(ctx, target)
-				}
+				occupied = occupied || rows > 0
+			}
+			switch {
+			case occupied && c.cut: // the mark is another's
+				return ErrOccupied
+			case occupied:
+				return c.end(ctx, target)
 			}
 		}
 		for _, t := range remove {

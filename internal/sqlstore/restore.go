@@ -134,28 +134,45 @@ func (r *Restoration) takeDatabase(ctx context.Context, dsn, backup string) (err
 }
 
 // vacant refuses a database that a restore may not fill. cut: it holds a restore that
-// was cut off.
+// was cut off. The mark alone does not say so, for that empties the tables: either the
+// restore had begun to fill them, and claimed them, or there is nothing in them.
 func vacant(ctx context.Context, s *Store) (cut bool, err error) {
 	schema, err := s.Schema(ctx)
+	switch {
+	case err != nil:
+		return false, err
+	case schema.Foreign, schema.Clash, schema.Have > 0 && !schema.Unready:
+		return false, ErrOccupied
+	case !schema.Unready:
+		return false, nil
+	}
+	own, err := s.engine.session(ctx)
 	if err != nil {
 		return false, err
 	}
-	// The mark of a restore that was cut off has no row, and nobody else's tables beside
-	// it: another program may have a table of that name.
-	marks := 0
-	if schema.Unready {
-		err := s.row(ctx, "SELECT COUNT(*) FROM "+markTable, nil, &marks)
-		if refusal, ok := errors.AsType[*pgconn.PgError](err); ok && refusal.Code == "42P01" {
-			return false, ErrOccupied // whole since we looked
-		}
-		if err != nil {
+	defer func() { err = errors.Join(err, own.close()) }()
+	there, err := own.tables(ctx)
+	if err != nil {
+		return false, err
+	}
+	claimed := map[string]state{}
+	if hasTable(there, "copy_state") {
+		if claimed, err = readState(ctx, own); err != nil {
 			return false, err
 		}
 	}
-	if schema.Foreign || marks > 0 || schema.Have > 0 && !schema.Unready {
-		return false, ErrOccupied
+	full := []table{{name: markTable}} // a backup's has a row
+	if _, ok := claimed["restore"]; !ok {
+		full = append(full, slices.DeleteFunc(ours(there), table.seeded)...)
 	}
-	return schema.Unready, nil
+	rows, err := countRows(ctx, own, full)
+	if refusal, ok := errors.AsType[*pgconn.PgError](err); ok && refusal.Code == "42P01" {
+		return false, ErrOccupied // whole since we looked
+	}
+	if err == nil && rows > 0 {
+		err = ErrOccupied
+	}
+	return err == nil, err
 }
 
 // takePart makes the copy of a restore into PostgreSQL: beside the backup, whose disk

@@ -2,9 +2,11 @@ package sqlstore
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -18,6 +20,7 @@ type Schema struct {
 	// finished: what makes it so goes away last of all.
 	Unready bool
 	Foreign bool // there are tables, but none of ours
+	Clash   bool // there are ours, and somebody else's that has the name of a backup's mark
 }
 
 // Migration is a step of the schema.
@@ -80,9 +83,6 @@ func (s *Store) Schema(ctx context.Context) (Schema, error) {
 		return schema, err
 	}
 	for _, name := range tables {
-		if name == markTable {
-			schema.Unready = true
-		}
 		if name == "goose_db_version" {
 			err = s.row(ctx, "SELECT COALESCE(MAX(version_id), 0) FROM goose_db_version WHERE is_applied", nil, &schema.Have)
 			if err != nil {
@@ -93,8 +93,36 @@ func (s *Store) Schema(ctx context.Context) (Schema, error) {
 			schema.Foreign = true
 		}
 	}
-	schema.Foreign = schema.Foreign && schema.Have == 0
+	if slices.Contains(tables, markTable) {
+		if schema.Unready, schema.Clash, err = s.marked(ctx); err != nil {
+			return schema, fmt.Errorf("reading the schema: %w%s", err, remedy(err))
+		}
+	}
+	schema.Foreign = (schema.Foreign || schema.Clash) && schema.Have == 0
+	schema.Clash = schema.Clash && schema.Have > 0
 	return schema, nil
+}
+
+// marked reports whether the table of the mark's name is the mark, or somebody else's.
+// It is neither if a restore has ended since we looked.
+func (s *Store) marked(ctx context.Context) (ours, theirs bool, err error) {
+	own, err := s.engine.session(ctx)
+	if err != nil {
+		return false, false, err
+	}
+	defer func() { err = errors.Join(err, own.close()) }()
+	there, err := own.tables(ctx)
+	if err != nil {
+		return false, false, err
+	}
+	for _, t := range there {
+		if t.name == markTable {
+			ours = slices.Equal(t.columns, markColumns)
+			return ours, !ours, nil
+		}
+	}
+	all, err := s.engine.tables(ctx) // also what this user may not touch
+	return false, slices.Contains(all, markTable), err
 }
 
 // texts reads a column.
