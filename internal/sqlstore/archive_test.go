@@ -465,6 +465,39 @@ func TestSchema_TheNameOfTheMark(t *testing.T) {
 	}
 }
 
+// In the place of a file that has moved to PostgreSQL a restore would make a second
+// installation, in which lives what was revoked in the first (docs/operating.md, Backup and
+// restore).
+func TestRestore_OverAFileThatHasMoved(t *testing.T) {
+	path, dsn, file := filepath.Join(t.TempDir(), "g.db"), storagetest.Postgres(t), filepath.Join(t.TempDir(), "backup")
+	if err := backedUp(t, path, file).Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Move(t.Context(), path, dsn, nil, nil); err != nil {
+		t.Fatal(err)
+	}
+	for _, replace := range []bool{true, false} {
+		r, err := Restore(t.Context(), file, path, replace)
+		if err == nil {
+			r.Abandon()
+		}
+		refused(t, fmt.Sprintf("with replace %v", replace), err, "has moved to PostgreSQL, and only "+placeOf(t, dsn)+" knows what was revoked since: restore into a new database there, or move this file away first")
+	}
+	if left, _ := os.ReadDir(filepath.Dir(path)); len(left) != 1 {
+		t.Errorf("it left %v", left)
+	}
+	if err := os.Rename(path, path+".away"); err != nil {
+		t.Fatal(err)
+	}
+	r, err := Restore(t.Context(), file, path, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Abandon(); err != nil {
+		t.Error(err)
+	}
+}
+
 // taking is a restore into the database at dsn that has not begun to fill it, of a
 // backup with so many rows.
 func taking(t *testing.T, dsn string, rows int) (finish func(progress func(Progress)) error) {

@@ -277,7 +277,8 @@ func verify(ctx context.Context, file string) (a Archive, err error) {
 }
 
 // inspect reads what a restore would replace, or nil if there is nothing. One that
-// cannot be read is what a restore is for: it is only named.
+// cannot be read is what a restore is for: it is only named. One that has moved is
+// refused: beside the database that it moved to there would be a second installation.
 func inspect(ctx context.Context, path string) (*Target, error) {
 	info, err := os.Stat(path)
 	switch {
@@ -296,6 +297,10 @@ func inspect(ctx context.Context, path string) (*Target, error) {
 	}
 	s := &Store{engine: e}
 	defer s.Close()
+	var moved string // without the table it has not
+	if s.row(ctx, "SELECT COALESCE(MAX(place), '') FROM copy_state WHERE role = 'moved'", nil, &moved) == nil && moved != "" {
+		return nil, fmt.Errorf("the file %s has moved to PostgreSQL, and only %s knows what was revoked since: restore into a new database there, or move this file away first", path, moved)
+	}
 	if t.Seq, t.Epoch, err = s.Head(ctx); err == nil {
 		t.Kids, err = texts(ctx, e, "SELECT kid FROM signing_keys")
 		err = errors.Join(err, s.row(ctx, "SELECT COALESCE(MAX(id), '') FROM events WHERE kind IN ($1, $2)", []any{string(oauth.EventTokenRefreshed), string(oauth.EventPasswordSet)}, &t.Outside))
