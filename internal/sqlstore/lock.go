@@ -12,12 +12,41 @@ import (
 // Whoever has a SQLite file open holds a shared lock on a file beside it, and a
 // restore, which puts another file in its place, holds an exclusive one. The lock
 // goes by the path, as a lock on the database itself would not: a server that
-// started while the files changed places would be left with the old one. It ends
-// with the process; whoever closes last removes the file.
+// started while the files changed places would be left with the old one. So a path is
+// resolved first, that all who mean one file go by one name. It ends with the process;
+// whoever closes last removes the file.
 const lockSuffix = "-lock"
 
 // ErrInUse says that the lock of a SQLite file is held by somebody else.
 var ErrInUse = errors.New("in use")
+
+// resolve is the path of a file without symbolic links, also of one that is not there.
+// What cannot be followed is left as it is: it cannot be opened either, and that says why.
+func resolve(path string) (string, error) {
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return "", err
+	}
+	for range 40 { // as many as the system follows
+		if whole, err := filepath.EvalSymlinks(abs); err == nil {
+			return whole, nil
+		}
+		dir, err := filepath.EvalSymlinks(filepath.Dir(abs))
+		if err != nil {
+			break
+		}
+		abs = filepath.Join(dir, filepath.Base(abs))
+		to, err := os.Readlink(abs)
+		if err != nil {
+			break
+		}
+		if !filepath.IsAbs(to) {
+			to = filepath.Join(dir, to)
+		}
+		abs = to
+	}
+	return abs, nil
+}
 
 func takeLock(path string, how int) (*os.File, error) {
 	name := path + lockSuffix
@@ -54,7 +83,7 @@ func releaseLock(f *os.File) error {
 
 // openShared opens a SQLite file that others may have open, too.
 func openShared(ctx context.Context, path string) (*sqlite, error) {
-	abs, err := filepath.Abs(path)
+	abs, err := resolve(path)
 	if err != nil {
 		return nil, err
 	}

@@ -107,7 +107,7 @@ func Restore(ctx context.Context, file, dsn string, replace bool) (r *Restoratio
 }
 
 func (r *Restoration) takeFile(ctx context.Context, path string, replace bool) (err error) {
-	if r.path, err = filepath.Abs(path); err != nil {
+	if r.path, err = resolve(path); err != nil {
 		return err
 	}
 	if r.lock, err = takeLock(r.path, syscall.LOCK_EX); err != nil {
@@ -180,7 +180,7 @@ func vacant(ctx context.Context, s *Store) (cut bool, err error) {
 // whether a copy that is beside the backup already is at work, or was left by a
 // restore that was killed, and goes: all hashes and sealed keys are in it.
 func (r *Restoration) takePart(backup string) error {
-	abs, err := filepath.Abs(backup)
+	abs, err := resolve(backup)
 	if err != nil {
 		return err
 	}
