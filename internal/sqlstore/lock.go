@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 )
 
@@ -81,6 +82,48 @@ func releaseLock(f *os.File) error {
 	return f.Close()
 }
 
+// sole demands that a file whose lock is held has one name: by another, a hard link, it
+// has another lock and another log. A restore that was killed while the names changed may
+// have left one: that is removed, and a log that it had put aside comes back.
+func sole(path string) error {
+	info, err := os.Lstat(path)
+	if err != nil || links(info) < 2 {
+		return nil // what is not there has no other name
+	}
+	dir := filepath.Dir(path)
+	all, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, entry := range all {
+		aside := filepath.Join(dir, entry.Name())
+		if other, err := os.Lstat(aside); err != nil || !strings.HasPrefix(aside, path+replacedSuffix) || !os.SameFile(info, other) {
+			continue
+		}
+		for _, suffix := range logSuffixes {
+			if _, err := os.Lstat(path + suffix); errors.Is(err, os.ErrNotExist) {
+				if err := os.Rename(aside+suffix, path+suffix); err != nil && !errors.Is(err, os.ErrNotExist) {
+					return err
+				}
+			}
+		}
+		if err := os.Remove(aside); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+	}
+	if info, err := os.Lstat(path); err == nil && links(info) > 1 {
+		return fmt.Errorf("the file %s has %d names (hard links), and what is written by one is lost to who reads by another: remove all but one (find FOLDER -samefile %s lists them)", path, links(info), path)
+	}
+	return nil
+}
+
+func links(info os.FileInfo) uint64 {
+	if stat, ok := info.Sys().(*syscall.Stat_t); ok {
+		return uint64(stat.Nlink)
+	}
+	return 1
+}
+
 // openShared opens a SQLite file that others may have open, too.
 func openShared(ctx context.Context, path string) (*sqlite, error) {
 	abs, err := resolve(path)
@@ -96,6 +139,9 @@ func openShared(ctx context.Context, path string) (*sqlite, error) {
 	}
 	if err != nil {
 		return nil, err
+	}
+	if err := sole(abs); err != nil {
+		return nil, errors.Join(err, releaseLock(lock))
 	}
 	s, err := openSQLite(abs)
 	if err != nil {

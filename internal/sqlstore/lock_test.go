@@ -107,3 +107,113 @@ func TestRestore_OneBackupByTwoNames(t *testing.T) {
 		t.Errorf("by another name: %v", err)
 	}
 }
+
+// A restore that was killed while the names changed leaves what was there with two names,
+// or with its log put aside: by the second name it is not opened, since its log and its lock
+// go by the first, and who opens it by that one makes it what it was.
+func TestOpen_TheNamesOfOneFile(t *testing.T) {
+	database := func(t *testing.T) (path, backup string) {
+		t.Helper()
+		dir := t.TempDir()
+		path, backup = filepath.Join(dir, "g [*].db"), filepath.Join(t.TempDir(), "backup")
+		s := backedUp(t, path, backup)
+		if err := errors.Join(s.engine.write(t.Context(), put(1)), s.Close()); err != nil {
+			t.Fatal(err)
+		}
+		return path, backup
+	}
+	named := func(t *testing.T, path, name string) {
+		t.Helper()
+		if err := os.Link(path, name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	shut := func(t *testing.T, path, backup string) {
+		t.Helper()
+		s, err := Open(t.Context(), path)
+		if err == nil {
+			s.Close()
+		}
+		refused(t, "opening "+path, err, "the file "+path+" has 2 names (hard links)")
+		r, err := Restore(t.Context(), backup, path, true)
+		if err == nil {
+			r.Abandon()
+		}
+		refused(t, "a restore to "+path, err, "the file "+path+" has 2 names (hard links)")
+	}
+	alone := func(t *testing.T, path string) {
+		t.Helper()
+		if left, err := filepath.Glob(filepath.Join(filepath.Dir(path), "*")); err != nil || len(left) != 1 {
+			t.Errorf("there are %q, %v", left, err)
+		}
+	}
+	t.Run("opened after a killed restore", func(t *testing.T) {
+		path, backup := database(t)
+		aside := path + ".replaced-20260101T000000Z"
+		named(t, path, aside)
+		shut(t, aside, backup)
+		s, err := Open(t.Context(), path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n := count(t, s, "used_once")
+		if err := s.Close(); err != nil || n != 1 {
+			t.Errorf("%d rows, %v", n, err)
+		}
+		alone(t, path)
+	})
+	t.Run("restored again", func(t *testing.T) {
+		path, backup := database(t)
+		named(t, path, path+".replaced-20260101T000000Z")
+		r, err := Restore(t.Context(), backup, path, true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := r.Abandon(); err != nil {
+			t.Fatal(err)
+		}
+		alone(t, path)
+	})
+	t.Run("with its log aside", func(t *testing.T) {
+		path, _ := database(t)
+		aside := path + ".replaced-20260101T000000Z"
+		s := openAt(t, path)
+		if err := s.engine.write(t.Context(), put(2)); err != nil {
+			t.Fatal(err)
+		}
+		log, err := os.ReadFile(path + "-wal") // the second row is only here
+		if err != nil || len(log) == 0 {
+			t.Fatal(len(log), err)
+		}
+		whole, err := os.ReadFile(path)
+		if err := errors.Join(err, s.Close(), os.WriteFile(path, whole, 0o600), os.WriteFile(aside+"-wal", log, 0o600)); err != nil {
+			t.Fatal(err)
+		}
+		named(t, path, aside)
+		if n := count(t, openAt(t, path), "used_once"); n != 2 {
+			t.Errorf("%d rows", n)
+		}
+	})
+	t.Run("somebody's hard link", func(t *testing.T) {
+		path, backup := database(t)
+		other := filepath.Join(t.TempDir(), "other.db")
+		named(t, path, other)
+		shut(t, path, backup)
+		shut(t, other, backup)
+	})
+	t.Run("what an earlier restore kept", func(t *testing.T) {
+		path, backup := database(t)
+		r, err := Restore(t.Context(), backup, path, true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		aside, err := finishNow(t, r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		openAt(t, path)
+		if n := count(t, openAt(t, aside), "used_once"); n != 1 {
+			t.Errorf("%d rows in what was kept", n)
+		}
+	})
+}

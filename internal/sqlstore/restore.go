@@ -113,6 +113,9 @@ func (r *Restoration) takeFile(ctx context.Context, path string, replace bool) (
 	if r.lock, err = takeLock(r.path, syscall.LOCK_EX); err != nil {
 		return err
 	}
+	if err := sole(r.path); err != nil {
+		return err
+	}
 	if r.Target, err = inspect(ctx, r.path); err != nil {
 		return err
 	}
@@ -448,11 +451,18 @@ func (r *Restoration) fill(ctx context.Context, progress func(Progress)) (err er
 	return transact(ctx, own, "BEGIN", func() error { return c.end(ctx, own) })
 }
 
+// replacedSuffix and a time are put to the name of a database that was replaced.
+const replacedSuffix = ".replaced-"
+
+// logSuffixes are put to the name of a database whose log holds what is not in it yet.
+var logSuffixes = []string{"-wal", "-journal"}
+
 // putAside gives the database that is there a second name, and folds its log into it,
-// so that the log cannot be taken for that of the file which comes into its place.
+// so that the log cannot be taken for that of the file which comes into its place. If
+// it is cut off, the next who opens the database removes the second name (see sole).
 func (r *Restoration) putAside(ctx context.Context, now time.Time) (string, error) {
 	path := r.path
-	aside := path + ".replaced-" + now.UTC().Format("20060102T150405Z")
+	aside := path + replacedSuffix + now.UTC().Format("20060102T150405Z")
 	whole := false
 	if r.Target != nil {
 		if err := os.Link(path, aside); err != nil {
@@ -465,7 +475,7 @@ func (r *Restoration) putAside(ctx context.Context, now time.Time) (string, erro
 		whole = err == nil
 	}
 	if !whole { // the log goes aside as it is, also one whose database is gone
-		for _, suffix := range []string{"-wal", "-journal"} {
+		for _, suffix := range logSuffixes {
 			if err := os.Rename(path+suffix, aside+suffix); err != nil && !errors.Is(err, os.ErrNotExist) {
 				return "", err
 			}
