@@ -356,85 +356,183 @@ func TestRestore_AcrossEngines(t *testing.T) {
 }
 
 // A restore that is killed leaves the database as it was, or has put the whole
-// backup in its place; never something between.
+// backup in its place; never something between. It is killed where somebody else's lock on
+// a file holds it, for the ten seconds that it waits for one.
 func TestRestore_Killed(t *testing.T) {
 	slow(t)
 	t.Parallel()
 	k := newKeyed(t)
+	at := filepath.Join(k.dir, "grantway.db")
 	k.run("", nil, "store", "add", "kept", "--name", "Kept")
 	k.run("", nil, "backup", "one")
-	names := func() string {
-		t.Helper()
-		var stores []struct{ ID string }
-		k.run("", &stores, "store", "list")
-		return fmt.Sprint(stores)
+	list := func(database string) (string, error) {
+		return grantway(k.dir, "", "store", "list", "--json", "--config", "config.yaml", "--database", database)
 	}
-	whole := names()
+	is := func(what, database, want string) {
+		t.Helper()
+		if got, err := list(database); err != nil || got != want {
+			t.Errorf("%s: %s, %v; want %s", what, got, err, want)
+		}
+	}
+	refused := func(what, database, want string) {
+		t.Helper()
+		if got, err := list(database); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %s, %v; want %q", what, got, err, want)
+		}
+	}
+	whole, err := list(at)
+	if err != nil {
+		t.Fatal(err)
+	}
 	k.run("", nil, "store", "add", "later", "--name", "Later")
-	was := names()
-	met := 0 // kills that met a restore at work
-	for n := 0; n < 6 || met == 0 && n < 60; n++ {
-		left, _ := filepath.Glob(filepath.Join(k.dir, "*.part-*"))
-		before := len(left) // each that is killed leaves its part
-		cmd := exec.Command("grantway", "restore", "one", "--replace", "--accept-revived-keys", "--config", "config.yaml")
-		cmd.Dir = k.dir
+	was, err := list(at)
+	if err != nil || was == whole {
+		t.Fatal(was, err)
+	}
+
+	var cmd *exec.Cmd
+	var said *bytes.Buffer
+	start := func() {
+		t.Helper()
+		cmd, said = exec.Command("grantway", "restore", "one", "--replace", "--accept-revived-keys", "--config", "config.yaml"), new(bytes.Buffer)
+		cmd.Dir, cmd.Stderr = k.dir, said
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		over := make(chan error, 1)
-		go func() { over <- cmd.Wait() }()
-		if err := until(20*time.Second, func() bool {
-			parts, _ := filepath.Glob(filepath.Join(k.dir, "*.part-*"))
-			return len(parts) > before || len(over) > 0
-		}); err != nil {
+	}
+	kill := func(at string) {
+		t.Helper()
+		cmd.Process.Kill()
+		cmd.Wait()
+		if status := cmd.ProcessState.Sys().(syscall.WaitStatus); status.Signal() != syscall.SIGKILL {
+			t.Fatalf("%s: it had ended before it was killed: %v, %s", at, cmd.ProcessState, said)
+		}
+	}
+	on := func(file, text string) (conn *sql.Conn, letGo func()) {
+		t.Helper()
+		db := past(t, file)
+		t.Cleanup(func() { db.Close() })
+		conn, err := db.Conn(t.Context())
+		for _, text := range []string{"PRAGMA busy_timeout = 10000", text} {
+			if err == nil {
+				_, err = conn.ExecContext(t.Context(), text)
+			}
+		}
+		if err != nil {
 			t.Fatal(err)
 		}
-		ended := false // before it was killed: it waits for the end of a second, so this is rare
-		select {
-		case err := <-over:
-			if err != nil {
-				t.Fatal(err)
-			}
-			ended = true
-		case <-time.After(time.Duration(n%6) * 15 * time.Millisecond):
-			if err := cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
-				t.Fatal(err)
-			}
-			ended = <-over == nil
-		}
-		if !ended {
-			met++
-		}
-		got := names()
-		if got != whole && (ended || got != was) {
-			t.Fatalf("killed at step %d: %s, was %s", n, got, was)
-		}
-		was = got
-		parts, _ := filepath.Glob(filepath.Join(k.dir, "*.part-*"))
-		for _, part := range parts {
-			if strings.HasSuffix(part, "-wal") || strings.HasSuffix(part, "-shm") || strings.HasSuffix(part, "-journal") {
-				continue
-			}
-			if info, err := os.Stat(part); err != nil || info.Size() == 0 {
-				continue // nothing was copied yet
-			}
-			// What is no database yet is refused; in the last moment it is the whole backup.
-			said, err := grantway(k.dir, "", "store", "list", "--json", "--config", "config.yaml", "--database", part)
-			if err == nil && (!strings.Contains(said, "kept") || strings.Contains(said, "later")) {
-				t.Errorf("half restored: %s", said)
-			}
-			if err != nil && !strings.Contains(err.Error(), "a restore that was cut off") && !strings.Contains(err.Error(), "has no tables of grantway") && !strings.Contains(err.Error(), "malformed") {
+		return conn, func() {
+			conn.ExecContext(t.Context(), "ROLLBACK") // if there is something to
+			if err := errors.Join(conn.Close(), db.Close()); err != nil {
 				t.Error(err)
 			}
 		}
 	}
-	if met == 0 {
-		t.Error("every restore had ended before it was killed")
+	marks := func(conn *sql.Conn) (n int) {
+		t.Helper()
+		if err := conn.QueryRowContext(t.Context(), "SELECT COUNT(*) FROM sqlite_master WHERE name = 'backup'").Scan(&n); err != nil {
+			t.Fatal(err)
+		}
+		return n
 	}
-	k.run("", nil, "restore", "one", "--replace", "--accept-revived-keys")
-	if got := names(); got != whole {
-		t.Errorf("restored: %s, want %s", got, whole)
+	old := map[string]bool{} // parts that those before have left
+	// caught starts a restore and holds it before it begins the epoch, by the lock of who writes.
+	caught := func() (part string, lock *sql.Conn, letGo func()) {
+		t.Helper()
+		for range 30 {
+			start()
+			err := until(time.Minute, func() bool {
+				parts, _ := filepath.Glob(filepath.Join(k.dir, "*.part-*"))
+				for _, part = range parts {
+					if strings.HasSuffix(part, "-wal") || strings.HasSuffix(part, "-shm") || strings.HasSuffix(part, "-journal") {
+						continue
+					}
+					head := make([]byte, 20)
+					if f, err := os.Open(part); err == nil {
+						f.Read(head)
+						f.Close()
+					}
+					if !old[part] && head[18] == 2 { // it has a log, so it was copied and checked
+						return true
+					}
+				}
+				return false
+			})
+			if err != nil {
+				t.Fatal(err, said)
+			}
+			old[part] = true
+			if lock, letGo = on(part, "BEGIN IMMEDIATE"); marks(lock) == 1 {
+				return part, lock, letGo
+			}
+			letGo() // it was faster: once more
+			if err := cmd.Wait(); err != nil {
+				t.Fatal(err, said)
+			}
+			kept, _ := filepath.Glob(at + ".replaced-*")
+			if len(kept) != 1 {
+				t.Fatalf("it kept %v", kept)
+			}
+			if err := os.Rename(kept[0], at); err != nil {
+				t.Fatal(err)
+			}
+		}
+		t.Fatal("every restore was faster")
+		return "", nil, nil
 	}
+
+	part, _, letGo := caught()
+	kill("the copy is made")
+	letGo()
+	is("the copy is made", at, was)
+	refused("the copy", part, "a restore that was cut off")
+
+	part, lock, letGo := caught()
+	reader, noReader := on(part, "BEGIN")
+	marks(reader) // as long as it reads this the log is not folded in
+	if _, err := lock.ExecContext(t.Context(), "COMMIT"); err != nil {
+		t.Fatal(err)
+	}
+	if err := until(9*time.Second, func() bool { return marks(lock) == 0 }); err != nil {
+		t.Fatal(err, said)
+	}
+	kill("the epoch has begun")
+	noReader()
+	letGo()
+	is("the epoch has begun", at, was)
+	is("the copy", part, whole)
+	if aside, _ := filepath.Glob(at + ".replaced-*"); len(aside) != 0 {
+		t.Errorf("%v before the change", aside)
+	}
+
+	_, letGo = on(at, "CREATE TABLE something (n BIGINT)") // for the log to hold
+	reader, noReader = on(at, "BEGIN")
+	marks(reader)
+	start()
+	var aside []string
+	if err := until(time.Minute, func() bool { aside, _ = filepath.Glob(at + ".replaced-*"); return len(aside) > 0 }); err != nil {
+		t.Fatal(err, said)
+	}
+	kill("the names change")
+	noReader()
+	letGo()
+	one, err := os.Stat(at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if other, err := os.Stat(aside[0]); err != nil || !os.SameFile(one, other) {
+		t.Fatalf("what was put aside is not what is there: %v", err)
+	}
+	refused("by the other name", aside[0], "has 2 names")
+	is("the names change", at, was)
+	if _, err := os.Stat(aside[0]); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the other name is left: %v", err)
+	}
+
+	var doc restoreDoc
+	k.run("", &doc, "restore", "one", "--replace", "--accept-revived-keys")
+	is("restored", at, whole)
+	is("what was kept", doc.Kept, was)
 }
 
 // A file with a damaged page is served: who needs that page is told to come again, and
