@@ -11,6 +11,7 @@ import (
 	"time"
 
 	driver "modernc.org/sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
 )
 
 // An archive is a SQLite file with every table, whatever engine they came from,
@@ -46,9 +47,8 @@ const backupPages = 1024
 
 // Backup writes an archive of the database, as it is at one moment, into a new
 // file, while others go on writing. about says where it comes from; Backup fills in
-// the rest. The file appears when it is whole, sound and synced, or not at all
-// (ErrCorrupt); one that is there is never replaced (fs.ErrExist). progress, if not nil, is told how far
-// it is.
+// the rest. The file appears when it is whole, sound and synced, or not at all; one that
+// is there is never replaced (fs.ErrExist). progress, if not nil, is told how far it is.
 func (s *Store) Backup(ctx context.Context, file string, about Archive, progress func(Progress)) (made Archive, err error) {
 	if _, err := os.Lstat(file); err == nil {
 		return made, &os.PathError{Op: "backup to", Path: file, Err: os.ErrExist}
@@ -58,20 +58,8 @@ func (s *Store) Backup(ctx context.Context, file string, about Archive, progress
 		return made, err
 	}
 	defer func() { err = errors.Join(err, removeDatabase(part)) }()
-	if err := s.engine.archive(ctx, part, progress); err != nil {
-		return made, fmt.Errorf("writing the backup: %w%s", err, remedy(err))
-	}
-	if made, err = markArchive(ctx, part, about); err != nil {
-		return made, fmt.Errorf("writing the backup: %w%s", err, remedy(err))
-	}
-	// A damaged page is copied like any other, and would be found by who restores.
-	if progress != nil {
-		progress(Progress{Step: "checking", Of: 1})
-	}
-	if _, err := verify(ctx, part); errors.Is(err, ErrCorrupt) {
-		return made, fmt.Errorf("the database is damaged, so no backup was made: restore the last good one (%w)", err)
-	} else if err != nil {
-		return made, fmt.Errorf("checking the backup: %w", err)
+	if made, err = s.writeArchive(ctx, part, about, progress); err != nil {
+		return made, err
 	}
 	if err := syncFile(part); err != nil {
 		return made, err
@@ -81,6 +69,43 @@ func (s *Store) Backup(ctx context.Context, file string, about Archive, progress
 		return made, err
 	}
 	return made, syncFile(filepath.Dir(file))
+}
+
+// writeArchive makes the copy and reads it back: a damaged page is copied like any
+// other, and would be found by who restores.
+func (s *Store) writeArchive(ctx context.Context, part string, about Archive, progress func(Progress)) (made Archive, err error) {
+	step := "writing"
+	if err = s.engine.archive(ctx, part, progress); err == nil {
+		made, err = markArchive(ctx, part, about)
+	}
+	if err == nil {
+		step = "checking"
+		if progress != nil {
+			progress(Progress{Step: step, Of: 1})
+		}
+		_, err = verify(ctx, part)
+	}
+	code := sqliteCode(err)
+	switch {
+	case err == nil:
+		return made, nil
+	case errors.Is(err, ErrCorrupt), errors.Is(err, ErrNoArchive), code == sqlite3.SQLITE_CORRUPT, code == sqlite3.SQLITE_NOTADB:
+		return made, s.unreadable(ctx, err)
+	}
+	return made, fmt.Errorf("%s the backup: %w%s", step, err, remedy(err))
+}
+
+// unreadable says why a copy cannot be read: what it was made of may be damaged, and
+// else the disk is that it was written to.
+func (s *Store) unreadable(ctx context.Context, copied error) error {
+	if file, ok := s.engine.(*sqlite); ok {
+		if err := integrity(ctx, file.path); errors.Is(err, ErrCorrupt) {
+			return fmt.Errorf("the database is damaged, so no backup was made: restore the last good one (%w)", err)
+		} else if err != nil {
+			return fmt.Errorf("checking the database: %w%s", err, remedy(err))
+		}
+	}
+	return fmt.Errorf("the database is sound, but its copy could not be read back, so no backup was made: write it to another disk (%w)", copied)
 }
 
 // archive copies the file page by page. The view of the database is held over all

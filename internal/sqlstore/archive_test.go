@@ -17,6 +17,8 @@ import (
 	"testing"
 	"time"
 
+	sqlite3 "modernc.org/sqlite/lib"
+
 	"github.com/grantway/grantway/internal/oauth"
 	"github.com/grantway/grantway/internal/storagetest"
 )
@@ -129,6 +131,56 @@ func TestBackup_AllOrNothing(t *testing.T) {
 	}
 	if left, _ := os.ReadDir(dir); len(left) != 1 {
 		t.Errorf("it left %v", left)
+	}
+}
+
+// A disk that gives back other bytes than it was given is not told of as a damaged database.
+func TestBackup_OntoAFaultyDisk(t *testing.T) {
+	for engine, dsn := range dsns() {
+		for what, from := range map[string]int64{"a page": 4096, "the first": 0} {
+			t.Run(engine+", "+what, func(t *testing.T) {
+				s, dir := openAt(t, dsn(t)), t.TempDir()
+				_, err := s.Backup(t.Context(), filepath.Join(dir, "one.backup"), Archive{Made: time.Now()}, func(p Progress) {
+					if p.Step != "checking" {
+						return
+					}
+					parts, err := filepath.Glob(filepath.Join(dir, "*.part-*"))
+					if err != nil || len(parts) != 1 {
+						t.Fatal(parts, err)
+					}
+					f, err := os.OpenFile(parts[0], os.O_WRONLY, 0)
+					if err == nil {
+						_, err = f.WriteAt(bytes.Repeat([]byte{0xff}, 4<<12), from)
+					}
+					if err := errors.Join(err, f.Close()); err != nil {
+						t.Fatal(err)
+					}
+				})
+				refused(t, "the backup", err, "the database is sound, but its copy could not be read back, so no backup was made: write it to another disk")
+				if left, _ := os.ReadDir(dir); len(left) != 0 {
+					t.Errorf("it left %v", left)
+				}
+			})
+		}
+	}
+}
+
+// coded is an error of SQLite's.
+type coded int
+
+func (c coded) Error() string { return fmt.Sprint("code ", int(c)) }
+func (c coded) Code() int     { return int(c) }
+
+// What could not be read for a fault of the disk, or for want of memory, is not known to be
+// corrupt.
+func TestRestore_WhatIsCorrupt(t *testing.T) {
+	for code, corrupt := range map[int]bool{
+		sqlite3.SQLITE_CORRUPT: true, sqlite3.SQLITE_ERROR: true, sqlite3.SQLITE_IOERR: false, sqlite3.SQLITE_IOERR_READ: false,
+		sqlite3.SQLITE_FULL: false, sqlite3.SQLITE_NOMEM: false, sqlite3.SQLITE_CANTOPEN: false, sqlite3.SQLITE_NOTADB: false,
+	} {
+		if err := judge(Archive{}, coded(code)); errors.Is(err, ErrCorrupt) != corrupt {
+			t.Errorf("code %d: %v", code, err)
+		}
 	}
 }
 

@@ -255,28 +255,38 @@ func judge(a Archive, err error) error {
 	case err == nil, errors.Is(err, ErrNoArchive), errors.Is(err, context.Canceled):
 		return err
 	}
-	if sqliteCode(err) == sqlite3.SQLITE_NOTADB {
+	switch sqliteCode(err) {
+	case sqlite3.SQLITE_NOTADB:
 		return ErrNoArchive
+	case sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_CANTOPEN: // it was not read
+		return err
 	}
 	return fmt.Errorf("%w: %w", ErrCorrupt, err)
 }
 
 // verify reads the whole copy.
 func verify(ctx context.Context, file string) (a Archive, err error) {
+	if err := integrity(ctx, file); err != nil {
+		return a, err
+	}
+	return ReadArchive(ctx, file)
+}
+
+// integrity reads a whole file, which others may have open.
+func integrity(ctx context.Context, file string) (err error) {
 	db, err := sql.Open("sqlite", sqliteDSN(file, ""))
 	if err != nil {
-		return a, err
+		return err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
 	var verdict string
 	if err := db.QueryRowContext(ctx, "PRAGMA integrity_check(1)").Scan(&verdict); err != nil {
-		return a, judge(a, err)
+		return judge(Archive{}, err)
 	}
 	if verdict != "ok" {
-		return a, fmt.Errorf("%w: %s", ErrCorrupt, strings.ReplaceAll(verdict, "\n", " "))
+		return fmt.Errorf("%w: %s", ErrCorrupt, strings.ReplaceAll(verdict, "\n", " "))
 	}
-	a, err = readArchive(ctx, db)
-	return a, judge(a, err)
+	return nil
 }
 
 // inspect reads what a restore would replace, or nil if there is nothing. One that
