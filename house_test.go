@@ -63,7 +63,7 @@ var rules = map[string]struct{ ours, others, banned []string }{
 	"internal/portal": {ours: []string{"internal/oauth", "internal/people"}, banned: []string{"database/sql"},
 		others: []string{"github.com/nicksnyder/go-i18n/v2", "golang.org/x/text"}},
 	"internal/sqlstore": {ours: []string{"internal/oauth", "internal/people"}, banned: []string{"net/http"},
-		others: []string{"github.com/jackc/pgx/v5", "github.com/pressly/goose/v3", "modernc.org/sqlite", "zombiezen.com/go/sqlite"}},
+		others: []string{"github.com/jackc/pgx/v5", "github.com/pressly/goose/v3", "golang.org/x/sys", "modernc.org/sqlite", "zombiezen.com/go/sqlite"}},
 	"internal/config":      {ours: []string{"internal/oauth"}, others: []string{"github.com/goccy/go-yaml", "golang.org/x/text"}},
 	"internal/demo":        {ours: []string{"internal/oauth", "internal/people", "resource"}},
 	"internal/storagetest": {ours: []string{"internal/oauth", "internal/people"}, others: []string{"*"}},

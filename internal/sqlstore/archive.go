@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	driver "modernc.org/sqlite"
@@ -64,8 +65,7 @@ func (s *Store) Backup(ctx context.Context, file string, about Archive, progress
 	if err := syncFile(part); err != nil {
 		return made, err
 	}
-	// A link does not replace what has come there meanwhile; a rename would.
-	if err := os.Link(part, file); err != nil {
+	if err := appear(part, file); err != nil {
 		return made, err
 	}
 	return made, syncFile(filepath.Dir(file))
@@ -184,6 +184,27 @@ func readArchive(ctx context.Context, db *sql.DB) (a Archive, err error) {
 	}
 	a.Made = fromMicros(at)
 	return a, err
+}
+
+// How a file gets a name without replacing what has it. Not every file system knows
+// both, and a test has none that does not.
+var renameNew, hardLink = renameNoReplace, os.Link
+
+// appear gives a whole copy its name, unless a file has come there meanwhile.
+func appear(part, file string) error {
+	err := renameNew(part, file)
+	if err != nil && !errors.Is(err, os.ErrExist) {
+		err = hardLink(part, file)
+	}
+	if unnameable(err) {
+		err = fmt.Errorf("%w: the disk of %s cannot give a file a name without replacing another: write the backup to another disk, and copy it there", err, filepath.Dir(file))
+	}
+	return err
+}
+
+// unnameable reports whether a file system refused what it does not know.
+func unnameable(err error) bool {
+	return errors.Is(err, errors.ErrUnsupported) || errors.Is(err, syscall.EPERM) || errors.Is(err, syscall.EINVAL)
 }
 
 // partBeside makes an empty file beside another, for a copy in the making.

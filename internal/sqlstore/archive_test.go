@@ -184,6 +184,87 @@ func TestRestore_WhatIsCorrupt(t *testing.T) {
 	}
 }
 
+// without makes names as a file system does that lacks some way to.
+func without(t *testing.T, rename, link bool) {
+	t.Helper()
+	lacks := func(err error) func(string, string) error {
+		return func(from, to string) error { return &os.LinkError{Op: "name", Old: from, New: to, Err: err} }
+	}
+	before, linkBefore := renameNew, hardLink
+	t.Cleanup(func() { renameNew, hardLink = before, linkBefore })
+	if rename {
+		renameNew = lacks(syscall.EINVAL) // as the kernel says
+	}
+	if link {
+		hardLink = lacks(syscall.EPERM)
+	}
+}
+
+// A backup gets its name by a rename or by a link, whichever the file system knows, and
+// replaces nothing by either (docs/operating.md, Backup and restore).
+func TestBackup_OntoADiskThatLacks(t *testing.T) {
+	for what, lacks := range map[string]struct{ rename, link bool }{"links": {false, true}, "renames": {true, false}, "both": {true, true}} {
+		t.Run(what, func(t *testing.T) {
+			s, dir := openAt(t, filepath.Join(t.TempDir(), "g.db")), t.TempDir()
+			file := filepath.Join(dir, "one.backup")
+			without(t, lacks.rename, lacks.link)
+			_, err := s.Backup(t.Context(), file, Archive{Made: time.Now()}, nil)
+			left, _ := os.ReadDir(dir)
+			if lacks.rename && lacks.link {
+				refused(t, "a backup", err, "the disk of "+dir+" cannot give a file a name without replacing another: write the backup to another disk, and copy it there")
+				if len(left) != 0 {
+					t.Errorf("it left %v", left)
+				}
+				return
+			}
+			if err != nil || len(left) != 1 {
+				t.Fatalf("%v, there are %v", err, left)
+			}
+			if _, err := ReadArchive(t.Context(), file); err != nil {
+				t.Error(err)
+			}
+			other := filepath.Join(dir, "two.backup")
+			_, err = s.Backup(t.Context(), other, Archive{}, func(Progress) {
+				if err := os.WriteFile(other, []byte("somebody else's"), 0o600); err != nil {
+					t.Error(err)
+				}
+			})
+			if text, unread := os.ReadFile(other); !errors.Is(err, os.ErrExist) || unread != nil || string(text) != "somebody else's" {
+				t.Errorf("a file came between: %v, %q, %v", err, text, unread)
+			}
+		})
+	}
+}
+
+// Where a database can have no second name, nothing is replaced, and it is said what to do.
+func TestRestore_OnADiskWithoutLinks(t *testing.T) {
+	dir := t.TempDir()
+	path, file := filepath.Join(dir, "g.db"), filepath.Join(t.TempDir(), "backup")
+	s := backedUp(t, path, file)
+	if err := errors.Join(s.engine.write(t.Context(), put(1)), s.Close()); err != nil {
+		t.Fatal(err)
+	}
+	without(t, true, true)
+	r, err := Restore(t.Context(), file, path, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = finishNow(t, r)
+	refused(t, "a restore", err, "move it away, with "+path+"-wal if there is one, and restore without --replace")
+	if left, _ := os.ReadDir(dir); len(left) != 1 {
+		t.Errorf("it left %v", left)
+	}
+	if n := count(t, openAt(t, path), "used_once"); n != 1 {
+		t.Errorf("%d rows", n)
+	}
+	if r, err = Restore(t.Context(), file, filepath.Join(dir, "new.db"), false); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := finishNow(t, r); err != nil {
+		t.Error(err)
+	}
+}
+
 // backedUp makes a database at path, and a backup of it as it is at first.
 func backedUp(t *testing.T, path, file string) *Store {
 	t.Helper()

@@ -475,7 +475,9 @@ func (r *Restoration) putAside(ctx context.Context, now time.Time) (string, erro
 	aside := path + replacedSuffix + now.UTC().Format("20060102T150405Z")
 	whole := false
 	if r.Target != nil {
-		if err := os.Link(path, aside); err != nil {
+		if err := hardLink(path, aside); unnameable(err) {
+			return "", fmt.Errorf("%w: the disk of %s cannot give a file a second name, under which it is kept: move it away, with %s-wal if there is one, and restore without --replace", err, path, path)
+		} else if err != nil {
 			return "", err
 		}
 		err := fold(ctx, path)

@@ -1,0 +1,7 @@
+//go:build !linux
+
+package sqlstore
+
+import "errors"
+
+func renameNoReplace(string, string) error { return errors.ErrUnsupported }
