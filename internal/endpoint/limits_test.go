@@ -213,6 +213,9 @@ func TestLimits_AProvedAPIIsNotCharged(t *testing.T) {
 		"no such question": {http.MethodGet, "/revocations?instance=x&after=x&epoch=1", "", http.StatusBadRequest},
 		"too many grants":  {http.MethodPost, "/revocations/seen", tooMany, http.StatusBadRequest},
 		"no token":         {http.MethodPost, "/oauth/introspect", "", http.StatusBadRequest},
+		"no form":          {http.MethodPost, "/oauth/introspect", `{"token":"x"}`, http.StatusBadRequest},
+		"in the query":     {http.MethodPost, "/oauth/introspect?token=x", "", http.StatusBadRequest},
+		"too large":        {http.MethodPost, "/oauth/introspect", strings.Repeat("x", 70<<10), http.StatusRequestEntityTooLarge},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newLimitedWorld(t, Limits{Anonymous: oauth.Bucket{Size: 2, Refill: 1, Every: time.Hour}})

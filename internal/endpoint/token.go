@@ -179,14 +179,19 @@ func (h *handler) introspect(w http.ResponseWriter, r *http.Request) {
 	if !allow(w, r, http.MethodPost) {
 		return
 	}
-	p, err := formOnly(w, r)
+	p, malformed := formOnly(w, r)
+	auth, err := credentials(r, p)
+	if err == nil && auth.ID == "" { // and if they stood in what cannot be read
+		err = malformed
+	}
 	if err != nil {
 		h.refused(w, r, h.charge(r, "", err), http.StatusUnauthorized, "")
 		return
 	}
-	auth, err := credentials(r, p)
-	if err != nil {
-		h.refused(w, r, h.charge(r, "", err), http.StatusUnauthorized, "")
+	if malformed != nil {
+		if h.proved(w, r, auth) {
+			h.refused(w, r, malformed, http.StatusUnauthorized, "")
+		}
 		return
 	}
 	// An API that has the right secret is never limited: it asks for its own callers.
