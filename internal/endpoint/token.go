@@ -16,7 +16,7 @@ type tokenAnswer struct {
 	TokenType    string `json:"token_type"`
 	ExpiresIn    int64  `json:"expires_in,omitempty"` // seconds
 	RefreshToken string `json:"refresh_token,omitempty"`
-	Scope        string `json:"scope,omitempty"`
+	Scope        string `json:"scope,omitempty"`    // what holds in every store of the key; nothing is no scope (3.3)
 	GrantID      string `json:"grant_id,omitempty"` // what /oauth/grants/ takes; of a lasting key it is a claim
 }
 

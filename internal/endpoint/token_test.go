@@ -190,6 +190,37 @@ func TestToken_RFC6749_5_1(t *testing.T) {
 	}
 }
 
+// Where no scope holds in every store of a key there is no scope that could be printed
+// without a cross product, and an empty one has no syntax (RFC 6749, 3.3): the member is
+// left out, and the key says what it may do (docs/divergences.md).
+func TestToken_RFC6749_5_1_NoScopeInEveryStore(t *testing.T) {
+	w := newWorld(t)
+	for store, scope := range map[string]string{"s1": "stores.view", "s2": "stores.orders.view"} {
+		if err := w.server.SetMembership(t.Context(), command, oauth.Membership{UserID: "alice", StoreID: store, MayDelegate: true, Scopes: oauth.Scopes(scope)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, a := range []app{w.standard, w.public} {
+		_, refresh := w.key(a)
+		form := url.Values{"grant_type": {"refresh_token"}, "refresh_token": {refresh}, "client_id": {a.id}}
+		if a.secret != "" {
+			form.Set("client_secret", a.secret.Reveal())
+		}
+		for name, got := range map[string]answer{"code": w.redeem(a, w.code(a)), "refresh": w.post("/oauth/token", form)} {
+			var m map[string]any
+			got.json(t, &m)
+			if _, there := m["scope"]; there || len(m) != 5 {
+				t.Errorf("%s, %s: %v", a.client.Name, name, m)
+			}
+			token, _ := m["access_token"].(string)
+			c := claims(t, token)
+			if rights := fmt.Sprint(c.Rights); c.Scope != "" || !strings.Contains(rights, "stores.view") || !strings.Contains(rights, "stores.orders.view") {
+				t.Errorf("%s, %s: scope %q, rights %s", a.client.Name, name, c.Scope, rights)
+			}
+		}
+	}
+}
+
 // Revocation answers {} for its own tokens, unknown ones and other clients', which
 // it leaves alone; it takes access and refresh tokens of every profile, whatever
 // the hint says (RFC 7009, 2.1 and 2.2; attack C13).
