@@ -212,6 +212,7 @@ func TestLimits_AProvedAPIIsNotCharged(t *testing.T) {
 		"an old epoch":     {http.MethodGet, "/revocations?instance=x&after=1&epoch=1", "", http.StatusGone},
 		"no such question": {http.MethodGet, "/revocations?instance=x&after=x&epoch=1", "", http.StatusBadRequest},
 		"too many grants":  {http.MethodPost, "/revocations/seen", tooMany, http.StatusBadRequest},
+		"no list":          {http.MethodPost, "/revocations/seen", "grants=gr_x", http.StatusBadRequest},
 		"no token":         {http.MethodPost, "/oauth/introspect", "", http.StatusBadRequest},
 		"no form":          {http.MethodPost, "/oauth/introspect", `{"token":"x"}`, http.StatusBadRequest},
 		"in the query":     {http.MethodPost, "/oauth/introspect?token=x", "", http.StatusBadRequest},

@@ -191,7 +191,7 @@ func (h *handler) seen(w http.ResponseWriter, r *http.Request) {
 	d := json.NewDecoder(http.MaxBytesReader(w, r.Body, most))
 	d.DisallowUnknownFields()
 	if err := d.Decode(&report); err != nil {
-		h.refused(w, r, bad(oauth.ParamMalformed, "grants", `Send {"grants": ["…"]}, ids of at most 10,000 grants.`), http.StatusUnauthorized, "")
+		h.refused(w, r, bad(oauth.ParamMalformed, "grants", "Send a JSON object whose one member, grants, lists the ids of at most 10,000 grants."), http.StatusUnauthorized, "")
 		return
 	}
 	if err := h.server.Seen(r.Context(), auth, report.Grants); err != nil {

@@ -249,10 +249,15 @@ func (a answer) refusal() string {
 	return cmp.Or(e.Error, e.Code)
 }
 
+// do asks, and demands that whatever is told keeps to the characters of RFC 6749, 5.2.
 func (w *world) do(r *http.Request) answer {
 	rec := httptest.NewRecorder()
 	w.ServeHTTP(rec, r)
-	return answer{rec.Code, rec.Header(), rec.Body.String()}
+	got := answer{rec.Code, rec.Header(), rec.Body.String()}
+	if text := description(got); strings.ContainsFunc(text, outsideDescription) {
+		w.t.Errorf("%s: error_description %q (RFC 6749, 5.2)", r.URL.Path, text)
+	}
+	return got
 }
 
 func (w *world) get(target string, header ...string) answer {
