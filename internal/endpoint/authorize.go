@@ -1,7 +1,9 @@
 package endpoint
 
 import (
+	"bytes"
 	"errors"
+	"io"
 	"net/http"
 	"net/url"
 	"strings"
@@ -10,26 +12,38 @@ import (
 )
 
 // serveAuthorize is /oauth/authorize and /api/oauth/authorize. The registered
-// client decides: a direct one, which asks by GET, is answered here, in JSON; for
+// client decides: a direct one is answered here, in JSON, whatever its method; for
 // the others the portal shows pages. Under /api, where only direct clients ask, a
 // client that nobody knows gets JSON. One that cannot be looked up may be either:
 // then whoever takes a page gets one, and the others JSON. Were it left to the
 // portal, which looks again, a direct client could be told that it is wrong here.
 func (h *handler) serveAuthorize(w http.ResponseWriter, r *http.Request) {
-	if r.Method == http.MethodGet {
-		profile, err := h.server.ProfileOf(r.Context(), r.URL.Query().Get("client_id"))
-		outage := err != nil && !errors.Is(err, oauth.ErrNotFound)
-		switch {
-		case profile == oauth.Direct, err != nil && strings.HasPrefix(r.URL.Path, "/api/"):
-			h.directAuthorize(w, r)
-			return
-		case outage && !strings.Contains(r.Header.Get("Accept"), "text/html"):
-			secure(w)
-			h.refused(w, r, err, http.StatusBadRequest, r.URL.Query().Get("state"))
-			return
-		}
+	id := r.URL.Query().Get("client_id")
+	if r.Method == http.MethodPost && id == "" {
+		id = postedClient(r)
 	}
-	h.authorize.ServeHTTP(w, r)
+	profile, err := h.server.ProfileOf(r.Context(), id)
+	outage := err != nil && !errors.Is(err, oauth.ErrNotFound)
+	switch {
+	case profile == oauth.Direct, err != nil && strings.HasPrefix(r.URL.Path, "/api/"):
+		h.directAuthorize(w, r)
+	case outage && !strings.Contains(r.Header.Get("Accept"), "text/html"):
+		secure(w)
+		h.refused(w, r, err, http.StatusBadRequest, r.URL.Query().Get("state"))
+	default:
+		h.authorize.ServeHTTP(w, r)
+	}
+}
+
+// postedClient reads the client_id of a posted form, and leaves the form to be read.
+func postedClient(r *http.Request) string {
+	start, _ := io.ReadAll(io.LimitReader(r.Body, maxForm)) // who reads the rest meets the error, too
+	r.Body = struct {
+		io.Reader
+		io.Closer
+	}{io.MultiReader(bytes.NewReader(start), r.Body), r.Body}
+	form, _ := url.ParseQuery(string(start))
+	return form.Get("client_id")
 }
 
 type directAnswer struct {
@@ -41,6 +55,9 @@ type directAnswer struct {
 // the app itself asks, and gets a code for a guest.
 func (h *handler) directAuthorize(w http.ResponseWriter, r *http.Request) {
 	secure(w)
+	if !allow(w, r, http.MethodGet) {
+		return
+	}
 	query, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
 		h.refused(w, r, h.charge(r, "", bad(oauth.ParamMalformed, "", "The query cannot be read: check its percent-encoding.")), http.StatusBadRequest, "")

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -467,6 +468,15 @@ func TestCORS(t *testing.T) {
 func TestAuthorize_WhoAnswers(t *testing.T) {
 	w := newWorld(t)
 	const page = "a page for people"
+	var posted string
+	w.Handler = New(Config{Server: w.server, Authorize: http.HandlerFunc(func(rec http.ResponseWriter, r *http.Request) {
+		all, err := io.ReadAll(r.Body)
+		if err != nil {
+			t.Error(err)
+		}
+		posted = string(all)
+		portal(rec, r)
+	})})
 	for _, c := range []struct {
 		name, method, target string
 		status               int
@@ -477,13 +487,27 @@ func TestAuthorize_WhoAnswers(t *testing.T) {
 		{"an exchange client", "GET", "/oauth/authorize?client_id=" + w.exchange.id, 200, page, ""},
 		{"unknown", "GET", "/oauth/authorize?client_id=nobody", 200, page, ""},
 		{"nobody", "GET", "/oauth/authorize", 200, page, ""},
-		{"POST", "POST", "/oauth/authorize?client_id=" + w.direct.id, 200, page, ""},
+		{"a standard client, POST", "POST", "/oauth/authorize?client_id=" + w.standard.id, 200, page, ""},
+		{"a standard client, a form", "POST", "/oauth/authorize client_id=" + w.standard.id + "&state=s", 200, page, ""},
+		{"nobody, POST", "POST", "/oauth/authorize", 200, page, ""},
+		{"direct, POST", "POST", "/oauth/authorize?client_id=" + w.direct.id, 405, "invalid_request", ""},
+		{"direct, a form", "POST", "/oauth/authorize state=s&client_id=" + w.direct.id, 405, "invalid_request", ""},
+		{"direct, HEAD", "HEAD", "/oauth/authorize?client_id=" + w.direct.id, 405, "invalid_request", ""},
+		{"unknown under /api, a form", "POST", "/api/oauth/authorize client_id=nobody", 405, "invalid_request", ""},
 		{"unknown under /api", "GET", "/api/oauth/authorize?client_id=nobody&state=a%22b", 400, "invalid_client", `a"b`},
 		{"direct, incomplete", "GET", "/oauth/authorize?client_id=" + w.direct.id + "&state=xyz", 400, "invalid_request", "xyz"},
 		{"direct, a query that cannot be read", "GET", "/oauth/authorize?client_id=" + w.direct.id + "&x=%zz", 400, "invalid_request", ""},
 		{"direct, two states", "GET", "/oauth/authorize?client_id=" + w.direct.id + "&state=1&state=2", 400, "invalid_request", ""},
 	} {
-		got := w.do(httptest.NewRequest(c.method, c.target, nil))
+		target, form, _ := strings.Cut(c.target, " ")
+		posted = ""
+		got := w.do(httptest.NewRequest(c.method, target, strings.NewReader(form)))
+		if got.body == page && posted != form {
+			t.Errorf("%s: of %q the page reads %q", c.name, form, posted)
+		}
+		if got.status == http.StatusMethodNotAllowed && got.header.Get("Allow") != "GET" {
+			t.Errorf("%s: Allow %q", c.name, got.header.Get("Allow"))
+		}
 		var e struct{ State string }
 		refusal := got.refusal()
 		if got.body == page {
