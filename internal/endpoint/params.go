@@ -121,7 +121,8 @@ func flatJSON(raw string) (url.Values, error) {
 // Query and JSON are first searched for client_id alone. If it names a direct
 // client, each parameter may come from query, form or JSON, from one place only;
 // for everybody else parameters come in a form (DESIGN, decision 3). own are those
-// that this endpoint has beside the ones of all.
+// that this endpoint has beside the ones of all. With an error it returns client_id
+// alone, as far as it could be read.
 func (h *handler) gather(w http.ResponseWriter, r *http.Request, own ...string) (url.Values, error) {
 	query, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
@@ -146,12 +147,12 @@ func (h *handler) gather(w http.ResponseWriter, r *http.Request, own ...string) 
 	out := url.Values{}
 	for _, name := range slices.Concat(oauthParams, own) {
 		if !loose && (query.Has(name) || fromJSON && sent.Has(name)) {
-			return nil, bad(oauth.ParamPlace, name, "The parameter "+name+" belongs in a form-encoded body.")
+			return url.Values{"client_id": {id}}, bad(oauth.ParamPlace, name, "The parameter "+name+" belongs in a form-encoded body.")
 		}
 		values := append(query[name], sent[name]...)
 		switch {
 		case len(values) > 1:
-			return nil, bad(oauth.ParamRepeated, name, "The parameter "+name+" may be sent only once.")
+			return url.Values{"client_id": {id}}, bad(oauth.ParamRepeated, name, "The parameter "+name+" may be sent only once.")
 		case len(values) == 1 && values[0] != "":
 			out.Set(name, values[0])
 		}

@@ -52,11 +52,11 @@ func (h *handler) asked(w http.ResponseWriter, r *http.Request, own ...string) (
 		return nil, oauth.ClientAuth{}, false
 	}
 	p, err := h.gather(w, r, own...)
-	if err != nil {
-		h.refused(w, r, h.charge(r, "", err), http.StatusBadRequest, "")
-		return nil, oauth.ClientAuth{}, false
+	auth := oauth.ClientAuth{ID: p.Get("client_id")}
+	if err == nil {
+		auth, err = credentials(r, p)
 	}
-	auth, err := credentials(r, p)
+	h.allowOrigin(w, r, auth.ID) // before anything is refused: the app's own page reads that, too
 	if err != nil {
 		h.refused(w, r, h.charge(r, "", err), http.StatusUnauthorized, "")
 		return nil, oauth.ClientAuth{}, false
@@ -65,7 +65,6 @@ func (h *handler) asked(w http.ResponseWriter, r *http.Request, own ...string) (
 		h.refused(w, r, err, http.StatusUnauthorized, "")
 		return nil, oauth.ClientAuth{}, false
 	}
-	h.allowOrigin(w, r, auth.ID)
 	return p, auth, true
 }
 

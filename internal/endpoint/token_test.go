@@ -444,6 +444,40 @@ func TestCORS(t *testing.T) {
 			t.Errorf("%s: Vary %q", c.name, got.header.Get("Vary"))
 		}
 	}
+	// What is refused before anybody has proved who asks, is read by the app's own page as well, and by no other.
+	limited := newLimitedWorld(t, Limits{Anonymous: oauth.Bucket{Size: 1, Refill: 1, Every: time.Hour}})
+	for name, refused := range map[string]struct {
+		of     *world
+		reason string
+		ask    func(w *world, id, origin string) answer
+	}{
+		"in the query": {w, "invalid_request", func(w *world, id, origin string) answer {
+			return w.post("/oauth/token?code=x", url.Values{"client_id": {id}}, "Origin", origin)
+		}},
+		"as JSON": {w, "invalid_request", func(w *world, id, origin string) answer {
+			return w.do(with(httptest.NewRequest("POST", "/oauth/token", strings.NewReader(`{"client_id":"`+id+`"}`)), "Content-Type", "application/json", "Origin", origin))
+		}},
+		"twice": {w, "invalid_request", func(w *world, id, origin string) answer {
+			return w.post("/oauth/revoke", url.Values{"client_id": {id}, "token": {"x", "y"}}, "Origin", origin)
+		}},
+		"two API keys": {w, "invalid_request", func(w *world, id, origin string) answer {
+			return w.post("/oauth/token", url.Values{"client_id": {id}}, "X-Api-Key", "a", "X-Api-Key", "b", "Origin", origin)
+		}},
+		"unread Basic": {w, "invalid_client", func(w *world, id, origin string) answer {
+			return w.post("/oauth/token", url.Values{"client_id": {id}}, "Authorization", "Basic x", "Origin", origin)
+		}},
+		"limited": {limited, "temporarily_unavailable", func(w *world, id, origin string) answer {
+			w.post("/oauth/token", url.Values{"client_id": {"nobody"}})
+			return w.post("/oauth/token?code=x", url.Values{"client_id": {id}}, "Origin", origin)
+		}},
+	} {
+		for origin, want := range map[string]string{own: own, "https://evil.example": ""} {
+			got := refused.ask(refused.of, refused.of.public.id, origin)
+			if allowed := got.header.Get("Access-Control-Allow-Origin"); allowed != want || got.refusal() != refused.reason || got.header.Get("Vary") != "Origin" {
+				t.Errorf("%s, from %s: Access-Control-Allow-Origin %q, Vary %q, %d %s", name, origin, allowed, got.header.Get("Vary"), got.status, got.body)
+			}
+		}
+	}
 	for name, got := range map[string]answer{
 		"exchange":          w.get("/oauth2/"+w.exchange.id+"/exchange/"+w.code(w.exchange), "Origin", own, "X-Client-Secret", w.exchange.secret.Reveal(), "User-Agent", "x"),
 		"exchange, refused": w.get("/oauth2/"+w.exchange.id+"/exchange/x", "Origin", own, "User-Agent", "x"),
