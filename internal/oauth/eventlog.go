@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -133,6 +134,20 @@ func idFloor(prefix string, t time.Time) string {
 	var b [16]byte
 	binary.BigEndian.PutUint64(b[:8], uint64(max(t.UnixMilli(), 0))<<16)
 	return prefix + idEncoding.EncodeToString(b[:8])[:9] // 45 of the 48 bits of time
+}
+
+// idTime is when an id was made, or up to a quarter of a second before; zero of what
+// [NewID] did not make.
+func idTime(id string) time.Time {
+	_, text, _ := strings.Cut(id, "_")
+	var b [8]byte
+	if len(text) < 8 {
+		return time.Time{}
+	}
+	if _, err := idEncoding.Decode(b[:5], []byte(text[:8])); err != nil { // 40 of the 48 bits of time
+		return time.Time{}
+	}
+	return time.UnixMilli(int64(binary.BigEndian.Uint64(b[:]) >> 16))
 }
 
 // Restored is the payload of database.restored, the first event of an epoch.
@@ -263,11 +278,14 @@ var ErrForeignLog = errors.New("the log is that of another installation: name th
 
 var errUnnamedLog = errors.New("an older grantway wrote this log, which does not say whose it is, and the database was restored since: begin a new file, into which everything goes")
 
-// exportPage is how many events are read at a time.
-const exportPage = 1000
+const (
+	exportPage = 1000 // events that are read at a time
+	exportMark = 10   // pages of what is long past, until the next mark
+)
 
 // Next writes what happened since the last call, and returns how many events that
-// were. If late, it reads again what may have come late, and ends with a mark. While
+// were. If late, it reads again what may have come late, and ends with a mark; where much
+// is to be read there are others before. While
 // the database lacks what the log holds, it writes nothing and fails with [ErrBehind].
 func (x *Export) Next(ctx context.Context, w io.Writer, late bool) (events int, err error) {
 	began := x.s.now().Truncate(time.Microsecond)
@@ -305,11 +323,13 @@ func (x *Export) Next(ctx context.Context, w io.Writer, late bool) (events int, 
 			break
 		}
 	}
+	// The last mark says from when on something may have come late, however long ago that
+	// is: the database may have been away.
 	from := x.from
 	if late {
-		from = min(from, idFloor("ev_", began.Add(-lateness)))
+		from = min(from, idFloor("ev_", x.end.Until.Add(-lateness)))
 	}
-	for {
+	for pages := 1; ; pages++ {
 		list, err := x.s.storage.EventsOutside(ctx, from, exportPage)
 		if err != nil {
 			return events, err
@@ -324,11 +344,19 @@ func (x *Export) Next(ctx context.Context, w io.Writer, late bool) (events int, 
 			}
 			events++
 		}
+		x.from = max(x.from, from)
 		if len(list) < exportPage {
 			break
 		}
+		// Of what lies that far back nothing comes late: who reads the log need not keep its
+		// ids in mind, nor do we.
+		if until := min(idTime(from).UnixMicro(), began.Add(-lateness).UnixMicro()); late && pages%exportMark == 0 && until > x.end.Until.UnixMicro() {
+			at := time.UnixMicro(until).UTC()
+			if err := write(logLine{Epoch: x.end.Epoch, Seq: x.end.Seq, Until: &at}); err != nil {
+				return events, err
+			}
+		}
 	}
-	x.from = max(x.from, from)
 	if late {
 		err = write(logLine{Epoch: x.end.Epoch, Seq: x.end.Seq, Until: &began})
 	}

@@ -59,6 +59,9 @@ func UntilStart() time.Duration { return time.Until(start) + time.Hour }
 // Remembered says how many verified tokens are kept.
 func (s *Server) Remembered() int { return s.keys.current.Load().seen.Len() }
 
+// Remembered says how many ids of events are kept in mind.
+func (end *LogEnd) Remembered() int { return len(end.recent) }
+
 // Replayed reports whether a replay knows what to do about a kind.
 func Replayed(k Kind) bool {
 	_, known := replays[k]

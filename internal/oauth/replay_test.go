@@ -537,6 +537,114 @@ func TestExport_ANewEpochWithoutLoss(t *testing.T) {
 	}
 }
 
+// What an export keeps in mind does not grow with the log: not the first one, not one
+// that reads the log again, and what is cut off in the middle goes on without a gap and
+// without saying anything twice.
+func TestExport_MuchIsPast(t *testing.T) {
+	ctx := context.Background()
+	const events, apart, most = 25_000, 100 * time.Millisecond, 13_000 // ten pages, and two minutes
+	w := newWorld(t)
+	tx, err := w.raw().Begin()
+	w.must(err)
+	random := newRand("past")
+	for i := range events {
+		at := w.Now().Add(time.Duration(i-events) * apart)
+		id, err := oauth.NewID("ev_", at, random)
+		w.must(err)
+		_, err = tx.Exec("INSERT INTO events (id, at, kind, actor, client_id, user_id, grant_id, store_id, request_id, payload) VALUES (?, ?, 'code.redeemed', 'command', '', '', '', '', '', '')", id, at.UnixMicro())
+		w.must(err)
+	}
+	w.must(tx.Commit())
+
+	var log bytes.Buffer
+	end, err := oauth.ReadLog(&log, nil)
+	w.must(err)
+	x, err := w.ExportAfter(ctx, command, end)
+	w.must(err)
+	kept, written := 0, 0
+	reached, away := context.WithCancel(ctx)
+	to := writes(func(line []byte) (int, error) {
+		kept = max(kept, end.Remembered())
+		if written++; written == events/3*2 {
+			away()
+		}
+		return log.Write(line)
+	})
+	n, err := x.Next(reached, to, true)
+	if !errors.Is(err, oauth.ErrUnavailable) || n < events/3*2 {
+		t.Fatalf("a database that went away after %d events: %v", n, err)
+	}
+	more, err := x.Next(ctx, to, true)
+	w.must(err)
+	if n += more; n < events || n != bytes.Count(log.Bytes(), []byte(`"id":`)) || kept > most {
+		t.Errorf("the first export of %d events kept %d in mind", n, kept)
+	}
+
+	lines := bytes.SplitAfter(log.Bytes(), []byte("\n"))
+	for _, at := range []int{events / 3, events / 2, len(lines) - 2} { // before the last mark
+		cut := bytes.Join(lines[:at], nil)
+		end, err := oauth.ReadLog(bytes.NewReader(cut), nil)
+		w.must(err)
+		if end.Remembered() > most {
+			t.Errorf("who reads %d lines again keeps %d in mind", at, end.Remembered())
+		}
+		x, err := w.ExportAfter(ctx, command, end)
+		w.must(err)
+		whole := bytes.NewBuffer(cut)
+		_, err = x.Next(ctx, whole, true)
+		w.must(err)
+		seen := map[string]int{}
+		_, err = oauth.ReadLog(whole, func(e oauth.LogEntry) error {
+			if e.ID != "" {
+				seen[e.ID]++
+			}
+			return nil
+		})
+		w.must(err)
+		if len(seen) != n {
+			t.Errorf("after %d lines: %d events, not %d", at, len(seen), n)
+		}
+		for id, times := range seen {
+			if times > 1 {
+				t.Errorf("after %d lines: %s stands there %d times", at, id, times)
+				break
+			}
+		}
+	}
+}
+
+// What came late while the database could not be reached is in the log all the same.
+func TestExport_LateDuringAnOutage(t *testing.T) {
+	ctx := context.Background()
+	w := newWorld(t)
+	var log bytes.Buffer
+	end, err := oauth.ReadLog(&log, nil)
+	w.must(err)
+	x, err := w.ExportAfter(ctx, command, end)
+	w.must(err)
+	event := func(at time.Time) string {
+		id, err := oauth.NewID("ev_", at, newRand(at.String()))
+		w.must(err)
+		w.must(w.db.NoteEvent(ctx, oauth.Event{ID: id, At: at, Kind: oauth.EventTokenRefreshed, Actor: "command"}))
+		return id
+	}
+	before := w.Now().Add(-5 * time.Second)
+	event(w.Now())
+	_, err = x.Next(ctx, &log, true)
+	w.must(err)
+	late := event(before)
+	w.clock.advance(10 * time.Minute)
+	_, err = x.Next(ctx, &log, true)
+	w.must(err)
+	if !strings.Contains(log.String(), late) {
+		t.Error("an event that was committed after the export had passed its id is in no log")
+	}
+}
+
+type writes func([]byte) (int, error)
+
+func (f writes) Write(p []byte) (int, error) { return f(p) }
+
 // An export cuts off what follows the last whole line of its log: a file that is
 // none, and has no line, must not be taken for one.
 func TestReadLog_AFileThatIsNone(t *testing.T) {
