@@ -824,3 +824,37 @@ func TestOperating_CutOff(t *testing.T) {
 	k.fails([]string{"no signing key", "not cut off yet"}, "key", "cut", keys[i].Kid, "--yes")
 	k.stop(p)
 }
+
+// How far the replay of a log is, in an outage and for minutes, is told as it is read.
+func TestRestore_TellsHowFarTheReplayIs(t *testing.T) {
+	dir := t.TempDir()
+	s, err := sqlstore.Open(t.Context(), filepath.Join(dir, "grantway.db"))
+	if err == nil {
+		err = s.Migrate(t.Context())
+	}
+	if err == nil {
+		_, err = s.Backup(t.Context(), filepath.Join(dir, "one"), sqlstore.Archive{Made: time.Now()}, nil)
+	}
+	if err := errors.Join(err, s.Close()); err != nil {
+		t.Fatal(err)
+	}
+	log := filepath.Join(dir, "log")
+	marks := strings.Repeat(`{"epoch":1,"seq":1,"complete_until":"2026-03-01T12:00:00Z"}`+"\n", 5000)
+	if err := os.WriteFile(log, []byte(marks), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r, err := sqlstore.Restore(t.Context(), filepath.Join(dir, "one"), filepath.Join(dir, "two.db"), false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Abandon()
+	var told []sqlstore.Progress
+	c := restoreCommand{RevokedSince: log, AcceptRevivedKeys: true}
+	if _, err := c.recover(t.Context(), r, time.Now(), func(p sqlstore.Progress) { told = append(told, p) }); err != nil {
+		t.Fatal(err)
+	}
+	size := int64(len(marks))
+	if last := (sqlstore.Progress{Step: "replaying", Rows: size, Of: size}); len(told) < 3 || told[0].Rows >= size || told[len(told)-1] != last {
+		t.Errorf("told %+v, at last not %+v", told, last)
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"slices"
 	"time"
@@ -111,7 +112,7 @@ func (c *restoreCommand) restore(ctx context.Context, r *sqlstore.Restoration, c
 	}
 	what := oauth.Restored{FromEpoch: r.Epoch, FromSeq: r.Seq, Made: r.Made, EndedAll: c.RevokeAllBeforeRestore}
 	if c.RevokedSince != "" {
-		rec, err := c.recover(ctx, r, now)
+		rec, err := c.recover(ctx, r, now, progress)
 		if err != nil {
 			return doc, err
 		}
@@ -135,13 +136,17 @@ func (c *restoreCommand) restore(ctx context.Context, r *sqlstore.Restoration, c
 }
 
 // recover replays the log, and demands a word about what it does not cover.
-func (c *restoreCommand) recover(ctx context.Context, r *sqlstore.Restoration, now time.Time) (*oauth.Recovered, error) {
+func (c *restoreCommand) recover(ctx context.Context, r *sqlstore.Restoration, now time.Time, progress func(sqlstore.Progress)) (*oauth.Recovered, error) {
 	log, err := os.Open(c.RevokedSince)
 	if err != nil {
 		return nil, err
 	}
 	defer log.Close()
-	rec, err := oauth.Recover(ctx, r.Store, now, rand.Reader, r.Made, log)
+	info, err := log.Stat()
+	if err != nil {
+		return nil, err
+	}
+	rec, err := oauth.Recover(ctx, r.Store, now, rand.Reader, r.Made, &replaying{log, sqlstore.Progress{Step: "replaying", Of: info.Size()}, progress})
 	if missing, ok := errors.AsType[*oauth.Missing](err); ok {
 		return nil, fmt.Errorf("%s: %w, so it cannot say what was revoked after the backup: use --revoke-all-before-restore, or leave the log out and use --accept-revived-keys", c.RevokedSince, missing)
 	}
@@ -159,6 +164,20 @@ func (c *restoreCommand) recover(ctx context.Context, r *sqlstore.Restoration, n
 		return nil, misunderstanding{fmt.Errorf("%s %s would be alive again. Add --accept-revived-keys to accept that, or --revoke-all-before-restore to end every grant", c.RevokedSince, revived)}
 	}
 	return rec, nil
+}
+
+// replaying tells how much of a log was read.
+type replaying struct {
+	log  io.Reader
+	at   sqlstore.Progress // in bytes
+	tell func(sqlstore.Progress)
+}
+
+func (r *replaying) Read(p []byte) (int, error) {
+	n, err := r.log.Read(p)
+	r.at.Rows += int64(n)
+	r.tell(r.at)
+	return n, err
 }
 
 // place names a file; an address may hold a password.

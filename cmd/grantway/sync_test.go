@@ -2,6 +2,9 @@ package main
 
 import (
 	"bufio"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -10,7 +13,10 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
+	"github.com/grantway/grantway/internal/oauth"
+	"github.com/grantway/grantway/internal/sqlstore"
 	"github.com/grantway/grantway/internal/storagetest"
 )
 
@@ -92,4 +98,76 @@ func TestServe_TheAnswerWaitsForTheSync(t *testing.T) {
 	if answers != len(codes) {
 		t.Errorf("%d answers in the trace, want %d\n%s", answers, len(codes), trace)
 	}
+}
+
+// A replay syncs nothing, event by event, in a file that is nobody's database yet; that
+// all of it is on the disk before it gets its name is seen at a real restore.
+func TestRestore_SyncsOnce(t *testing.T) {
+	t.Parallel()
+	const events = 60
+	strace := storagetest.Strace(t)
+	k := newKeyed(t)
+	k.run("", nil, "backup", "one")
+	store, err := sqlstore.Open(t.Context(), filepath.Join(k.dir, "grantway.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range events {
+		e := oauth.Event{At: time.Now(), Kind: oauth.EventClientSuspended, Actor: "command", ClientID: k.app.ClientID}
+		to := oauth.Suspended
+		if i%2 == 1 {
+			e.Kind, to = oauth.EventClientResumed, oauth.Active
+		}
+		if e.ID, err = oauth.NewID("ev_", e.At, rand.Reader); err != nil {
+			t.Fatal(err)
+		}
+		if won, err := store.SetClientStatus(t.Context(), e.ClientID, to, e); err != nil || !won {
+			t.Fatal(won, err)
+		}
+	}
+	if err := store.Close(); err != nil {
+		t.Fatal(err)
+	}
+	k.run("", nil, "events", "export", "log")
+
+	file := filepath.Join(t.TempDir(), "trace")
+	cmd := exec.Command(strace, "-f", "-y", "-s", "0", "-e", "trace=write,pwrite64,ftruncate,fsync,fdatasync,/^rename", "-o", file,
+		"grantway", "restore", "one", "--replace", "--revoked-since", "log", "--config", "config.yaml", "--json")
+	cmd.Dir, cmd.Env = k.dir, []string{"PATH=" + os.Getenv("PATH")}
+	out, err := cmd.Output()
+	var doc restoreDoc
+	if err := errors.Join(err, json.Unmarshal(out, &doc)); err != nil || doc.Replayed != events {
+		t.Fatalf("%v: %s", err, out)
+	}
+	trace, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const part = `<[^>]*grantway\.db\.part-[^>]*`
+	syncs, last, named := 0, "", false // last: what was done last to the copy, or to the folder once it has its name
+	of := func(pattern string) *regexp.Regexp { return regexp.MustCompile(`^\d+ +` + pattern) }
+	synced, wrote, renamed, folder := of(`f(data)?sync\(\d+`+part+`>`), of(`(write|pwrite64|ftruncate)\(\d+`+part+`>`), of(`rename.*\.part-.*grantway\.db"`), of(`f(data)?sync\(\d+<`+regexp.QuoteMeta(k.dir)+`>`)
+	for line := range strings.Lines(string(trace)) {
+		switch {
+		case synced.MatchString(line):
+			syncs++
+			last = "synced"
+		case wrote.MatchString(line):
+			last = "written"
+		case renamed.MatchString(line):
+			if last != "synced" {
+				t.Errorf("the copy got its name when it was %s last", last)
+			}
+			named, last = true, "named"
+		case named && folder.MatchString(line):
+			last = "in the folder for good"
+		}
+	}
+	if last != "in the folder for good" {
+		t.Errorf("the copy was %s last", last)
+	}
+	if syncs >= events/2 {
+		t.Errorf("%d syncs of the copy for %d events", syncs, events)
+	}
+	t.Logf("%d syncs of the copy", syncs)
 }

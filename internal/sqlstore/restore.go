@@ -89,7 +89,7 @@ func Restore(ctx context.Context, file, dsn string, replace bool) (r *Restoratio
 		return r, err
 	}
 	r.Archive.Moved = read.Moved
-	e, err := openSQLite(r.part)
+	e, err := openSQLite(r.part, unsynced)
 	if err != nil {
 		return r, err
 	}
@@ -406,6 +406,7 @@ func (r *Restoration) Finish(ctx context.Context, epoch int64, endAll bool, e oa
 		return "", err
 	}
 	r.Store = nil
+	// From here on all of it is synced: what a replay wrote was not, event by event.
 	// SQLite closes without an error though it could not fold the log.
 	if err := fold(ctx, r.part); err != nil {
 		return "", err

@@ -80,9 +80,13 @@ func sqliteDSN(path, more string) string {
 	return "file:" + u.EscapedPath() + "?_pragma=" + strings.Join(sqlitePragmas, "&_pragma=") + more
 }
 
-// openSQLite opens the file at an absolute path, which is there.
-func openSQLite(abs string) (*sqlite, error) {
-	conn, err := openSQLiteConn(abs, sqlitePragmas...)
+// unsynced is for a file that is nobody's database yet. Whoever makes it one syncs it.
+const unsynced = "synchronous(OFF)"
+
+// openSQLite opens the file at an absolute path, which is there, with more pragmas than
+// all have.
+func openSQLite(abs string, more ...string) (*sqlite, error) {
+	conn, err := openSQLiteConn(abs, slices.Concat(sqlitePragmas, more)...)
 	if err != nil {
 		return nil, fmt.Errorf("opening the database %s: %w%s", abs, err, remedy(err))
 	}
