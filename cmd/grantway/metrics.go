@@ -71,7 +71,7 @@ func (m *metrics) watch(store *sqlstore.Store, server *oauth.Server, accounts *p
 	gauge("grantway_password_hashes", "Password hashes being made or waited for.", func() float64 { return float64(accounts.Hashing()) })
 	gauge("grantway_feed_lag_seconds", "How long ago this node last read the feed's sequence.", func() float64 { return server.FeedLag().Seconds() })
 	gauge("grantway_feed_seq", "The feed's sequence that this node has followed to.", func() float64 { return float64(server.FeedSeq()) })
-	m.registry.MustRegister(groups{store}, followers{server})
+	m.registry.MustRegister(groups{store}, followers{server}, lists{store})
 }
 
 func (m *metrics) counter(name, help string, value func() uint64) {
@@ -117,6 +117,21 @@ func (f followers) Collect(c chan<- prometheus.Metric) {
 	gauge(followerCount, float64(len(list)))
 	gauge(followerBehind, float64(behind))
 	gauge(followerLag, lag.Seconds())
+}
+
+// lists collects how many status lists are left.
+type lists struct{ store *sqlstore.Store }
+
+var listsLeft = prometheus.NewDesc("grantway_status_lists_left", "Status lists, of a million keys each, that can still be begun in this epoch.", nil, nil)
+
+func (lists) Describe(c chan<- *prometheus.Desc) { c <- listsLeft }
+
+func (l lists) Collect(c chan<- prometheus.Metric) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	if left, err := l.store.ListsLeft(ctx); err == nil { // else the database is away, which other series say
+		c <- prometheus.MustNewConstMetric(listsLeft, prometheus.GaugeValue, float64(left))
+	}
 }
 
 // groups collects the sizes of commits as a histogram.

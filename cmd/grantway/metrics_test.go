@@ -89,6 +89,7 @@ func TestServe_Metrics(t *testing.T) {
 		`grantway_followers`:                                                     0,
 		`grantway_followers_behind_events`:                                       0,
 		`grantway_followers_lag_seconds`:                                         0,
+		`grantway_status_lists_left`:                                             2047,
 		`grantway_build_info{version="` + version().Version + `"}`:               1,
 	} {
 		if got := sample(after, series); got != want {

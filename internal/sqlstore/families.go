@@ -3,6 +3,7 @@ package sqlstore
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math"
 	"slices"
 	"time"
@@ -181,6 +182,13 @@ const (
 	listsMax = 1 << oauth.ListBits  // lists in one epoch
 )
 
+// ListsLeft is how many more lists can be begun in this epoch.
+func (s *Store) ListsLeft(ctx context.Context) (int64, error) {
+	var begun int64
+	err := s.row(ctx, "SELECT COUNT(*) FROM status_lists WHERE number >= (SELECT epoch * $1 FROM heads WHERE name = 'feed')", []any{listsMax}, &begun)
+	return listsMax - begun, err
+}
+
 // AllotIndices implements oauth.FamilyStorage. The lease row serialises nodes, so
 // that the number of a new list is free. Lists are numbered from epoch × listsMax
 // on: those of an older epoch have smaller numbers and are never gone on with.
@@ -201,7 +209,7 @@ func (s *Store) AllotIndices(ctx context.Context, api, kind string, n int64, now
 		return 0, err
 	}
 	if number < 0 {
-		return 0, unavailable(errors.New("no status list could be begun"))
+		return 0, unavailable(fmt.Errorf("all %d status lists of this epoch are given out: run grantway new-epoch, which begins others", listsMax))
 	}
 	return number*listSize + next - n, nil
 }
