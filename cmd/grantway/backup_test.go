@@ -858,3 +858,41 @@ func TestRestore_TellsHowFarTheReplayIs(t *testing.T) {
 		t.Errorf("told %+v, at last not %+v", told, last)
 	}
 }
+
+// An epoch that a clock which was ahead has begun keeps nobody from the next one when
+// the clock is right: it is named after that one, and who runs the command is told.
+func TestNewEpoch_AfterOneThatLiesInTheFuture(t *testing.T) {
+	t.Parallel()
+	k := newKeyed(t)
+	ahead := time.Date(2050, 1, 1, 0, 0, 0, 0, time.UTC).Unix()
+	db := past(t, filepath.Join(k.dir, "grantway.db"))
+	if _, err := db.Exec("UPDATE heads SET epoch = ? WHERE name = 'feed'", ahead); err != nil {
+		t.Fatal(err)
+	}
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	k.run("", nil, "backup", "one")
+	for _, args := range [][]string{{"new-epoch", "--yes"}, {"restore", "one", "--replace", "--accept-revived-keys"}} {
+		cmd := exec.Command("grantway", append(args, "--config", "config.yaml", "--json")...)
+		cmd.Dir, cmd.Env = k.dir, []string{"PATH=" + os.Getenv("PATH")}
+		var errs bytes.Buffer
+		cmd.Stderr = &errs
+		out, err := cmd.Output()
+		if err != nil {
+			t.Fatalf("%v: %v: %s", args, err, &errs)
+		}
+		var doc struct{ Epoch int64 }
+		if err := json.Unmarshal(out, &doc); err != nil || doc.Epoch <= ahead {
+			t.Errorf("%v: %s, not behind %d", args, out, ahead)
+		}
+		if say := fmt.Sprintf("the epoch %d lies in the future", doc.Epoch); !strings.Contains(errs.String(), say) {
+			t.Errorf("%v: said %q, not %q", args, &errs, say)
+		}
+		ahead = doc.Epoch
+	}
+	p := k.start()
+	if fresh := k.issue(p); !strings.Contains(fresh.list, fmt.Sprintf("/status/%d-", ahead)) {
+		t.Errorf("a key is in %s, not in the epoch %d", fresh.list, ahead)
+	}
+}

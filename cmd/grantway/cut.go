@@ -147,7 +147,15 @@ func (c *newEpochCommand) Run(ctx context.Context, t terminal) error {
 			return err
 		}
 		now := time.Now()
-		what := oauth.Restored{Epoch: now.Unix(), Made: now}
+		_, seen, err := store.Head(ctx)
+		if err != nil {
+			return err
+		}
+		what := oauth.Restored{Made: now}
+		if what.Epoch, err = sqlstore.NextEpoch(now, seen, 0); err != nil {
+			return err
+		}
+		warnAhead(t, what.Epoch, now)
 		err = store.NewEpoch(ctx, what.Epoch, func(fromEpoch, fromSeq int64) (oauth.Event, error) {
 			what.FromEpoch, what.FromSeq = fromEpoch, fromSeq
 			return oauth.NewRestored(now, rand.Reader, what)

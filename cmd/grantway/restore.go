@@ -69,7 +69,7 @@ func (c *restoreCommand) Run(ctx context.Context, t terminal) (err error) {
 		return c.explain(err, place(cfg))
 	}
 	p := watched(t)
-	doc, err := c.restore(ctx, r, cfg, ring, now, p.show)
+	doc, err := c.restore(ctx, t, r, cfg, ring, now, p.show)
 	p.end()
 	if err != nil {
 		return errors.Join(c.explain(err, place(cfg)), r.Abandon())
@@ -96,7 +96,7 @@ func (c *restoreCommand) Run(ctx context.Context, t terminal) (err error) {
 }
 
 // restore does what remains between the copy and its place.
-func (c *restoreCommand) restore(ctx context.Context, r *sqlstore.Restoration, cfg config.Config, ring *oauth.KeyRing, now time.Time, progress func(sqlstore.Progress)) (doc restoreDoc, err error) {
+func (c *restoreCommand) restore(ctx context.Context, t terminal, r *sqlstore.Restoration, cfg config.Config, ring *oauth.KeyRing, now time.Time, progress func(sqlstore.Progress)) (doc restoreDoc, err error) {
 	rows, err := r.Store.SigningKeys(ctx)
 	if err != nil {
 		return doc, err
@@ -123,6 +123,7 @@ func (c *restoreCommand) restore(ctx context.Context, r *sqlstore.Restoration, c
 	if what.Epoch, err = r.Begin(now); err != nil {
 		return doc, err
 	}
+	warnAhead(t, what.Epoch, now)
 	e, err := oauth.NewRestored(now, rand.Reader, what)
 	if err != nil {
 		return doc, err
@@ -164,6 +165,13 @@ func (c *restoreCommand) recover(ctx context.Context, r *sqlstore.Restoration, n
 		return nil, misunderstanding{fmt.Errorf("%s %s would be alive again. Add --accept-revived-keys to accept that, or --revoke-all-before-restore to end every grant", c.RevokedSince, revived)}
 	}
 	return rec, nil
+}
+
+// warnAhead says that an epoch, which is named by the clock, lies in the future.
+func warnAhead(t terminal, epoch int64, now time.Time) {
+	if epoch > now.Unix() {
+		fmt.Fprintf(t.err, "grantway: the epoch %d lies in the future, as does the one before it: the clock of this machine, which says %s, is behind, or another was ahead then. It counts all the same\n", epoch, both(now))
+	}
 }
 
 // replaying tells how much of a log was read.

@@ -213,9 +213,18 @@ func TestAuthorize_NeverElsewhere(t *testing.T) {
 	})
 }
 
+// Epochs are named by the clock: lists have names for as long as an index has bits.
+func TestListID_LastsUntil2106(t *testing.T) {
+	for id, want := range map[string]bool{"2147483647-0": true, "2147483648-0": true, "4294967295-2047": true, "4294967296-0": false} {
+		if _, ok := oauth.ParseListID(id); ok != want {
+			t.Errorf("%s: %v", id, ok)
+		}
+	}
+}
+
 // FuzzListID: a list has one name, and whatever is no name of one is none.
 func FuzzListID(f *testing.F) {
-	for _, s := range []string{"1-0", "1-2047", "1-2048", "0-0", "4398046511103-2047", "2147483647-1", "-1-0", "1--0", "01-0", "+1-0", "1-0 ", "1", "-", "", "9223372036854775808-0", "1e3-0", "١-0"} {
+	for _, s := range []string{"1-0", "1-2047", "1-2048", "0-0", "4398046511103-2047", "2147483648-1", "4294967295-2047", "4294967296-0", "-1-0", "1--0", "01-0", "+1-0", "1-0 ", "1", "-", "", "9223372036854775808-0", "1e3-0", "١-0"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, id string) {

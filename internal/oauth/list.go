@@ -237,7 +237,7 @@ func parseListID(id string) (int64, bool) {
 	epoch, n, found := strings.Cut(id, "-")
 	e, err1 := strconv.ParseInt(epoch, 10, 64)
 	i, err2 := strconv.ParseInt(n, 10, 64)
-	if !found || err1 != nil || err2 != nil || e < 0 || e >= 1<<(62-IndexBits-ListBits) || i < 0 || i >= 1<<ListBits || listID(e<<ListBits|i) != id {
+	if !found || err1 != nil || err2 != nil || e < 0 || e >= 1<<EpochBits || i < 0 || i >= 1<<ListBits || listID(e<<ListBits|i) != id {
 		return 0, false
 	}
 	return e<<ListBits | i, true

@@ -59,8 +59,9 @@ type StatusRef struct {
 // restored database begins a new one, so what it hands out was never handed out
 // before.
 const (
-	IndexBits = 20 // 2^20 places in one status list
-	ListBits  = 11 // 2^11 lists in one epoch
+	IndexBits = 20                        // 2^20 places in one status list
+	ListBits  = 11                        // 2^11 lists in one epoch
+	EpochBits = 63 - IndexBits - ListBits // seconds until 2106
 )
 
 // statusOf renders a family's index.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/grantway/grantway/internal/oauth"
 )
@@ -29,6 +30,27 @@ func (s *Store) beginEpoch(ctx context.Context, epoch int64, endAll bool, e oaut
 		}
 		return carryOut(ctx, own, one(do("DROP TABLE "+markTable)))
 	})
+}
+
+// NextEpoch names the epoch that follows one that was seen. It goes by the clock, in
+// seconds. Where that epoch lies in the future, a clock was wrong when it was begun, or
+// is now; the next is behind it by as much as passed since then, as far as that is known,
+// so that it is none that somebody else may begin in another second.
+//
+// None is the last one that has a number: an index behind the last of a list has one, too.
+func NextEpoch(now time.Time, seen int64, since time.Duration) (int64, error) {
+	next := now.Unix()
+	if seen >= next {
+		next = seen + max(1, int64(since/time.Second))
+	}
+	const end = 1<<oauth.EpochBits - 1
+	switch {
+	case now.Unix() >= end:
+		return 0, fmt.Errorf("the clock of this machine says %s: set it right first", now.UTC().Format(time.DateTime+" UTC"))
+	case next >= end:
+		return 0, fmt.Errorf("the epoch %d is the last one that there can be: begin with a new database", seen)
+	}
+	return next, nil
 }
 
 // moveEpoch begins the epoch, after all that ends with the one before: in the lock
@@ -70,7 +92,7 @@ func (s *Store) NewEpoch(ctx context.Context, epoch int64, event func(fromEpoch,
 			return unavailable(err)
 		}
 		if epoch <= from {
-			return fmt.Errorf("the epoch %d is not after that of the database, %d: the clock of this machine is behind; set it right first", epoch, from)
+			return fmt.Errorf("another epoch, %d, has been begun meanwhile", from)
 		}
 		if err := carryOut(ctx, own, moveEpoch(epoch)); err != nil {
 			return err

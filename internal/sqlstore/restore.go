@@ -371,17 +371,18 @@ func (r *Restoration) Abandon() (err error) {
 }
 
 // Begin is the new epoch, which no database of this installation ever had. Two
-// restores of one backup must differ though neither knows of the other, so it goes
-// by the clock, in seconds; [Restoration.Finish] ends in a later one.
+// restores of one backup must differ though neither knows of the other, so it hangs on
+// the second ([NextEpoch]); [Restoration.Finish] ends in a later one.
 func (r *Restoration) Begin(now time.Time) (int64, error) {
 	seen := r.Archive.Epoch
 	if r.Target != nil {
 		seen = max(seen, r.Target.Epoch)
 	}
-	if now.Unix() <= seen || now.Before(r.Made) {
-		return 0, fmt.Errorf("the clock of this machine says %s and is behind: set it right first", now.UTC().Format(time.DateTime+" UTC"))
+	if now.Before(r.Made) {
+		const form = time.DateTime + " UTC"
+		return 0, fmt.Errorf("the backup was made at %s, and the clock of this machine says %s: set it right first; if it is right, the other was wrong, so use another backup", r.Made.UTC().Format(form), now.UTC().Format(form))
 	}
-	return now.Unix(), nil
+	return NextEpoch(now, seen, now.Sub(r.Made))
 }
 
 // Finish begins the epoch, notes e, and puts the copy in its place. aside is where
@@ -392,7 +393,7 @@ func (r *Restoration) Finish(ctx context.Context, epoch int64, endAll bool, e oa
 	defer func() { err = errors.Join(r.roomless(err), r.Abandon()) }()
 	// The next restore is in another second, and so in another epoch.
 	select {
-	case <-time.After(time.Until(time.Unix(epoch+1, 0))):
+	case <-time.After(min(time.Until(time.Unix(epoch+1, 0)), time.Second)): // it may lie in the future
 	case <-ctx.Done():
 		return "", ctx.Err()
 	}
