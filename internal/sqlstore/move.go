@@ -563,11 +563,14 @@ func (m *move) mark(ctx context.Context, id string) error {
 }
 
 // unrestored refuses a target with the mark of a restore, from before its first table
-// until it is whole.
+// until it is whole; and one with a table of the mark's name, for nobody would open it.
 func (m *move) unrestored(ctx context.Context) error {
-	all, err := m.to.engine.tables(ctx)
-	if err == nil && slices.Contains(all, markTable) {
+	schema, err := m.to.Schema(ctx)
+	switch {
+	case err == nil && schema.Unready:
 		err = m.restoring()
+	case err == nil && schema.Clash:
+		err = fmt.Errorf("%s has a table named %s that grantway did not make, and grantway needs the name: drop that table, or rename it", m.place, markTable)
 	}
 	return err
 }

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 	"syscall"
 )
@@ -38,10 +37,7 @@ func readMoved(ctx context.Context, db *sql.DB) (a Archive, err error) {
 // file stays as it is, and so does its log, in which the closing itself may be: nobody may
 // have it open meanwhile, and fold that in.
 func copyMoved(ctx context.Context, file, part string, a Archive) (err error) {
-	if file, err = filepath.EvalSymlinks(file); err == nil {
-		file, err = filepath.Abs(file)
-	}
-	if err != nil {
+	if file, err = resolve(file); err != nil {
 		return err
 	}
 	lock, err := takeLock(file, syscall.LOCK_EX)

@@ -72,6 +72,16 @@ func TestMove_AMarkComesBeside(t *testing.T) {
 	}
 	untouched(t, file)
 
+	dsn = storagetest.Postgres(t)
+	cutMove(t, file, dsn)
+	alter(t, dsn, "CREATE TABLE backup (id TEXT)")
+	_, err = Move(t.Context(), file, dsn, nil, nil)
+	refused(t, "a table of that name", err, placeOf(t, dsn)+" has a table named backup that grantway did not make, and grantway needs the name: drop that table, or rename it")
+	alter(t, dsn, "DROP TABLE backup")
+	if _, err := Move(t.Context(), file, dsn, nil, nil); err != nil {
+		t.Errorf("without it: %v", err)
+	}
+
 	file, dsn, err = marked(t, func(m *move, text string) bool { return m.shutting && text == "COMMIT" })
 	refused(t, "after it", err, ErrLastStep.Error()+" (first drop the table backup in "+placeOf(t, dsn))
 	alter(t, dsn, "DROP TABLE backup")
