@@ -22,7 +22,7 @@ const (
 	EventConsentDenied  Kind = "consent.denied"
 	EventCodeIssued     Kind = "code.issued"
 	EventCodeRedeemed   Kind = "code.redeemed" // feed when the key is to be asked about from the first
-	EventCodeReplayed   Kind = "code.replayed" // feed when it revoked something
+	EventCodeReplayed   Kind = "code.replayed" // feed when it revoked a family
 	EventTokenRefreshed Kind = "token.refreshed"
 	EventRefreshReplay  Kind = "refresh.replayed" // feed
 	EventFamilyRevoked  Kind = "family.revoked"   // feed
