@@ -43,7 +43,12 @@ func (s *Service) SignIn(ctx context.Context, f SignIn) (*Session, oauth.Secret,
 	if err != nil {
 		return nil, "", err
 	}
-	limits := signInLimits(email, login.Set, f.IP)
+	here := Familiar{Key: limitKey("signed in", email, login.Set, oauth.NetworkOf(f.IP)), Until: now.Add(familiarFor)}
+	familiar, err := s.storage.Familiar(ctx, here.Key, now)
+	if err != nil {
+		return nil, "", err
+	}
+	limits := signInLimits(email, login.Set, f.IP, familiar)
 	if err := s.admit(ctx, now, limits); err != nil {
 		return nil, "", err
 	}
@@ -64,7 +69,10 @@ func (s *Service) SignIn(ctx context.Context, f SignIn) (*Session, oauth.Secret,
 	}
 	r := &SignInRecord{Login: *login}
 	if !s.unlimited {
-		r.Clear, r.Uncount = []string{limits[0].Key}, []string{limits[1].Key, limits[2].Key}
+		r.Clear, r.Familiar = []string{limits[0].Key}, here
+		for _, l := range limits[1:] {
+			r.Uncount = append(r.Uncount, l.Key)
+		}
 	}
 	if stale {
 		if r.Credential, err = s.hashes.hash(ctx, f.Password, s.rand); err != nil {
@@ -126,18 +134,26 @@ func (s *Service) refused(ctx context.Context, u *oauth.User, ip string, why *oa
 	return why
 }
 
+// familiarFor is how long a network is one from which somebody has signed in.
+const familiarFor = 90 * 24 * time.Hour
+
 // signInLimits are the limits on guessing, the one of address and network first:
 // it alone closes early, so that an attacker elsewhere does not lock the owner out.
 // The one of the address over all networks never closes for longer than a quarter
-// of an hour at a time. These two count guesses at one password: set names it, so that
-// where another is set they begin anew with the event that sets it.
-func signInLimits(email, set, ip string) []Limit {
+// of an hour at a time, but whoever has many networks closes it again and again; so it
+// is not asked where the owner is familiar: from there he has signed in of late. These
+// two count guesses at one password: set names it, so that where another is set they
+// begin anew with the event that sets it, and so does what is familiar.
+func signInLimits(email, set, ip string, familiar bool) []Limit {
 	from := oauth.NetworkOf(ip)
-	return []Limit{
+	limits := []Limit{
 		{Key: limitKey("sign-in", email, set, from), Free: 5, First: 30 * time.Second, Max: 15 * time.Minute, Window: 24 * time.Hour},
-		{Key: limitKey("sign-in to", email, set), Free: 50, First: 15 * time.Minute, Max: 15 * time.Minute, Window: time.Hour},
 		{Key: limitKey("sign-in from", oauth.AddressOf(ip)), Free: 100, First: time.Hour, Max: time.Hour, Window: time.Hour},
 	}
+	if !familiar {
+		limits = append(limits, Limit{Key: limitKey("sign-in to", email, set), Free: 50, First: 15 * time.Minute, Max: 15 * time.Minute, Window: time.Hour})
+	}
+	return limits
 }
 
 // signUpLimit also bounds how many addresses can be asked about, since sign-up must

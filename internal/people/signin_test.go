@@ -147,24 +147,85 @@ func TestSignIn_CapOfTheAddress(t *testing.T) {
 		from++
 		w.want(address, "a guess", fmt.Sprintf("198.51.%d.1", from), people.ReasonCredentials)
 	}
+	hotels := 0
+	hotel := func() string { hotels++; return fmt.Sprintf("203.0.%d.1", hotels) } // where she never was
 	for range 49 {
 		guess()
 	}
-	w.want(address, good, home, "") // a success is not the fiftieth failure
+	w.want(address, good, hotel(), "") // a success is not the fiftieth failure
 	guess()
-	w.wantLocked(address, home, 15*time.Minute)
-	w.want("bob@example.com", good, home, "")
+	w.wantLocked(address, hotel(), 15*time.Minute)
+	w.want("bob@example.com", good, hotel(), "")
 	w.pass(15 * time.Minute)
 	guess() // the fifty-first within the hour
-	w.wantLocked(address, home, 15*time.Minute)
+	w.wantLocked(address, hotel(), 15*time.Minute)
 	w.pass(15 * time.Minute)
-	w.want(address, good, home, "") // open, and it stays so for the next
-	w.want(address, good, home, "")
+	w.want(address, good, hotel(), "") // open, and it stays so for the next
+	w.want(address, good, hotel(), "")
 	w.pass(30 * time.Minute) // the hour is over
 	for range 49 {
 		guess()
 	}
+	w.want(address, good, hotel(), "")
+}
+
+// Whoever guesses from ever more networks, day and night, closes an address to those
+// that are new to it, and never to the one from where its owner signs in.
+func TestSignIn_ManyNetworksDoNotLockTheOwnerOut(t *testing.T) {
+	w := newWorld(t)
+	w.ada()
 	w.want(address, good, home, "")
+	from, shut := 0, 0
+	const days = 2
+	for range days * 24 * 4 {
+		for range 50 {
+			from++
+			if w.try(address, "a guess", fmt.Sprintf("2001:db8:%x:%x::1", from>>8, from&255<<8)) != people.ReasonCredentials {
+				break
+			}
+		}
+		if w.try(address, good, "203.0.113.1") == people.ReasonLocked {
+			shut++
+		}
+		w.want(address, good, "192.0.2.200", "") // his /24
+		w.pass(15 * time.Minute)
+	}
+	if shut < days*24*4-10 {
+		t.Errorf("the address was closed to others %d times only: this shows nothing", shut)
+	}
+	// There, too, guessing is slowed.
+	for range 5 {
+		w.want(address, "a guess", home, people.ReasonCredentials)
+	}
+	w.wantLocked(address, home, 30*time.Second)
+	// Where somebody else has signed in, she is as new as anywhere.
+	w.account(people.NewAccount{Name: "Bob", Email: "bob@example.com", Password: good})
+	w.want("bob@example.com", good, "203.0.113.1", "")
+	for range 50 {
+		from++
+		w.try(address, "a guess", fmt.Sprintf("2001:db8:%x:%x::1", from>>8, from&255<<8))
+	}
+	if got := w.try(address, good, "203.0.113.1"); got != people.ReasonLocked {
+		t.Errorf("from where another has signed in: %q", got)
+	}
+}
+
+// Where he was last more than 90 days ago he is a stranger again.
+func TestSignIn_FamiliarForNinetyDays(t *testing.T) {
+	for days, want := range map[int]oauth.Reason{89: "", 90: people.ReasonLocked} {
+		w := newWorld(t)
+		w.ada()
+		w.want(address, good, home, "")
+		w.pass(time.Hour)
+		w.want(address, good, home, "") // it counts from the last time
+		w.pass(time.Duration(days) * 24 * time.Hour)
+		for i := range 50 {
+			w.want(address, "a guess", fmt.Sprintf("198.51.%d.1", i), people.ReasonCredentials)
+		}
+		if got := w.try(address, good, home); got != want {
+			t.Errorf("after %d days: %q, want %q", days, got, want)
+		}
+	}
 }
 
 // A hundred failures an hour from one address, whoever they are for.

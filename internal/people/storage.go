@@ -27,7 +27,7 @@ type Storage interface {
 	// invite is spent or over. Of several calls for one login or invite one wins.
 	CreateAccount(ctx context.Context, a *Account) (won bool, err error)
 	// StartSession stores a session of an active user, forgives the attempt that led
-	// to it, and replaces the credential if a new one is given and the old one is
+	// to it, remembers what is familiar from now on, and replaces the credential if a new one is given and the old one is
 	// still there. It loses if the user is not active, or if a password was set since the
 	// login was read; a credential that was replaced by a sign-in is the same password.
 	// Beside his suspension, either it loses or its session has ended.
@@ -50,6 +50,9 @@ type Storage interface {
 	// ClosedUntil returns until when the limits of these keys are closed, at the
 	// latest; the zero time if none was ever.
 	ClosedUntil(ctx context.Context, keys []string) (time.Time, error)
+	// Familiar reports whether what has this key was remembered, by StartSession, until
+	// a time after now.
+	Familiar(ctx context.Context, key string, now time.Time) (bool, error)
 
 	// PutInvite keeps an operator's invite.
 	PutInvite(ctx context.Context, selector string, h oauth.Hash, expires time.Time, e oauth.Event) error
@@ -105,7 +108,14 @@ type SignInRecord struct {
 	Credential string   // what replaces Login.Credential; "" keeps it
 	Clear      []string // keys of limits whose count ends
 	Uncount    []string // keys of limits from which this attempt is taken back
+	Familiar   Familiar // from where he has signed in; no key: nothing is remembered
 	Event      oauth.Event
+}
+
+// Familiar names a network from which somebody has signed in, and until when that counts.
+type Familiar struct {
+	Key   string
+	Until time.Time
 }
 
 // Limit bounds attempts under one key. Up to Free of them pass within Window,

@@ -136,6 +136,10 @@ func (s *Store) StartSession(ctx context.Context, r *people.SignInRecord) (bool,
 		// Whatever closes the key now is this attempt: nobody was admitted after it.
 		steps = append(steps, do("UPDATE throttles SET count = count - 1, until = 0 WHERE key = $1 AND count > 0 AND "+m.where(2), m.args(key)...))
 	}
+	if r.Familiar.Key != "" { // a row that is never counted: the sweeper ends it
+		steps = append(steps, do("INSERT INTO throttles (key, count, until, expires, op) SELECT CAST($1 AS TEXT), 0, 0, CAST($2 AS BIGINT), '' WHERE "+m.where(3)+
+			" ON CONFLICT (key) DO UPDATE SET expires = excluded.expires", m.args(r.Familiar.Key, micros(r.Familiar.Until))...))
+	}
 	if r.Credential != "" {
 		steps = append(steps, do("UPDATE logins SET credential = $1 WHERE issuer = $2 AND subject = $3 AND credential = $4 AND "+m.where(5),
 			m.args(r.Credential, r.Login.Issuer, r.Login.Subject, r.Login.Credential)...))
@@ -235,6 +239,13 @@ func (s *Store) ClosedUntil(ctx context.Context, keys []string) (time.Time, erro
 	in, args := among(keys, 1)
 	err := s.row(ctx, "SELECT COALESCE(MAX(until), 0) FROM throttles WHERE key IN ("+in+")", args, &until)
 	return fromMicros(until), err
+}
+
+// Familiar implements people.Storage.
+func (s *Store) Familiar(ctx context.Context, key string, now time.Time) (bool, error) {
+	var is bool
+	err := s.row(ctx, "SELECT EXISTS (SELECT 1 FROM throttles WHERE key = $1 AND expires > $2)", []any{key, micros(now)}, &is)
+	return is, err
 }
 
 const inviteKind = "operator"

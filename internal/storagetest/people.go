@@ -25,7 +25,7 @@ func People(t *testing.T, open func(t *testing.T) Opened) {
 		"EndSession": (*accounts).testEnd, "EndSessions": (*accounts).testEndAll,
 		"Suspending ends the sessions": (*accounts).testSuspend, "Suspending races with sign-ins": (*accounts).testSuspendRaces,
 		"Admit": (*accounts).testAdmit, "Admit counts all or none": (*accounts).testAdmitAll, "Admit begins anew": (*accounts).testWindow,
-		"Admit races": (*accounts).testAdmitRaces, "Admit races with sign-ins": (*accounts).testAdmitForgives,
+		"Familiar": (*accounts).testFamiliar, "Admit races": (*accounts).testAdmitRaces, "Admit races with sign-ins": (*accounts).testAdmitForgives,
 		"Sweep": (*accounts).testAccountsSweep,
 	} {
 		t.Run(name, func(t *testing.T) {

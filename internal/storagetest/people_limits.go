@@ -93,6 +93,42 @@ func (a *accounts) testWindow() {
 	a.want("closed until, another key", a.closed("another").IsZero(), true)
 }
 
+// What is familiar is remembered with the session, or not at all, and for longer each time.
+func (a *accounts) testFamiliar() {
+	f := a.made("u1", "u1@example.com")
+	is := func(key string, now time.Time) bool {
+		a.t.Helper()
+		is, err := a.db.Familiar(a.ctx, key, now)
+		if err != nil {
+			a.t.Fatal(err)
+		}
+		return is
+	}
+	start := func(selector, key string, until time.Time, want bool) {
+		a.t.Helper()
+		r := a.session(f, selector)
+		r.Familiar = people.Familiar{Key: key, Until: until}
+		won, err := a.db.StartSession(a.ctx, r)
+		if err != nil || won != want {
+			a.t.Errorf("StartSession: won %v, error %v", won, err)
+		}
+	}
+	end := peopleNow.Add(time.Hour)
+	a.want("familiar before", is("home", peopleNow), false)
+	start("s1", "home", end, true)
+	a.want("familiar", is("home", end.Add(-time.Microsecond)), true)
+	a.want("familiar when its time is up", is("home", end), false)
+	a.want("another is familiar", is("elsewhere", peopleNow), false)
+	a.want("it is closed", a.closed("home").IsZero(), true)
+	start("s2", "home", end.Add(time.Hour), true)
+	start("s3", "", end, true)
+	a.want("nothing is remembered", is("", peopleNow), false)
+	a.want("familiar for longer", is("home", end), true)
+	f.Login.Set = "another" // password, since it was read
+	start("s4", "elsewhere", end, false)
+	a.want("a sign-in that lost is remembered", is("elsewhere", peopleNow), false)
+}
+
 func (a *accounts) testAdmitRaces() {
 	lock := func(key string, free int64) people.Limit {
 		return people.Limit{Key: key, Free: free, First: time.Minute, Max: time.Minute, Window: time.Hour}
