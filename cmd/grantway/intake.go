@@ -3,9 +3,12 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"net"
 	"net/http"
+	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -18,12 +21,17 @@ import (
 // A request is in work only once all of it has come and until its answer begins.
 // Who sends slowly or reads slowly holds a connection, never a place in work; and
 // when connections run out, the one gives way that has been at it for longest, if none was refused already.
+// So it is with the places for large requests.
 type intake struct {
 	connsMax int
 	workMax  int64
 	work     atomic.Int64
-	large    chan struct{} // a place for each large request
 	shed     atomic.Uint64 // requests and connections that found no room
+
+	largeMax    int
+	wholeWithin time.Duration // for a large body to come
+	largeMu     sync.Mutex
+	large       []*conn // that hold a place for a large request, the longest first
 
 	mu    sync.Mutex
 	conns map[*conn]struct{}
@@ -39,10 +47,14 @@ const (
 	smallMost = 16 << 10
 	// A head of 1 MB takes about 5 MB until its page is drawn (measured).
 	largeMost = 12
+	// wholeMost is what is read of a body before it is in work: more than any handler takes.
+	wholeMost = 1 << 20
+	// wholeWithin is enough for the largest, 640 KB of what an API saw, at 1 Mbit/s.
+	wholeWithin = 5 * time.Second
 )
 
 func newIntake() *intake {
-	return &intake{connsMax: connsMost, workMax: workMost, large: make(chan struct{}, largeMost), conns: map[*conn]struct{}{}}
+	return &intake{connsMax: connsMost, workMax: workMost, largeMax: largeMost, wholeWithin: wholeWithin, conns: map[*conn]struct{}{}}
 }
 
 // What a connection is doing. It may be closed for the sake of another unless a
@@ -53,7 +65,7 @@ const (
 	isSending         // a body, which the front reads
 	isInWork
 	isAnswering
-	isRefused // what it still sends is thrown away
+	isRefused // what it still sends is thrown away until it is closed
 	isGone
 )
 
@@ -64,17 +76,19 @@ type conn struct {
 	doing atomic.Int32
 	since atomic.Int64 // when it began that, in nanoseconds since start
 	head  int          // bytes of the head so far; net/http reads in one goroutine at a time
-	large atomic.Bool  // holds a place for large requests
+	large atomic.Bool  // holds a place for large requests; written under largeMu
+	drain sync.Once
 	once  sync.Once
 }
 
 var start = time.Now()
 
-// begin notes what the connection does from now on, unless it was closed meanwhile.
+// begin notes what the connection does from now on, unless it was closed or refused
+// meanwhile.
 func (c *conn) begin(doing int32) bool {
 	for {
 		was := c.doing.Load()
-		if was == isGone {
+		if was == isGone || was == isRefused {
 			return false
 		}
 		if c.doing.CompareAndSwap(was, doing) {
@@ -86,6 +100,9 @@ func (c *conn) begin(doing int32) bool {
 
 // Read refuses a head that is large when there is no place for one.
 func (c *conn) Read(b []byte) (int, error) {
+	if c.doing.Load() == isRefused {
+		return 0, io.EOF
+	}
 	n, err := c.Conn.Read(b)
 	switch c.doing.Load() {
 	case isIdle:
@@ -93,6 +110,8 @@ func (c *conn) Read(b []byte) (int, error) {
 			c.begin(isReceiving)
 		}
 	case isReceiving:
+	case isRefused: // meanwhile, for the sake of another
+		return 0, io.EOF
 	default:
 		return n, err
 	}
@@ -105,12 +124,16 @@ func (c *conn) Read(b []byte) (int, error) {
 	}
 	if c.begin(isRefused) {
 		c.turnAway()
-		c.Conn.SetReadDeadline(time.Now().Add(5 * time.Second))
-		for err == nil { // or the answer would be lost with what was not read
-			_, err = c.Conn.Read(b)
-		}
 	}
 	return 0, io.EOF
+}
+
+// Write keeps from who was refused what net/http says of a request that ended too soon.
+func (c *conn) Write(b []byte) (int, error) {
+	if c.doing.Load() == isRefused {
+		return 0, net.ErrClosed
+	}
+	return c.Conn.Write(b)
 }
 
 // noRoom is the answer to a request that was not read far enough to have a dialect.
@@ -126,8 +149,34 @@ func (c *conn) turnAway() {
 	}
 }
 
-// Close closes the connection and leaves its places.
+// Close closes the connection. Of one that was refused it reads for a while what is
+// still sent, or the answer would be lost with that; net/http has forgotten it by then,
+// and what it had read of the request.
 func (c *conn) Close() error {
+	if c.doing.Load() != isRefused {
+		return c.close()
+	}
+	c.drain.Do(func() {
+		go func() {
+			defer c.close()
+			c.limit(5 * time.Second)
+			io.Copy(io.Discard, c.Conn)
+		}()
+	})
+	return nil
+}
+
+// limit sets how long what is read from now on may take; 0: as long as it does.
+func (c *conn) limit(d time.Duration) {
+	var until time.Time
+	if d != 0 {
+		until = time.Now().Add(d)
+	}
+	c.Conn.SetReadDeadline(until)
+}
+
+// close closes the connection and leaves its places.
+func (c *conn) close() error {
 	c.once.Do(func() {
 		c.doing.Store(isGone)
 		c.leaveLarge()
@@ -146,34 +195,56 @@ func (c *conn) CloseWrite() error {
 	return nil
 }
 
-// takeLarge takes a place for large requests. Who is closed meanwhile may have left his
-// places before he had this one.
+// takeLarge takes a place for a large request. Where there is none, the one gives way
+// that has held his for longest, unless his request is in work. Who is closed meanwhile
+// gets none: he has left his places before.
 func (c *conn) takeLarge() bool {
-	if !c.in.place() {
+	in := c.in
+	in.largeMu.Lock()
+	defer in.largeMu.Unlock()
+	switch {
+	case c.large.Load():
+		return true
+	case c.doing.Load() == isGone, len(in.large) >= in.largeMax && !slices.ContainsFunc(in.large, (*conn).makeWay):
 		return false
 	}
+	in.large = append(in.large, c)
 	c.large.Store(true)
-	if c.doing.Load() == isGone {
-		c.leaveLarge()
-		return false
-	}
 	return true
 }
 
-func (c *conn) leaveLarge() {
-	if c.large.CompareAndSwap(true, false) {
-		<-c.in.large
-	}
-}
-
-// place takes a place for a large request, if there is one.
-func (in *intake) place() bool {
-	select {
-	case in.large <- struct{}{}:
-		return true
+// makeWay takes the place of c, and refuses it, unless its request is in work. The
+// caller holds largeMu.
+func (c *conn) makeWay() bool {
+	was := c.doing.Load()
+	switch {
+	case (was == isReceiving || was == isSending) && c.doing.CompareAndSwap(was, isRefused):
+		c.limit(-1)     // who reads the request hears of it
+		go c.turnAway() // nobody else waits for a client that does not read
+	case was == isAnswering && c.doing.CompareAndSwap(was, isGone):
+		go c.close()
 	default:
 		return false
 	}
+	c.in.without(c)
+	return true
+}
+
+// without takes the place of c. The caller holds largeMu.
+func (in *intake) without(c *conn) {
+	if c.large.CompareAndSwap(true, false) {
+		i := slices.Index(in.large, c)
+		in.large = slices.Delete(in.large, i, i+1)
+	}
+}
+
+func (c *conn) leaveLarge() {
+	if !c.large.Load() { // mostly
+		return
+	}
+	c.in.largeMu.Lock()
+	defer c.in.largeMu.Unlock()
+	c.in.without(c)
 }
 
 // guard makes a server take in no more than there is room for, and returns the
@@ -252,7 +323,7 @@ func (in *intake) giveWay(old, fresh *conn) {
 		if was == isReceiving || was == isSending || old == fresh {
 			old.turnAway()
 		}
-		old.Close()
+		old.close()
 	}()
 }
 
@@ -268,7 +339,7 @@ func (in *intake) wait(ctx context.Context, from time.Time, idle time.Duration) 
 		}
 		for _, c := range over {
 			if c.doing.CompareAndSwap(isIdle, isGone) {
-				c.Close()
+				c.close()
 			}
 		}
 		select {
@@ -295,10 +366,9 @@ func (in *intake) over(from time.Time, idle time.Duration) (left int, over []*co
 
 // turn is one request's time in work.
 type turn struct {
-	in    *intake
-	c     *conn // nil in tests that have no connection
-	held  bool
-	large bool
+	in   *intake
+	c    *conn // nil in tests that have no connection
+	held bool
 }
 
 // attend serves a request that needs no place.
@@ -308,9 +378,9 @@ func (in *intake) attend(r *http.Request, t *turn) {
 	t.move(isInWork)
 }
 
-// admit waits for the whole request, up to smallMost of its body, and then takes
-// a place in work for it. It reports false if there is none, or no place for a
-// request as large as this.
+// admit waits for the whole request and then takes a place in work for it. It reports
+// false if there is none, or no place for a request as large as this, or if that did
+// not come as soon as it must.
 func (in *intake) admit(r *http.Request, t *turn) bool {
 	t.in = in
 	t.c, _ = r.Context().Value(connKey{}).(*conn)
@@ -332,24 +402,41 @@ func (in *intake) admit(r *http.Request, t *turn) bool {
 	return true
 }
 
-// receive reads a small body whole, and the beginning of a large one if there is a
-// place for it. What could not be read the handler finds out as it would have.
+// receive reads a body whole, a large one if there is a place for it and it comes soon.
+// What could not be read the handler finds out as it would have.
 func (t *turn) receive(r *http.Request) bool {
-	first, err := begun(r)
-	rest := io.Reader(r.Body)
+	body, err := begun(r)
 	switch {
-	case err != nil:
-		rest = failing{err}
-	case len(first) <= smallMost:
-		r.Body = received{bytes.NewReader(first), r.Body}
+	case err == nil && len(body) <= smallMost:
+		r.Body = received{bytes.NewReader(body), r.Body}
 		return true
-	case !t.in.place():
-		return false
-	default:
-		t.large = true
+	case err == nil && t.c != nil:
+		t.c.limit(t.in.wholeWithin) // before it can be told to make way, which has its own limit
+		if !t.c.takeLarge() {
+			return false
+		}
+		if err = whole(r, &body); errors.Is(err, os.ErrDeadlineExceeded) {
+			return false
+		}
+		t.c.limit(0)
 	}
-	r.Body = received{io.MultiReader(bytes.NewReader(first), rest), r.Body}
+	rest := io.Reader(r.Body)
+	if err != nil {
+		rest = failing{err}
+	}
+	r.Body = received{io.MultiReader(bytes.NewReader(body), rest), r.Body}
 	return true
+}
+
+// whole reads on in a body, to its end or beyond what any handler takes.
+func whole(r *http.Request, body *[]byte) error {
+	all := bytes.NewBuffer(*body)
+	if r.ContentLength > 0 {
+		all.Grow(int(min(r.ContentLength, wholeMost)) - all.Len() + bytes.MinRead)
+	}
+	_, err := io.Copy(all, io.LimitReader(r.Body, int64(wholeMost-all.Len())))
+	*body = all.Bytes()
+	return err
 }
 
 // begun reads a body up to one byte more than is small. Of one whose length the head
@@ -387,9 +474,8 @@ func (t *turn) answer() {
 // end leaves whatever the request still holds. answer comes last: it panics where the
 // connection was closed.
 func (t *turn) end() {
-	if t.large {
-		t.large = false
-		<-t.in.large
+	if t.c != nil {
+		t.c.leaveLarge()
 	}
 	t.answer()
 }

@@ -244,7 +244,7 @@ func TestIntake_OldestConnectionGivesWay(t *testing.T) {
 // Who was refused for a large head and goes on sending gives way to everybody else.
 func TestIntake_RefusedConnectionGivesWay(t *testing.T) {
 	const most = 4
-	k := takeIn(t, func(in *intake) { in.connsMax, in.large = most, make(chan struct{}) })
+	k := takeIn(t, func(in *intake) { in.connsMax, in.largeMax = most, 0 })
 	k.dial("") // has been there for longer
 	for n := range most - 1 {
 		_, r := k.dial("GET /free?state=" + strings.Repeat("s", smallMost))
@@ -287,43 +287,120 @@ func TestIntake_AllConnectionsInWork(t *testing.T) {
 	k.busy(k.answer(r))
 }
 
-// Of large heads only so many may be there at once; others go on beside them.
-func TestIntake_LargeHeads(t *testing.T) {
-	k := takeIn(t, func(in *intake) { in.large = make(chan struct{}, 1) })
-	close(k.may)
-	long := "GET /free?state=" + strings.Repeat("s", 1<<20)
-	const end = " HTTP/1.1\r\nHost: x\r\n\r\n"
-	first, r := k.dial(long[:100<<10])
-	if err := until(10*time.Second, func() bool { return len(k.intake.large) == 1 }); err != nil {
-		t.Fatal("the large head has no place")
+// holding is how many places for large requests are taken.
+func (in *intake) holding() int {
+	in.largeMu.Lock()
+	defer in.largeMu.Unlock()
+	return len(in.large)
+}
+
+func (k *taken) hold(n int) {
+	k.Helper()
+	if err := until(10*time.Second, func() bool { return k.intake.holding() == n }); err != nil {
+		k.Fatalf("%d places for large requests are taken, want %d", k.intake.holding(), n)
 	}
-	_, second := k.dial(long + end)
+}
+
+// Of requests with a large head only so many may be in work at once; others go on beside
+// them.
+func TestIntake_LargeHeads(t *testing.T) {
+	k := takeIn(t, func(in *intake) { in.largeMax = 1 })
+	long := func(path string) string { return get(path + "?state=" + strings.Repeat("s", 1<<20)) }
+	first, r := k.dial(long("/large"))
+	k.works("/large")
+	_, second := k.dial(long("/free"))
 	k.busy(k.answer(second))
 	_, small := k.dial(get("/free"))
 	if a := k.answer(small); a.status != http.StatusOK {
 		t.Errorf("%d %s", a.status, a.body)
 	}
-	io.WriteString(first, long[100<<10:]+end)
+	close(k.may)
 	if a := k.answer(r); a.status != http.StatusOK {
 		t.Errorf("%d %s", a.status, a.body)
 	}
 	// And once more over the same connection, which had to leave its place.
-	if err := until(10*time.Second, func() bool { return len(k.intake.large) == 0 }); err != nil {
-		t.Fatal("the place is still taken")
-	}
-	io.WriteString(first, long+end)
+	k.hold(0)
+	io.WriteString(first, long("/free"))
 	if a := k.answer(r); a.status != http.StatusOK {
 		t.Errorf("%d %s", a.status, a.body)
 	}
-	first.Close()
-	if err := until(10*time.Second, func() bool { return len(k.intake.large) == 0 }); err != nil {
-		t.Error("the place of a connection that was closed is still taken")
+	k.hold(0)
+	last, _ := k.dial(long("/free")[:100<<10])
+	k.hold(1)
+	last.Close()
+	k.hold(0)
+}
+
+const stalled = "POST /stalled HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: 61440\r\n\r\n"
+
+// Who stops in the midst of a large request keeps nobody out: he is not in work, and the
+// one that has held a place for longest gives way and is told so.
+func TestIntake_StalledLargeRequestsGiveWay(t *testing.T) {
+	k := takeIn(t, func(in *intake) { in.largeMax = 3 })
+	_, working := k.dial(get("/working?state=" + strings.Repeat("s", smallMost)))
+	k.works("/working")
+	part := strings.Repeat("s", smallMost+1<<10)
+	_, body := k.dial(stalled + part)
+	k.hold(2)
+	_, head := k.dial("GET /stalled?state=" + part)
+	k.hold(3)
+	if n := k.intake.work.Load(); n != 1 {
+		t.Errorf("%d requests are in work, want 1", n)
 	}
+	whole := strings.Replace(strings.Replace(stalled, "61440", "20480", 1), "/stalled", "/free", 1) + strings.Repeat("b", 20480)
+	for _, old := range []*bufio.Reader{body, head} {
+		kept, r := k.dial(whole)
+		if a := k.answer(r); a.status != http.StatusOK {
+			t.Errorf("a large request that came whole: %d %s", a.status, a.body)
+		}
+		k.works("/free")
+		k.busy(k.answer(old))
+		k.hold(2)
+		// Another takes what this one left, so that the next has to ask.
+		io.WriteString(kept, stalled+part)
+		k.hold(3)
+	}
+	close(k.may)
+	if a := k.answer(working); a.status != http.StatusOK {
+		t.Errorf("what was in work: %d %s", a.status, a.body)
+	}
+}
+
+// Who reads the answer to a large request slowly gives way, too.
+func TestIntake_SlowReaderOfALargeRequestGivesWay(t *testing.T) {
+	k := takeIn(t, func(in *intake) { in.largeMax = 1 })
+	began := make(chan struct{})
+	k.people = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/large" {
+			w.WriteHeader(http.StatusOK)
+			close(began)
+			w.Write(bytes.Repeat([]byte("x"), 64<<20))
+		}
+	})
+	query := "?state=" + strings.Repeat("s", smallMost)
+	k.dial(get("/large" + query))
+	<-began
+	_, r := k.dial(get("/free" + query))
+	if a := k.answer(r); a.status != http.StatusOK {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+}
+
+// A large body that does not come is refused soon, though nobody wants its place.
+func TestIntake_LargeBodyThatDoesNotCome(t *testing.T) {
+	k := takeIn(t, func(in *intake) { in.wholeWithin = 10 * time.Millisecond })
+	_, r := k.dial(strings.Replace(stalled, "/stalled", "/oauth/token", 1) + strings.Repeat("b", smallMost+1))
+	a := k.answer(r)
+	k.busy(a)
+	if !strings.Contains(a.body, "temporarily_unavailable") {
+		t.Error(a.body)
+	}
+	k.hold(0)
 }
 
 // Of large bodies, too.
 func TestIntake_LargeBodies(t *testing.T) {
-	k := takeIn(t, func(in *intake) { in.large = make(chan struct{}, 1) })
+	k := takeIn(t, func(in *intake) { in.largeMax = 1 })
 	post := func(path string, n int) string {
 		return fmt.Sprintf("POST %s HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: %d\r\n\r\n", path, n)
 	}
@@ -343,9 +420,7 @@ func TestIntake_LargeBodies(t *testing.T) {
 	if a := k.answer(first); a.status != http.StatusOK {
 		t.Errorf("%d %s", a.status, a.body)
 	}
-	if err := until(10*time.Second, func() bool { return len(k.intake.large) == 0 }); err != nil {
-		t.Error("the place is still taken")
-	}
+	k.hold(0)
 }
 
 // Whose connection is closed for the sake of another while he takes a place leaves it.
@@ -353,7 +428,7 @@ func TestIntake_ClosedConnectionLeavesPlaces(t *testing.T) {
 	in := newIntake()
 	left := func(what string) {
 		t.Helper()
-		if large, work := len(in.large), in.work.Load(); large != 0 || work != 0 {
+		if large, work := in.holding(), in.work.Load(); large != 0 || work != 0 {
 			t.Errorf("%s: %d places for large requests and %d in work are still taken", what, large, work)
 		}
 	}
@@ -392,9 +467,13 @@ func (b closing) Read(p []byte) (int, error) {
 // stopped.
 func TestIntake_BodiesArriveWhole(t *testing.T) {
 	in := newIntake()
-	for _, n := range []int{0, 1, smallMost - 1, smallMost, smallMost + 1, 200 << 10} {
+	_, ours := net.Pipe()
+	c := &conn{Conn: ours, in: in}
+	defer c.Close()
+	for _, n := range []int{0, 1, smallMost - 1, smallMost, smallMost + 1, 200 << 10, wholeMost, wholeMost + 1, 2 * wholeMost} {
 		sent := bytes.Repeat([]byte("0123456789"), n/10+1)[:n]
 		r := httptest.NewRequest("POST", "/", bytes.NewReader(sent))
+		r = r.WithContext(context.WithValue(r.Context(), connKey{}, c))
 		var x turn
 		if !in.admit(r, &x) {
 			t.Fatal("no place")
