@@ -52,15 +52,15 @@ func New(c Config) http.Handler {
 	}
 	mux := http.NewServeMux()
 	for _, prefix := range []string{"/oauth", "/api/oauth"} {
-		mux.HandleFunc(prefix+"/token", h.token)
-		mux.HandleFunc(prefix+"/authorize", h.serveAuthorize)
+		mux.HandleFunc(prefix+"/token", oneLook(h.token))
+		mux.HandleFunc(prefix+"/authorize", oneLook(h.serveAuthorize))
 	}
-	mux.HandleFunc("/oauth/revoke", h.revoke)
+	mux.HandleFunc("/oauth/revoke", oneLook(h.revoke))
 	mux.HandleFunc("/oauth/introspect", h.introspect)
 	mux.HandleFunc(FeedPath, h.revocations)
 	mux.HandleFunc("/revocations/seen", h.seen)
 	mux.HandleFunc("/status/{list}", h.statusList)
-	mux.HandleFunc("/oauth/grants/{grant}", h.grant)
+	mux.HandleFunc("/oauth/grants/{grant}", oneLook(h.grant))
 	mux.HandleFunc("/oauth/jwks", h.keys(oauth.ForAccess))
 	mux.HandleFunc("/oauth/jwks/lasting", h.keys(oauth.ForLasting))
 	h.serveMetadata(mux)
@@ -75,6 +75,11 @@ func New(c Config) http.Handler {
 		}
 		mux.ServeHTTP(w, r)
 	})
+}
+
+// oneLook is a handler that asks more than once who the app is that a request names.
+func oneLook(h http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) { h(w, r.WithContext(oauth.WithLook(r.Context()))) }
 }
 
 // Owns reports whether a path belongs to this package.

@@ -126,7 +126,8 @@ func limited(wait time.Duration) *oauth.Error {
 // The secret was looked at all the same, or everybody behind one address could be
 // kept out by any of them; the right one is never charged here. A guesser learns
 // nothing by it that 432 random bits would not take him ages to find, and costs no
-// more than one read by key.
+// more than a few reads by key: one where there is no such app, and of one that there is
+// its secrets, too.
 //
 // A wrong secret of id, "" if nobody was named, is also counted over all nodes, but
 // only while there are tokens: so many in a second, however many come. Where no limit

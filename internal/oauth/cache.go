@@ -67,6 +67,34 @@ func (c *clientCache) show(s showing, api *API, seq int64) {
 // Client reads an app that is not deleted: from the cache or, if it cannot be
 // trusted to be of now, from the database. The value is shared: do not change it.
 func (s *Server) Client(ctx context.Context, id string) (*Client, error) {
+	l, _ := ctx.Value(lookKey{}).(*look)
+	if l != nil && l.done && l.id == id {
+		return l.client, l.err
+	}
+	client, err := s.lookUp(ctx, id)
+	if l != nil && (err == nil || errors.Is(err, ErrNotFound)) {
+		*l = look{id, client, err, true}
+	}
+	return client, err
+}
+
+// look is what a request was told of the app that it named.
+type look struct {
+	id     string
+	client *Client
+	err    error
+	done   bool
+}
+
+type lookKey struct{}
+
+// WithLook returns a context for one request, which runs in one goroutine: the app that
+// it names is looked up once, and so is one that there is not, which is in no cache.
+func WithLook(ctx context.Context) context.Context {
+	return context.WithValue(ctx, lookKey{}, new(look))
+}
+
+func (s *Server) lookUp(ctx context.Context, id string) (*Client, error) {
 	c := &s.cache
 	if c.fresh() {
 		c.mu.RLock()
