@@ -83,6 +83,9 @@ func moveEpoch(epoch int64) []statement {
 // Whoever issues does not wait for that: a key that is on its way in the moment of the
 // commit (PostgreSQL alone) is refused for ever. Later ones have a place in new lists.
 func (s *Store) NewEpoch(ctx context.Context, epoch int64, event func(fromEpoch, fromSeq int64) (oauth.Event, error)) error {
+	if err := s.askOfChains(ctx); err != nil {
+		return err
+	}
 	return s.whole(ctx, func(own session) error {
 		var from, seq int64
 		read := func(to ...any) error {
@@ -111,6 +114,30 @@ func (s *Store) NewEpoch(ctx context.Context, epoch int64, event func(fromEpoch,
 		return tellEpoch(ctx, own, false, e)
 	})
 }
+
+// askOfChains does before an epoch what [moveEpoch] does of chains, in batches: whoever
+// ends one meanwhile waits for one batch, not for the whole. What is left to the epoch is
+// what was issued since. Alone it does no harm, if no epoch follows: to "ask" about a key
+// that is valid is never wrong, and as nobody is told, nobody asks until the next change
+// of its grant is told.
+func (s *Store) askOfChains(ctx context.Context) error {
+	for after, last := "", false; !last; {
+		var end string
+		err := s.row(ctx, "SELECT id FROM families WHERE id > $1 ORDER BY id LIMIT 1 OFFSET $2", []any{after, askBatch - 1}, &end)
+		if last = errors.Is(err, oauth.ErrNotFound); last {
+			end = "\U0010FFFF" // no id is behind that
+		} else if err != nil {
+			return err
+		}
+		if err := s.engine.write(ctx, one(do("UPDATE families SET status = 'ask' WHERE id > $1 AND id <= $2 AND status = 'valid' AND due IS NOT NULL", after, end))); err != nil {
+			return err
+		}
+		after = end
+	}
+	return nil
+}
+
+const askBatch = 1000
 
 // tellEpoch writes the lists of an epoch that was begun, and its event.
 func tellEpoch(ctx context.Context, own session, endAll bool, e oauth.Event) error {
