@@ -416,3 +416,27 @@ func TestConnectedApps_ComeInPages(t *testing.T) {
 		t.Errorf("at %s", b.address)
 	}
 }
+
+// Of an app with many stores so many stand here as a page bears; the way to the rest is the page where it is changed.
+func TestConnectedApps_G8_AsManyStoresAsAPageBears(t *testing.T) {
+	s := newSite(t)
+	const stores = chipsMost + 20
+	s.user("rita", stores)
+	b := s.browser()
+	app := s.app("Shelfmate", "stores.view")
+	b.open(ask(app))
+	b.signIn("rita")
+	b.press("Tick all")
+	b.press("Allow")
+	s.redeem(app, b.returned().Get("code"))
+	b.open("/connected-apps")
+	b.sees(200, fmt.Sprintf("%d more stores", stores-chipsShown))
+	if !strings.Contains(b.body, ">20 more stores</a>") {
+		t.Error("nothing leads to the rest")
+	}
+	if n := strings.Count(b.body, `action="/connected-apps/remove-store"`); n != chipsMost {
+		t.Errorf("%d stores can be taken out on the page, want %d", n, chipsMost)
+	}
+	b.open("/connected-apps/change?grant=" + s.grants("rita")[0].ID)
+	b.sees(200, fmt.Sprintf("%d of %d ticked", stores, stores))
+}

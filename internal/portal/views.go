@@ -252,6 +252,7 @@ type connectedApp struct {
 	App       appView
 	Stores    []storeChip
 	More      []storeChip // those beyond the first few, folded
+	Rest      int         // how many there are beyond those, told of only
 	Alone     bool        // the only store, and nothing beside it: removing it would be revoking
 	AllStores bool        // also those that come later
 	But       bool        // some of them were taken out
@@ -267,8 +268,19 @@ type storeChip struct{ ID, Name string }
 
 const chipsShown = 8
 
-// fold shows the first few stores and keeps the rest behind a disclosure.
+// Folded is how many stores stand behind the disclosure or beyond it.
+func (a connectedApp) Folded() int { return len(a.More) + a.Rest }
+
+// chipsMost bounds how many stores of an app stand on the page of all apps, each with a form of its own: of somebody
+// with thousands of stores it would be megabytes an app.
+const chipsMost = 100
+
+// fold shows the first few stores, keeps more of them behind a disclosure, and counts the rest, which stand where the
+// connection is changed.
 func (a *connectedApp) fold() {
+	if n := len(a.Stores); n > chipsMost {
+		a.Stores, a.Rest = a.Stores[:chipsMost], n-chipsMost
+	}
 	if len(a.Stores) > chipsShown {
 		a.Stores, a.More = a.Stores[:chipsShown], a.Stores[chipsShown:]
 	}
