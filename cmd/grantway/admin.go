@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
@@ -198,29 +197,26 @@ func texts[T ~[]string](s T) []string { return append([]string{}, s...) }
 
 // password reads a password from a file, or else from the first line of standard
 // input: a flag would show it to everybody on the machine.
-func password(file string, t terminal) (string, error) {
+func password(ctx context.Context, file string, t terminal) (string, error) {
+	var secret string
 	if file != "" {
 		data, err := os.ReadFile(file)
-		secret := strings.TrimRight(string(data), "\r\n")
-		if err == nil && secret == "" {
-			err = errNoPassword
+		if err != nil {
+			return "", err
 		}
-		return secret, err
-	}
-	if f, ok := t.in.(*os.File); ok {
-		if info, err := f.Stat(); err == nil && info.Mode()&os.ModeCharDevice != 0 && info.Mode()&os.ModeDevice != 0 && f.Name() == os.Stdin.Name() {
-			fmt.Fprint(t.err, "Password, shown as you type: ")
+		secret = string(data)
+	} else {
+		line, err := unseen(ctx, t, "Password, not shown as you type: ")
+		if err != nil {
+			return "", err
 		}
+		secret = line
 	}
-	line, err := bufio.NewReader(t.in).ReadString('\n')
-	if err != nil && !errors.Is(err, io.EOF) {
-		return "", err
-	}
-	line = strings.TrimRight(line, "\r\n")
-	if line == "" {
+	secret = strings.TrimRight(secret, "\r\n")
+	if secret == "" {
 		return "", errNoPassword
 	}
-	return line, nil
+	return secret, nil
 }
 
 var errNoPassword = misunderstanding{errors.New("a password is expected on standard input or in --password-file")}

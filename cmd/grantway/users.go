@@ -39,7 +39,7 @@ func docOfUser(u *oauth.User) userDoc {
 type userAdd struct {
 	Admin
 	Name         string `required:"" help:"Name, as pages show it."`
-	Email        string `help:"E-mail. With the password, it is what the user signs in with."`
+	Email        string `help:"E-mail. With the password, it is what the user signs in with; without it nobody can sign in to this account."`
 	ID           string `name:"id" help:"The platform's own id of this user. One is made if there is none."`
 	Operator     bool   `help:"May run the platform: see and stop everything."`
 	PasswordFile string `placeholder:"FILE" help:"File that holds the password, instead of standard input."`
@@ -49,22 +49,33 @@ type userAdd struct {
 // Run adds the user.
 func (c *userAdd) Run(ctx context.Context, t terminal) error {
 	f := people.NewAccount{ID: c.ID, Name: c.Name, Email: c.Email, Operator: c.Operator}
-	if !c.NoPassword && (c.Email != "" || c.PasswordFile != "") {
+	switch {
+	case c.Email != "" && !c.NoPassword:
 		var err error
-		f.Password, err = password(c.PasswordFile, t)
+		f.Password, err = password(ctx, c.PasswordFile, t)
 		if errors.Is(err, errNoPassword) {
 			err = misunderstanding{fmt.Errorf("%w; --no-password makes an account that nobody signs in to", errNoPassword)}
 		}
 		if err != nil {
 			return err
 		}
+	case c.PasswordFile != "" || piped(t.in):
+		why, cure := "without --email", "add it, or leave the password out"
+		if c.NoPassword {
+			why, cure = "with --no-password", "leave out one of the two"
+		}
+		return misunderstanding{fmt.Errorf("a password is given, and %s nobody can sign in with it: %s (< /dev/null, where standard input is something else)", why, cure)}
 	}
 	return c.run(ctx, t, func(o *office) error {
 		u, err := o.people.CreateAccount(ctx, command, f)
 		if err != nil {
 			return err
 		}
-		return o.show(docOfUser(u), "Added the user %s.", u.ID)
+		var rests string
+		if f.Password == "" {
+			rests = " Nobody can sign in to it."
+		}
+		return o.show(docOfUser(u), "Added the user %s.%s", u.ID, rests)
 	})
 }
 
@@ -141,7 +152,7 @@ type userPassword struct {
 
 // Run sets the password.
 func (c *userPassword) Run(ctx context.Context, t terminal) error {
-	secret, err := password(c.PasswordFile, t)
+	secret, err := password(ctx, c.PasswordFile, t)
 	if err != nil {
 		return err
 	}
