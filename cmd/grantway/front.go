@@ -82,7 +82,7 @@ func (f *front) serve(w *recorder, r *http.Request) {
 	case p == "/healthz", p == "/readyz":
 		f.intake.attend(r, &w.turn)
 		f.route(w, r)
-	case f.intake.admit(r, &w.turn):
+	case f.intake.admit(r, &w.turn, endpoint.ForVerifiers(p)):
 		f.route(w, r)
 	case endpoint.IsExchange(r):
 		r.Pattern = endpoint.ExchangePattern

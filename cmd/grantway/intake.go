@@ -24,8 +24,8 @@ import (
 // So it is with the places for large requests.
 type intake struct {
 	connsMax int
-	workMax  int64
-	work     atomic.Int64
+	work     working
+	kept     working       // for what verifiers ask, so that what others ask takes none of it
 	shed     atomic.Uint64 // requests and connections that found no room
 
 	largeMax    int
@@ -42,6 +42,8 @@ const (
 	connsMost = 4096
 	// As many are answered within a quarter of a second, at 4,000 requests a second.
 	workMost = 1024
+	// A poll is in work for a moment at its beginning and one at its end, not while it is held.
+	keptMost = 256
 	// smallMost is the size of a head, and of a body, that needs no place for large
 	// ones: no honest request has a longer head, and few a longer body.
 	smallMost = 16 << 10
@@ -54,7 +56,33 @@ const (
 )
 
 func newIntake() *intake {
-	return &intake{connsMax: connsMost, workMax: workMost, largeMax: largeMost, wholeWithin: wholeWithin, conns: map[*conn]struct{}{}}
+	return &intake{connsMax: connsMost, work: working{most: workMost}, kept: working{most: keptMost}, largeMax: largeMost, wholeWithin: wholeWithin, conns: map[*conn]struct{}{}}
+}
+
+// working is places in work.
+type working struct {
+	most  int64
+	taken atomic.Int64
+}
+
+func (w *working) take() bool {
+	if w.taken.Add(1) > w.most {
+		w.taken.Add(-1)
+		return false
+	}
+	return true
+}
+
+// takeWork takes a place in work, or returns nil. What verifiers ask has those of all
+// as well.
+func (in *intake) takeWork(verifier bool) *working {
+	switch {
+	case verifier && in.kept.take():
+		return &in.kept
+	case in.work.take():
+		return &in.work
+	}
+	return nil
 }
 
 // What a connection is doing. It may be closed for the sake of another unless a
@@ -367,8 +395,8 @@ func (in *intake) over(from time.Time, idle time.Duration) (left int, over []*co
 // turn is one request's time in work.
 type turn struct {
 	in   *intake
-	c    *conn // nil in tests that have no connection
-	held bool
+	c    *conn    // nil in tests that have no connection
+	held *working // where it has a place
 }
 
 // attend serves a request that needs no place.
@@ -381,7 +409,7 @@ func (in *intake) attend(r *http.Request, t *turn) {
 // admit waits for the whole request and then takes a place in work for it. It reports
 // false if there is none, or no place for a request as large as this, or if that did
 // not come as soon as it must.
-func (in *intake) admit(r *http.Request, t *turn) bool {
+func (in *intake) admit(r *http.Request, t *turn, verifier bool) bool {
 	t.in = in
 	t.c, _ = r.Context().Value(connKey{}).(*conn)
 	fits := true
@@ -389,15 +417,14 @@ func (in *intake) admit(r *http.Request, t *turn) bool {
 		t.move(isSending)
 		fits = t.receive(r)
 	}
-	if !fits || in.work.Add(1) > in.workMax {
-		if fits {
-			in.work.Add(-1)
-		}
+	if fits {
+		t.held = in.takeWork(verifier)
+	}
+	if t.held == nil {
 		in.shed.Add(1)
 		t.move(isAnswering)
 		return false
 	}
-	t.held = true
 	t.move(isInWork)
 	return true
 }
@@ -464,9 +491,9 @@ func (f failing) Read([]byte) (int, error) { return 0, f.err }
 
 // answer ends the time in work: what remains is for the client to read.
 func (t *turn) answer() {
-	if t.held {
-		t.held = false
-		t.in.work.Add(-1)
+	if t.held != nil {
+		t.held.taken.Add(-1)
+		t.held = nil
 		t.move(isAnswering)
 	}
 }

@@ -110,7 +110,7 @@ func get(path string) string { return "GET " + path + " HTTP/1.1\r\nHost: x\r\nU
 // Who finds no room is told in his dialect when to come again; who asks how the node
 // is always hears.
 func TestIntake_NoRoomInWork(t *testing.T) {
-	k := takeIn(t, func(in *intake) { in.workMax = 2 })
+	k := takeIn(t, func(in *intake) { in.work.most, in.kept.most = 2, 0 })
 	var waiting []*bufio.Reader
 	for range 2 {
 		_, r := k.dial(get("/page"))
@@ -148,7 +148,52 @@ func TestIntake_NoRoomInWork(t *testing.T) {
 			t.Errorf("%d %s", a.status, a.body)
 		}
 	}
-	if n := k.intake.work.Load(); n != 0 {
+	if n := k.intake.work.taken.Load(); n != 0 {
+		t.Errorf("%d places are still taken", n)
+	}
+}
+
+// What verifiers ask has room that nobody else takes, and where that is full the rest of it.
+func TestIntake_RoomForVerifiers(t *testing.T) {
+	k := takeIn(t, func(in *intake) { in.work.most, in.kept.most = 2, 2 })
+	var waiting []*bufio.Reader
+	work := func(path string) {
+		t.Helper()
+		_, r := k.dial(get(path))
+		k.works(path)
+		waiting = append(waiting, r)
+	}
+	refused := func(path string) {
+		t.Helper()
+		_, r := k.dial(get(path))
+		k.busy(k.answer(r))
+	}
+	work("/oauth/introspect")
+	work("/revocations")
+	work("/status/1")
+	work("/oauth/token")
+	refused("/oauth/token")
+	refused("/revocations")
+	for range 4 {
+		k.may <- struct{}{}
+	}
+	for _, r := range waiting {
+		k.answer(r)
+	}
+	waiting = nil
+	work("/oauth/token")
+	work("/oauth/authorize")
+	refused("/sign-in")
+	work("/revocations")
+	work("/oauth/jwks")
+	refused("/revocations/seen")
+	close(k.may)
+	for _, r := range waiting {
+		if a := k.answer(r); a.status != http.StatusOK {
+			t.Errorf("%d %s", a.status, a.body)
+		}
+	}
+	if n := k.intake.work.taken.Load() + k.intake.kept.taken.Load(); n != 0 {
 		t.Errorf("%d places are still taken", n)
 	}
 }
@@ -157,7 +202,7 @@ const slowPost = "POST /slow HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-
 
 // A body that comes slowly takes no place in work.
 func TestIntake_SlowBody(t *testing.T) {
-	k := takeIn(t, func(in *intake) { in.workMax = 1 })
+	k := takeIn(t, func(in *intake) { in.work.most = 1 })
 	close(k.may)
 	slow, r := k.dial(slowPost)
 	for range 3 {
@@ -183,7 +228,7 @@ func TestIntake_SlowReader(t *testing.T) {
 		"status": func(w http.ResponseWriter) { w.WriteHeader(http.StatusNotFound) },
 	} {
 		t.Run(name, func(t *testing.T) {
-			k := takeIn(t, func(in *intake) { in.workMax = 1 })
+			k := takeIn(t, func(in *intake) { in.work.most = 1 })
 			began := make(chan struct{})
 			ended := atomic.Bool{}
 			k.people = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -344,7 +389,7 @@ func TestIntake_StalledLargeRequestsGiveWay(t *testing.T) {
 	k.hold(2)
 	_, head := k.dial("GET /stalled?state=" + part)
 	k.hold(3)
-	if n := k.intake.work.Load(); n != 1 {
+	if n := k.intake.work.taken.Load(); n != 1 {
 		t.Errorf("%d requests are in work, want 1", n)
 	}
 	whole := strings.Replace(strings.Replace(stalled, "61440", "20480", 1), "/stalled", "/free", 1) + strings.Repeat("b", 20480)
@@ -428,7 +473,7 @@ func TestIntake_ClosedConnectionLeavesPlaces(t *testing.T) {
 	in := newIntake()
 	left := func(what string) {
 		t.Helper()
-		if large, work := in.holding(), in.work.Load(); large != 0 || work != 0 {
+		if large, work := in.holding(), in.work.taken.Load()+in.kept.taken.Load(); large != 0 || work != 0 {
 			t.Errorf("%s: %d places for large requests and %d in work are still taken", what, large, work)
 		}
 	}
@@ -445,7 +490,7 @@ func TestIntake_ClosedConnectionLeavesPlaces(t *testing.T) {
 		}()
 		var x turn
 		defer x.end() // as the front does
-		in.admit(r, &x)
+		in.admit(r, &x, false)
 	}()
 	left("a large body")
 	if c.takeLarge() { // Read had seen that it was there
@@ -475,7 +520,7 @@ func TestIntake_BodiesArriveWhole(t *testing.T) {
 		r := httptest.NewRequest("POST", "/", bytes.NewReader(sent))
 		r = r.WithContext(context.WithValue(r.Context(), connKey{}, c))
 		var x turn
-		if !in.admit(r, &x) {
+		if !in.admit(r, &x, false) {
 			t.Fatal("no place")
 		}
 		got, err := io.ReadAll(r.Body)
@@ -486,7 +531,7 @@ func TestIntake_BodiesArriveWhole(t *testing.T) {
 	}
 	r := httptest.NewRequest("POST", "/", io.MultiReader(strings.NewReader("abc"), failing{io.ErrUnexpectedEOF}))
 	var x turn
-	if !in.admit(r, &x) {
+	if !in.admit(r, &x, false) {
 		t.Fatal("no place")
 	}
 	if got, err := io.ReadAll(r.Body); string(got) != "abc" || err != io.ErrUnexpectedEOF {

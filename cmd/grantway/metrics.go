@@ -67,7 +67,7 @@ func (m *metrics) watch(store *sqlstore.Store, server *oauth.Server, accounts *p
 	gauge("grantway_events_waiting", "Storage events that wait for the writer, or for a connection.", func() float64 { return float64(store.Stats().Waiting) })
 	m.counter("grantway_connections_rehearsed_total", "Connections to PostgreSQL that have played revocations.", func() uint64 { return store.Stats().Rehearsed })
 	m.counter("grantway_shed_total", "Requests and connections for which there was no room.", in.shed.Load)
-	gauge("grantway_requests_working", "Requests in work.", func() float64 { return float64(in.work.Load()) })
+	gauge("grantway_requests_working", "Requests in work.", func() float64 { return float64(in.work.taken.Load() + in.kept.taken.Load()) })
 	gauge("grantway_password_hashes", "Password hashes being made or waited for.", func() float64 { return float64(accounts.Hashing()) })
 	gauge("grantway_feed_lag_seconds", "How long ago this node last read the feed's sequence.", func() float64 { return server.FeedLag().Seconds() })
 	gauge("grantway_feed_seq", "The feed's sequence that this node has followed to.", func() float64 { return float64(server.FeedSeq()) })

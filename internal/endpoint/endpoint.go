@@ -92,6 +92,16 @@ func Owns(path string) bool {
 	return path == FeedPath
 }
 
+// ForVerifiers reports whether a path is one that API servers ask, to know what keys
+// may do.
+func ForVerifiers(path string) bool {
+	switch path {
+	case FeedPath, "/revocations/seen", "/oauth/introspect", "/oauth/jwks", "/oauth/jwks/lasting":
+		return true
+	}
+	return strings.HasPrefix(path, "/status/")
+}
+
 // Header values that every answer has: shared, never changed in place.
 var noStore, noCache, noSniff, noReferrer, isJSON = []string{"no-store"}, []string{"no-cache"}, []string{"nosniff"}, []string{"no-referrer"}, []string{"application/json"}
 
