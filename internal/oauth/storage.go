@@ -278,6 +278,8 @@ type PeopleStorage interface {
 	PutStore(ctx context.Context, s *Store, e Event) error
 	// Memberships lists what a user may do, by store name.
 	Memberships(ctx context.Context, userID string) ([]Membership, error)
+	// Membership is what a user may do in one store, or [ErrNotFound].
+	Membership(ctx context.Context, userID, storeID string) (*Membership, error)
 	// SetMembership stores a membership, new or changed, and raises the rev of the
 	// user's grants. It loses if user or store is not there.
 	SetMembership(ctx context.Context, m *Membership, e Event) (won bool, err error)

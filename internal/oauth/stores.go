@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -89,12 +88,11 @@ func (s *Server) SetMembership(ctx context.Context, actor Actor, m Membership) e
 		return FieldErrors{"scopes": notInCatalogue(missing)}
 	}
 	// Platforms say again and again what is so already; keys would be asked about for it.
-	is, err := s.storage.Memberships(ctx, m.UserID)
-	if err != nil {
-		return err
-	}
-	if slices.ContainsFunc(is, m.same) {
+	switch is, err := s.storage.Membership(ctx, m.UserID, m.StoreID); {
+	case err == nil && m.same(*is):
 		return nil
+	case err != nil && !errors.Is(err, ErrNotFound):
+		return err
 	}
 	e, err := s.NewEvent(ctx, EventMembershipSet, actor, ofMembership{m.Scopes, m.Owner, m.MayDelegate})
 	if err != nil {

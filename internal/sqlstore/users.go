@@ -154,9 +154,25 @@ func (s *Store) PutStore(ctx context.Context, st *oauth.Store, e oauth.Event) er
 
 // Memberships implements oauth.PeopleStorage.
 func (s *Store) Memberships(ctx context.Context, userID string) ([]oauth.Membership, error) {
+	return s.memberships(ctx, "m.user_id = $1", userID)
+}
+
+// Membership implements oauth.PeopleStorage.
+func (s *Store) Membership(ctx context.Context, userID, storeID string) (*oauth.Membership, error) {
+	list, err := s.memberships(ctx, "m.user_id = $1 AND m.store_id = $2", userID, storeID)
+	if err != nil {
+		return nil, err
+	}
+	if len(list) == 0 {
+		return nil, oauth.ErrNotFound
+	}
+	return &list[0], nil
+}
+
+func (s *Store) memberships(ctx context.Context, where string, args ...any) ([]oauth.Membership, error) {
 	var list []oauth.Membership
 	err := s.engine.query(ctx, `SELECT m.user_id, m.store_id, st.name, st.domain, st.status, m.is_owner, m.scopes, m.may_delegate
-		FROM memberships m JOIN stores st ON st.id = m.store_id WHERE m.user_id = $1 ORDER BY st.name, st.id`, []any{userID}, func(scan func(...any) error) error {
+		FROM memberships m JOIN stores st ON st.id = m.store_id WHERE `+where+" ORDER BY st.name, st.id", args, func(scan func(...any) error) error {
 		var m oauth.Membership
 		var scopeText string
 		if err := scan(&m.UserID, &m.StoreID, &m.StoreName, &m.StoreDomain, (*string)(&m.StoreStatus), &m.Owner, &scopeText, &m.MayDelegate); err != nil {

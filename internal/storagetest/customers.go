@@ -1,6 +1,7 @@
 package storagetest
 
 import (
+	"errors"
 	"slices"
 	"strings"
 	"time"
@@ -168,6 +169,14 @@ func customers(w *world) {
 		ma.Scopes, ma.Owner, ma.MayDelegate = nil, true, false
 		w.wins(feed, oauth.EventMembershipSet, set(ma))
 		w.same("changed", list(), []oauth.Membership{ma, mb})
+		one, err := w.s.Membership(w.ctx, user, a)
+		w.ok(err)
+		w.same("one", *one, ma)
+		for _, of := range [][2]string{{user, "nowhere"}, {w.person(), a}} {
+			if _, err := w.s.Membership(w.ctx, of[0], of[1]); !errors.Is(err, oauth.ErrNotFound) {
+				w.t.Errorf("a membership of %v that there is not: %v", of, err)
+			}
+		}
 		w.same("rev", w.grant(g.ID).Rev, int64(4))
 		w.same("rev of a grant on all stores", w.grant(all.Grant.ID).Rev, int64(4))
 		w.same("rev of an ended grant", w.grant(ended.ID).Rev, int64(1))
