@@ -330,6 +330,7 @@ func TestRestore_OfAMovedFile(t *testing.T) {
 	k.stop(p)
 
 	k.fails([]string{"grantway.db moved to 127.0.0.1:", "UTC", "would be alive again", "--revoked-since", "--revoke-all-before-restore", "--accept-revived-keys"}, "restore", "grantway.db", "--database", "new.db")
+	k.fails([]string{"grantway.db: the database was made for the issuer ", "here issuer is http://127.0.0.1:9999"}, "restore", "grantway.db", "--database", "new.db", "--accept-revived-keys", "--issuer", "http://127.0.0.1:9999")
 	k.fails([]string{"log is complete until", "UTC", "would be alive again"}, "restore", "grantway.db", "--database", "new.db", "--revoked-since", "log")
 	ring, err := os.ReadFile(filepath.Join(k.dir, "keyring"))
 	if err != nil {

@@ -107,6 +107,13 @@ func (c *restoreCommand) restore(ctx context.Context, t terminal, r *sqlstore.Re
 	} else if err != nil {
 		return doc, fmt.Errorf("%s does not open this backup's signing keys: %w", ringName(cfg), err)
 	}
+	apis, err := r.Store.APIs(ctx)
+	if err != nil {
+		return doc, err
+	}
+	if err := oauth.CheckIssuer(apis, cfg.Issuer); err != nil {
+		return doc, about{c.File, err}
+	}
 	if r.Target != nil && len(r.Target.Kids) > 0 && !slices.ContainsFunc(rows, func(k oauth.StoredKey) bool { return slices.Contains(r.Target.Kids, k.Kid) }) {
 		return doc, fmt.Errorf("the database that is there is another installation's: it signs with other keys than %s. Move it away first", c.File)
 	}

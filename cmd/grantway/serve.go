@@ -53,6 +53,11 @@ func (c *serveCommand) Run(ctx context.Context, t terminal) (err error) {
 	if err := usable(schema, cfg); err != nil {
 		return err
 	}
+	if schema.Have == schema.Want { // an older one may lack what this asks
+		if _, err := needed(ctx, cfg, ring, store); err != nil {
+			return err
+		}
+	}
 	// Before anything is written: a start that ends at a port that is taken leaves the
 	// database as it was. Who connects meanwhile waits.
 	l, err := sockets.listen("listen", cfg.Listen)

@@ -169,12 +169,20 @@ func wrongRing(c config.Config, ring *oauth.KeyRing, err error) error {
 	return err
 }
 
-// needed is the fingerprint of the ring that belongs to a database; any other is refused.
+// needed is the fingerprint of the ring that belongs to a database; any other is refused,
+// and so is another issuer.
 func needed(ctx context.Context, c config.Config, ring *oauth.KeyRing, store *sqlstore.Store) (string, error) {
 	rows, err := store.SigningKeys(ctx)
 	if err != nil {
 		return "", err
 	}
 	fingerprint, err := ring.Fingerprint(rows)
-	return fingerprint, wrongRing(c, ring, err)
+	if err != nil {
+		return "", wrongRing(c, ring, err)
+	}
+	apis, err := store.APIs(ctx)
+	if err != nil {
+		return "", err
+	}
+	return fingerprint, oauth.CheckIssuer(apis, c.Issuer)
 }

@@ -105,6 +105,13 @@ func New(ctx context.Context, c Config) (*Server, error) {
 	if _, err := s.ring.Fingerprint(stored); err != nil {
 		return nil, err
 	}
+	apis, err := s.storage.APIs(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := CheckIssuer(apis, c.Issuer); err != nil {
+		return nil, err
+	}
 	if s.api, err = s.ensureAPI(ctx, c.Audience); err != nil {
 		return nil, err
 	}
@@ -152,6 +159,17 @@ func (s *Server) Catalogue() *Catalogue { return s.catalogue }
 // Now returns the server's time.
 func (s *Server) Now() time.Time { return s.now() }
 
+// CheckIssuer refuses the audiences of a database whose keys another issuer issued: none
+// of them would be known any more, and apps throw away what is refused.
+func CheckIssuer(apis []*API, issuer string) error {
+	for _, a := range apis {
+		if a.Issuer != issuer {
+			return fmt.Errorf("the database was made for the issuer %s, which every key carries for ever, and here issuer is %s: set it as it was, or name another database; grantway init makes a new one", a.Issuer, issuer)
+		}
+	}
+	return nil
+}
+
 // ensureAPI finds the audience or creates it.
 func (s *Server) ensureAPI(ctx context.Context, uri string) (*API, error) {
 	for range 2 { // another node may create it first
@@ -167,7 +185,7 @@ func (s *Server) ensureAPI(ctx context.Context, uri string) (*API, error) {
 		if err != nil {
 			return nil, err
 		}
-		if _, err := s.storage.CreateAPI(ctx, &API{ID: id, URI: uri, Name: uri}, e); err != nil {
+		if _, err := s.storage.CreateAPI(ctx, &API{ID: id, URI: uri, Issuer: s.issuer, Name: uri}, e); err != nil {
 			return nil, err
 		}
 	}
@@ -175,13 +193,13 @@ func (s *Server) ensureAPI(ctx context.Context, uri string) (*API, error) {
 }
 
 // nameOtherAPIs says so where the database knows another audience than this server's:
-// it comes with a changed issuer, too, and nothing else would show it but refused keys.
-// It is no warning: rows of APIs stay, and whoever moved on from a trial meant it.
+// nothing else would show it but refused keys. It is no warning: rows of APIs stay, and
+// whoever moved on to another one meant it.
 func (s *Server) nameOtherAPIs(ctx context.Context) error {
 	all, err := s.storage.APIs(ctx)
 	for _, a := range all {
 		if a.ID != s.api.ID {
-			s.log.Info("the database has served another audience: API servers that are set to that one refuse the keys issued from now on; if this was not meant, set issuer and api_audience as they were",
+			s.log.Info("the database has served another audience: API servers that are set to that one refuse the keys issued from now on; if this was not meant, set api_audience as it was",
 				"audience", s.api.URI, "other", a.URI)
 		}
 	}

@@ -497,6 +497,7 @@ type Store struct {
 type API struct {
 	ID      string
 	URI     string // the aud claim; RFC 8707 resource
+	Issuer  string // the iss claim of its keys
 	Name    string
 	Status  Status
 	Secrets []ClientSecret

@@ -21,9 +21,9 @@ func (s *Store) APIs(ctx context.Context) ([]*oauth.API, error) { return s.apis(
 
 func (s *Store) apis(ctx context.Context, where string, args ...any) ([]*oauth.API, error) {
 	var list []*oauth.API
-	err := s.engine.query(ctx, "SELECT id, uri, name, status FROM apis WHERE "+where+" ORDER BY created, id", args, func(scan func(...any) error) error {
+	err := s.engine.query(ctx, "SELECT id, uri, issuer, name, status FROM apis WHERE "+where+" ORDER BY created, id", args, func(scan func(...any) error) error {
 		var a oauth.API
-		if err := scan(&a.ID, &a.URI, &a.Name, (*string)(&a.Status)); err != nil {
+		if err := scan(&a.ID, &a.URI, &a.Issuer, &a.Name, (*string)(&a.Status)); err != nil {
 			return unavailable(err)
 		}
 		list = append(list, &a)
@@ -58,8 +58,8 @@ func (s *Store) CreateAPI(ctx context.Context, a *oauth.API, e oauth.Event) (boo
 	for _, sec := range a.Secrets {
 		steps = append(steps, insertSecret("api_secrets", "api_id", a.ID, sec, e, m))
 	}
-	return s.won(ctx, &n, one(counted(&n, `INSERT INTO apis (id, uri, name, status, op, created) VALUES ($1, $2, $3, 'active', $4, $5) ON CONFLICT DO NOTHING`,
-		a.ID, a.URI, a.Name, e.ID, micros(e.At))), steps, note(e, true, m))
+	return s.won(ctx, &n, one(counted(&n, `INSERT INTO apis (id, uri, issuer, name, status, op, created) VALUES ($1, $2, $3, $4, 'active', $5, $6) ON CONFLICT DO NOTHING`,
+		a.ID, a.URI, a.Issuer, a.Name, e.ID, micros(e.At))), steps, note(e, true, m))
 }
 
 // AddAPISecret implements oauth.APIStorage.

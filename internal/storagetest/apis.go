@@ -12,7 +12,7 @@ func apis(w *world) {
 		return func(e oauth.Event) (bool, error) { return w.s.CreateAPI(w.ctx, &a, e) }
 	}
 	w.test("an API is kept as given; its id and its URI are taken once", func(w *world) {
-		a := oauth.API{ID: "api-1", URI: "https://api.example/", Name: "API 😀", Status: oauth.Active, Secrets: []oauth.ClientSecret{w.secret()}}
+		a := oauth.API{ID: "api-1", URI: "https://api.example/", Issuer: "https://id.example", Name: "API 😀", Status: oauth.Active, Secrets: []oauth.ClientSecret{w.secret()}}
 		w.wins(feed, oauth.EventAPIPut, create(a))
 		bare := oauth.API{ID: "api-2", URI: "https://other.example/", Status: oauth.Active}
 		w.wins(feed, oauth.EventAPIPut, create(bare))

@@ -94,9 +94,11 @@ CREATE TABLE signing_keys (
 );
 CREATE UNIQUE INDEX signing_keys_active ON signing_keys (use) WHERE status = 'active';
 
+-- issuer is the same in each row: who issued the keys, and what a database is opened for.
 CREATE TABLE apis (
     id      TEXT PRIMARY KEY,
     uri     TEXT NOT NULL UNIQUE,
+    issuer  TEXT NOT NULL,
     name    TEXT NOT NULL,
     status  TEXT NOT NULL,
     op      TEXT NOT NULL,
