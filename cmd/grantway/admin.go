@@ -40,6 +40,7 @@ type office struct {
 	json   bool
 	wait   bool // what was done is to be in effect
 	out    io.Writer
+	err    io.Writer // where a list says what is odd about it
 }
 
 // command is who acts.
@@ -69,7 +70,7 @@ func (a *Admin) run(ctx context.Context, t terminal, act func(*office) error) er
 		if err != nil {
 			return err
 		}
-		o.json, o.out = a.JSON, t.out
+		o.json, o.out, o.err = a.JSON, t.out, t.err
 		return act(o)
 	})
 }

@@ -85,6 +85,20 @@ func (c *clientAdd) form() (oauth.ClientForm, error) {
 	f := oauth.ClientForm{ID: c.ID, Name: c.Name, Type: oauth.Confidential, Profile: oauth.ProfileName(c.Profile), Redirects: c.Redirect,
 		Homepage: c.Homepage, Terms: c.Terms, Privacy: c.Privacy,
 		Settings: oauth.ClientSettings{NoPKCE: c.NoPKCE, Iss: c.Iss, RotateRefresh: c.RotateRefresh, ContinueGuest: c.ContinueGuest}}
+	for _, x := range []struct {
+		given, fits bool
+		says        string
+	}{
+		{c.NoPKCE, f.Profile == oauth.Standard && !c.Public, "--no-pkce is for standard apps with a secret"},
+		{c.Iss, f.Profile == oauth.Exchange, "--iss is for exchange apps"},
+		{c.RotateRefresh, f.Profile == oauth.Direct, "--rotate-refresh is for direct apps"},
+		{c.ContinueGuest, f.Profile == oauth.Direct, "--continue-guest is for direct apps"},
+		{c.APIKeyFile != "", f.Profile == oauth.Direct, "--api-key-file is for direct apps"},
+	} {
+		if x.given && !x.fits {
+			return f, misunderstanding{errors.New(x.says)}
+		}
+	}
 	switch {
 	case f.Profile == oauth.Direct:
 		f.Type = oauth.Public

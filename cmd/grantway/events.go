@@ -54,6 +54,9 @@ func (c *eventsCommand) Run(ctx context.Context, t terminal) error {
 		return err
 	}
 	return c.run(ctx, t, func(o *office) error {
+		if err := o.checkBefore(ctx, c.Before); err != nil {
+			return err
+		}
 		f := oauth.EventFilter{UserID: c.User, ClientID: c.Client, GrantID: c.Grant, Kind: oauth.Kind(c.Kind), Before: c.Before, Limit: c.Limit}
 		if f.Limit == 0 {
 			f.Limit = everything.Limit
@@ -61,6 +64,11 @@ func (c *eventsCommand) Run(ctx context.Context, t terminal) error {
 		found, err := o.server.Events(ctx, command, f)
 		if err != nil {
 			return err
+		}
+		for _, x := range [][2]string{{"user", c.User}, {"app", c.Client}, {"grant", c.Grant}} {
+			if err := o.checkFilter(ctx, len(found), x[0], x[1]); err != nil {
+				return err
+			}
 		}
 		var docs []eventDoc
 		for _, e := range found {
@@ -89,6 +97,18 @@ func (c *eventsCommand) checkKind() error {
 		}
 	}
 	return misunderstanding{fmt.Errorf("--kind %s: no event is of this kind; write one such as client.created, or all of one of %s", cell(c.Kind), strings.Join(groups, ", "))}
+}
+
+// checkBefore refuses the id of no event: whatever it is, some events come before it, or none.
+func (o *office) checkBefore(ctx context.Context, id string) error {
+	if id == "" {
+		return nil
+	}
+	found, err := o.server.Events(ctx, command, oauth.EventFilter{Before: id + "0", Limit: 1}) // all ids are as long
+	if err == nil && (len(found) == 0 || found[0].ID != id) {
+		err = refusal("there is no event " + cell(id) + "; grantway events --json shows their ids")
+	}
+	return err
 }
 
 type operatorLinkCommand struct{ Admin }

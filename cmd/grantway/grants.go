@@ -63,6 +63,11 @@ func (c *grantList) Run(ctx context.Context, t terminal) error {
 		if err != nil {
 			return err
 		}
+		for _, x := range [][2]string{{"user", c.User}, {"app", c.Client}, {"store", c.Store}} {
+			if err := o.checkFilter(ctx, len(found), x[0], x[1]); err != nil {
+				return err
+			}
+		}
 		var docs []grantDoc
 		for _, g := range found {
 			docs = append(docs, docOfGrant(g))

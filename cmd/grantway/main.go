@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,12 +12,14 @@ import (
 	"os"
 	"os/signal"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 
 	"github.com/alecthomas/kong"
 
 	"github.com/grantway/grantway/internal/oauth"
+	"github.com/grantway/grantway/internal/people"
 )
 
 type commands struct {
@@ -140,12 +143,15 @@ func (a about) Unwrap() error { return a.error }
 // describe says an error in the words of the reason table, for people.
 func describe(err error) string {
 	if a, ok := errors.AsType[about](err); ok {
+		if reason := oauth.ReasonOf(a.error); reason == oauth.NoSuch || reason == oauth.NotPermitted {
+			return missing(a.what)
+		}
 		return a.what + ": " + describe(a.error)
 	}
 	if fields, ok := errors.AsType[oauth.FieldErrors](err); ok {
 		lines := make([]string, 0, len(fields))
 		for field, e := range fields {
-			lines = append(lines, field+": "+e.Description)
+			lines = append(lines, describeField(field, e))
 		}
 		slices.Sort(lines)
 		return strings.Join(lines, "\n  ")
@@ -154,6 +160,47 @@ func describe(err error) string {
 		return e.Description
 	}
 	return withAdvice(err)
+}
+
+// flagOf is the flag that fills a field of a form. An id may be an argument as well.
+var flagOf = map[string]string{"name": "--name", "email": "--email", "domain": "--domain", "homepage": "--homepage", "terms": "--terms", "privacy": "--privacy",
+	"redirect_uri": "--redirect", "scope": "--scope", "scopes": "--scope"}
+
+func describeField(field string, e *oauth.Error) string {
+	name, index, listed := strings.Cut(strings.TrimSuffix(field, "]"), "[")
+	flag := cmp.Or(flagOf[name], field)
+	switch e.Reason {
+	case oauth.FieldRequired:
+		return flag + " is needed"
+	case people.ReasonEmailTaken:
+		return flag + ": there is an account with this e-mail already; grantway user list shows which"
+	}
+	if n, err := strconv.Atoi(index); listed && err == nil {
+		flag += ", number " + strconv.Itoa(n+1)
+	}
+	return flag + ": " + e.Description
+}
+
+// shownBy says, for each kind of thing that an error may be about, which command shows those that there are.
+var shownBy = []struct{ kind, says string }{
+	{"app", "there is no %s; grantway client list shows which there are"},
+	{"grant", "there is no %s; grantway grant list shows which there are"},
+	{"membership", "there is no %s; grantway member list shows the stores of a user"},
+	{"secret of the API", "there is no %s that ends so; grantway api secret list shows which there are"},
+	{"secret of the app", "there is no %s that ends so; grantway client list --json shows which there are"},
+	{"signing key", "there is no %s; grantway key list shows which there are"},
+	{"store", "there is no %s; grantway store list shows which there are, and grantway store add makes one"},
+	{"user", "there is no %s; grantway user list shows who is there"},
+}
+
+// missing says that something is not there: to who runs the platform nothing is hidden.
+func missing(what string) string {
+	for _, kind := range shownBy {
+		if strings.HasPrefix(what, kind.kind) {
+			return fmt.Sprintf(kind.says, what)
+		}
+	}
+	return "there is no " + what
 }
 
 // withAdvice says an error, each of its causes once, and what to do where it ends in what

@@ -164,3 +164,40 @@ func TestRun_Interrupted(t *testing.T) {
 		}
 	}
 }
+
+// What is left in the events of an app that is gone is shown, with a line that says so: only
+// an id that finds nothing is refused. And a list goes on at the last of its events.
+func TestEvents_OfWhatIsGone(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	var app clientDoc
+	s.run("", &app, "client", "add", "--name", "Gone", "--redirect", "https://app.example/cb", "--scope", "stores.view")
+	s.run("", nil, "client", "verify", app.ClientID)
+	db, err := sql.Open("sqlite", filepath.Join(s.dir, "grantway.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = db.Exec("DELETE FROM clients WHERE id = $1", app.ClientID)
+	if err := errors.Join(err, db.Close()); err != nil {
+		t.Fatal(err)
+	}
+	list := func(more ...string) (events []eventDoc, said string) {
+		t.Helper()
+		var out, told strings.Builder
+		args := append([]string{"events", "--json", "--config", filepath.Join(s.dir, "config.yaml"), "--client", app.ClientID}, more...)
+		if code := run(t.Context(), args, terminal{strings.NewReader(""), &out, &told, nil}); code != done {
+			t.Fatalf("exit code %d, %s", code, &told)
+		}
+		if err := json.Unmarshal([]byte(out.String()), &events); err != nil {
+			t.Fatal(err)
+		}
+		return events, told.String()
+	}
+	all, said := list()
+	if want := "grantway: there is no app " + app.ClientID + "; grantway client list shows which there are; this is what is left of it\n"; said != want || len(all) != 2 {
+		t.Fatalf("%d events, %q", len(all), said)
+	}
+	if rest, _ := list("--before", all[0].ID); len(rest) != 1 || rest[0].ID != all[1].ID {
+		t.Errorf("before %s: %+v", all[0].ID, rest)
+	}
+}

@@ -100,7 +100,7 @@ func (c *memberAdd) Run(ctx context.Context, t terminal) error {
 		m := oauth.Membership{UserID: c.User, StoreID: c.Store, Owner: c.Owner, Scopes: oauth.Scopes(c.Scope...), MayDelegate: c.MayDelegate}
 		if err := o.server.SetMembership(ctx, command, m); err != nil {
 			if oauth.ReasonOf(err) == oauth.NoSuch {
-				return o.whatIsMissing(ctx, c.User, c.Store)
+				return errors.Join(o.known(ctx, "user", c.User), o.known(ctx, "store", c.Store))
 			}
 			return about{"user " + cell(c.User) + " in store " + cell(c.Store), err}
 		}
@@ -108,23 +108,42 @@ func (c *memberAdd) Run(ctx context.Context, t terminal) error {
 	})
 }
 
-// whatIsMissing says which of a user and a store is not there.
-func (o *office) whatIsMissing(ctx context.Context, user, store string) error {
-	var missing []error
-	switch _, err := o.server.User(ctx, command, user); {
-	case oauth.ReasonOf(err) == oauth.NoSuch:
-		missing = append(missing, fmt.Errorf("there is no user %s; grantway user list shows who is there", cell(user)))
-	case err != nil:
-		return err
+// known is nil where there is a user, an app, a grant or a store of this id.
+func (o *office) known(ctx context.Context, kind, id string) error {
+	there := true
+	var err error
+	switch kind {
+	case "user":
+		_, err = o.server.User(ctx, command, id)
+	case "app":
+		_, err = o.server.MyClient(ctx, command, id)
+	case "grant":
+		var found []oauth.Connection
+		found, err = o.server.Grants(ctx, command, oauth.GrantFilter{ID: id, Page: everything})
+		there = len(found) > 0
+	case "store":
+		var found []*oauth.Store
+		found, err = o.server.Stores(ctx, command, id, everything)
+		there = slices.ContainsFunc(found, func(s *oauth.Store) bool { return s.ID == id })
 	}
-	stores, err := o.server.Stores(ctx, command, store, everything)
 	switch {
-	case err != nil:
-		return err
-	case !slices.ContainsFunc(stores, func(s *oauth.Store) bool { return s.ID == store }):
-		missing = append(missing, fmt.Errorf("there is no store %s; grantway store add makes it", cell(store)))
+	case oauth.ReasonOf(err) == oauth.NoSuch, err == nil && !there:
+		return refusal(missing(kind + " " + cell(id)))
 	}
-	return errors.Join(missing...)
+	return err
+}
+
+// checkFilter refuses an id that nothing has where nothing was found by it, as if nothing had
+// happened. What is left of a thing that is gone is shown, with a line that says so.
+func (o *office) checkFilter(ctx context.Context, found int, kind, id string) error {
+	if id == "" {
+		return nil
+	}
+	err := o.known(ctx, kind, id)
+	if _, gone := errors.AsType[refusal](err); gone && found > 0 {
+		_, err = fmt.Fprintf(o.err, "grantway: %v; this is what is left of it\n", err)
+	}
+	return err
 }
 
 type memberRemove struct {
@@ -137,7 +156,7 @@ type memberRemove struct {
 func (c *memberRemove) Run(ctx context.Context, t terminal) error {
 	return c.run(ctx, t, func(o *office) error {
 		if err := o.server.DropMembership(ctx, command, c.User, c.Store); err != nil {
-			return about{"user " + cell(c.User) + " in store " + cell(c.Store), err}
+			return about{"membership of the user " + cell(c.User) + " in the store " + cell(c.Store), err}
 		}
 		effect, say := o.effect(ctx)
 		return o.show(struct {
