@@ -158,16 +158,17 @@ func list[T any](o *office, rows []T, head string, cells func(T) []any) error {
 }
 
 // cell writes a value so that a name from outside can neither break the table nor
-// steer the terminal.
+// steer the terminal. Times are in UTC, as in the log, in JSON and on the pages: the rows of
+// a table in the zone of this machine would be of two zones, winter's and summer's.
 func cell(v any) string {
 	var s string
 	switch v := v.(type) {
 	case *time.Time:
 		if v != nil {
-			s = v.Local().Format("2006-01-02 15:04")
+			s = v.UTC().Format("2006-01-02 15:04")
 		}
 	case time.Time:
-		s = v.Local().Format("2006-01-02 15:04:05")
+		s = v.UTC().Format("2006-01-02 15:04:05")
 	case bool:
 		s = map[bool]string{true: "yes", false: "no"}[v]
 	default:

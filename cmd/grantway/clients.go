@@ -11,7 +11,7 @@ import (
 )
 
 type clientCommands struct {
-	Add     clientAdd     `cmd:"" help:"Register an app and print its secret, once."`
+	Add     clientAdd     `cmd:"" help:"Register an app and print its secret, once. It belongs to nobody, and nothing changes or deletes it afterwards: where a redirect was wrong, add a new app and suspend this one."`
 	List    clientList    `cmd:"" help:"List apps by name."`
 	Suspend clientSuspend `cmd:"" help:"Stop an app at once: no codes, no keys, and its keys are refused until it is resumed."`
 	Resume  clientResume  `cmd:"" help:"Let a suspended app go on."`
@@ -161,7 +161,7 @@ func (c *clientList) Run(ctx context.Context, t terminal) error {
 		for _, client := range found {
 			docs = append(docs, docOfClient(client, ""))
 		}
-		return list(o, docs, "client_id name profile type status verified owner created", func(d clientDoc) []any {
+		return list(o, docs, "client_id name profile type status verified owner created_utc", func(d clientDoc) []any {
 			return []any{d.ClientID, d.Name, d.Profile, d.Type, d.Status, d.Verified, d.Owner, d.Created}
 		})
 	})
@@ -333,7 +333,7 @@ func (c *apiSecretList) Run(ctx context.Context, t terminal) error {
 				docs = append(docs, apiSecretDoc{s.Last4, moment(s.Created), a.ID, a.URI})
 			}
 		}
-		return list(o, docs, "last4 created client_id audience", func(d apiSecretDoc) []any {
+		return list(o, docs, "last4 created_utc client_id audience", func(d apiSecretDoc) []any {
 			return []any{d.Last4, d.Created, d.ClientID, d.Audience}
 		})
 	})

@@ -41,7 +41,7 @@ func (c *keyList) Run(ctx context.Context, t terminal) error {
 		for _, k := range keys {
 			docs = append(docs, keyDoc{k.Kid, k.Use, k.Status, moment(k.Created)})
 		}
-		return list(o, docs, "kid use status created", func(d keyDoc) []any { return []any{d.Kid, d.Use, d.Status, d.Created} })
+		return list(o, docs, "kid use status created_utc", func(d keyDoc) []any { return []any{d.Kid, d.Use, d.Status, d.Created} })
 	})
 }
 

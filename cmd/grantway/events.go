@@ -74,7 +74,7 @@ func (c *eventsCommand) Run(ctx context.Context, t terminal) error {
 		for _, e := range found {
 			docs = append(docs, eventDoc{e.ID, e.Seq, e.At, e.Kind, e.Actor, e.ClientID, e.UserID, e.GrantID, e.StoreID, e.Request, e.Payload})
 		}
-		return list(o, docs, "at kind actor app user grant store details", func(d eventDoc) []any {
+		return list(o, docs, "at_utc kind actor app user grant store details", func(d eventDoc) []any {
 			return []any{d.At, d.Kind, d.Actor, d.ClientID, d.UserID, d.GrantID, d.StoreID, string(d.Payload)}
 		})
 	})

@@ -72,7 +72,7 @@ func (c *grantList) Run(ctx context.Context, t terminal) error {
 		for _, g := range found {
 			docs = append(docs, docOfGrant(g))
 		}
-		return list(o, docs, "id user app status keys stores created last_used", func(d grantDoc) []any {
+		return list(o, docs, "id user app status keys stores created_utc last_used_utc", func(d grantDoc) []any {
 			var stores []string
 			for _, s := range d.Stores {
 				stores = append(stores, s.ID)

@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 )
@@ -199,5 +200,19 @@ func TestEvents_OfWhatIsGone(t *testing.T) {
 	}
 	if rest, _ := list("--before", all[0].ID); len(rest) != 1 || rest[0].ID != all[1].ID {
 		t.Errorf("before %s: %+v", all[0].ID, rest)
+	}
+}
+
+// The head of a column of times says UTC, wherever the machine is.
+func TestCell_TimesAreInUTC(t *testing.T) {
+	t.Parallel()
+	at := time.Date(2026, 7, 1, 23, 30, 5, 0, time.FixedZone("EDT", -4*60*60))
+	for _, x := range []struct {
+		v    any
+		want string
+	}{{at, "2026-07-02 03:30:05"}, {&at, "2026-07-02 03:30"}, {(*time.Time)(nil), "-"}} {
+		if got := cell(x.v); got != x.want {
+			t.Errorf("%v: %q, want %q", x.v, got, x.want)
+		}
 	}
 }

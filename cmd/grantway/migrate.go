@@ -141,7 +141,7 @@ func (c *migrateStatusCommand) Run(ctx context.Context, t terminal) error {
 			return o.show(doc, "")
 		}
 		fmt.Fprintf(t.out, "The database has schema %d; this grantway knows %d.\n", doc.Schema, doc.Known)
-		return list(o, doc.Migrations, "version name applied", func(m migrationDoc) []any { return []any{m.Version, m.Name, m.Applied} })
+		return list(o, doc.Migrations, "version name applied_utc", func(m migrationDoc) []any { return []any{m.Version, m.Name, m.Applied} })
 	})
 }
 

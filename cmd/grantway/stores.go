@@ -58,7 +58,7 @@ func (c *storeList) Run(ctx context.Context, t terminal) error {
 		for _, s := range found {
 			docs = append(docs, storeDoc{s.ID, s.Name, s.Domain, s.Status, moment(s.Created)})
 		}
-		return list(o, docs, "id name domain status created", func(d storeDoc) []any {
+		return list(o, docs, "id name domain status created_utc", func(d storeDoc) []any {
 			return []any{d.ID, d.Name, d.Domain, d.Status, d.Created}
 		})
 	})

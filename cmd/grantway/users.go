@@ -95,7 +95,7 @@ func (c *userList) Run(ctx context.Context, t terminal) error {
 		for _, u := range found {
 			docs = append(docs, docOfUser(u))
 		}
-		return list(o, docs, "id name email operator status created", func(d userDoc) []any {
+		return list(o, docs, "id name email operator status created_utc", func(d userDoc) []any {
 			return []any{d.ID, d.Name, d.Email, d.Operator, d.Status, d.Created}
 		})
 	})
