@@ -30,6 +30,7 @@ type intake struct {
 
 	largeMax    int
 	wholeWithin time.Duration // for a large body to come
+	readWithin  time.Duration // for the answer to a large request to be read, before its place is wanted
 	largeMu     sync.Mutex
 	large       []*conn // that hold a place for a large request, the longest first
 
@@ -53,10 +54,13 @@ const (
 	wholeMost = 1 << 20
 	// wholeWithin is enough for the largest, 640 KB of what an API saw, at 1 Mbit/s.
 	wholeWithin = 5 * time.Second
+	// readWithin is enough for who reads: his answer is under way, and is not cut off for
+	// the sake of another.
+	readWithin = time.Second
 )
 
 func newIntake() *intake {
-	return &intake{connsMax: connsMost, work: working{most: workMost}, kept: working{most: keptMost}, largeMax: largeMost, wholeWithin: wholeWithin, conns: map[*conn]struct{}{}}
+	return &intake{connsMax: connsMost, work: working{most: workMost}, kept: working{most: keptMost}, largeMax: largeMost, wholeWithin: wholeWithin, readWithin: readWithin, conns: map[*conn]struct{}{}}
 }
 
 // working is places in work.
@@ -224,7 +228,8 @@ func (c *conn) CloseWrite() error {
 }
 
 // takeLarge takes a place for a large request. Where there is none, the one gives way
-// that has held his for longest, unless his request is in work. Who is closed meanwhile
+// that has held his for longest, unless his request is in work, or his answer has just
+// begun. Who is closed meanwhile
 // gets none: he has left his places before.
 func (c *conn) takeLarge() bool {
 	in := c.in
@@ -241,15 +246,15 @@ func (c *conn) takeLarge() bool {
 	return true
 }
 
-// makeWay takes the place of c, and refuses it, unless its request is in work. The
-// caller holds largeMu.
+// makeWay takes the place of c, and refuses it, unless its request is in work or it may
+// be reading its answer. The caller holds largeMu.
 func (c *conn) makeWay() bool {
 	was := c.doing.Load()
 	switch {
 	case (was == isReceiving || was == isSending) && c.doing.CompareAndSwap(was, isRefused):
 		c.limit(-1)     // who reads the request hears of it
 		go c.turnAway() // nobody else waits for a client that does not read
-	case was == isAnswering && c.doing.CompareAndSwap(was, isGone):
+	case was == isAnswering && time.Since(start)-time.Duration(c.since.Load()) > c.in.readWithin && c.doing.CompareAndSwap(was, isGone):
 		go c.close()
 	default:
 		return false

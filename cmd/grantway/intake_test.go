@@ -413,21 +413,39 @@ func TestIntake_StalledLargeRequestsGiveWay(t *testing.T) {
 
 // Who reads the answer to a large request slowly gives way, too.
 func TestIntake_SlowReaderOfALargeRequestGivesWay(t *testing.T) {
-	k := takeIn(t, func(in *intake) { in.largeMax = 1 })
-	began := make(chan struct{})
-	k.people = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path == "/large" {
-			w.WriteHeader(http.StatusOK)
-			close(began)
-			w.Write(bytes.Repeat([]byte("x"), 64<<20))
+	for _, slow := range []bool{true, false} {
+		k := takeIn(t, func(in *intake) {
+			in.largeMax = 1
+			if in.readWithin = time.Hour; slow {
+				in.readWithin = -1
+			}
+		})
+		const size = 64 << 20
+		began := make(chan struct{})
+		k.people = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == "/large" {
+				w.Header().Set("Content-Length", fmt.Sprint(size))
+				w.WriteHeader(http.StatusOK)
+				close(began)
+				w.Write(bytes.Repeat([]byte("x"), size))
+			}
+		})
+		query := "?state=" + strings.Repeat("s", smallMost)
+		_, first := k.dial(get("/large" + query))
+		<-began
+		_, r := k.dial(get("/free" + query))
+		a := k.answer(r)
+		if slow {
+			if a.status != http.StatusOK {
+				t.Errorf("%d %s", a.status, a.body)
+			}
+			continue
 		}
-	})
-	query := "?state=" + strings.Repeat("s", smallMost)
-	k.dial(get("/large" + query))
-	<-began
-	_, r := k.dial(get("/free" + query))
-	if a := k.answer(r); a.status != http.StatusOK {
-		t.Errorf("%d %s", a.status, a.body)
+		// Who reads has his answer, and the other is to come again.
+		k.busy(a)
+		if a := k.answer(first); a.status != http.StatusOK || len(a.body) != size {
+			t.Errorf("%d, %d bytes", a.status, len(a.body))
+		}
 	}
 }
 
