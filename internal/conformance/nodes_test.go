@@ -3,6 +3,7 @@ package conformance
 import (
 	"bufio"
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"io"
@@ -85,6 +86,19 @@ func seed(t *testing.T, binary, database, issuer, settings string) (d Demo, dir 
 		t.Fatal(err)
 	}
 	if err := store.Close(); err != nil {
+		t.Fatal(err)
+	}
+	// The demo was the issuer of its own database, and here nginx stands before the nodes.
+	driver := "sqlite"
+	if sqlstore.IsPostgres(database) {
+		driver = "pgx"
+	}
+	db, err := sql.Open(driver, database)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = db.ExecContext(t.Context(), "UPDATE apis SET issuer = $1", issuer)
+	if err := errors.Join(err, db.Close()); err != nil {
 		t.Fatal(err)
 	}
 	d.Issuer = issuer
