@@ -68,6 +68,7 @@ func takeLock(path string, how int) (*os.File, error) {
 		ours, err := f.Stat()
 		if err == nil {
 			if there, err := os.Stat(name); err == nil && os.SameFile(ours, there) {
+				giveAway(name, path)
 				return f, nil
 			}
 		}
@@ -75,9 +76,34 @@ func takeLock(path string, how int) (*os.File, error) {
 	}
 }
 
+// giveAway makes a file that root has made the property of whoever owns the database beside
+// it, or the folder where there is none yet: what a command of root's leaves, also when it is
+// killed, must not keep the server out. Where that cannot be, whoever opens it is told.
+func giveAway(name, database string) {
+	if os.Geteuid() != 0 {
+		return
+	}
+	beside, err := os.Stat(database)
+	if err != nil {
+		if beside, err = os.Stat(filepath.Dir(database)); err != nil {
+			return
+		}
+	}
+	owner, ok := beside.Sys().(*syscall.Stat_t)
+	f, err := os.OpenFile(name, os.O_RDONLY|syscall.O_NOFOLLOW, 0)
+	if err != nil {
+		return
+	}
+	defer f.Close()
+	// The folder is that user's, who may have put another file of root's under the name.
+	if info, err := f.Stat(); err == nil && links(info) == 1 && ok {
+		f.Chown(int(owner.Uid), int(owner.Gid))
+	}
+}
+
 func releaseLock(f *os.File) error {
 	if syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) == nil {
-		os.Remove(f.Name()) // nobody else has it; if it stays it does no harm
+		os.Remove(f.Name()) // nobody else has it; one that stays can be taken again
 	}
 	return f.Close()
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 )
 
@@ -216,4 +217,76 @@ func TestOpen_TheNamesOfOneFile(t *testing.T) {
 			t.Errorf("%d rows in what was kept", n)
 		}
 	})
+}
+
+// What root opens or restores stays the property of the user whose server works on it, so
+// that nothing keeps that one out (docs/operating.md, Restart without closing the port).
+func TestOpen_ByRoot(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("LEFT OUT: giving a file to another user needs root")
+	}
+	const service = 65534
+	dir := t.TempDir()
+	path, file := filepath.Join(dir, "g.db"), filepath.Join(t.TempDir(), "backup")
+	backedUp(t, filepath.Join(t.TempDir(), "g.db"), file)
+	if err := openAt(t, path).Close(); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{path, dir} {
+		if err := os.Chown(name, service, service); err != nil {
+			t.Fatal(err)
+		}
+	}
+	owned := func(name string) {
+		t.Helper()
+		info, err := os.Stat(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if owner := info.Sys().(*syscall.Stat_t); owner.Uid != service || owner.Gid != service || info.Mode().Perm() != 0o600 {
+			t.Errorf("%s is of %d:%d, %v", name, owner.Uid, owner.Gid, info.Mode())
+		}
+	}
+	s := openAt(t, path)
+	owned(path + lockSuffix)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for _, there := range []bool{true, false} { // then it is the folder's owner that counts
+		r, err := Restore(t.Context(), file, path, true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		owned(path + lockSuffix)
+		if _, err := finishNow(t, r); err != nil {
+			t.Fatal(err)
+		}
+		owned(path)
+		if !there {
+			continue
+		}
+		if err := os.Remove(path); err != nil {
+			t.Fatal(err)
+		}
+	}
+
+	// The name may stand for another file of root's, which is not given away.
+	other := filepath.Join(t.TempDir(), "other")
+	if err := os.WriteFile(other, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for what, make := range map[string]func(old, new string) error{"a symbolic link": os.Symlink, "a hard link": os.Link} {
+		name := filepath.Join(t.TempDir(), "name")
+		if err := make(other, name); err != nil {
+			t.Fatal(err)
+		}
+		giveAway(name, path)
+		info, err := os.Stat(other)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if info.Sys().(*syscall.Stat_t).Uid != 0 {
+			t.Errorf("%s to it gave it away", what)
+		}
+	}
 }

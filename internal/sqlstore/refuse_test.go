@@ -101,7 +101,7 @@ func TestOpen_SaysInOneLineWhatIsWrongWithTheDisk(t *testing.T) {
 	for _, tc := range []struct{ name, inject, want string }{
 		{"full", "pwrite64:error=ENOSPC", "full (13): make room on that disk"},
 		{"read-only", "openat:error=EROFS", "read-only file system: grantway must be able to write this file and its folder"},
-		{"not allowed", "openat:error=EACCES", "permission denied: grantway must be able to write this file and its folder"},
+		{"not allowed", "openat:error=EACCES", "permission denied: grantway must be able to write this file and its folder: chown them to the user that it runs as"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()

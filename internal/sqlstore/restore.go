@@ -415,6 +415,7 @@ func (r *Restoration) Finish(ctx context.Context, epoch int64, endAll bool, e oa
 	if err := syncFile(r.part); err != nil {
 		return "", err
 	}
+	giveAway(r.part, r.path)
 	if aside, err = r.putAside(ctx, e.At); err != nil {
 		return "", err
 	}

@@ -112,7 +112,9 @@ func remedy(err error) string {
 		return ": make room on that disk"
 	case code == sqlite3.SQLITE_IOERR:
 		return ": the disk is full or faulty; make room on it, and see what the system's log says"
-	case code == sqlite3.SQLITE_READONLY, code == sqlite3.SQLITE_CANTOPEN, errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EROFS):
+	case errors.Is(err, fs.ErrPermission):
+		return ": grantway must be able to write this file and its folder: chown them to the user that it runs as"
+	case code == sqlite3.SQLITE_READONLY, code == sqlite3.SQLITE_CANTOPEN, errors.Is(err, syscall.EROFS):
 		return ": grantway must be able to write this file and its folder"
 	case errors.Is(err, fs.ErrNotExist):
 		return ": name a file in a folder that is there"
