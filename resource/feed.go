@@ -62,7 +62,7 @@ type reply struct {
 	err   error
 }
 
-var errCredentials = &configError{"the issuer refuses this API's client id and secret"}
+var errCredentials = &configError{"the issuer refuses this API's client id and secret; grantway api secret list shows which there are, and grantway api secret prints a new one"}
 
 // poll asks one node what happened after a position.
 func (f *follower) poll(node int, after position) (r reply) {

@@ -102,7 +102,11 @@ func (c *guardCommand) Run(ctx context.Context, t terminal) error {
 	server := httpServer(withoutBody(front), log)
 	server.MaxHeaderBytes = guardHead
 	log.Info("guarding", "version", version().Version, "listen", l.Addr().String(), "issuer", c.Issuer, "audience", c.Audience)
-	fmt.Fprintf(t.out, "Ready: listening on %s for %s\n", l.Addr(), c.Audience)
+	if v.Ready() == nil {
+		fmt.Fprintf(t.out, "Ready: listening on %s for %s\n", l.Addr(), c.Audience)
+	} else { // the log says more
+		fmt.Fprintf(t.out, "Listening on %s for %s, not ready: the issuer does not answer\n", l.Addr(), c.Audience)
+	}
 	if err := sockets.ready(); err != nil {
 		return err
 	}

@@ -229,10 +229,11 @@ func TestGuard_Headers(t *testing.T) {
 // guarding is a grantway guard in a process of its own.
 type guarding struct {
 	*testing.T
-	cmd  *exec.Cmd
-	url  string
-	log  string // file
-	said *bufio.Reader
+	cmd   *exec.Cmd
+	url   string
+	log   string // file
+	said  *bufio.Reader
+	state string // the line in which it said that it listens
 }
 
 // startGuard starts a guard for the demo's API with the secret in its environment.
@@ -271,7 +272,8 @@ func startGuard(t *testing.T, d *demonstration, flags ...string) *guarding {
 func (g *guarding) ready() {
 	g.Helper()
 	line, err := g.said.ReadString('\n')
-	_, rest, found := strings.Cut(line, "listening on ")
+	g.state = strings.TrimSpace(line)
+	_, rest, found := strings.Cut(line, "istening on ")
 	address, _, _ := strings.Cut(rest, " ")
 	if !found {
 		g.Fatalf("the guard did not become ready: %q, %v\n%s", line, err, g.logged())
@@ -296,10 +298,25 @@ func (g *guarding) get(target string, header map[string]string) answer {
 	return a
 }
 
+// A guard whose secret is wrong says what to do.
+func TestGuard_WrongSecret(t *testing.T) {
+	t.Parallel()
+	d := startDemo(t, "--listen", "127.0.0.1:0")
+	cmd := exec.Command("grantway", "guard", "--listen", "127.0.0.1:0", "--issuer", d.Issuer, "--audience", "https://api.harbour.example", "--id", d.ResourceServer.ClientID)
+	cmd.Env = []string{secretName + "=wrong"}
+	out, err := cmd.CombinedOutput()
+	if err == nil || string(out) != "grantway: resource: the issuer refuses this API's client id and secret; grantway api secret list shows which there are, and grantway api secret prints a new one\n" {
+		t.Errorf("%v, %q", err, out)
+	}
+}
+
 // A guard as a program: health, counters, bounds, hand-over and end.
 func TestGuard_Process(t *testing.T) {
 	d := startDemo(t, "--listen", "127.0.0.1:0")
 	g := startGuard(t, d, "--errors", "komerza", "--node", d.Issuer)
+	if !strings.HasPrefix(g.state, "Ready: listening on 127.0.0.1:") {
+		t.Error(g.state)
+	}
 	for target, want := range map[string]string{"/healthz": "200 ok\n", "/readyz": "200 ready\n"} {
 		if a := g.get(target, nil); fmt.Sprint(a.status, " ", a.body) != want {
 			t.Errorf("%s: %d %s", target, a.status, a.body)
@@ -431,6 +448,9 @@ func TestGuard_IssuerComesLater(t *testing.T) {
 	d := startDemo(t, "--listen", address, "--database", database)
 	d.stop()
 	g := startGuard(t, d)
+	if !strings.HasPrefix(g.state, "Listening on 127.0.0.1:") || !strings.HasSuffix(g.state, " for https://api.harbour.example, not ready: the issuer does not answer") {
+		t.Error(g.state)
+	}
 	if a := g.get("/readyz", nil); a.status != http.StatusServiceUnavailable || a.body != "issuer\n" {
 		t.Errorf("%d %s", a.status, a.body)
 	}
