@@ -160,7 +160,7 @@ func (c *initCommand) Run(ctx context.Context, t terminal) (err error) {
 	if last := len(names) - 1; last > 0 {
 		wrote = strings.Join(names[:last], ", ") + " and " + names[last]
 	}
-	start := "grantway serve --config " + shellWord(doc.Config)
+	start := shellWord(os.Args[0]) + " serve --config " + shellWord(doc.Config) // it need not be on the path
 	if elsewhere := in.elsewhere(); len(elsewhere) > 0 {
 		start += "\n   (with " + strings.Join(elsewhere, " and ") + " set as here: that is not in the file)"
 	}
@@ -318,9 +318,11 @@ func yamlText(v string) string {
 	return string(quoted)
 }
 
+var plainWord = regexp.MustCompile(`^[A-Za-z0-9/._][A-Za-z0-9/._:-]*$`)
+
 // shellWord quotes a path for a POSIX shell where it must.
 func shellWord(s string) string {
-	if plainYAML.MatchString(s) {
+	if plainWord.MatchString(s) {
 		return s
 	}
 	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"

@@ -87,6 +87,7 @@ func (m misunderstanding) Unwrap() error { return m.error }
 
 // run carries out one command and returns the exit code.
 func run(ctx context.Context, args []string, t terminal) int {
+	args = habit(args)
 	parser, err := kong.New(newCommands(args), kong.Name("grantway"),
 		kong.Description("An authorization server for platforms whose customers connect apps."),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, NoExpandSubcommands: true}), kong.Writers(t.out, t.err))
@@ -118,6 +119,17 @@ func run(ctx context.Context, args []string, t terminal) int {
 		return notUnderstood
 	}
 	return failed
+}
+
+// habit takes two things that people try first for what they mean.
+func habit(args []string) []string {
+	switch {
+	case len(args) > 0 && args[0] == "help":
+		return append(slices.Clone(args[1:]), "--help")
+	case len(args) == 1 && args[0] == "--version":
+		return []string{"version"}
+	}
+	return args
 }
 
 // interrupted says in one line that a signal has ended a command, and what remains, in

@@ -216,3 +216,21 @@ func TestCell_TimesAreInUTC(t *testing.T) {
 		}
 	}
 }
+
+// A program that was built here is not on the path: what init says to start is the path by which it was started itself.
+func TestInit_NamesTheProgram(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	var out strings.Builder
+	if code := run(t.Context(), []string{"init", "--dir", dir}, terminal{strings.NewReader(""), &out, io.Discard, nil}); code != done {
+		t.Fatalf("exit code %d", code)
+	}
+	if want := "Start it:             " + os.Args[0] + " serve --config " + filepath.Join(dir, "config.yaml") + "\n"; !strings.Contains(out.String(), want) {
+		t.Errorf("%s\nwithout %s", &out, want)
+	}
+	for word, want := range map[string]string{"./grantway": "./grantway", "/usr/bin/grantway": "/usr/bin/grantway", "-x": "'-x'", "a b": "'a b'", "it's": `'it'\''s'`} {
+		if got := shellWord(word); got != want {
+			t.Errorf("%s: %s, want %s", word, got, want)
+		}
+	}
+}

@@ -113,7 +113,7 @@ func (s *Settings) load(t terminal) (config.Config, *oauth.KeyRing, error) {
 	if _, there := os.Stat(configFile); there == nil {
 		return c, nil, misunderstanding{fmt.Errorf("%w\nNo configuration file was named: use --config %s", err, configFile)}
 	}
-	return c, nil, misunderstanding{fmt.Errorf("%w\nNo configuration file was named: grantway init writes one", err)}
+	return c, nil, misunderstanding{fmt.Errorf("%w\nNo configuration file was named: name it with --config FILE, or let grantway init write one", err)}
 }
 
 func load(file string, environ []string, flags map[string]string) (config.Config, *oauth.KeyRing, error) {
