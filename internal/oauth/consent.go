@@ -32,6 +32,7 @@ type StoreChoice struct {
 	Membership
 	May    bool // false: the user may not connect apps to it
 	Ticked bool
+	Stays  bool // the app has it, and nothing that the user ticks is about it
 }
 
 // ScopeChoice is one scope on the consent page.
@@ -99,7 +100,9 @@ func (s *Server) Ask(ctx context.Context, r *AuthorizationRequest, userID string
 			continue
 		}
 		choice := StoreChoice{Membership: m, May: m.MayDelegate}
-		choice.Ticked = choice.May && held != nil && held.Grant.has(m.StoreID)
+		if held != nil && held.Grant.has(m.StoreID) {
+			choice.Ticked, choice.Stays = choice.May, !choice.May && !held.Grant.AllStores
+		}
 		q.Stores = append(q.Stores, choice)
 	}
 	if held == nil && q.Delegable() == 1 { // one store: shown and chosen
@@ -172,13 +175,30 @@ func (s *Server) held(ctx context.Context, c *Client, userID string) (*Standing,
 }
 
 // covers reports whether every asked scope holds now, store scopes in every store
-// of the grant.
+// of the grant that its user decides about. A store that is paused, that he has left or
+// that he may connect nothing to is not his to tick: a page would come up again and
+// again, and change nothing. Where the grant has no other, all count.
 func (s *Standing) covers(asked ScopeSet) bool {
 	rights := s.rights()
-	if rights.empty() || slices.ContainsFunc(s.Grant.Stores, func(x GrantStore) bool { return s.Grant.has(x.StoreID) && rights.Stores[x.StoreID] == nil }) {
+	if rights.empty() {
 		return false
 	}
-	return rights.Flat().Contains(asked)
+	his := Rights{Account: rights.Account, Stores: map[string]ScopeSet{}}
+	for _, m := range s.Members {
+		if !m.offered() || !s.Grant.has(m.StoreID) {
+			continue
+		}
+		switch set := rights.Stores[m.StoreID]; {
+		case set != nil:
+			his.Stores[m.StoreID] = set
+		case !s.Grant.AllStores:
+			return false
+		}
+	}
+	if len(his.Stores) == 0 {
+		his = rights
+	}
+	return his.Flat().Contains(asked)
 }
 
 func (s *Server) activeUser(ctx context.Context, id string) (*User, error) {
@@ -274,46 +294,47 @@ func (s *Server) choice(ctx context.Context, r *AuthorizationRequest, c *Client,
 	}
 	if !choice.aboutStores {
 		choice.stores, choice.all = nil, false
+		return choice, nil
+	}
+	members, err := s.storage.Memberships(ctx, userID)
+	if err != nil {
+		return decided{}, err
+	}
+	for _, m := range members {
+		if m.offered() {
+			choice.offered = append(choice.offered, m.StoreID)
+		}
 	}
 	// Who declines all that is about stores may untick them all, or leave those ticked
 	// that have something already.
 	if len(storeScopes) > 0 || len(choice.stores) > 0 || choice.all {
-		if err := s.checkStores(ctx, userID, &choice); err != nil {
-			return decided{}, err
+		if e := choice.checkStores(); e != nil {
+			return decided{}, e
 		}
 	}
 	return choice, nil
 }
 
-// checkStores compares posted ids with the user's memberships of this moment.
+// checkStores compares posted ids with those that could be ticked at this moment.
 // Foreign ids are refused, not dropped (attack B3).
-func (s *Server) checkStores(ctx context.Context, userID string, d *decided) error {
-	members, err := s.storage.Memberships(ctx, userID)
-	if err != nil {
-		return err
-	}
-	may := map[string]bool{}
-	d.offered = nil
-	for _, m := range members {
-		if m.MayDelegate && m.StoreStatus == Active {
-			may[m.StoreID] = true
-			if len(d.offered) < 100 {
-				d.offered = append(d.offered, m.StoreID)
-			}
-		}
-	}
-	switch {
+func (d *decided) checkStores() *Error {
+	switch may := setOf(d.offered); {
 	case len(may) == 0:
 		return refuse(NothingToGrant)
 	case len(d.stores) == 0 && !d.all:
 		return refuse(StoreNone)
-	}
-	for _, id := range d.stores {
-		if !may[id] {
-			return refuse(StoreForeign)
-		}
+	case slices.ContainsFunc(d.stores, func(id string) bool { return !may[id] }):
+		return refuse(StoreForeign)
 	}
 	return nil
+}
+
+func setOf(ids []string) map[string]bool {
+	set := make(map[string]bool, len(ids))
+	for _, id := range ids {
+		set[id] = true
+	}
+	return set
 }
 
 // decided is a decision after all checks that need no guard.
@@ -326,7 +347,7 @@ type decided struct {
 	authTime  time.Time
 
 	aboutStores bool     // the request asked for something in stores
-	offered     []string // stores that could be ticked, the first hundred
+	offered     []string // stores that could be ticked
 }
 
 // requestGrant is the id of the grant that a request makes, so that a second Allow
@@ -394,7 +415,7 @@ func (s *Server) decide(ctx context.Context, r *AuthorizationRequest, c *Client,
 	}
 	// What was shown stands in the event, so that a dispute can be settled.
 	shown := map[string]any{
-		"request": r.ID, "app": c.Name, "host": redirect.Host(), "asked": s.asked(c, r), "offered": d.offered,
+		"request": r.ID, "app": c.Name, "host": redirect.Host(), "asked": s.asked(c, r), "offered": d.offered[:min(len(d.offered), 100)],
 		"held": d.held, "approved": d.approved, "stores": d.stores, "all_stores": d.all,
 	}
 	if kind == EventGrantEdited {
@@ -463,18 +484,26 @@ func (s *Server) cameOf(ctx context.Context, code *StoredCode) error {
 
 // merge applies a decision to a grant (DESIGN, decision 1): a store that stays
 // ticked keeps its scopes and gains those approved now, a newly ticked one gets
-// only those approved now, an unticked one leaves.
+// only those approved now, an unticked one leaves. What could not be ticked stays as it
+// is, unless it was one of "all" and is not any more.
 func (s *Server) merge(g *Grant, d decided) {
 	stores, account := s.catalogue.split(d.approved)
 	g.Account = g.Account.Or(account)
 	if !d.aboutStores {
 		return // what is connected stays
 	}
-	before := *g
+	before, offered := *g, setOf(d.offered)
 	g.Scopes, g.Stores, g.AllStores = stores, nil, d.all && (before.AllStores || len(stores) > 0)
+	for _, st := range before.Stores {
+		set := append(ScopeSet{}, before.ScopesIn(st.StoreID)...)
+		if !offered[st.StoreID] && (g.AllStores || !before.AllStores && len(set) > 0) {
+			g.Stores = append(g.Stores, GrantStore{st.StoreID, set})
+		}
+	}
 	keep := func(id string) {
-		if set := before.ScopesIn(id).Or(stores); len(set) > 0 {
-			g.Stores = append(g.Stores, GrantStore{StoreID: id, Scopes: set})
+		// Who ticks again what he took out of "all", and allows nothing now, gives nothing.
+		if set := before.ScopesIn(id).Or(stores); len(set) > 0 || g.AllStores {
+			g.Stores = append(g.Stores, GrantStore{id, append(ScopeSet{}, set...)})
 		}
 	}
 	if d.all {
@@ -482,11 +511,13 @@ func (s *Server) merge(g *Grant, d decided) {
 			g.Scopes = before.Scopes.Or(stores)
 		}
 		for _, st := range before.Stores {
-			if before.AllStores && !before.has(st.StoreID) && !slices.Contains(d.stores, st.StoreID) {
+			switch {
+			case !offered[st.StoreID]:
+			case before.AllStores && !before.has(st.StoreID) && !slices.Contains(d.stores, st.StoreID):
 				g.Stores = append(g.Stores, st)
-				continue
+			default:
+				keep(st.StoreID)
 			}
-			keep(st.StoreID)
 		}
 		return
 	}

@@ -571,12 +571,36 @@ func TestConsent_Silent(t *testing.T) {
 			t.Error("silent, though a scope that was declined is asked for")
 		}
 	})
-	t.Run("a store was lost", func(t *testing.T) {
+	t.Run("a store that is not the user's to tick is no question", func(t *testing.T) {
+		paused := func(w *world) error {
+			return w.PutStore(ctx, command, oauth.Store{ID: "s2", Name: "x", Status: oauth.Suspended})
+		}
+		member := func(m oauth.Membership) func(w *world) error {
+			m.UserID, m.StoreID = "alice", "s2"
+			return func(w *world) error { return w.SetMembership(ctx, command, m) }
+		}
+		for name, c := range map[string]struct {
+			change func(w *world) error
+			silent bool
+		}{
+			"paused":                 {paused, true},
+			"left":                   {func(w *world) error { return w.DropMembership(ctx, command, "alice", "s2") }, true},
+			"not to be opened":       {member(oauth.Membership{Scopes: oauth.Scopes("stores.view")}), true},
+			"less may be done in it": {member(oauth.Membership{Scopes: oauth.Scopes("stores.view"), MayDelegate: true}), false},
+			"nothing, any more":      {member(oauth.Membership{MayDelegate: true}), false},
+		} {
+			w, ask := setup(t)
+			w.connect(w.standard, "alice", "s1", "s2")
+			w.must(c.change(w))
+			if back := ask(w.standard); back.IsZero() == c.silent {
+				t.Errorf("%s: silent %t", name, !back.IsZero())
+			}
+		}
 		w, ask := setup(t)
-		w.connect(w.standard, "alice", "s1", "s2")
-		w.must(w.DropMembership(ctx, command, "alice", "s2"))
+		w.connect(w.standard, "alice", "s2")
+		w.must(paused(w))
 		if back := ask(w.standard); !back.IsZero() {
-			t.Error("silent, though one store is lost")
+			t.Error("silent, though no store is left")
 		}
 	})
 	t.Run("never redeemed", func(t *testing.T) {
@@ -749,4 +773,74 @@ func TestConsent_DecliningAnExtraKeepsWhatIsTicked(t *testing.T) {
 	if _, err := w.Decide(ctx, "alice", w.ask(w.exchange, "scope", "stores.orders.deliver user.view"), oauth.Decision{Allow: true, Stores: []string{"b1"}}); oauth.ReasonOf(err) != oauth.StoreForeign {
 		t.Errorf("somebody else's store: %v", err)
 	}
+}
+
+// What no tick is about a repeat consent leaves as it is: a store that is paused, one
+// that the user has left, one that he may connect nothing to any more.
+func TestConsent_StoresThatAreNotOfferedStay(t *testing.T) {
+	ctx := context.Background()
+	pause := func(w *world, status oauth.Status) {
+		w.must(w.PutStore(ctx, command, oauth.Store{ID: "s2", Name: "x", Status: status}))
+	}
+	owner := oauth.Membership{UserID: "alice", StoreID: "s2", Owner: true}
+	opened := owner
+	opened.MayDelegate = true
+	for name, c := range map[string]struct{ lose, regain func(w *world) }{
+		"paused":           {func(w *world) { pause(w, oauth.Suspended) }, func(w *world) { pause(w, oauth.Active) }},
+		"left":             {func(w *world) { w.must(w.DropMembership(ctx, command, "alice", "s2")) }, func(w *world) { w.membership(opened) }},
+		"not to be opened": {func(w *world) { w.membership(owner) }, func(w *world) { w.membership(opened) }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			key := w.connect(w.exchange, "alice", "s1", "s2")
+			want := func(what, line string) {
+				t.Helper()
+				if got := w.rights(key.AccessToken); got != line {
+					t.Errorf("%s: %s, want %s", what, got, line)
+				}
+			}
+			decide := func(d oauth.Decision) {
+				t.Helper()
+				d.Allow = true
+				_, err := w.Decide(ctx, "alice", w.ask(w.exchange), d)
+				w.must(err)
+			}
+			c.lose(w)
+			q, _, err := w.Ask(ctx, w.ask(w.exchange), "alice", w.Now())
+			w.must(err)
+			for _, s := range q.Stores {
+				if s.StoreID == "s2" && (s.Ticked || !s.Stays) || s.StoreID != "s2" && s.Stays {
+					t.Errorf("the page: %+v", s)
+				}
+			}
+			decide(oauth.Decision{Stores: []string{"s3"}})
+			c.regain(w)
+			want("one for another", "s2: deliver orders view; s3: deliver orders | deliver orders me")
+			c.lose(w)
+			decide(oauth.Decision{AllStores: true})
+			c.regain(w)
+			want("a list becomes all", "s1,s2: deliver orders view; s3: deliver orders | deliver orders me")
+			_, err = w.RemoveStore(ctx, alice, key.GrantID, "s2")
+			w.must(err)
+			c.lose(w)
+			decide(oauth.Decision{AllStores: true})
+			c.regain(w)
+			want("taken out of all", "s1: deliver orders view; s3: deliver orders | deliver orders me")
+		})
+	}
+	t.Run("what only all gave ends with it", func(t *testing.T) {
+		w := newWorld(t)
+		back, err := w.Decide(ctx, "alice", w.ask(w.exchange), oauth.Decision{Allow: true, AllStores: true, Scopes: []string{deliver}})
+		w.must(err)
+		key, err := w.redeem(w.exchange, param(t, back, "code"))
+		w.must(err)
+		_, err = w.EditStore(ctx, alice, key.GrantID, "s2", w.grant(key.GrantID).Rev, nil)
+		w.must(err)
+		w.membership(owner) // of "all" it is none any more, and none of a list either
+		_, err = w.Decide(ctx, "alice", w.ask(w.exchange), oauth.Decision{Allow: true, Stores: []string{"s1"}})
+		w.must(err)
+		if got := w.rights(key.AccessToken); got != "s1: deliver orders view | deliver orders view me" {
+			t.Errorf("the key has %s", got)
+		}
+	})
 }

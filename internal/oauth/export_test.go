@@ -9,6 +9,11 @@ import (
 // Effective says what a grant allows now.
 var Effective = effective
 
+// Merge applies what was ticked of the stores that were offered to a grant.
+func (s *Server) Merge(g *Grant, approved ScopeSet, offered, ticked []string, all bool) {
+	s.merge(g, decided{aboutStores: true, approved: approved, offered: offered, stores: ticked, all: all})
+}
+
 // ParseListID reads the last part of a list's URI.
 var ParseListID = parseListID
 

@@ -121,6 +121,9 @@ type Membership struct {
 	MayDelegate bool     // may connect apps to it
 }
 
+// offered reports whether a user may connect an app to the store now.
+func (m Membership) offered() bool { return m.MayDelegate && m.StoreStatus == Active }
+
 func (m Membership) may(s ScopeSet) ScopeSet {
 	switch {
 	case m.StoreStatus != Active:

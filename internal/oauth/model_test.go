@@ -327,7 +327,8 @@ func (m *model) held(i int) *modelGrant {
 	return nil
 }
 
-// merge: kept stores keep and gain, new ones get what is approved now, others go.
+// merge: kept stores keep and gain, new ones get what is approved now, others go; those
+// that could not be ticked stay, if they were not of all.
 func (m *model) merge(g *modelGrant, approved set, ticked []string, all bool) {
 	had := func(store string) set {
 		if s, ok := g.stores[store]; ok {
@@ -338,11 +339,23 @@ func (m *model) merge(g *modelGrant, approved set, ticked []string, all bool) {
 		}
 		return nil
 	}
+	offered := func(store string) bool {
+		x, is := m.members[store]
+		return is && x.delegate && !m.closed[store]
+	}
 	next := map[string]set{}
+	for store, s := range g.stores { // no tick was about it
+		if !offered(store) && (g.all && all || !g.all && len(s) > 0) {
+			next[store] = s
+		}
+	}
 	if all {
 		again := ticked
 		ticked = nil
 		for store, s := range g.stores {
+			if !offered(store) {
+				continue
+			}
 			if g.all && len(s) == 0 && !slices.Contains(again, store) {
 				next[store] = s // taken out of all
 				continue
@@ -351,7 +364,7 @@ func (m *model) merge(g *modelGrant, approved set, ticked []string, all bool) {
 		}
 	}
 	for _, store := range ticked {
-		if s := of(append(names(had(store)), names(approved)...)...); len(s) > 0 {
+		if s := of(append(names(had(store)), names(approved)...)...); len(s) > 0 || all && g.all {
 			next[store] = s
 		}
 	}

@@ -230,7 +230,7 @@ func (p *Portal) ask(w http.ResponseWriter, r *http.Request, status int, v *visi
 		if !s.May {
 			row.Reason = "reason.not_yours"
 		}
-		if s.Ticked && c.Repeat {
+		if s.Ticked && c.Repeat || s.Stays {
 			row.Note = "stores.has"
 		}
 		if s.Ticked && !q.posted {
@@ -255,6 +255,9 @@ func (p *Portal) ask(w http.ResponseWriter, r *http.Request, status int, v *visi
 	if c.NeedsStore && c.Delegable() > 0 {
 		view.Picker = newPicker(rows, q.pick)
 		view.Picker.Every = q.every || c.AllStores && !q.posted
+		if slices.ContainsFunc(c.Stores, func(s oauth.StoreChoice) bool { return s.Stays }) {
+			view.Picker.Later = "stores.every_mine"
+		}
 		if c.AllStores && slices.ContainsFunc(c.Stores, func(s oauth.StoreChoice) bool { return s.May && !s.Ticked }) {
 			view.Picker.Later = "stores.every_but"
 		}

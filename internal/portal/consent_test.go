@@ -822,3 +822,61 @@ func TestConsent_AllowIsForWhatWasShown_B2(t *testing.T) {
 		t.Errorf("granted: %+v", g)
 	}
 }
+
+// TestConsent_Repeat_StoresThatCannotBeTicked: a store that the app has stays when the page could not offer it, and the page
+// says that it is connected.
+func TestConsent_Repeat_StoresThatCannotBeTicked(t *testing.T) {
+	ctx := context.Background()
+	connected := func(s *site) (ids []string) {
+		for _, x := range s.grants("mara")[0].Grant.Stores {
+			ids = append(ids, x.StoreID)
+		}
+		slices.Sort(ids)
+		return ids
+	}
+	t.Run("beside others", func(t *testing.T) {
+		s := newSite(t)
+		s.user("mara", 4)
+		c := s.app("Shelfmate", "stores.view")
+		b := s.browser()
+		b.open(ask(c))
+		b.signIn("mara")
+		b.press("Allow", "mara-1", "mara-2", "mara-3")
+		s.redeem(c, b.returned().Get("code"))
+		s.member("mara", "mara-2", false)
+		if err := s.server.PutStore(ctx, system, oauth.Store{ID: "mara-3", Name: "x", Status: oauth.Suspended}); err != nil {
+			t.Fatal(err)
+		}
+		b.open(ask(c))
+		b.sees(200, "You may not connect apps to this store. Ask its owner.Connected now", "1 of 2 ticked",
+			"All stores that I may connect apps to and no others")
+		if !slices.Equal(b.ticked(), []string{"mara-1"}) {
+			t.Errorf("ticked: %v", b.ticked())
+		}
+		b.press("Allow")
+		b.returned()
+		if got := connected(s); !slices.Equal(got, []string{"mara-1", "mara-2", "mara-3"}) {
+			t.Errorf("connected: %v", got)
+		}
+	})
+	t.Run("none that can, and the app could do without", func(t *testing.T) {
+		s := newSite(t)
+		s.user("mara", 1)
+		c := s.app("Shelfmate", "user.view", "stores.view?")
+		b := s.browser()
+		b.open(ask(c))
+		b.signIn("mara")
+		action, values := b.form("Allow")
+		values["scope"] = []string{"stores.view"}
+		b.post(action, values, s.url)
+		s.redeem(c, b.returned().Get("code"))
+		s.member("mara", "mara-1", false)
+		b.open(ask(c))
+		b.sees(200, "Sentence of stores.view.")
+		b.press("Allow")
+		b.returned()
+		if got := connected(s); !slices.Equal(got, []string{"mara-1"}) {
+			t.Errorf("connected: %v", got)
+		}
+	})
+}

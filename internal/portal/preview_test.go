@@ -119,6 +119,10 @@ func previews(language string) []preview {
 	wide.Sections = sections(manyScopes())
 	wide.Optional = []scopeView{{Name: "o1", Sentence: "See your customers’ names and addresses", Risks: []string{"customers"}}, {Name: "o2", Sentence: "Delete coupons", Risks: []string{"deletion"}, Ticked: true}}
 	again := sampleConsent(language, 3, pick{Ticked: []string{"s1"}})
+	stays := sampleStores(4)
+	stays[2].Reason, stays[2].Note = "reason.not_yours", "stores.has"
+	again.Picker = newPicker(stays, pick{Ticked: []string{"s1"}})
+	again.Picker.Later = "stores.every_mine"
 	again.Sections, again.Held, again.HeldCount = sections(sampleScopes(language)[3:]), sections(sampleScopes(language)[:3]), 3
 	again.Days = 180
 	again.Optional = []scopeView{{Name: "o1", Sentence: sampleScopes(language)[2].Sentence, Risks: []string{"customers"}, Partly: true}}
