@@ -220,6 +220,7 @@ type Decision struct {
 	Allow     bool
 	Stores    []string
 	AllStores bool     // also stores that come later
+	Except    []string // with AllStores: those that were shown without a tick, to be left out
 	Scopes    []string // the optional ones that were ticked
 	AuthTime  time.Time
 }
@@ -281,6 +282,10 @@ func (s *Server) Decide(ctx context.Context, userID string, r *AuthorizationRequ
 func (s *Server) choice(ctx context.Context, r *AuthorizationRequest, c *Client, userID string, held *Standing, d Decision) (decided, error) {
 	asked, required := s.asked(c, r), c.required()
 	choice := decided{stores: Scopes(d.Stores...), all: d.AllStores, authTime: d.AuthTime}
+	except := setOf(d.Except)
+	for _, id := range d.Stores {
+		delete(except, id)
+	}
 	if held != nil && held.Grant.Status != Pending {
 		choice.held = asked.filter(held.Grant.holds)
 	}
@@ -303,6 +308,9 @@ func (s *Server) choice(ctx context.Context, r *AuthorizationRequest, c *Client,
 	for _, m := range members {
 		if m.offered() {
 			choice.offered = append(choice.offered, m.StoreID)
+		}
+		if choice.all && except[m.StoreID] {
+			choice.except = append(choice.except, m.StoreID)
 		}
 	}
 	// Who declines all that is about stores may untick them all, or leave those ticked
@@ -344,6 +352,7 @@ type decided struct {
 	held      ScopeSet // those of approved that the app had already, so that nobody was asked
 	stores    []string
 	all       bool
+	except    []string // of all
 	authTime  time.Time
 
 	aboutStores bool     // the request asked for something in stores
@@ -484,19 +493,19 @@ func (s *Server) cameOf(ctx context.Context, code *StoredCode) error {
 
 // merge applies a decision to a grant (DESIGN, decision 1): a store that stays
 // ticked keeps its scopes and gains those approved now, a newly ticked one gets
-// only those approved now, an unticked one leaves. What could not be ticked stays as it
-// is, unless it was one of "all" and is not any more.
+// only those approved now, an unticked one leaves, be it out of "all". What could not be
+// ticked stays as it is, unless it was one of "all" and is not any more.
 func (s *Server) merge(g *Grant, d decided) {
 	stores, account := s.catalogue.split(d.approved)
 	g.Account = g.Account.Or(account)
 	if !d.aboutStores {
 		return // what is connected stays
 	}
-	before, offered := *g, setOf(d.offered)
+	before, offered, ticked, except := *g, setOf(d.offered), setOf(d.stores), setOf(d.except)
 	g.Scopes, g.Stores, g.AllStores = stores, nil, d.all && (before.AllStores || len(stores) > 0)
 	for _, st := range before.Stores {
 		set := append(ScopeSet{}, before.ScopesIn(st.StoreID)...)
-		if !offered[st.StoreID] && (g.AllStores || !before.AllStores && len(set) > 0) {
+		if !offered[st.StoreID] && !except[st.StoreID] && (g.AllStores || !before.AllStores && len(set) > 0) {
 			g.Stores = append(g.Stores, GrantStore{st.StoreID, set})
 		}
 	}
@@ -510,13 +519,19 @@ func (s *Server) merge(g *Grant, d decided) {
 		if before.AllStores {
 			g.Scopes = before.Scopes.Or(stores)
 		}
+		out := slices.Clone(d.except)
 		for _, st := range before.Stores {
 			switch {
-			case !offered[st.StoreID]:
-			case before.AllStores && !before.has(st.StoreID) && !slices.Contains(d.stores, st.StoreID):
-				g.Stores = append(g.Stores, st)
+			case !offered[st.StoreID] || except[st.StoreID]:
+			case before.AllStores && !before.has(st.StoreID) && !ticked[st.StoreID]:
+				out = append(out, st.StoreID)
 			default:
 				keep(st.StoreID)
+			}
+		}
+		if g.AllStores {
+			for _, id := range out {
+				g.Stores = append(g.Stores, GrantStore{id, ScopeSet{}})
 			}
 		}
 		return

@@ -10,8 +10,8 @@ import (
 var Effective = effective
 
 // Merge applies what was ticked of the stores that were offered to a grant.
-func (s *Server) Merge(g *Grant, approved ScopeSet, offered, ticked []string, all bool) {
-	s.merge(g, decided{aboutStores: true, approved: approved, offered: offered, stores: ticked, all: all})
+func (s *Server) Merge(g *Grant, approved ScopeSet, offered, ticked, except []string, all bool) {
+	s.merge(g, decided{aboutStores: true, approved: approved, offered: offered, stores: ticked, except: except, all: all})
 }
 
 // ParseListID reads the last part of a list's URI.

@@ -37,9 +37,13 @@ func TestMerge_EveryStoreEndsAsThePageSaid(t *testing.T) {
 		approved := oauth.Scopes(some(t, storeScopes, "approved")...)
 		offered, all := some(t, ids, "offered"), rapid.Bool().Draw(t, "all")
 		ticked := some(t, offered, "ticked")
+		var except []string // shown without a tick, and not all of them offered any more
+		if all {
+			except = slices.DeleteFunc(some(t, ids, "shown"), func(id string) bool { return slices.Contains(ticked, id) })
+		}
 		after := before
 		after.Stores = slices.Clone(before.Stores)
-		w.Merge(&after, approved, offered, ticked, all)
+		w.Merge(&after, approved, offered, ticked, except, all)
 
 		if want := all && (before.AllStores || len(approved) > 0); after.AllStores != want {
 			t.Fatalf("all stores: %t, want %t", after.AllStores, want)
@@ -51,6 +55,7 @@ func TestMerge_EveryStoreEndsAsThePageSaid(t *testing.T) {
 			switch {
 			case on:
 				want = had.Or(approved)
+			case slices.Contains(except, id):
 			case !slices.Contains(offered, id) && row: // it could not be ticked
 				if after.AllStores || !before.AllStores {
 					want = had

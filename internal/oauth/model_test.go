@@ -219,12 +219,15 @@ func (m *model) consent(t *rapid.T) {
 	scope := rapid.SampledFrom([]string{"", "stores.view", "user.view", "stores.orders.deliver user.view", "stores.orders.view stores.orders.deliver", "stores.view user.view"}).Draw(t, "scope")
 	deliver := rapid.Bool().Draw(t, "deliver")
 	all := rapid.IntRange(0, 4).Draw(t, "all") == 0
-	m.decide(t, i, scope, deliver, all, rapid.SliceOfDistinct(rapid.SampledFrom(m.stores), rapid.ID[string]).Draw(t, "stores"))
+	stores := func(what string) []string {
+		return rapid.SliceOfDistinct(rapid.SampledFrom(m.stores), rapid.ID[string]).Draw(t, what)
+	}
+	m.decide(t, i, scope, deliver, all, stores("stores"), stores("except")...)
 }
 
-func (m *model) decide(t *rapid.T, i int, scope string, deliver, all bool, ticked []string) {
+func (m *model) decide(t *rapid.T, i int, scope string, deliver, all bool, ticked []string, except ...string) {
 	a := m.apps[i]
-	d := oauth.Decision{Allow: true, Stores: ticked, AllStores: all}
+	d := oauth.Decision{Allow: true, Stores: ticked, AllStores: all, Except: except}
 	if deliver {
 		d.Scopes = []string{"stores.orders.deliver"}
 	}
@@ -265,7 +268,7 @@ func (m *model) decide(t *rapid.T, i int, scope string, deliver, all bool, ticke
 		g.account["user.view"] = true
 	}
 	if aboutStores {
-		m.merge(g, storeOnes, ticked, all)
+		m.merge(g, storeOnes, ticked, all, except)
 	}
 	m.changes++
 	c := modelCode{code: param(t, back, "code"), grant: g}
@@ -329,7 +332,7 @@ func (m *model) held(i int) *modelGrant {
 
 // merge: kept stores keep and gain, new ones get what is approved now, others go; those
 // that could not be ticked stay, if they were not of all.
-func (m *model) merge(g *modelGrant, approved set, ticked []string, all bool) {
+func (m *model) merge(g *modelGrant, approved set, ticked []string, all bool, except []string) {
 	had := func(store string) set {
 		if s, ok := g.stores[store]; ok {
 			return s
@@ -349,8 +352,8 @@ func (m *model) merge(g *modelGrant, approved set, ticked []string, all bool) {
 			next[store] = s
 		}
 	}
+	again := ticked
 	if all {
-		again := ticked
 		ticked = nil
 		for store, s := range g.stores {
 			if !offered(store) {
@@ -366,6 +369,14 @@ func (m *model) merge(g *modelGrant, approved set, ticked []string, all bool) {
 	for _, store := range ticked {
 		if s := of(append(names(had(store)), names(approved)...)...); len(s) > 0 || all && g.all {
 			next[store] = s
+		}
+	}
+	for _, store := range except {
+		if _, is := m.members[store]; is && all && !slices.Contains(again, store) {
+			delete(next, store)
+			if g.all || len(approved) > 0 {
+				next[store] = set{}
+			}
 		}
 	}
 	later := set{}

@@ -208,13 +208,23 @@ func TestRights_AllStores(t *testing.T) {
 			t.Errorf("removing %s, which it does not reach: %v", store, err)
 		}
 	}
-	// Asked again, with all ticked as the page shows it, what was taken out stays out.
-	_, err = w.Decide(ctx, "alice", w.ask(w.exchange), oauth.Decision{Allow: true, AllStores: true})
-	w.must(err)
+	// Asked again, what is unticked leaves, and what was taken out stays out until it is
+	// ticked. A store that was on no page is one of all.
+	again := func(except []string, scopes []string, ticked ...string) {
+		t.Helper()
+		_, err := w.Decide(ctx, "alice", w.ask(w.exchange), oauth.Decision{Allow: true, AllStores: true, Stores: ticked, Except: except, Scopes: scopes})
+		w.must(err)
+	}
+	again([]string{"s2"}, nil, "s1", "s4", "s5")
 	want("s1,s4,s5: orders view | orders view me")
-	_, err = w.Decide(ctx, "alice", w.ask(w.exchange), oauth.Decision{Allow: true, AllStores: true, Stores: []string{"s2"}})
-	w.must(err)
-	want("s1,s2,s4,s5: orders view | orders view me")
+	again([]string{"s2", "s4", "b1", "nowhere"}, []string{deliver}, "s1")
+	want("s1,s5: deliver orders view | deliver orders view me")
+	again([]string{"s4"}, nil, "s1", "s2", "s5")
+	want("s1,s2,s5: deliver orders view | deliver orders view me")
+	again(nil, nil, "s1", "s2", "s5")
+	want("s1,s2,s5: deliver orders view | deliver orders view me")
+	again([]string{"s1", "s2", "s4", "s5"}, nil)
+	want("| me")
 }
 
 // A request for fewer scopes limits the one key that is issued (decision 1).

@@ -68,7 +68,7 @@ func (p *Portal) authorize(w http.ResponseWriter, r *http.Request, q url.Values)
 	asked, status := question{next: next}, http.StatusOK
 	if f := p.takeForm(w, r, v, next); f != nil {
 		request.Paged = true
-		asked.posted, asked.pick.Ticked, asked.scopes, asked.every = !f.Has("anew"), f["store"], f["scope"], f.Has("all_stores")
+		asked.posted, asked.pick.Ticked, asked.unticked, asked.scopes, asked.every = !f.Has("anew"), f["store"], f["shown"], f["scope"], f.Has("all_stores")
 		if problem := f.Get("problem"); p.pages.says(problem) {
 			asked.problem = problem
 		}
@@ -82,7 +82,7 @@ func (p *Portal) authorize(w http.ResponseWriter, r *http.Request, q url.Values)
 // askAgain leads back to the question with what is ticked and what is wrong with it, and reports whether it could. No browser
 // can go Back to the answer of a form.
 func (p *Portal) askAgain(w http.ResponseWriter, v *visitor, q question) bool {
-	f := url.Values{"of": {formFor(v, q.next)}, "problem": {q.problem}, "store": q.pick.Ticked, "scope": q.scopes}
+	f := url.Values{"of": {formFor(v, q.next)}, "problem": {q.problem}, "store": q.pick.Ticked, "shown": q.unticked, "scope": q.scopes}
 	if q.every {
 		f.Set("all_stores", "1")
 	}
@@ -195,12 +195,13 @@ func (p *Portal) over(w http.ResponseWriter, r *http.Request, why string, c *oau
 
 // question is a consent page as its form stands.
 type question struct {
-	next    string
-	posted  bool     // the form's ticks count, not those of the grant
-	pick    pick     // of stores
-	every   bool     // also stores that come later
-	scopes  []string // optional ones that are ticked
-	problem string
+	next     string
+	posted   bool     // the form's ticks count, not those of the grant
+	pick     pick     // of stores
+	unticked []string // of an app that has all stores: those that were shown without a tick
+	every    bool     // also stores that come later
+	scopes   []string // optional ones that are ticked
+	problem  string
 }
 
 // ask puts a request before the visitor. What is sealed into the form is what this page shows, not what an earlier one did
@@ -224,6 +225,10 @@ func (p *Portal) ask(w http.ResponseWriter, r *http.Request, status int, v *visi
 		q.problem = "problem.app_changed"
 	}
 	app := appOf(c.Client)
+	known := map[string]bool{}
+	for _, id := range slices.Concat(q.pick.Ticked, q.unticked) {
+		known[id] = true
+	}
 	rows := make([]storeRow, 0, len(c.Stores))
 	for _, s := range c.Stores {
 		row := storeRow{ID: s.StoreID, Name: s.StoreName, Domain: s.StoreDomain}
@@ -233,7 +238,8 @@ func (p *Portal) ask(w http.ResponseWriter, r *http.Request, status int, v *visi
 		if s.Ticked && c.Repeat || s.Stays {
 			row.Note = "stores.has"
 		}
-		if s.Ticked && !q.posted {
+		// One of all that came since the page was drawn was left unticked by nobody.
+		if s.Ticked && (!q.posted || c.AllStores && q.every && !known[s.StoreID]) {
 			q.pick.Ticked = append(q.pick.Ticked, s.StoreID)
 		}
 		rows = append(rows, row)
@@ -253,13 +259,11 @@ func (p *Portal) ask(w http.ResponseWriter, r *http.Request, status int, v *visi
 	}
 	p.describeAsked(&view, c, r, q)
 	if c.NeedsStore && c.Delegable() > 0 {
+		q.pick.But = c.AllStores
 		view.Picker = newPicker(rows, q.pick)
 		view.Picker.Every = q.every || c.AllStores && !q.posted
 		if slices.ContainsFunc(c.Stores, func(s oauth.StoreChoice) bool { return s.Stays }) {
 			view.Picker.Later = "stores.every_mine"
-		}
-		if c.AllStores && slices.ContainsFunc(c.Stores, func(s oauth.StoreChoice) bool { return s.May && !s.Ticked }) {
-			view.Picker.Later = "stores.every_but"
 		}
 	}
 	p.pages.render(w, r, status, page{Name: "consent", TitleOf: []any{"App", app.Name}, Frame: framePlain, Body: view})
@@ -316,6 +320,7 @@ func (p *Portal) decide(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
+	f["shown"] = without(f["shown"], f["store"])
 	next := ownPath(f.Get("next"))
 	v, err := p.visitor(r)
 	switch {
@@ -343,11 +348,11 @@ func (p *Portal) decide(w http.ResponseWriter, r *http.Request) {
 		p.expired(w, r, next)
 		return
 	}
-	q := question{next: next, posted: true, scopes: f["scope"], pick: readPick(f), every: f.Has("all_stores")}
+	q := question{next: next, posted: true, scopes: f["scope"], pick: readPick(f), unticked: f["shown"], every: f.Has("all_stores")}
 	switch f.Get("decision") {
 	case "allow", "cancel":
 		back, err := p.server.Decide(r.Context(), v.User.ID, request, oauth.Decision{
-			Allow: f.Get("decision") == "allow", Stores: f["store"], AllStores: f.Has("all_stores"), Scopes: f["scope"], AuthTime: v.AuthTime})
+			Allow: f.Get("decision") == "allow", Stores: f["store"], AllStores: f.Has("all_stores"), Except: f["shown"], Scopes: f["scope"], AuthTime: v.AuthTime})
 		if err != nil {
 			p.refuseDecision(w, r, v, request, q, err)
 			return
@@ -356,6 +361,15 @@ func (p *Portal) decide(w http.ResponseWriter, r *http.Request) {
 	default:
 		p.ask(w, r, http.StatusOK, v, request, q)
 	}
+}
+
+// without returns what of list is not in other.
+func without(list, other []string) []string {
+	in := make(map[string]bool, len(other))
+	for _, x := range other {
+		in[x] = true
+	}
+	return slices.DeleteFunc(list, func(x string) bool { return in[x] })
 }
 
 // readPick reads what was done with the store list.

@@ -3,6 +3,7 @@ package portal
 import (
 	"context"
 	"database/sql"
+	"fmt"
 	"maps"
 	"net/http"
 	"net/http/cookiejar"
@@ -879,4 +880,76 @@ func TestConsent_Repeat_StoresThatCannotBeTicked(t *testing.T) {
 			t.Errorf("connected: %v", got)
 		}
 	})
+}
+
+// TestConsent_Repeat_AllButThoseWithoutATick: where an app has all stores, a store that is unticked leaves, on whichever page
+// of the list it stood; one that came after the page was drawn is one of all.
+func TestConsent_Repeat_AllButThoseWithoutATick(t *testing.T) {
+	const stores = 120 // three pages
+	s := newSite(t)
+	s.user("mara", stores)
+	c := s.app("Shelfmate", "stores.view", "stores.orders.refund?")
+	b := s.browser()
+	all := func(unticked ...string) (action string, values url.Values) {
+		action, values = b.form("Allow")
+		values["store"] = without(values["store"], unticked)
+		return action, values
+	}
+	rights := func() (in, refund int, out []string) {
+		g := s.grants("mara")[0].Grant
+		for i := range stores + 2 {
+			id := fmt.Sprintf("mara-%d", i+1)
+			switch set := g.ScopesIn(id); {
+			case len(set) == 0:
+				out = append(out, id)
+			case set.Has("stores.orders.refund"):
+				in, refund = in+1, refund+1
+			default:
+				in++
+			}
+		}
+		return in, refund, out
+	}
+	comes := func(id string) {
+		if err := s.server.PutStore(context.Background(), system, oauth.Store{ID: id, Name: "Store " + id}); err != nil {
+			t.Fatal(err)
+		}
+		s.member("mara", id, true)
+	}
+	b.open(ask(c))
+	b.signIn("mara")
+	b.sees(200, "All my stores, also those that I add later")
+	action, values := all()
+	values.Set("all_stores", "1")
+	b.post(action, values, s.url)
+	s.redeem(c, b.returned().Get("code"))
+
+	b.open(ask(c))
+	b.sees(200, "120 of 120 ticked", "All my stores but those that are not ticked, also those that I add later")
+	comes("mara-121") // it is on no page that was drawn
+	action, values = all("mara-2")
+	if n := len(values["store"]) + len(values["shown"]); n > stores+storesPerPage {
+		t.Errorf("%d fields for %d stores", n, stores)
+	}
+	values["scope"] = []string{"stores.orders.refund"}
+	b.post(action, values, s.url)
+	s.redeem(c, b.returned().Get("code"))
+	if in, refund, out := rights(); !slices.Equal(out, []string{"mara-2"}) || in != stores+1 || refund != in {
+		t.Errorf("%d stores, %d with refunds, without %v", in, refund, out)
+	}
+
+	b.open(ask(c))
+	b.sees(200, "120 of 121 ticked", "All my stores but those that are not ticked")
+	comes("mara-122")
+	action, values = all("mara-3")
+	values.Del("decision")
+	values.Set("page", "3")
+	b.post(action, values, s.url)
+	b.sees(200, "Page 3 of 3", "120 of 122 ticked")
+	action, values = all("mara-120")
+	b.post(action, values, s.url)
+	s.redeem(c, b.returned().Get("code"))
+	if in, _, out := rights(); !slices.Equal(out, []string{"mara-2", "mara-3", "mara-120"}) || in != stores-1 {
+		t.Errorf("%d stores, without %v", in, out)
+	}
 }

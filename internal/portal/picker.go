@@ -48,12 +48,14 @@ type pick struct {
 	Page   int // from 1; out of range is brought into it
 	All    bool
 	None   bool
+	But    bool // the app has all stores: those without a tick are left out of them
 }
 
 // picker is the list of stores as one page of the form shows it. Ticks outside this page travel in hidden inputs.
 type picker struct {
 	Rows           []storeRow
 	Carried        []string
+	Shown          []string // stores that an Allow is about, be they ticked or not, but for Carried; nil where only ticks count
 	Query          string
 	Ticked         int
 	Open           int // stores that can be given
@@ -93,11 +95,16 @@ func newPicker(stores []storeRow, p pick) *picker {
 			found = append(found, s)
 		} else if s.Ticked {
 			carried = append(carried, s.ID)
+		} else if p.But && s.Reason == "" {
+			out.Shown = append(out.Shown, s.ID)
 		}
 	}
 	out.Found = len(found)
 	out.Pages = max(1, (len(found)+storesPerPage-1)/storesPerPage)
 	out.Page = min(max(1, p.Page), out.Pages)
+	if p.But {
+		out.Later = "stores.every_but"
+	}
 	if out.Page > 1 {
 		out.Previous = out.Page - 1
 	}
@@ -107,8 +114,11 @@ func newPicker(stores []storeRow, p pick) *picker {
 	from := (out.Page - 1) * storesPerPage
 	to := min(from+storesPerPage, len(found))
 	for i, s := range found {
-		if (i < from || i >= to) && s.Ticked {
+		switch here := from <= i && i < to; {
+		case s.Ticked && !here:
 			carried = append(carried, s.ID)
+		case p.But && s.Reason == "":
+			out.Shown = append(out.Shown, s.ID)
 		}
 	}
 	out.Rows, out.Carried = slices.Clone(found[from:to]), carried

@@ -25,6 +25,29 @@ func TestPicker_TicksAreKeptAcrossPagesAndSearches(t *testing.T) {
 	}
 }
 
+// Where what has no tick is left out, every store that can be given is named once more than its box at most.
+func TestPicker_EveryStoreIsNamed(t *testing.T) {
+	stores := sampleStores(5000)
+	stores[3].Reason = "reason.not_yours"
+	for _, p := range []pick{{}, {Page: 7}, {Page: 100}, {All: true}, {Query: "lindner", All: true}, {Query: "zzz", Ticked: []string{"s1", "s2"}}} {
+		p.But = true
+		got := newPicker(stores, p)
+		named := map[string]int{}
+		for _, id := range append(slices.Clone(got.Carried), got.Shown...) {
+			named[id]++
+		}
+		for _, s := range stores {
+			if want := map[bool]int{true: 1}[s.Reason == ""]; named[s.ID] != want {
+				t.Fatalf("%+v: %s is named %d times", p, s.ID, named[s.ID])
+			}
+		}
+		p.But = false
+		if plain := newPicker(stores, p); plain.Shown != nil || plain.Later == got.Later {
+			t.Errorf("%+v: %q, and %d are named", p, plain.Later, len(plain.Shown))
+		}
+	}
+}
+
 func TestPicker_AllTicksWhatTheSearchFinds(t *testing.T) {
 	stores := sampleStores(5000)
 	stores[3].Reason = "reason.not_yours" // Tee & Gewürze Lindner, found but not to be given

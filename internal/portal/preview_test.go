@@ -127,6 +127,8 @@ func previews(language string) []preview {
 	again.Days = 180
 	again.Optional = []scopeView{{Name: "o1", Sentence: sampleScopes(language)[2].Sentence, Risks: []string{"customers"}, Partly: true}}
 	again.Picker.Rows[0].Note = "stores.has"
+	all := sampleConsent(language, 3, pick{Ticked: []string{"s1", "s3"}, But: true})
+	all.Picker.Every = true
 	one := sampleConsent(language, 1, pick{Ticked: []string{"s1"}})
 
 	shelfmate := newAppView("7d0c6a8e", "Shelfmate", "shelfmate.example", "verified")
@@ -145,7 +147,7 @@ func previews(language string) []preview {
 	for i := range apps {
 		apps[i].fold()
 	}
-	all := connectedApp{Grant: "g5", App: newAppView("21", "Tidy Taxes", "tidy.example", "verified"), AllStores: true, But: true, Stores: chips(2), Sections: sections(sampleScopes(language)[:2]), Since: noon, Keys: 1}
+	every := connectedApp{Grant: "g5", App: newAppView("21", "Tidy Taxes", "tidy.example", "verified"), AllStores: true, But: true, Stores: chips(2), Sections: sections(sampleScopes(language)[:2]), Since: noon, Keys: 1}
 	edited := &doneView{ID: "done.changed", App: "Shelfmate", Lines: []doneLine{{"done.added", "Atelier am Hafen", ""}, {"done.left", longName, ""}, {"done.dropped", "", sampleScopes(language)[4].Sentence}, {"done.more", "", ""}}}
 
 	change := changeView{App: shelfmate, Grant: "g1", Rev: "7", Picker: newPicker(sampleStores(3), pick{Ticked: []string{"s1", "s2"}}), Fixed: sections(sampleScopes(language)[:2]), Each: chips(2)}
@@ -180,7 +182,7 @@ func previews(language string) []preview {
 		column("others", "others", others),
 		column("others-empty", "others", othersView{}),
 		column("others-remove", "others_remove", othersRemoveView{foreign, "Nordlicht Keramik"}),
-		column("connected-changed", "connected", connectedView{Apps: []connectedApp{all}, Done: edited, Others: true}),
+		column("connected-changed", "connected", connectedView{Apps: []connectedApp{every}, Done: edited, Others: true}),
 		{"sign-in", page{Name: "sign_in", Frame: framePlain, Body: signView{Next: "/auth/authorize?client_id=7d0c6a8e", App: "Shelfmate", Other: "/sign-up"}}},
 		{"sign-in-ended", page{Name: "sign_in", Frame: framePlain, Body: signView{Next: "/connected-apps", Why: "sign_in.kept", Other: "/sign-up"}}},
 		{"sign-in-wrong", page{Name: "sign_in", Frame: framePlain, Body: signView{Email: "mara@nordlicht.example", Problem: "problem.sign_in", Other: "/sign-up"}}},
@@ -198,6 +200,7 @@ func previews(language string) []preview {
 		consent("word", word),
 		consent("scopes", wide),
 		consent("again", again),
+		consent("all", all),
 		{"no-stores", page{Name: "no_stores", Frame: framePlain, Body: noStoresView{App: shelfmate, Request: "sealed", Next: "/auth/authorize?client_id=7d0c6a8e", Account: "mara@nordlicht.example", Stores: []storeRow{{ID: "c", Name: "Atelier am Hafen", Reason: "reason.not_yours"}}}}},
 		{"returning", returningPage(shelfmate, registered("https://app.shelfmate.example/callback?code=c&state=a%26b"), 0)},
 		{"already", page{Name: "already", TitleOf: []any{"App", "Shelfmate"}, Frame: framePlain, Body: alreadyView{shelfmate}}},

@@ -61,4 +61,6 @@ func (p *Portal) takeForm(w http.ResponseWriter, r *http.Request, v *visitor, ne
 }
 
 // ticks are the fields of the consent page that a visitor decides by.
-func ticks(name string) bool { return name == "store" || name == "scope" || name == "all_stores" }
+func ticks(name string) bool {
+	return name == "store" || name == "shown" || name == "scope" || name == "all_stores"
+}
