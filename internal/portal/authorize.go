@@ -96,6 +96,30 @@ func (p *Portal) askAgain(w http.ResponseWriter, v *visitor, q question) bool {
 	return true
 }
 
+// askAfresh asks once more what began at q.next, by a request of its own.
+func (p *Portal) askAfresh(w http.ResponseWriter, r *http.Request, v *visitor, q question) {
+	if p.askAgain(w, v, q) {
+		return
+	}
+	// More is ticked than a cookie holds, so the page is the answer to the form.
+	place, err := url.Parse(q.next)
+	if err != nil {
+		p.fail(w, r, err)
+		return
+	}
+	query := place.Query()
+	request, back, err := p.server.Authorize(r.Context(), query)
+	switch {
+	case err != nil:
+		p.refuse(w, r, query, err)
+	case !back.IsZero():
+		p.returnRefused(w, r, query.Get("client_id"), back)
+	default:
+		request.Paged = true
+		p.ask(w, r, http.StatusUnprocessableEntity, v, request, q)
+	}
+}
+
 // refuse answers a request that must not go back to the app: the client or the address is not known (RFC 6749,
 // 4.1.2.1). The page never redirects. What is wrong with it is told to those who manage the app, signed in: to anybody else
 // it is of no use, and what an app has registered is not theirs to read. They have the reference that the log has.
@@ -344,11 +368,17 @@ func (p *Portal) decide(w http.ResponseWriter, r *http.Request) {
 	case errors.Is(err, &oauth.Error{Reason: oauth.RequestForeign}) && next != "":
 		p.askAgain(w, v, question{next: next, problem: "problem.signed_in_as"})
 		return
+	// Who took longer than a request may wait loses nothing by it (WCAG 2.2.1): he is asked afresh, with what he ticked.
+	case errors.Is(err, &oauth.Error{Reason: oauth.RequestExpired}) && next != "":
+		late := questionOf(f, next)
+		late.problem = "problem.too_late"
+		p.askAfresh(w, r, v, late)
+		return
 	case err != nil:
 		p.expired(w, r, next)
 		return
 	}
-	q := question{next: next, posted: true, scopes: f["scope"], pick: readPick(f), unticked: f["shown"], every: f.Has("all_stores")}
+	q := questionOf(f, next)
 	switch f.Get("decision") {
 	case "allow", "cancel":
 		back, err := p.server.Decide(r.Context(), v.User.ID, request, oauth.Decision{
@@ -370,6 +400,11 @@ func without(list, other []string) []string {
 		in[x] = true
 	}
 	return slices.DeleteFunc(list, func(x string) bool { return in[x] })
+}
+
+// questionOf reads a consent page out of its form.
+func questionOf(f url.Values, next string) question {
+	return question{next: next, posted: true, scopes: f["scope"], pick: readPick(f), unticked: f["shown"], every: f.Has("all_stores")}
 }
 
 // readPick reads what was done with the store list.

@@ -386,7 +386,7 @@ func TestConsent_PressedAfterAChange_B12(t *testing.T) {
 		"grant revoked, Cancel":     {true, func(s *site, c *oauth.Client) error { return s.server.RevokeGrant(ctx, system, s.grants("mara")[0].ID) }, "Cancel", 200, "You allowed nothing"},
 		"grant revoked, Allow":      {true, func(s *site, c *oauth.Client) error { return s.server.RevokeGrant(ctx, system, s.grants("mara")[0].ID) }, "Allow", 400, "You answered this request before"},
 		"a minute later, Cancel":    {true, func(s *site, c *oauth.Client) error { s.late.Add(int64(oauth.CodeLife)); return nil }, "Cancel", 200, "You allowed nothing"},
-		"ten minutes later, Cancel": {true, func(s *site, c *oauth.Client) error { s.late.Add(int64(oauth.RequestLife)); return nil }, "Cancel", 400, "This page is too old"},
+		"ten minutes later, Cancel": {true, func(s *site, c *oauth.Client) error { s.late.Add(int64(oauth.RequestLife)); return nil }, "Cancel", 422, "open for more than ten minutes"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newSite(t)
@@ -447,21 +447,55 @@ func TestConsent_AllowAgainAfterRevoke(t *testing.T) {
 	}
 }
 
+// TestConsent_RequestIsTooOld: nobody has to be quick (WCAG 2.2.1). Who presses too late is asked afresh, with what he ticked;
+// where nobody can tell what a page was about, it is over.
 func TestConsent_RequestIsTooOld(t *testing.T) {
-	s := newSite(t)
-	s.user("mara", 1)
-	b := s.browser()
-	b.open(ask(s.app("Shelfmate", "stores.view")))
-	b.signIn("mara")
-	s.late.Add(int64(11 * time.Minute))
-	b.press("Allow")
-	b.sees(http.StatusBadRequest, "This page is too old", "Start again from Shelfmate")
-	if len(s.grants("mara")) != 0 {
-		t.Error("something was granted")
-	}
-	for _, sealed := range []string{"", "x", strings.Repeat("A", 100)} {
-		b.post("/consent", url.Values{"request": {sealed}, "decision": {"allow"}, "store": {"mara-1"}}, s.url)
+	for name, more := range map[string][]string{"": nil, "more than a cookie holds": strings.Split(strings.Repeat("m ", mostForm/8), " ")} {
+		s := newSite(t)
+		s.user("mara", 3)
+		b := s.browser()
+		b.open(ask(s.app("Shelfmate", "stores.view", "user.view?")))
+		b.signIn("mara")
+		press := func(button string) {
+			t.Helper()
+			action, values := b.form("Allow")
+			values["scope"], values["store"] = []string{"user.view"}, append([]string{"mara-1", "mara-3"}, more...)
+			if button != "decision" {
+				values.Del("decision")
+				values.Set(button, "1")
+			}
+			b.post(action, values, s.url)
+		}
+		s.late.Add(int64(9 * time.Minute))
+		press("refresh")
+		b.sees(200, "2 of 3 ticked")
+		s.late.Add(int64(2 * time.Minute))
+		press("decision")
+		b.sees(http.StatusUnprocessableEntity, "This page was open for more than ten minutes", "Shelfmate wants access", "2 of 3 ticked")
+		if _, values := b.form("Allow"); !slices.Equal(b.ticked(), []string{"mara-1", "mara-3"}) || !slices.Equal(values["scope"], []string{"user.view"}) {
+			t.Errorf("%s: what was ticked became %v", name, values)
+		}
+		if inPlace := b.address.Path == "/consent"; inPlace != (more != nil) {
+			t.Errorf("%s: the page is at %s", name, b.address)
+		}
+		if len(s.grants("mara")) != 0 {
+			t.Errorf("%s: something was granted", name)
+		}
+		fresh := b.screen
+		b.press("Allow")
+		if q := b.returned(); q.Get("code") == "" || q.Get("state") != "a b&c" {
+			t.Errorf("%s: back to the app: %v", name, q)
+		}
+		b.screen = fresh
+		s.late.Add(int64(11 * time.Minute))
+		action, values := b.form("Allow")
+		values.Del("next")
+		b.post(action, values, s.url)
 		b.sees(http.StatusBadRequest, "This page is too old")
+		for _, sealed := range []string{"", "x", strings.Repeat("A", 100)} {
+			b.post("/consent", url.Values{"request": {sealed}, "decision": {"allow"}, "store": {"mara-1"}}, s.url)
+			b.sees(http.StatusBadRequest, "This page is too old")
+		}
 	}
 }
 
