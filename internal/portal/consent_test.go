@@ -131,6 +131,26 @@ func TestConsent_OneStore_ShownAndChosen(t *testing.T) {
 	b.returned()
 }
 
+// TestConsent_OneStore_NotChosen: that the app gets the store is not said of one without a tick.
+func TestConsent_OneStore_NotChosen(t *testing.T) {
+	s := newSite(t)
+	s.user("otto", 1)
+	c := s.app("Greeter", "user.view", "stores.view?")
+	b := s.browser()
+	b.open(ask(c))
+	b.signIn("otto")
+	b.sees(200, "The app gets access to this store.")
+	action, values := b.form("Allow")
+	values.Del("store")
+	b.post(action, values, s.url)
+	s.redeem(c, b.returned().Get("code"))
+	b.open(ask(c))
+	b.sees(200, "0 of 1 ticked")
+	if strings.Contains(textOf(b.doc), "The app gets access to this store.") {
+		t.Error("the page says that the app gets a store without a tick")
+	}
+}
+
 func TestConsent_ThousandsOfStores_WithoutJavaScript(t *testing.T) {
 	s := newSite(t)
 	const stores = 300 // six pages; the picker's own test has 5,000

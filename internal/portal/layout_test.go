@@ -143,6 +143,21 @@ func TestLayout_TickAllAndUntickAll(t *testing.T) {
 	}
 }
 
+// TestLayout_TheOnlyStore: that the app gets it is said while it is ticked.
+func TestLayout_TheOnlyStore(t *testing.T) {
+	p := openTab(t)
+	p.open("consent-1", "light", 360)
+	for _, step := range []struct{ do, want string }{
+		{`0`, "The app gets access to this store."},
+		{`document.querySelector("#stores input").click()`, "0 of 1 ticked"},
+		{`document.querySelector("#stores input").click()`, "The app gets access to this store."},
+	} {
+		if got := read[string](p, step.do+`;document.getElementById("stores-hint").textContent`); got != step.want {
+			t.Errorf("%s: %q, want %q", step.do, got, step.want)
+		}
+	}
+}
+
 // TestLayout_AllowWaits_B13: with a script, Allow does nothing until the page has been in view for half a second, neither
 // when it is first shown nor when its window comes to the front, so that the second press of a double click on another page
 // decides nothing. Then it does, and nothing has moved.

@@ -285,7 +285,7 @@ func TestPages_EverySentenceIsInTheCatalogue(t *testing.T) {
 				if strings.HasPrefix(class, "mark mark-") || class == "seal" {
 					foreign = true
 				}
-				for _, name := range []string{"aria-label", "placeholder", "alt", "data-words", "data-done"} {
+				for _, name := range []string{"aria-label", "placeholder", "alt", "data-words", "data-sole", "data-done"} {
 					if v, ok := attr(n, name); ok {
 						check(strings.ReplaceAll(v, "{n}", ""), name)
 					}

@@ -58,13 +58,14 @@
     });
   });
 
-  // The number of ticked stores follows the ticks, those on other pages included.
+  // The number of ticked stores follows the ticks, those on other pages included. Of
+  // the only store a sentence says what its tick means.
   document.querySelectorAll("[data-counts][data-words]").forEach(function (hint) {
     var list = document.getElementById(hint.dataset.counts);
     list.addEventListener("change", function () {
       var ticked = list.querySelectorAll("input:checked").length +
         list.closest("form").querySelectorAll("input[type=hidden][name=store]").length;
-      hint.textContent = hint.dataset.words.replace("{n}", ticked.toLocaleString(document.documentElement.lang));
+      hint.textContent = ticked && hint.dataset.sole || hint.dataset.words.replace("{n}", ticked.toLocaleString(document.documentElement.lang));
     });
   });
 
