@@ -17,7 +17,7 @@ func (p *Portal) Authorize(w http.ResponseWriter, r *http.Request) {
 	case http.MethodGet:
 		q, err := url.ParseQuery(r.URL.RawQuery)
 		if err != nil {
-			p.refuse(w, r, nil, &oauth.Error{Code: oauth.InvalidRequest, Reason: oauth.ParamMalformed, Description: "The query of this address is not well formed."})
+			p.refuse(w, r, nil, &oauth.Error{Code: oauth.InvalidRequest, Reason: oauth.ParamMalformed})
 			return
 		}
 		p.authorize(w, r, q)
@@ -141,7 +141,7 @@ func (p *Portal) refuse(w http.ResponseWriter, r *http.Request, q url.Values, er
 	tell := v != nil && p.manages(r.Context(), v, client)
 	switch {
 	case tell:
-		view.Detail = e.Description
+		view.Detail, view.Param = p.fault(e)
 	case v == nil && client.ID != "" && r.Method == http.MethodGet:
 		view.SignIn = signInPath(r.URL.RequestURI())
 	}
@@ -169,6 +169,19 @@ func (p *Portal) refuse(w http.ResponseWriter, r *http.Request, q url.Values, er
 	}
 	p.log.InfoContext(r.Context(), "authorization request refused", "reason", e.Reason, "client", client.ID)
 	p.pages.render(w, r, http.StatusBadRequest, page{Name: "refused", Frame: framePlain, Body: view})
+}
+
+// fault says of a refusal, by a message and the parameter that it is about, what its developer has to mend. A reason that is
+// new here still gets a sentence.
+func (p *Portal) fault(e *oauth.Error) (message, param string) {
+	message = "fault." + string(e.Reason)
+	if e.Reason == oauth.ParamMalformed && e.Param == "" {
+		message = "fault.query"
+	}
+	if !p.pages.says(message) {
+		message = "fault.other"
+	}
+	return message, e.Param
 }
 
 // manages reports whether what is wrong with requests of an app is for the visitor to know.

@@ -577,6 +577,41 @@ func TestAuthorize_RedirectUnregistered_RFC6749_4_1_2_1(t *testing.T) {
 	}
 }
 
+// TestAuthorize_RefusedInTheReadersLanguage: what is wrong with a request is told in the language of the page around it.
+func TestAuthorize_RefusedInTheReadersLanguage(t *testing.T) {
+	s := newSite(t)
+	c := s.app("Shelfmate", "stores.view")
+	guests, _, err := s.server.CreateClient(context.Background(), system, oauth.ClientForm{Name: "Guests", Type: oauth.Public, Profile: oauth.Direct,
+		Redirects: []string{oauth.OutOfBand}, Scopes: []oauth.ClientScope{{Name: "user.view", Required: true}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	boss := s.operator()
+	long := strings.Repeat("x", 4<<10)
+	for query, says := range map[string]string{
+		"client_id=%zz":                               "Die Abfrage dieser Adresse ist nicht wohlgeformt.",
+		"redirect_uri=x":                              "Der Parameter client_id fehlt.",
+		"client_id=a&client_id=b":                     "Der Parameter client_id darf nur einmal geschickt werden.",
+		"client_id=" + long:                           "Der Parameter client_id ist zu lang.",
+		"client_id=" + c.ID + "&redirect_uri=" + long: "Der Parameter redirect_uri ist zu lang.",
+		"client_id=nobody":                            "Keine App hat diese client_id.",
+		"client_id=" + guests.ID:                      "Diese App nutzt einen anderen Endpunkt.",
+	} {
+		r, err := http.NewRequest("GET", s.url+"/auth/authorize?"+query, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("Accept-Language", "de")
+		boss.send(r)
+		boss.sees(http.StatusBadRequest, "Für die Entwickler dieser App"+says)
+	}
+	for _, reason := range []oauth.Reason{oauth.UserDenied, oauth.FieldRequired} { // that have no sentence here
+		if got, _ := s.portal.fault(oauth.Refuse(reason)); got != "fault.other" {
+			t.Errorf("%s: %s", reason, got)
+		}
+	}
+}
+
 func TestAuthorize_ErrorsForTheAppGoByThePage(t *testing.T) {
 	s := newSite(t)
 	s.user("mara", 1)

@@ -180,7 +180,9 @@ func (p *Portal) fail(w http.ResponseWriter, r *http.Request, err error) {
 		p.say(w, r, http.StatusInternalServerError, failedView)
 	default:
 		p.log.InfoContext(r.Context(), "page refused", "reason", e.Reason)
-		p.pages.render(w, r, http.StatusBadRequest, page{Name: "refused", Frame: framePlain, Body: refusedView{Why: "refused.why_request", Detail: e.Description}})
+		view := refusedView{Why: "refused.why_request"}
+		view.Detail, view.Param = p.fault(e)
+		p.pages.render(w, r, http.StatusBadRequest, page{Name: "refused", Frame: framePlain, Body: view})
 	}
 }
 

@@ -210,6 +210,7 @@ func previews(language string) []preview {
 		{"refused", page{Name: "refused", Frame: framePlain, Body: refusedView{App: "Shelfmate", Why: "refused.why_redirect",
 			Compare: compare("https://app.shelfmate.example/callback/", []string{"https://app.shelfmate.example/callback", "http://127.0.0.1/cb"})}}},
 		{"refused-stranger", page{Name: "refused", Frame: framePlain, Body: refusedView{App: "Shelfmate", Why: "refused.why_redirect", SignIn: "/sign-in?next=%2Fauth%2Fauthorize%3Fclient_id%3D7d0c6a8e"}}},
+		{"refused-detail", page{Name: "refused", Frame: framePlain, Body: refusedView{App: "Shelfmate", Why: "refused.why_request", Detail: "fault.param_repeated", Param: "redirect_uri"}}},
 		{"unknown-app", page{Name: "refused", Frame: framePlain, Body: refusedView{Why: "refused.why_app"}}},
 		{"connected", page{Name: "connected", Section: "connected", Account: account, Body: connectedView{Apps: apps, Done: &doneView{ID: "done.removed", App: "Shelfmate", Store: "Atelier am Hafen"}}}},
 		{"connected-empty", page{Name: "connected", Section: "connected", Account: &accountView{Email: "mara@nordlicht.example", Operator: true}, Body: connectedView{}}},

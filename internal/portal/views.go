@@ -160,7 +160,8 @@ type refusedView struct {
 	App     string
 	Why     string
 	Compare *comparison
-	Detail  string // for the developer: what the request got wrong
+	Detail  string // for the developer: what the request got wrong, a message about Param
+	Param   string
 	SignIn  string // where the developer signs in, to see it
 }
 
