@@ -263,7 +263,9 @@ func (ed *editing) apply(e GrantEdit) (*Grant, *Error) {
 		if len(set) > 0 {
 			set = ed.scopes(set, true, e)
 		}
-		if len(set) > 0 || g.AllStores {
+		// What only "all" gave ends with it: of a list it would be reached where the user may
+		// connect nothing, and of "all" it is not.
+		if g.AllStores || !was.AllStores && len(set) > 0 {
 			g.Stores = append(g.Stores, GrantStore{x.StoreID, append(ScopeSet{}, set...)})
 		}
 	}

@@ -193,6 +193,27 @@ func TestEdit_AllStores(t *testing.T) {
 	}
 }
 
+// A store in which the user may connect nothing any more is none of all. Who takes all
+// back gives the app nothing there that it could not do before, though it once had less
+// there than elsewhere.
+func TestEdit_AllTakenBackOpensNothing(t *testing.T) {
+	ctx := context.Background()
+	w := newWorld(t)
+	back, err := w.Decide(ctx, "alice", w.ask(w.exchange), oauth.Decision{Allow: true, AllStores: true, Scopes: []string{deliver}})
+	w.must(err)
+	key, err := w.redeem(w.exchange, param(t, back, "code"))
+	w.must(err)
+	rev := func() int64 { return w.grant(key.GrantID).Rev }
+	_, err = w.EditStore(ctx, alice, key.GrantID, "s2", rev(), nil)
+	w.must(err)
+	w.membership(oauth.Membership{UserID: "alice", StoreID: "s2", Owner: true})
+	_, err = w.EditGrant(ctx, alice, key.GrantID, oauth.GrantEdit{Rev: rev(), Stores: []string{"s1"}, Scopes: []string{deliver}})
+	w.must(err)
+	if got := w.rights(key.AccessToken); got != "s1: deliver orders view | deliver orders view me" {
+		t.Errorf("the key has %s", got)
+	}
+}
+
 // ticks compares what an edit page would show.
 func ticks(t *testing.T, w *world, grant, want string) bool {
 	t.Helper()

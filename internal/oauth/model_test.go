@@ -567,7 +567,7 @@ func (m *model) edit(t *rapid.T) {
 		case !m.shown(g, store) && listed:
 			if s := g.kept(g.stores[store], true, how); len(g.stores[store]) == 0 && all {
 				next[store] = set{}
-			} else if len(g.stores[store]) > 0 && (all || len(s) > 0) {
+			} else if len(g.stores[store]) > 0 && (all || !g.all && len(s) > 0) {
 				next[store] = s
 			}
 		}
