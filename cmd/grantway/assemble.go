@@ -7,7 +7,10 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"strings"
 	"time"
+
+	"golang.org/x/net/publicsuffix"
 
 	"github.com/grantway/grantway/internal/config"
 	"github.com/grantway/grantway/internal/endpoint"
@@ -44,7 +47,7 @@ type node struct {
 func assemble(ctx context.Context, p parts) (*node, error) {
 	m := newMetrics()
 	server, err := oauth.New(ctx, oauth.Config{
-		Issuer: p.issuer, PagesURL: p.pagesURL, APIURL: p.apiURL, Audience: p.audience, Platform: p.brand.Name,
+		Issuer: p.issuer, PagesURL: p.pagesURL, APIURL: p.apiURL, Audience: p.audience, Platform: p.brand.Name, Sites: sites(p.issuer, p.pagesURL, p.apiURL),
 		Catalogue: p.catalogue, Storage: p.store, Ring: p.ring, Log: p.log, Observe: m.outcome, EventsKept: p.eventsKept,
 		Decisions: oauth.Bucket(p.limits.User), Known: p.known,
 	})
@@ -72,6 +75,24 @@ func assemble(ctx context.Context, p parts) (*node, error) {
 	}
 	m.watch(p.store, server, accounts, f.intake)
 	return &node{server, accounts, f, m}, nil
+}
+
+// sites are the domains of whoever serves these addresses: what he registered, not the
+// host alone, so that www.harbour.example is known for his where auth.harbour.example is.
+func sites(addresses ...string) []string {
+	var all []string
+	for _, address := range addresses {
+		u, err := url.Parse(address)
+		if err != nil || u.Hostname() == "" {
+			continue
+		}
+		host := strings.ToLower(u.Hostname())
+		if domain, err := publicsuffix.EffectiveTLDPlusOne(host); err == nil && net.ParseIP(host) == nil {
+			host = domain
+		}
+		all = append(all, host)
+	}
+	return all
 }
 
 // maxHeader is room for a request line of one megabyte: what is too long is then

@@ -157,15 +157,17 @@ func (s *Server) newSecret() (Secret, ClientSecret, error) {
 	return secret, ClientSecret{Hash: HashOf(secret), Last4: text[len(text)-4:], Created: s.now()}, nil
 }
 
-// applyForm checks a form and fills c with it.
+// applyForm checks a form and fills c with it. What is the platform's, its name and its
+// sites, only who runs it writes (attack B6); what he wrote, the developer may leave.
 func (s *Server) applyForm(actor Actor, c *Client, f ClientForm) FieldErrors {
 	errs := FieldErrors{}
-	c.Name = strings.TrimSpace(f.Name)
-	if e := s.checkName(c.Name); e != nil {
+	name := strings.TrimSpace(f.Name)
+	if e := s.checkName(name); e != nil {
 		errs["name"] = e
-	} else if !actor.runs() && beginsLike(c.Name, s.platform) {
+	} else if !actor.runs() && name != c.Name && speaksOf(name, s.platform) {
 		errs["name"] = refuse(NameReserved)
 	}
+	c.Name = name
 	c.Redirects = nil
 	sent := false
 	for i, raw := range f.Redirects {
@@ -210,6 +212,10 @@ func (s *Server) applyForm(actor Actor, c *Client, f ClientForm) FieldErrors {
 				errs[field] = e
 				continue
 			}
+			if !actor.runs() && link != *pair.to && s.atHome(link) {
+				errs[field] = refuse(LinkReserved)
+				continue
+			}
 		}
 		*pair.to = link
 	}
@@ -225,6 +231,17 @@ func checkLink(link string) *Error {
 		return refuse(LinkNotHTTPS)
 	}
 	return nil
+}
+
+// atHome reports whether a link leads to a site of the platform: consent shows its host
+// beneath the app's name.
+func (s *Server) atHome(link string) bool {
+	u, err := url.Parse(link)
+	if err != nil {
+		return false
+	}
+	host := strings.TrimSuffix(strings.ToLower(u.Hostname()), ".")
+	return slices.ContainsFunc(s.sites, func(site string) bool { return host == site || strings.HasSuffix(host, "."+site) })
 }
 
 // checkName refuses names that could deceive on the consent page (attack B6):

@@ -485,8 +485,9 @@ func TestReasons(t *testing.T) {
 	}
 }
 
-// A name that begins like the operator's could be taken for the platform itself
-// (attack B6), however it is spaced; the operator's own apps may.
+// A name that has the operator's in it could be taken for the platform itself
+// (attack B6), however it is spaced; the operator's own apps may, and stay as he named
+// them when their developer edits them.
 func TestClient_B6_PlatformsName(t *testing.T) {
 	w := newWorld(t)
 	ring, err := oauth.ParseKeyRing(w.ring)
@@ -494,7 +495,8 @@ func TestClient_B6_PlatformsName(t *testing.T) {
 	s, err := oauth.New(context.Background(), oauth.Config{Issuer: issuer, Audience: audience, Platform: "Nord Licht", Catalogue: w.Catalogue(), Storage: w.db, Ring: ring})
 	w.must(err)
 	for name, refused := range map[string]bool{
-		"Nord Licht": true, "NORDLICHT Support": true, "nord-licht": true, "N o r d l i c h t": true, "Labels for Nord Licht": false, "Nordlich": false,
+		"Nord Licht": true, "NORDLICHT Support": true, "nord-licht": true, "N o r d l i c h t": true, "Labels for Nord Licht": true, "The (Nordlicht)": true,
+		"OfficialNordLicht": true, "24Nordlicht": true, "Nordlich": false, "Nord": false, "Lichtnord": false, "Innordlichten": false,
 	} {
 		f := form(name, oauth.Exchange, oauth.Confidential)
 		_, _, err := s.CreateClient(context.Background(), oauth.Actor{Kind: oauth.AsUser, ID: "alice"}, f)
@@ -506,6 +508,50 @@ func TestClient_B6_PlatformsName(t *testing.T) {
 			t.Errorf("%s, by the operator: %v", name, err)
 		}
 	}
+	boss := oauth.Actor{Kind: oauth.AsOperator, ID: "alice"}
+	f := form("Nord Licht", oauth.Exchange, oauth.Confidential)
+	c, _, err := s.CreateClient(context.Background(), boss, f)
+	w.must(err)
+	_, err = s.UpdateClient(context.Background(), alice, c.ID, c.Version, f)
+	w.must(err)
+	f.Name = "Nord Licht 2"
+	_, err = s.UpdateClient(context.Background(), alice, c.ID, c.Version+1, f)
+	wantField(t, err, "name", oauth.NameReserved)
+}
+
+// Consent shows the host of an app's links beneath its name, so only the operator gives
+// it one of the platform's sites (attack B6).
+func TestClient_B6_PlatformsSites(t *testing.T) {
+	w := newWorld(t)
+	ctx := context.Background()
+	ring, err := oauth.ParseKeyRing(w.ring)
+	w.must(err)
+	s, err := oauth.New(ctx, oauth.Config{Issuer: issuer, Audience: audience, Sites: []string{"harbour.example"}, Catalogue: w.Catalogue(), Storage: w.db, Ring: ring})
+	w.must(err)
+	for link, refused := range map[string]bool{
+		"https://harbour.example": true, "https://www.harbour.example/": true, "https://WWW.Harbour.Example:8443/x": true, "https://harbour.example./": true,
+		"https://yourharbour.example": false, "https://harbour.example.org": false, "https://example/harbour.example": false,
+	} {
+		for _, field := range []string{"homepage", "terms", "privacy"} {
+			f := form("App", oauth.Standard, oauth.Confidential)
+			at := map[string]*string{"homepage": &f.Homepage, "terms": &f.Terms, "privacy": &f.Privacy}[field]
+			*at = link
+			_, _, err := s.CreateClient(ctx, bob, f)
+			if refused {
+				wantField(t, err, field, oauth.LinkReserved)
+			} else {
+				w.must(err)
+			}
+			c, _, err := s.CreateClient(ctx, oauth.Actor{Kind: oauth.AsOperator, ID: "alice"}, f)
+			w.must(err)
+			_, err = s.UpdateClient(ctx, alice, c.ID, c.Version, f) // what the operator wrote may stay
+			w.must(err)
+			if *at += "/x"; refused {
+				_, err = s.UpdateClient(ctx, alice, c.ID, c.Version+1, f)
+				wantField(t, err, field, oauth.LinkReserved)
+			}
+		}
+	}
 }
 
 // Nor is it the platform's own name in letters that only look like its own; names of
@@ -515,6 +561,12 @@ func TestClient_B6_LookAlikes(t *testing.T) {
 	ring, err := oauth.ParseKeyRing(w.ring)
 	w.must(err)
 	for platform, names := range map[string]map[string]bool{
+		"Harbour": {
+			"Harbour Support": true, "Ha\u0301rbour": true, "Hárbour": true, "HÁRBOUR": true, "Harboụr Support": true, "Ḫąřƀøůŗ": true, "The Harbour": true,
+			"Official Hárbour": true, "TheHarbour": true, "Ҭһе һагьоиг": false, "Haven": false, "Har": false,
+		},
+		"Æther":    {"Ǽther": true, "Aether": false},
+		"Lidl":     {"The |idl": true, "Łidl": true},
 		"Grantway": {"ɡrantway": true, "ɢʀᴀɴᴛᴡᴀʏ": true, "Grantway Support": true, "Grant": false, "Гранит": false},
 		"Paypal": {
 			"paypaI": true, "PayPa1": true, "раураӏ": true, "РАУРАӀ": true, "ꓑꓮꓬꓑꓮꓡ": true, "ᏢᎪᎩᏢᎪᏞ": true, "ᏢᎪᎽᏢᎪᏞ 24": true,

@@ -5,21 +5,24 @@ import (
 	"unicode"
 )
 
-// skeletons are what is left of a name when case, spaces and punctuation are taken
-// out: of its letters as they are, and as they look. Names that begin with one skeleton
-// look alike in a hurry (attack B6). It takes both, because the great and the small form
-// of a letter may look like two others.
+// skeletons are what is left of a name when case, accents, spaces and punctuation are
+// taken out: of its letters as they are, and as they look. Names that share one look alike
+// in a hurry (attack B6). It takes both, because the great and the small form of a letter
+// may look like two others.
 func skeletons(name string) [2]string {
 	var plain, drawn strings.Builder
 	for _, r := range name {
 		switch {
-		case r == '|' || r == '\u2223': // a bar is drawn like l, and says nothing
+		case isBar(r): // says nothing
 			drawn.WriteRune('l')
 			continue
 		case !unicode.IsLetter(r) && !unicode.IsDigit(r):
 			continue
 		case unicode.IsDigit(r):
 			r = '0' + digit(r)
+		}
+		if base, ok := bases[r]; ok {
+			r = base
 		}
 		plain.WriteRune(unicode.ToLower(r))
 		if r >= 0xab70 && r <= 0xabbf {
@@ -39,6 +42,9 @@ func skeletons(name string) [2]string {
 	return [2]string{plain.String(), drawn.String()}
 }
 
+// isBar reports whether r is drawn like l.
+func isBar(r rune) bool { return r == '|' || r == '\u2223' }
+
 // digit is the value of a decimal digit of any script: they stand in tens, 0 first.
 func digit(r rune) (value rune) {
 	for value < 9 && unicode.IsDigit(r-value-1) {
@@ -47,11 +53,49 @@ func digit(r rune) (value rune) {
 	return value
 }
 
-// beginsLike reports whether a name could be taken for one that begins with another.
-func beginsLike(name, other string) bool {
-	these, those := skeletons(name), skeletons(other)
-	return those[0] != "" && strings.HasPrefix(these[0], those[0]) || those[1] != "" && strings.HasPrefix(these[1], those[1])
+// speaksOf reports whether a name could be taken for one that has another's name in it:
+// at its beginning, or where any later word of it begins, however it is spaced.
+func speaksOf(name, other string) bool {
+	those := skeletons(other)
+	last := ' '
+	for at, r := range name {
+		starts := (unicode.IsLetter(r) || unicode.IsDigit(r) || isBar(r)) &&
+			(!unicode.IsLetter(last) && !unicode.IsDigit(last) || unicode.IsUpper(r) && !unicode.IsUpper(last)) // HarbourHelp is two words
+		if starts {
+			these := skeletons(name[at:])
+			for i, that := range those {
+				if that != "" && strings.HasPrefix(these[i], that) {
+					return true
+				}
+			}
+		}
+		if !unicode.IsMark(r) { // an accent ends no word
+			last = r
+		}
+	}
+	return false
 }
+
+// bases maps letters that carry accents and strokes of Latin, Greek and Cyrillic to those
+// that do not: of each group the first is what the others come down to.
+var bases = func() map[rune]rune {
+	all := map[rune]rune{'İ': 'I', '\u212b': 'A'}
+	for _, group := range [...]string{
+		"aàáâãäåāăąǎǟǡǻȁȃȧḁạảấầẩẫậắằẳẵặⱥ", "bḃḅḇƀ", "cçćĉċčḉȼ", "dďḋḍḏḑḓđ", "eèéêëēĕėęěȅȇȩḕḗḙḛḝẹẻẽếềểễệɇ", "fḟ", "gĝğġģǧǵḡǥ", "hĥȟḣḥḧḩḫẖħ",
+		"iìíîïĩīĭįǐȉȋḭḯỉịɨ", "jĵǰɉ", "kķǩḱḳḵ", "lĺļľḷḹḻḽłƚ", "mḿṁṃ", "nñńņňǹṅṇṉṋ", "oòóôõöōŏőơǒǫǭȍȏȫȭȯȱṍṏṑṓọỏốồổỗộớờởỡợøǿ", "pṕṗ", "rŕŗřȑȓṙṛṝṟɍ",
+		"sśŝşšșṡṣṥṧṩ", "tţťțṫṭṯṱẗŧⱦ", "uùúûüũūŭůűųưǔǖǘǚǜȕȗṳṵṷṹṻụủứừửữựʉ", "vṽṿ", "wŵẁẃẅẇẉẘ", "xẋẍ", "yýÿŷȳẏẙỳỵỷỹɏ", "zźżžẑẓẕƶ", "æǣǽ", "ſẛ", "ʒǯ",
+		"αάἀἁἂἃἄἅἆἇὰᾀᾁᾂᾃᾄᾅᾆᾇᾰᾱᾲᾳᾴᾶᾷ\u1f71", "εέἐἑἒἓἔἕὲ\u1f73", "ηήἠἡἢἣἤἥἦἧὴᾐᾑᾒᾓᾔᾕᾖᾗῂῃῄῆῇ\u1f75", "ιΐίϊἰἱἲἳἴἵἶἷὶῐῑῒῖῗ\u1f77\u1fd3\u1fbe", "οόὀὁὂὃὄὅὸ\u1f79", "ρῤῥ",
+		"υΰϋύὐὑὒὓὔὕὖὗὺῠῡῢῦῧ\u1f7b\u1fe3", "ωώὠὡὢὣὤὥὦὧὼᾠᾡᾢᾣᾤᾥᾦᾧῲῳῴῶῷ\u1f7d", "ϒϓϔ", "ʹ\u0374",
+		"аӑӓ", "гѓ", "еѐёӗ", "жӂӝ", "зӟ", "ийѝӣӥ", "кќ", "оӧ", "уўӯӱӳ", "чӵ", "ыӹ", "эӭ", "ії", "ѵѷ", "әӛ", "өӫ",
+	} {
+		letters := []rune(group)
+		for _, r := range letters[1:] {
+			all[unicode.ToUpper(r)], all[unicode.ToTitle(r)] = unicode.ToUpper(letters[0]), unicode.ToUpper(letters[0])
+			all[r] = letters[0]
+		}
+	}
+	return all
+}()
 
 // lookAlikes maps letters of other scripts, and other letters of the Latin one, to the
 // plain letters that most typefaces draw like them: of the confusables of UTS 39,

@@ -83,6 +83,7 @@ const (
 	FieldUnclean Reason = "field_unclean"
 	NameReserved Reason = "name_reserved"
 	LinkNotHTTPS Reason = "link_not_https"
+	LinkReserved Reason = "link_reserved"
 	LastSecret   Reason = "last_secret"
 	IDTaken      Reason = "id_taken"
 	IDMalformed  Reason = "id_malformed"
@@ -197,6 +198,7 @@ var reasons = map[Reason]struct {
 	FieldUnclean: {Incorrect, "Use letters, digits, spaces and plain punctuation.", ""},
 	NameReserved: {Incorrect, "This name could be taken for the platform itself. Choose another.", ""},
 	LinkNotHTTPS: {Incorrect, "Write a full address that starts with https://.", ""},
+	LinkReserved: {Incorrect, "This address is the platform's own. Write one of yours.", ""},
 	LastSecret:   {Conflict, "This is the only secret. Add a new one first.", ""},
 	IDTaken:      {Conflict, "This id is in use.", ""},
 	IDMalformed:  {Incorrect, "An id has 1 to 255 bytes, no spaces and no control characters.", ""},

@@ -15,11 +15,12 @@ import (
 // Config is what a server is made of. Issuer, Storage, Ring, Catalogue and
 // Audience are required.
 type Config struct {
-	Issuer   string // RFC 8414; iss of every token, byte for byte
-	PagesURL string // where people's pages are; "" means Issuer
-	APIURL   string // where the exchange is, for documents and snippets; "" means Issuer
-	Audience string // aud of keys: the URI of the platform's API
-	Platform string // the operator's name, which no app's may begin with; "" reserves none
+	Issuer   string   // RFC 8414; iss of every token, byte for byte
+	PagesURL string   // where people's pages are; "" means Issuer
+	APIURL   string   // where the exchange is, for documents and snippets; "" means Issuer
+	Audience string   // aud of keys: the URI of the platform's API
+	Platform string   // the operator's name, with which no word of an app's may begin; "" reserves none
+	Sites    []string // the operator's domains: no app has its home or its papers there
 
 	Catalogue  *Catalogue
 	Storage    Storage
@@ -36,7 +37,8 @@ type Config struct {
 // Server is the authorization server. Its methods are safe for concurrent use.
 type Server struct {
 	issuer, pages, apiURL string
-	platform              string // the operator's name
+	platform              string   // the operator's name
+	sites                 []string // and domains
 	catalogue             *Catalogue
 	storage               Storage
 	ring                  *KeyRing
@@ -74,7 +76,7 @@ func New(ctx context.Context, c Config) (*Server, error) {
 	}
 	s := &Server{
 		issuer: c.Issuer, pages: cmp.Or(c.PagesURL, c.Issuer), apiURL: cmp.Or(c.APIURL, c.Issuer),
-		platform: c.Platform, catalogue: c.Catalogue, storage: c.Storage, ring: c.Ring, log: c.Log, now: c.Now, rand: c.Rand,
+		platform: c.Platform, sites: c.Sites, catalogue: c.Catalogue, storage: c.Storage, ring: c.Ring, log: c.Log, now: c.Now, rand: c.Rand,
 		refresh: c.Ring.deriveAll("refresh tokens"),
 	}
 	if s.log == nil {
