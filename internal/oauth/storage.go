@@ -58,7 +58,9 @@ type GrantStorage interface {
 	// all of his stores. Where a grant leaves a store out of all, it has none there. A
 	// suspended user's are among them: they are live again when he is.
 	GrantsOfOthers(ctx context.Context, ownerID, storeID string, p Page) ([]Connection, error)
-	// Grants lists grants in any state for operators, newest first.
+	// Grants lists grants in any state for operators, newest first. Of a store are those
+	// that list it, and those of all stores whose user may open it to apps, unless they
+	// leave it out.
 	Grants(ctx context.Context, f GrantFilter) ([]Connection, error)
 
 	// RecordDecision stores what a user decided: the grant as it shall be and the

@@ -57,7 +57,9 @@ func (s *Store) GrantOf(ctx context.Context, userID, grantID string) (*oauth.Con
 // Grants implements oauth.GrantStorage.
 func (s *Store) Grants(ctx context.Context, f oauth.GrantFilter) ([]oauth.Connection, error) {
 	return s.connections(ctx, `($1 = '' OR g.user_id = $1) AND ($2 = '' OR g.client_id = $2)
-		AND ($3 = '' OR EXISTS (SELECT 1 FROM grant_stores x WHERE x.grant_id = g.id AND x.store_id = $3 AND COALESCE(x.scopes, '*') <> ''))
+		AND ($3 = '' OR EXISTS (SELECT 1 FROM grant_stores x WHERE x.grant_id = g.id AND x.store_id = $3 AND COALESCE(x.scopes, '*') <> '')
+			OR g.all_stores AND EXISTS (SELECT 1 FROM memberships m WHERE m.user_id = g.user_id AND m.store_id = $3 AND m.may_delegate)
+				AND NOT EXISTS (SELECT 1 FROM grant_stores x WHERE x.grant_id = g.id AND x.store_id = $3 AND x.scopes = ''))
 		AND (NOT $4 OR g.status IN ('live', 'suspended')) AND ($5 = '' OR g.id = $5)`, []any{f.UserID, f.ClientID, f.StoreID, f.OnlyLive, f.ID}, f.Page)
 }
 

@@ -755,6 +755,18 @@ func grants(w *world) {
 		w.must(oauth.EventGrantMade, w.record(less))
 		w.same("of a store that one leaves out", ids(w.s.Grants(w.ctx, oauth.GrantFilter{StoreID: b, Page: all})), []string{two.ID, one.ID})
 		w.same("of one that it does not", ids(w.s.Grants(w.ctx, oauth.GrantFilter{StoreID: a, Page: all})), []string{less.Grant.ID, one.ID})
+		member := w.person()
+		every := w.decision(member, app)
+		every.Grant.AllStores, every.Grant.Created = true, w.now.Add(2*time.Second)
+		w.must(oauth.EventGrantMade, w.record(every))
+		w.same("a store of another's, who has all of his", ids(w.s.Grants(w.ctx, oauth.GrantFilter{StoreID: a, Page: all})), []string{less.Grant.ID, one.ID})
+		w.member(member, a)
+		w.same("one of all stores, which names none", ids(w.s.Grants(w.ctx, oauth.GrantFilter{StoreID: a, Page: all})), []string{every.Grant.ID, less.Grant.ID, one.ID})
+		w.same("and of no other", ids(w.s.Grants(w.ctx, oauth.GrantFilter{StoreID: b, Page: all})), []string{two.ID, one.ID})
+		w.must(oauth.EventMembershipSet, func(e oauth.Event) (bool, error) {
+			return w.s.SetMembership(w.ctx, &oauth.Membership{UserID: member, StoreID: a}, e)
+		})
+		w.same("of all that he may open to apps", ids(w.s.Grants(w.ctx, oauth.GrantFilter{StoreID: a, Page: all})), []string{less.Grant.ID, one.ID})
 		// A pending grant holds nothing yet, a revoked one nothing any more.
 		grants, users, err := w.s.CountGrants(w.ctx, app)
 		w.ok(err)
