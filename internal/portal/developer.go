@@ -383,7 +383,7 @@ func (p *Portal) askRevokeSecret(w http.ResponseWriter, r *http.Request, v *visi
 		}
 		p.developerPage(w, r, v, http.StatusOK, "developer_confirm", confirmView{
 			Rail: appRail(c), Heading: "confirm.secret", What: "confirm.secret_what", Of: c.Name, Detail: last4, When: s.LastUsed,
-			Action: appHref(c.ID) + "/revoke-secret", Back: appHref(c.ID) + "#secrets", Fields: []formField{{"last4", last4}}, Button: "confirm.secret_button",
+			Action: appHref(c.ID) + "/revoke-secret", Back: appHref(c.ID) + "#secrets", Fields: []formField{{"last4", last4}}, Button: "confirm.secret_button", Bad: true,
 		}, "App", c.Name)
 		return
 	}

@@ -86,7 +86,7 @@ func consolePreviews(language string) []preview {
 	second := secret
 	second.Second = true
 	revoke := confirmView{Rail: appRail(app), Heading: "confirm.secret", What: "confirm.secret_what", Of: app.Name, Detail: "k3Qz", When: noon.Add(-26 * time.Hour),
-		Action: "/developer/apps/x/revoke-secret", Back: "/developer/apps/x#secrets", Fields: []formField{{"last4", "k3Qz"}}, Button: "confirm.secret_button"}
+		Action: "/developer/apps/x/revoke-secret", Back: "/developer/apps/x#secrets", Fields: []formField{{"last4", "k3Qz"}}, Button: "confirm.secret_button", Bad: true}
 
 	opApps := operatorAppsView{Rail: operatorRail("/operator/apps"), Search: searchView{Action: "/operator/apps", Label: "find.apps", Query: "shelf"}, Result: &resultView{"good", "did.suspend_app", longName}, Pager: pagerView{Older: "/operator/apps?page=2"}}
 	for _, c := range []*oauth.Client{app, long, hostile} {
@@ -122,12 +122,17 @@ func consolePreviews(language string) []preview {
 		events.Rows = append(events.Rows, e)
 	}
 	ask := confirmView{Facts: []confirmFact{{Label: "events.app", Texts: []string{"Shelfmate"}}, {Label: "events.user", Texts: []string{"<b>"}}, {Label: "rail.stores", Texts: []string{"Nordlicht Berlin", "<i>"}}, {Label: "rail.stores", Say: "grants.all_stores"}}, Small: "u",
-		Rail: operatorRail("/operator/users"), Heading: "ask.suspend_user", What: "ask.suspend_user_what", Of: "mara@nordlicht.example", Detail: "u", Action: "/operator/do/suspend-user", Back: "/operator/users", Fields: []formField{{"id", "u"}}, Button: "do.suspend_user"}
+		Rail: operatorRail("/operator/users"), Heading: "ask.suspend_user", What: "ask.suspend_user_what", Of: "mara@nordlicht.example", Detail: "u", Action: "/operator/do/suspend-user", Back: "/operator/users", Fields: []formField{{"id", "u"}}, Button: "do.suspend_user", Bad: true}
+	verify := confirmView{Facts: []confirmFact{{Label: "list.owner", Texts: []string{"mara@nordlicht.example"}}, {Label: "form.homepage", Link: "https://shelfmate.example/"}, {Label: "form.privacy", Link: "https://shelfmate.example/privacy"}, {Label: "form.terms", Say: "ask.none"},
+		{Label: "ask.hosts", Texts: []string{"shelfmate.example", "127.0.0.1"}}, {Label: "rail.scopes", Scopes: []scopeView{{Name: "stores.view", Sentence: "See the store"}, {Name: "stores.orders.refund", Sentence: "<b>Refund</b> orders", Risks: []string{"high"}}}}}, Small: app.ID,
+		Rail: operatorRail("/operator/apps"), Heading: "ask.verify_app", What: "ask.verify_app_what", Of: app.Name, Action: "/operator/do/verify-app", Back: "/operator/apps", Fields: []formField{{"id", app.ID}, {"version", "3"}}, Button: "do.verify_app"}
 
 	editPage := dev("edit", "developer_form", edit)
 	editPage.page.Title, editPage.page.TitleOf = "title.developer_edit", []any{"App", app.Name}
 	askPage := op("confirm", "operator_confirm", ask)
 	askPage.page.Title, askPage.page.TitleOf = ask.Heading, []any{"Of", ask.Of}
+	verifyPage := op("verify", "operator_confirm", verify)
+	verifyPage.page.Title, verifyPage.page.TitleOf = verify.Heading, []any{"Of", verify.Of}
 	return []preview{
 		{"developer-landing", page{Name: "developer_landing"}},
 		dev("apps", "developer_apps", apps),
@@ -152,5 +157,6 @@ func consolePreviews(language string) []preview {
 			{"api_06d8q1jvm5x7e2k9", "…Q9z_x-3a", "…k2mv8c1d", 0, 9, noon, 0}, {"api_06d8q1jvm5x7e2k9", "b", "…k2mv8c1d", 12_345, 410, noon.Add(-14 * time.Second), 14}}}),
 		op("followers-none", "operator_followers", operatorFollowersView{Rail: operatorRail("/operator/followers"), Effect: effectOf(oauth.Effect{After: 850 * time.Millisecond}, noon)}),
 		askPage,
+		verifyPage,
 	}
 }

@@ -187,7 +187,7 @@ type sampleStep struct {
 	Code    copyView
 }
 
-// confirmView asks before something ends.
+// confirmView asks before something is done that matters.
 type confirmView struct {
 	Rail          railView
 	Heading, What string
@@ -198,13 +198,16 @@ type confirmView struct {
 	Action, Back  string
 	Fields        []formField
 	Button        string
+	Bad           bool // it ends something
 }
 
-// confirmFact is a line about what ends: Label is a message id.
+// confirmFact is a line about what it is done to: Label is a message id. One of the others is set.
 type confirmFact struct {
-	Label string
-	Texts []string
-	Say   string // a message id, in place of Texts
+	Label  string
+	Texts  []string
+	Link   string
+	Scopes []scopeView
+	Say    string // a message id
 }
 
 type formField struct{ Name, Value string }

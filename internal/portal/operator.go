@@ -87,26 +87,28 @@ func with(path, key, value string) string { return path + "?" + url.Values{key: 
 // deed is something that an operator does to one thing.
 type deed struct {
 	section string // where the thing is listed
-	asks    bool   // it ends something, so a page asks first
+	asks    bool   // a page asks first
+	ends    bool   // it ends something
 	do      func(s *oauth.Server, ctx context.Context, a oauth.Actor, id string) error
 	// at is set instead of do where it is done to the thing as the page showed it, of that version.
 	at    func(s *oauth.Server, ctx context.Context, a oauth.Actor, id string, version int64) error
-	facts func(p *Portal, ctx context.Context, a oauth.Actor, id string) ([]confirmFact, error) // nil: the name says it
+	// facts is what the page that asks says of the thing, and of which version that is; nil: the name says it.
+	facts func(p *Portal, r *http.Request, a oauth.Actor, id string) (facts []confirmFact, version int64, err error)
 	name  func(p *Portal, ctx context.Context, a oauth.Actor, id string) (string, error)
 }
 
 var deeds = map[string]deed{
-	"suspend-app": {section: "/operator/apps", asks: true, do: (*oauth.Server).SuspendClient, name: (*Portal).appName},
+	"suspend-app": {section: "/operator/apps", asks: true, ends: true, do: (*oauth.Server).SuspendClient, name: (*Portal).appName},
 	"resume-app":  {section: "/operator/apps", do: (*oauth.Server).ResumeClient, name: (*Portal).appName},
-	"verify-app": {section: "/operator/apps", name: (*Portal).appName, at: func(s *oauth.Server, ctx context.Context, a oauth.Actor, id string, version int64) error {
+	"verify-app": {section: "/operator/apps", asks: true, name: (*Portal).appName, facts: (*Portal).appFacts, at: func(s *oauth.Server, ctx context.Context, a oauth.Actor, id string, version int64) error {
 		return s.VerifyClient(ctx, a, id, version, true)
 	}},
 	"unverify-app": {section: "/operator/apps", name: (*Portal).appName, at: func(s *oauth.Server, ctx context.Context, a oauth.Actor, id string, version int64) error {
 		return s.VerifyClient(ctx, a, id, version, false)
 	}},
-	"suspend-user": {section: "/operator/users", asks: true, do: (*oauth.Server).SuspendUser, name: (*Portal).userName},
+	"suspend-user": {section: "/operator/users", asks: true, ends: true, do: (*oauth.Server).SuspendUser, name: (*Portal).userName},
 	"resume-user":  {section: "/operator/users", do: (*oauth.Server).ResumeUser, name: (*Portal).userName},
-	"revoke-grant": {section: "/operator/grants", asks: true, do: (*oauth.Server).RevokeGrant, name: (*Portal).grantName, facts: (*Portal).grantFacts},
+	"revoke-grant": {section: "/operator/grants", asks: true, ends: true, do: (*oauth.Server).RevokeGrant, name: (*Portal).grantName, facts: (*Portal).grantFacts},
 }
 
 func (p *Portal) appName(ctx context.Context, a oauth.Actor, id string) (string, error) {
@@ -115,6 +117,44 @@ func (p *Portal) appName(ctx context.Context, a oauth.Actor, id string) (string,
 		return "", err
 	}
 	return c.Name, nil
+}
+
+// appFacts is what the badge of an app stands for, and goes with (attack B5).
+func (p *Portal) appFacts(r *http.Request, a oauth.Actor, id string) ([]confirmFact, int64, error) {
+	c, err := p.server.MyClient(r.Context(), a, id)
+	if err != nil {
+		return nil, 0, err
+	}
+	owner := confirmFact{Label: "list.owner", Say: "list.nobody"}
+	if c.Owner != "" {
+		name, err := p.userName(r.Context(), a, c.Owner)
+		switch {
+		case oauth.ReasonOf(err) == oauth.NoSuch:
+			name = c.Owner
+		case err != nil:
+			return nil, 0, err
+		}
+		owner = confirmFact{Label: "list.owner", Texts: []string{name}}
+	}
+	facts := []confirmFact{owner}
+	for _, link := range []struct{ label, to string }{{"form.homepage", c.Settings.Homepage}, {"form.privacy", c.Settings.Privacy}, {"form.terms", c.Settings.Terms}} {
+		f := confirmFact{Label: link.label, Say: "ask.none"}
+		if link.to != "" {
+			f = confirmFact{Label: link.label, Link: link.to}
+		}
+		facts = append(facts, f)
+	}
+	hosts := confirmFact{Label: "ask.hosts"}
+	for _, uri := range c.Redirects {
+		if to, ok := c.RedirectTo(string(uri)); ok && !slices.Contains(hosts.Texts, to.Host()) {
+			hosts.Texts = append(hosts.Texts, to.Host())
+		}
+	}
+	asks := confirmFact{Label: "rail.scopes", Say: "ask.none"}
+	for _, s := range describe(p.server.Catalogue(), p.pages.language(r), c.ScopeSet()) {
+		asks.Say, asks.Scopes = "", append(asks.Scopes, s.scopeView)
+	}
+	return append(facts, hosts, asks), c.Version, nil
 }
 
 func (p *Portal) userName(ctx context.Context, a oauth.Actor, id string) (string, error) {
@@ -151,10 +191,10 @@ func (p *Portal) grant(ctx context.Context, a oauth.Actor, id string) (*oauth.Co
 }
 
 // grantFacts says what a connection is before it ends.
-func (p *Portal) grantFacts(ctx context.Context, a oauth.Actor, id string) ([]confirmFact, error) {
-	c, person, err := p.grant(ctx, a, id)
+func (p *Portal) grantFacts(r *http.Request, a oauth.Actor, id string) ([]confirmFact, int64, error) {
+	c, person, err := p.grant(r.Context(), a, id)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	facts := []confirmFact{{Label: "events.app", Texts: []string{c.Client.Name}}, {Label: "events.user", Texts: []string{person}}}
 	stores := confirmFact{Label: "rail.stores"}
@@ -168,7 +208,7 @@ func (p *Portal) grantFacts(ctx context.Context, a oauth.Actor, id string) ([]co
 			stores.Texts = append(stores.Texts, s.StoreName)
 		}
 	}
-	return append(facts, stores), nil
+	return append(facts, stores), c.Rev, nil
 }
 
 // inID is the part of a message id that stands for a deed.
@@ -177,7 +217,7 @@ func inID(what string) string { return strings.ReplaceAll(what, "-", "_") }
 // pressApp makes the button of a deed that is done to an app, of the version shown where that counts.
 func pressApp(what string, c *oauth.Client) pressView {
 	v := press(what, c.ID, c.Name)
-	if deeds[what].at != nil {
+	if d := deeds[what]; d.at != nil && !d.asks {
 		v.Fields = append(v.Fields, formField{"version", strconv.FormatInt(c.Version, 10)})
 	}
 	return v
@@ -186,7 +226,7 @@ func pressApp(what string, c *oauth.Client) pressView {
 // press makes the button of a deed.
 func press(what, id, of string) pressView {
 	d := deeds[what]
-	v := pressView{Label: "do." + inID(what), For: of, Bad: d.asks}
+	v := pressView{Label: "do." + inID(what), For: of, Bad: d.ends}
 	if d.asks {
 		v.Href = with("/operator/do/"+what, "id", id)
 	} else {
@@ -195,7 +235,7 @@ func press(what, id, of string) pressView {
 	return v
 }
 
-// operatorAsk asks before something ends.
+// operatorAsk asks before something ends, and before the operator vouches for what he has not seen.
 func (p *Portal) operatorAsk(w http.ResponseWriter, r *http.Request, o *operator) {
 	what, id := r.PathValue("what"), r.URL.Query().Get("id")
 	d, ok := deeds[what]
@@ -203,22 +243,28 @@ func (p *Portal) operatorAsk(w http.ResponseWriter, r *http.Request, o *operator
 		p.lost(w, r)
 		return
 	}
+	var facts []confirmFact
+	var version int64
+	var err error
+	if d.facts != nil { // before the name, so that the page shows nothing older than its version
+		if facts, version, err = d.facts(p, r, o.actor(), id); err != nil {
+			p.fail(w, r, err)
+			return
+		}
+	}
 	name, err := d.name(p, r.Context(), o.actor(), id)
 	if err != nil {
 		p.fail(w, r, err)
 		return
 	}
-	var facts []confirmFact
-	if d.facts != nil {
-		if facts, err = d.facts(p, r.Context(), o.actor(), id); err != nil {
-			p.fail(w, r, err)
-			return
-		}
+	fields := []formField{{"id", id}}
+	if d.at != nil {
+		fields = append(fields, formField{"version", strconv.FormatInt(version, 10)})
 	}
 	heading := "ask." + inID(what)
 	p.pages.render(w, r, http.StatusOK, page{Name: "operator_confirm", Title: heading, TitleOf: []any{"Of", name}, Frame: frameWide, Section: "operator", Account: o.account(), Body: confirmView{
 		Facts: facts, Small: id, Rail: operatorRail(d.section), Heading: heading, What: heading + "_what", Of: name, Detail: id,
-		Action: "/operator/do/" + what, Back: d.section, Fields: []formField{{"id", id}}, Button: "do." + inID(what),
+		Action: "/operator/do/" + what, Back: d.section, Fields: fields, Button: "do." + inID(what), Bad: d.ends,
 	}})
 }
 

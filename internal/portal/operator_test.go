@@ -128,7 +128,11 @@ func TestOperator_AppIsSuspendedResumedAndVerified(t *testing.T) {
 	if status().Settings.Verified {
 		t.Error("verified as nobody saw it")
 	}
-	b.press("Verify Shelfmate")
+	b.open("/operator/do/verify-app?id=" + c.ID)
+	if status().Settings.Verified {
+		t.Error("looking verifies")
+	}
+	b.press("Verify")
 	b.sees(http.StatusOK, "Shelfmate carries your badge now.", "Take badge off Shelfmate")
 	if !status().Settings.Verified {
 		t.Error("not verified")
@@ -139,8 +143,10 @@ func TestOperator_AppIsSuspendedResumedAndVerified(t *testing.T) {
 		t.Error("still verified")
 	}
 
-	if action, _ := b.form("Suspend Shelfmate"); action != "" {
-		t.Error("suspending does not ask first")
+	for _, press := range []string{"Suspend Shelfmate", "Verify Shelfmate"} {
+		if action, _ := b.form(press); action != "" || !strings.Contains(textOf(b.doc), press) {
+			t.Errorf("%s does not ask first", press)
+		}
 	}
 	b.open("/operator/do/suspend-app?id=" + c.ID)
 	b.sees(http.StatusOK, "Suspend Shelfmate?", "refused at once")
@@ -168,19 +174,38 @@ func TestOperator_B5_BadgeForWhatWasShown(t *testing.T) {
 	s := newSite(t)
 	jonas := s.developer("jonas", "/developer")
 	c, _ := jonas.create()
-	b := s.operator()
-	b.open("/operator/apps")
-	action, shown := b.form("Verify " + c.Name)
-	f := oauth.ClientForm{Name: "Another Name", Redirects: []string{string(c.Redirects[0])}, Scopes: c.Scopes}
-	if _, err := s.server.UpdateClient(context.Background(), oauth.Actor{Kind: oauth.AsUser, ID: "jonas"}, c.ID, c.Version, f); err != nil {
-		t.Fatal(err)
+	edit := func(f oauth.ClientForm) {
+		t.Helper()
+		now, err := s.server.MyClient(context.Background(), system, c.ID)
+		if err == nil {
+			_, err = s.server.UpdateClient(context.Background(), oauth.Actor{Kind: oauth.AsUser, ID: "jonas"}, c.ID, now.Version, f)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
 	}
+	b := s.operator()
+	f := oauth.ClientForm{Name: c.Name, Redirects: []string{"https://one.example/cb", "https://one.example/2", "https://two.example/cb"},
+		Scopes: []oauth.ClientScope{{Name: "stores.view"}, {Name: "stores.orders.refund"}}, Homepage: "https://home.example/", Privacy: "https://lawyer.example/privacy"}
+	edit(f)
+	b.open("/operator/do/verify-app?id=" + c.ID)
+	b.sees(http.StatusOK, "Verify "+c.Name+"?", "Developer jonas@nordlicht.example Home page https://home.example/ Privacy notice https://lawyer.example/privacy Terms of service None",
+		"Sends people back to one.example, two.example Permissions")
+	for _, name := range []string{"stores.view", "stores.orders.refund"} {
+		if s := s.server.Catalogue().Scope(name); s == nil || !strings.Contains(textOf(b.doc), s.Text["en"]) {
+			t.Errorf("%s is not shown", name)
+		}
+	}
+	action, shown := b.form("Verify")
+	f.Name = "Another Name"
+	edit(f)
 	b.post(action, shown, s.url)
 	b.sees(http.StatusOK, "Somebody changed this meanwhile. Look at what is here now, then try again.", "Another Name", "Not verified", "Verify Another Name")
 	if c, err := s.server.MyClient(context.Background(), system, c.ID); err != nil || c.Settings.Verified {
 		t.Errorf("verified: %+v, %v", c, err)
 	}
-	b.press("Verify Another Name")
+	b.open("/operator/do/verify-app?id=" + c.ID)
+	b.press("Verify")
 	b.sees(http.StatusOK, "Another Name carries your badge now.")
 }
 
