@@ -64,7 +64,10 @@ func (s *Server) CreateClient(ctx context.Context, actor Actor, f ClientForm) (*
 	if c.Type == Public {
 		c.AuthMethod = ByNone
 	}
-	errs := s.applyForm(actor, c, f)
+	errs, err := s.applyForm(ctx, actor, c, f)
+	if err != nil {
+		return nil, "", err
+	}
 	if actor.runs() {
 		c.Settings.setRules(f.Settings)
 	}
@@ -76,7 +79,6 @@ func (s *Server) CreateClient(ctx context.Context, actor Actor, f ClientForm) (*
 	case c.Profile == Direct && !actor.runs():
 		errs["type"] = refuse(NotPermitted) // it mints guests unasked: the operator decides
 	}
-	var err error
 	switch {
 	case f.ID == "" && f.Reserved.id != "":
 		c.ID = f.Reserved.id
@@ -159,13 +161,19 @@ func (s *Server) newSecret() (Secret, ClientSecret, error) {
 
 // applyForm checks a form and fills c with it. What is the platform's, its name and its
 // sites, only who runs it writes (attack B6); what he wrote, the developer may leave.
-func (s *Server) applyForm(actor Actor, c *Client, f ClientForm) FieldErrors {
+func (s *Server) applyForm(ctx context.Context, actor Actor, c *Client, f ClientForm) (FieldErrors, error) {
 	errs := FieldErrors{}
 	name := strings.TrimSpace(f.Name)
 	if e := s.checkName(name); e != nil {
 		errs["name"] = e
-	} else if !actor.runs() && name != c.Name && speaksOf(name, s.platform) {
-		errs["name"] = refuse(NameReserved)
+	} else if !actor.runs() && name != c.Name {
+		e, err := s.checkOthers(ctx, actor, name)
+		if err != nil {
+			return nil, err
+		}
+		if e != nil {
+			errs["name"] = e
+		}
 	}
 	c.Name = name
 	c.Redirects = nil
@@ -220,7 +228,23 @@ func (s *Server) applyForm(actor Actor, c *Client, f ClientForm) FieldErrors {
 		*pair.to = link
 	}
 	c.Settings.Iss = f.Settings.Iss
-	return errs
+	return errs, nil
+}
+
+// checkOthers refuses a developer's name that could be taken for the platform's, or for
+// that of somebody else's app which carries the badge (attack B6).
+func (s *Server) checkOthers(ctx context.Context, actor Actor, name string) (*Error, error) {
+	if speaksOf(name, s.platform) {
+		return refuse(NameReserved), nil
+	}
+	known, err := s.storage.VerifiedClients(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if slices.ContainsFunc(known, func(c *Client) bool { return c.Owner != actor.ID && alike(c.Name, name) }) {
+		return refuse(NameTaken), nil
+	}
+	return nil, nil
 }
 
 func indexed(field string, i int) string { return field + "[" + strconv.Itoa(i) + "]" }
@@ -246,8 +270,8 @@ func (s *Server) atHome(link string) bool {
 
 // checkName refuses names that could deceive on the consent page (attack B6):
 // control, format and bidi characters, marks that pose as a badge, doubles of other
-// letters and digits, which NFKC would undo, and letters of more than one script in
-// one name.
+// letters and digits, which NFKC would undo, letters of more than one script in one name,
+// and marks where no language has them: on nothing, twice the same, or heaps (UTS 39, 5.4).
 func (s *Server) checkName(name string) *Error {
 	switch {
 	case name == "":
@@ -257,16 +281,38 @@ func (s *Server) checkName(name string) *Error {
 	case !utf8.ValidString(name):
 		return refuse(FieldUnclean)
 	}
-	script := ""
+	script, says := "", false
+	var last rune          // before this one
+	marks, accents := 0, 0 // since the last letter, and how many of them go with every script
 	for _, r := range name {
+		before := last
+		last = r
 		switch {
-		case unicode.In(r, unicode.Cc, unicode.Cf, unicode.Co, unicode.Cs, unicode.So, unicode.Zl, unicode.Zp, unicode.Nl, unicode.No,
+		case unicode.In(r, unicode.Cc, unicode.Cf, unicode.Co, unicode.Cs, unicode.So, unicode.Me, unicode.Zl, unicode.Zp, unicode.Nl, unicode.No,
 			unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector) || r >= 0xf900, // doubles of plain letters, and what lies beyond the first plane
 			unicode.Is(unicode.Lm, r) && unicode.Is(unicode.Latin, r), // raised doubles
+			unicode.Is(unicode.Sm, r) && r > unicode.MaxASCII,         // √ is a tick
 			strings.ContainsRune("ĲĳŉǄǅǆǇǈǉǊǋǌǱǲǳ", r):                // two letters in one
 			return refuse(FieldUnclean)
-		case !unicode.IsLetter(r):
+		case unicode.Is(unicode.Mn, r):
+			if marks++; unicode.Is(unicode.Inherited, r) {
+				accents++
+			}
+			if marks > 4 || accents > 2 || r == before || !unicode.IsLetter(before) && !unicode.IsDigit(before) && !unicode.IsMark(before) {
+				return refuse(FieldUnclean)
+			}
+			if unicode.Is(unicode.Inherited, r) {
+				continue
+			}
+		case unicode.IsDigit(r):
+			says = true
+			fallthrough
+		case !unicode.IsLetter(r) && !unicode.IsMark(r):
+			marks, accents = 0, 0
 			continue
+		default:
+			says = says || unicode.IsLetter(r)
+			marks, accents = 0, 0
 		}
 		in := scriptOf(r)
 		if script != "" && in != script {
@@ -274,10 +320,13 @@ func (s *Server) checkName(name string) *Error {
 		}
 		script = in
 	}
+	if !says {
+		return refuse(FieldUnclean)
+	}
 	return nil
 }
 
-// scriptOf names the script of a letter. Japanese writes three scripts together,
+// scriptOf names the script of a letter, or of a mark that goes with one script alone. Japanese writes three scripts together,
 // so they count as one.
 func scriptOf(r rune) string {
 	for name, table := range unicode.Scripts {
@@ -328,7 +377,9 @@ func (s *Server) UpdateClient(ctx context.Context, actor Actor, id string, versi
 	}
 	c := cloneClient(old)
 	c.Version = version
-	if errs := s.applyForm(actor, c, f); len(errs) > 0 {
+	if errs, err := s.applyForm(ctx, actor, c, f); err != nil {
+		return nil, err
+	} else if len(errs) > 0 {
 		return nil, errs
 	}
 	// What the operator vouched for is not carried over to another name or host, or to

@@ -405,40 +405,62 @@ func TestClient_SoManyADay(t *testing.T) {
 func TestClient_Names(t *testing.T) {
 	w := newWorld(t)
 	for name, reason := range map[string]oauth.Reason{
-		"Exporter":              "",
-		"O'Reilly & Söhne 24/7": "",
-		"Лавка":                 "",
-		"日本のストア":                "",
-		"متجر":                  "",
-		"":                      oauth.FieldRequired,
-		" \t ":                  oauth.FieldRequired,
-		strings.Repeat("ä", 60): "",
-		strings.Repeat("a", 61): oauth.FieldTooLong,
-		"Shορ":                  oauth.FieldUnclean, // Greek in Latin
-		"Pаypal":                oauth.FieldUnclean, // Cyrillic а
-		"Shop\u202eetucexe":     oauth.FieldUnclean, // right-to-left override
-		"Sh\u200bop":            oauth.FieldUnclean, // zero-width space
-		"Sh\u00adop":            oauth.FieldUnclean, // soft hyphen
-		"Sh\u2060op":            oauth.FieldUnclean, // word joiner
-		"Shop\ufe0f":            oauth.FieldUnclean, // variation selector
-		"\u3164":                oauth.FieldUnclean, // Hangul filler: a letter that shows nothing
-		"Shop ✓":                oauth.FieldUnclean,
-		"Shop ✅":                oauth.FieldUnclean,
-		"Shop 🛡":                oauth.FieldUnclean,
-		"Shop\nVerified":        oauth.FieldUnclean,
-		"Shop\x00":              oauth.FieldUnclean,
-		"Shop\xff":              oauth.FieldUnclean,
-		"Shop\ue000":            oauth.FieldUnclean, // private use
-		"PayPaⅼ":                oauth.FieldUnclean, // a Roman numeral
-		"Shop②":                 oauth.FieldUnclean,
-		"Shop²":                 oauth.FieldUnclean,
-		"Oﬃce":                  oauth.FieldUnclean, // a ligature
-		"Fĳi":                   oauth.FieldUnclean, // and another
-		"ᴾaypal":                oauth.FieldUnclean, // raised
-		"Ηellas 24":             oauth.FieldUnclean, // Greek Η in Latin
-		"Ελλάδα":                "",
-		"МАРКЕТ 24":             "",
-		"Shop\u2028x":           oauth.FieldUnclean, // line separator
+		"Exporter":                             "",
+		"O'Reilly & Söhne 24/7":                "",
+		"Лавка":                                "",
+		"日本のストア":                               "",
+		"متجر":                                 "",
+		"":                                     oauth.FieldRequired,
+		" \t ":                                 oauth.FieldRequired,
+		strings.Repeat("ä", 60):                "",
+		strings.Repeat("a", 61):                oauth.FieldTooLong,
+		"Shορ":                                 oauth.FieldUnclean, // Greek in Latin
+		"Pаypal":                               oauth.FieldUnclean, // Cyrillic а
+		"Shop\u202eetucexe":                    oauth.FieldUnclean, // right-to-left override
+		"Sh\u200bop":                           oauth.FieldUnclean, // zero-width space
+		"Sh\u00adop":                           oauth.FieldUnclean, // soft hyphen
+		"Sh\u2060op":                           oauth.FieldUnclean, // word joiner
+		"Shop\ufe0f":                           oauth.FieldUnclean, // variation selector
+		"\u3164":                               oauth.FieldUnclean, // Hangul filler: a letter that shows nothing
+		"Shop ✓":                               oauth.FieldUnclean,
+		"Shop ✅":                               oauth.FieldUnclean,
+		"Shop 🛡":                               oauth.FieldUnclean,
+		"Shop\nVerified":                       oauth.FieldUnclean,
+		"Shop\x00":                             oauth.FieldUnclean,
+		"Shop\xff":                             oauth.FieldUnclean,
+		"Shop\ue000":                           oauth.FieldUnclean, // private use
+		"PayPaⅼ":                               oauth.FieldUnclean, // a Roman numeral
+		"Shop②":                                oauth.FieldUnclean,
+		"Shop²":                                oauth.FieldUnclean,
+		"Oﬃce":                                 oauth.FieldUnclean, // a ligature
+		"Fĳi":                                  oauth.FieldUnclean, // and another
+		"ᴾaypal":                               oauth.FieldUnclean, // raised
+		"Ηellas 24":                            oauth.FieldUnclean, // Greek Η in Latin
+		"Ελλάδα":                               "",
+		"МАРКЕТ 24":                            "",
+		"Shop\u2028x":                          oauth.FieldUnclean, // line separator
+		"A+B = 24":                             "",
+		"Parcel Pilot √":                       oauth.FieldUnclean,
+		"Ok\u20dd":                             oauth.FieldUnclean, // in a circle
+		"24\u20dd":                             oauth.FieldUnclean, // and round digits
+		"\u0301":                               oauth.FieldUnclean,
+		"-":                                    oauth.FieldUnclean,
+		"…!":                                   oauth.FieldUnclean,
+		"24/7":                                 "",
+		"Shop \u0301":                          oauth.FieldUnclean, // on a space
+		"Ye\u0302\u0323n":                      "",                 // Vietnamese, taken apart
+		"Ye\u0302\u0323\u0331n":                oauth.FieldUnclean,
+		"a\u0331\u0331":                        oauth.FieldUnclean, // twice the same
+		"Pilot" + strings.Repeat("\u0331", 48): oauth.FieldUnclean,
+		"Pilot" + strings.Repeat("\u0331\u0332", 2): oauth.FieldUnclean,
+		"ร้านที่ดี":                                 "", // Thai, two marks on a letter
+		"တို့ဆိုင်":                                 "", // Burmese, three
+		"བསྒྲུབས":                                   "", // Tibetan, three
+		"क्षत्रिय दुकान":                            "",
+		"חֲנוּת":                                    "",
+		"مَتْجَرٌ":                                  "",
+		"Shop\u0e31":                                oauth.FieldUnclean, // a Thai mark in Latin
+		"\u0e01\u0e34\u0e48\u0e34\u0e48\u0e34":      oauth.FieldUnclean, // five
 	} {
 		_, _, err := w.CreateClient(context.Background(), alice, form(name, oauth.Exchange, oauth.Confidential))
 		if reason == "" {
@@ -517,6 +539,41 @@ func TestClient_B6_PlatformsName(t *testing.T) {
 	f.Name = "Nord Licht 2"
 	_, err = s.UpdateClient(context.Background(), alice, c.ID, c.Version+1, f)
 	wantField(t, err, "name", oauth.NameReserved)
+}
+
+// Nor does a developer take the name of an app that carries the badge and is somebody
+// else's (attack B6). Other names are anybody's, and his own he keeps.
+func TestClient_B6_VerifiedName(t *testing.T) {
+	w := newWorld(t)
+	ctx := context.Background()
+	make := func(by oauth.Actor, name string) (*oauth.Client, error) {
+		c, _, err := w.CreateClient(ctx, by, form(name, oauth.Standard, oauth.Confidential))
+		return c, err
+	}
+	known, err := make(alice, "Parcel Pilot")
+	w.must(err)
+	before, err := make(bob, "Parcel Pilot")
+	w.must(err)
+	w.must(w.VerifyClient(ctx, command, known.ID, known.Version, true))
+	for _, name := range []string{"Parcel Pilot", "parcel-pilot", "ParceI Pílot"} {
+		_, err := make(bob, name)
+		wantField(t, err, "name", oauth.NameTaken)
+		w.must(errOf(make(alice, name)))
+		w.must(errOf(make(command, name)))
+	}
+	w.must(errOf(make(bob, "Parcel Pilots")))
+	f := form("Parcel Pilot", oauth.Standard, oauth.Confidential)
+	_, err = w.UpdateClient(ctx, bob, before.ID, before.Version, f)
+	w.must(err)
+	f.Name = "Parcel-Pilot"
+	_, err = w.UpdateClient(ctx, bob, before.ID, before.Version+1, f)
+	wantField(t, err, "name", oauth.NameTaken)
+	imported, err := make(command, "राम")
+	w.must(err)
+	w.must(w.VerifyClient(ctx, command, imported.ID, imported.Version, true))
+	w.must(errOf(make(bob, "रीमा"))) // its vowels are marks
+	w.must(w.DeleteClient(ctx, alice, known.ID, known.Name))
+	w.must(errOf(make(bob, "Parcel Pilot")))
 }
 
 // Consent shows the host of an app's links beneath its name, so only the operator gives

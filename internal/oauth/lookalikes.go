@@ -16,6 +16,8 @@ func skeletons(name string) [2]string {
 		case isBar(r): // says nothing
 			drawn.WriteRune('l')
 			continue
+		case unicode.IsMark(r) && !unicode.In(r, unicode.Inherited, unicode.Latin, unicode.Greek, unicode.Cyrillic, unicode.Hebrew, unicode.Arabic):
+			// a vowel, as in Devanagari or Thai
 		case !unicode.IsLetter(r) && !unicode.IsDigit(r):
 			continue
 		case unicode.IsDigit(r):
@@ -74,6 +76,12 @@ func speaksOf(name, other string) bool {
 		}
 	}
 	return false
+}
+
+// alike reports whether two names could be taken for each other.
+func alike(name, other string) bool {
+	these, those := skeletons(name), skeletons(other)
+	return these[0] == those[0] || these[1] == those[1]
 }
 
 // bases maps letters that carry accents and strokes of Latin, Greek and Cyrillic to those

@@ -82,6 +82,7 @@ const (
 	FieldTooLong Reason = "field_too_long"
 	FieldUnclean Reason = "field_unclean"
 	NameReserved Reason = "name_reserved"
+	NameTaken    Reason = "name_taken"
 	LinkNotHTTPS Reason = "link_not_https"
 	LinkReserved Reason = "link_reserved"
 	LastSecret   Reason = "last_secret"
@@ -196,6 +197,7 @@ var reasons = map[Reason]struct {
 
 	FieldTooLong: {Incorrect, "Make this shorter.", ""},
 	FieldUnclean: {Incorrect, "Use letters, digits, spaces and plain punctuation.", ""},
+	NameTaken:    {Incorrect, "This name could be taken for that of a verified app. Choose another.", ""},
 	NameReserved: {Incorrect, "This name could be taken for the platform itself. Choose another.", ""},
 	LinkNotHTTPS: {Incorrect, "Write a full address that starts with https://.", ""},
 	LinkReserved: {Incorrect, "This address is the platform's own. Write one of yours.", ""},

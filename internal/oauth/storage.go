@@ -229,6 +229,9 @@ type ClientStorage interface {
 	ClientSecrets(ctx context.Context, clientID string) ([]ClientSecret, error)
 	// Clients lists apps that are not deleted, by name; owner "" lists all.
 	Clients(ctx context.Context, owner string, p Page) ([]*Client, error)
+	// VerifiedClients lists id, owner and name of the apps that carry the badge and are not
+	// deleted.
+	VerifiedClients(ctx context.Context) ([]*Client, error)
 	// CreateClient stores a new app with its first secret, if it has one. It loses if the
 	// id was ever taken, or if its owner has made as many as most in the AppsWithin before
 	// e, deleted ones included. Of calls that race a few may pass that.

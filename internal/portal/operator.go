@@ -91,7 +91,7 @@ type deed struct {
 	ends    bool   // it ends something
 	do      func(s *oauth.Server, ctx context.Context, a oauth.Actor, id string) error
 	// at is set instead of do where it is done to the thing as the page showed it, of that version.
-	at    func(s *oauth.Server, ctx context.Context, a oauth.Actor, id string, version int64) error
+	at func(s *oauth.Server, ctx context.Context, a oauth.Actor, id string, version int64) error
 	// facts is what the page that asks says of the thing, and of which version that is; nil: the name says it.
 	facts func(p *Portal, r *http.Request, a oauth.Actor, id string) (facts []confirmFact, version int64, err error)
 	name  func(p *Portal, ctx context.Context, a oauth.Actor, id string) (string, error)

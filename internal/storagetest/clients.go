@@ -213,6 +213,32 @@ func clients(w *world) {
 			w.t.Errorf("without an owner there are %d clients", n)
 		}
 	})
+	w.test("the apps that carry the badge", func(w *world) {
+		owner := w.id("usr_")
+		var want []string
+		for i, settings := range []oauth.ClientSettings{{Verified: true}, {}, {Terms: `"verified":true`}, {Verified: true, Homepage: "https://x.example"}, {Verified: true}} {
+			c := w.newApp()
+			c.Owner, c.Name, c.Settings = owner, "App "+c.ID, settings
+			w.must(oauth.EventClientCreated, w.create(c))
+			switch {
+			case i == 4:
+				w.setApp(c.ID, oauth.Deleted)
+			case settings.Verified:
+				want = append(want, c.ID+" "+c.Name)
+			}
+		}
+		slices.Sort(want)
+		var got []string
+		list, err := w.s.VerifiedClients(w.ctx)
+		w.ok(err)
+		for _, c := range list {
+			if c.Owner == owner {
+				got = append(got, c.ID+" "+c.Name)
+			}
+		}
+		slices.Sort(got)
+		w.same("those of an owner", got, want)
+	})
 	w.test("times are kept to the microsecond", func(w *world) {
 		for _, at := range []time.Time{time.UnixMicro(1), time.UnixMicro(1<<53 + 1), w.now.Add(999 * time.Nanosecond)} {
 			c := w.newApp()
