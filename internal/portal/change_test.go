@@ -300,7 +300,7 @@ func TestOthers_OwnerTakesAStore(t *testing.T) {
 	}
 	b.open(remove)
 	b.press("Remove")
-	b.sees(200, "Shelfmate can no longer use Store mara-1 by that connection", "Nobody else connected an app")
+	b.sees(200, "That connection cannot use Store mara-1, from this moment on.", "Nobody else connected an app")
 	if left := s.grants("otto")[0]; len(left.Grant.Stores) != 1 || left.Grant.Stores[0].StoreID != "otto-1" || left.Status != oauth.Live {
 		t.Errorf("left: %+v", left.Grant)
 	}
@@ -339,8 +339,17 @@ func TestOthers_OfASuspendedMember(t *testing.T) {
 	b.sees(200, "otto connected the app on", "Shelfmate is paused. It has no access until that is lifted.")
 	b.open("/connected-apps/others/remove?" + url.Values{"grant": {g.ID}, "store": {"mara-1"}}.Encode())
 	b.sees(200, "Take Store mara-1 from Shelfmate?")
+	b.open("/connected-apps/others?" + url.Values{"done": {"removed"}, "app": {g.ClientID}, "grant": {g.ID}, "at": {"mara-1"}}.Encode())
+	if strings.Contains(b.body, "from this moment on") {
+		t.Error("an address says that the store was taken out")
+	}
+	b.open("/connected-apps/others?" + url.Values{"done": {"removed"}, "app": {g.ClientID}, "grant": {"none"}, "at": {"mara-1"}}.Encode())
+	if strings.Contains(textOf(b.doc), "Shelfmate cannot") || strings.Contains(textOf(b.doc), "Shelfmate can no longer") {
+		t.Error("an address says of an app what is not so")
+	}
+	b.open("/connected-apps/others/remove?" + url.Values{"grant": {g.ID}, "store": {"mara-1"}}.Encode())
 	b.press("Remove")
-	b.sees(200, "Shelfmate can no longer use Store mara-1 by that connection", "Nobody else connected an app")
+	b.sees(200, "That connection cannot use Store mara-1, from this moment on.", "Nobody else connected an app")
 	if err := s.server.ResumeUser(ctx, system, "otto"); err != nil {
 		t.Fatal(err)
 	}

@@ -1,6 +1,7 @@
 package portal
 
 import (
+	"cmp"
 	"errors"
 	"net/http"
 	"net/url"
@@ -76,7 +77,8 @@ func (p *Portal) developerPage(w http.ResponseWriter, r *http.Request, v *visito
 	p.pages.render(w, r, status, page{Name: name, TitleOf: titleOf, Frame: frameWide, Section: "developer", Account: v.account(), Body: body})
 }
 
-// resultOf is the notice of what the last press did. It travels in the address, so only what is listed is said.
+// resultOf is the notice of what the last press did. It travels in the address, which anybody may have made, so only what
+// is listed is said, and nothing of it is untrue if nothing was pressed.
 func resultOf(r *http.Request, of string, known ...string) *resultView {
 	done := r.URL.Query().Get("done")
 	kind := "good"
@@ -232,9 +234,19 @@ func (p *Portal) own(w http.ResponseWriter, r *http.Request, v *visitor) *oauth.
 }
 
 func (p *Portal) oneApp(w http.ResponseWriter, r *http.Request, v *visitor) {
-	if c := p.own(w, r, v); c != nil {
-		p.showApp(w, r, v, http.StatusOK, c, resultOf(r, c.Name, "created", "saved", "secret_revoked", "made_already", "secret_already", "signed_out"), "", nil)
+	c := p.own(w, r, v)
+	if c == nil {
+		return
 	}
+	result := resultOf(r, c.Name, "created", "saved", "made_already", "signed_out")
+	switch len(c.Secrets) {
+	case 0:
+	case 1:
+		result = cmp.Or(result, resultOf(r, c.Secrets[0].Last4, "secret_revoked"))
+	default:
+		result = cmp.Or(result, resultOf(r, "", "secret_already"))
+	}
+	p.showApp(w, r, v, http.StatusOK, c, result, "", nil)
 }
 
 func (p *Portal) showApp(w http.ResponseWriter, r *http.Request, v *visitor, status int, c *oauth.Client, result *resultView, typed string, errs map[string]string) {
@@ -356,8 +368,13 @@ func (p *Portal) addSecret(w http.ResponseWriter, r *http.Request, v *visitor) {
 		return
 	}
 	// The form names the secret that the new one stands beside, so a second post of it makes no third.
-	if c.AuthMethod == oauth.BySecret && (len(c.Secrets) != 1 || c.Secrets[0].Last4 != f.Get("beside")) {
+	switch {
+	case c.AuthMethod != oauth.BySecret:
+	case len(c.Secrets) > 1:
 		p.goTo(w, appHref(c.ID)+"?done=secret_already")
+		return
+	case c.Secrets[0].Last4 != f.Get("beside"): // which has been revoked since
+		p.showApp(w, r, v, http.StatusConflict, c, &resultView{"bad", "result.changed", ""}, "", nil)
 		return
 	}
 	secret, err := p.server.AddSecret(r.Context(), v.actor(), c.ID)

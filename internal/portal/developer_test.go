@@ -243,10 +243,14 @@ func TestDeveloper_SecondSecretThirdAndLast(t *testing.T) {
 	b.post(page+"/secrets", url.Values{"beside": {first[68:]}}, s.url)
 	b.sees(http.StatusOK, "A second secret was made already. It was shown once.")
 
+	b.open(page + "?done=secret_revoked")
+	if strings.Contains(b.body, `class="result"`) {
+		t.Error("an address says that a secret is revoked")
+	}
 	b.open(page + "/revoke-secret?last4=" + url.QueryEscape(first[68:]))
 	b.sees(http.StatusOK, "Revoke the secret that ends in "+first[68:]+"?", "Keys that are out go on working.")
 	b.press("Revoke this secret")
-	b.sees(http.StatusOK, "The secret is revoked.", "••••"+second[68:])
+	b.sees(http.StatusOK, "One secret is left, which ends in "+second[68:], "••••"+second[68:])
 	if b.address.Fragment != "" {
 		t.Errorf("what was done stands above where the page comes up: %s", b.address)
 	}
@@ -255,7 +259,11 @@ func TestDeveloper_SecondSecretThirdAndLast(t *testing.T) {
 		t.Errorf("left: %v, %v", stored.Secrets, err)
 	}
 	b.post(page+"/secrets", again, s.url) // the page of long ago
-	b.sees(http.StatusOK, "A second secret was made already")
+	b.sees(http.StatusConflict, "Somebody changed this meanwhile.")
+	b.open(page + "?done=secret_already")
+	if strings.Contains(b.body, `class="result"`) {
+		t.Error("an address says that there are two secrets")
+	}
 	if c, err := s.server.MyClient(context.Background(), system, c.ID); err != nil || len(c.Secrets) != 1 {
 		t.Errorf("an old page made a secret: %v, %v", c.Secrets, err)
 	}
@@ -316,7 +324,7 @@ func TestDeveloper_EditAndStaleVersion(t *testing.T) {
 	theirs.Set("privacy", "https://shelfmate.example/privacy")
 	theirs.Set("iss", "1")
 	b.post(action, theirs, s.url)
-	b.sees(http.StatusOK, "Your changes are saved", "Verified", "Add iss to the callback")
+	b.sees(http.StatusOK, "What you see here is saved", "Verified", "Add iss to the callback")
 
 	mine["redirect_uri"] = []string{"https://new.shelfmate.example/cb"}
 	b.post(action, mine, s.url)
@@ -337,7 +345,7 @@ func TestDeveloper_EditAndStaleVersion(t *testing.T) {
 	}
 	again.Set("name", "Shelfmate Pro")
 	b.post(action, again, s.url)
-	b.sees(http.StatusOK, "Your changes are saved", "Not verified")
+	b.sees(http.StatusOK, "What you see here is saved", "Not verified")
 	if got := stored(); got.Redirects[0] != "https://new.shelfmate.example/cb" || got.Settings.Privacy != "" || got.Settings.Iss || got.Name != "Shelfmate Pro" || got.Profile != oauth.Exchange {
 		t.Errorf("saved %+v", got)
 	}
@@ -378,7 +386,7 @@ func TestDeveloper_DeleteTakesTheNameAndEndsConnections(t *testing.T) {
 	s.follower()
 	s.waits(func() {
 		b.post(action, form, s.url)
-		b.sees(http.StatusOK, "The app is deleted. Its keys are refused from this moment on.", "You have no app yet")
+		b.sees(http.StatusOK, "An app that you deleted is gone for good, and its keys are refused.", "You have no app yet")
 	})
 	b.open(appHref(c.ID))
 	if b.status != http.StatusNotFound {

@@ -95,20 +95,42 @@ type deed struct {
 	// facts is what the page that asks says of the thing, and of which version that is; nil: the name says it.
 	facts func(p *Portal, r *http.Request, a oauth.Actor, id string) (facts []confirmFact, version int64, err error)
 	name  func(p *Portal, ctx context.Context, a oauth.Actor, id string) (string, error)
+	// so reports whether it is as the notice after the deed says.
+	so func(p *Portal, ctx context.Context, a oauth.Actor, id string) bool
 }
 
 var deeds = map[string]deed{
-	"suspend-app": {section: "/operator/apps", asks: true, ends: true, do: (*oauth.Server).SuspendClient, name: (*Portal).appName},
-	"resume-app":  {section: "/operator/apps", do: (*oauth.Server).ResumeClient, name: (*Portal).appName},
+	"suspend-app": {section: "/operator/apps", asks: true, ends: true, do: (*oauth.Server).SuspendClient, name: (*Portal).appName,
+		so: appIs(func(c *oauth.Client) bool { return c.Status == oauth.Suspended })},
+	"resume-app": {section: "/operator/apps", do: (*oauth.Server).ResumeClient, name: (*Portal).appName,
+		so: appIs(func(c *oauth.Client) bool { return c.Status == oauth.Active })},
 	"verify-app": {section: "/operator/apps", asks: true, name: (*Portal).appName, facts: (*Portal).appFacts, at: func(s *oauth.Server, ctx context.Context, a oauth.Actor, id string, version int64) error {
 		return s.VerifyClient(ctx, a, id, version, true)
-	}},
+	}, so: appIs(func(c *oauth.Client) bool { return c.Settings.Verified })},
 	"unverify-app": {section: "/operator/apps", name: (*Portal).appName, at: func(s *oauth.Server, ctx context.Context, a oauth.Actor, id string, version int64) error {
 		return s.VerifyClient(ctx, a, id, version, false)
-	}},
-	"suspend-user": {section: "/operator/users", asks: true, ends: true, do: (*oauth.Server).SuspendUser, name: (*Portal).userName},
-	"resume-user":  {section: "/operator/users", do: (*oauth.Server).ResumeUser, name: (*Portal).userName},
-	"revoke-grant": {section: "/operator/grants", asks: true, ends: true, do: (*oauth.Server).RevokeGrant, name: (*Portal).grantName, facts: (*Portal).grantFacts},
+	}, so: appIs(func(c *oauth.Client) bool { return !c.Settings.Verified })},
+	"suspend-user": {section: "/operator/users", asks: true, ends: true, do: (*oauth.Server).SuspendUser, name: (*Portal).userName, so: userIs(oauth.Suspended)},
+	"resume-user":  {section: "/operator/users", do: (*oauth.Server).ResumeUser, name: (*Portal).userName, so: userIs(oauth.Active)},
+	"revoke-grant": {section: "/operator/grants", asks: true, ends: true, do: (*oauth.Server).RevokeGrant, name: (*Portal).grantName, facts: (*Portal).grantFacts,
+		so: func(p *Portal, ctx context.Context, a oauth.Actor, id string) bool {
+			c, _, err := p.grant(ctx, a, id)
+			return err == nil && c.Status == oauth.GrantIsRevoked
+		}},
+}
+
+func appIs(so func(*oauth.Client) bool) func(*Portal, context.Context, oauth.Actor, string) bool {
+	return func(p *Portal, ctx context.Context, a oauth.Actor, id string) bool {
+		c, err := p.server.MyClient(ctx, a, id)
+		return err == nil && so(c)
+	}
+}
+
+func userIs(status oauth.Status) func(*Portal, context.Context, oauth.Actor, string) bool {
+	return func(p *Portal, ctx context.Context, a oauth.Actor, id string) bool {
+		u, err := p.server.User(ctx, a, id)
+		return err == nil && u.Status == status
+	}
 }
 
 func (p *Portal) appName(ctx context.Context, a oauth.Actor, id string) (string, error) {
@@ -301,7 +323,8 @@ func (p *Portal) operatorDo(w http.ResponseWriter, r *http.Request, o *operator)
 	p.goTo(w, d.section+"?"+url.Values{"done": {done}, "of": {id}}.Encode())
 }
 
-// operatorResult is the notice after a deed. The name is looked up anew: nothing of the address is shown.
+// operatorResult is the notice after a deed, as far as it is so: anybody may have made the address. The name is looked up
+// anew: nothing of the address is shown.
 func (p *Portal) operatorResult(r *http.Request, o *operator) *resultView {
 	q := r.URL.Query()
 	what := q.Get("done")
@@ -312,7 +335,7 @@ func (p *Portal) operatorResult(r *http.Request, o *operator) *resultView {
 		return &resultView{"warn", "result.changed", ""}
 	}
 	d, ok := deeds[what]
-	if !ok || d.section != r.URL.Path {
+	if !ok || d.section != r.URL.Path || !d.so(p, r.Context(), o.actor(), q.Get("of")) {
 		return nil
 	}
 	name, err := d.name(p, r.Context(), o.actor(), q.Get("of"))

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -207,6 +208,46 @@ func TestOperator_B5_BadgeForWhatWasShown(t *testing.T) {
 	b.open("/operator/do/verify-app?id=" + c.ID)
 	b.press("Verify")
 	b.sees(http.StatusOK, "Another Name carries your badge now.")
+}
+
+// TestOperator_NoticesSayWhatIsSo: anybody may have made the address of a notice.
+func TestOperator_NoticesSayWhatIsSo(t *testing.T) {
+	s := newSite(t)
+	b := s.operator()
+	s.user("mara", 1)
+	c := s.app("Shelfmate", "stores.view")
+	customer := s.browser()
+	customer.open(ask(c))
+	customer.signIn("mara")
+	customer.press("Allow", "mara-1")
+	s.redeem(c, customer.returned().Get("code"))
+	grant := s.grants("mara")[0].ID
+	of := map[string]string{"app": c.ID, "user": "mara", "grant": grant}
+	notices := func(want ...string) {
+		t.Helper()
+		for what, d := range deeds {
+			_, kind, _ := strings.Cut(what, "-")
+			b.open(with(d.section, "done", what) + "&of=" + url.QueryEscape(of[kind]))
+			said := strings.Contains(b.body, `class="result"`)
+			if said != slices.Contains(want, what) {
+				t.Errorf("%s: said %t, as %v is so", what, said, want)
+			}
+		}
+	}
+	notices("resume-app", "unverify-app", "resume-user")
+	for _, err := range []error{s.server.SuspendClient(context.Background(), system, c.ID), s.server.SuspendUser(context.Background(), system, "mara"), s.server.RevokeGrant(context.Background(), system, grant)} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	now, err := s.server.MyClient(context.Background(), system, c.ID)
+	if err == nil {
+		err = s.server.VerifyClient(context.Background(), system, c.ID, now.Version, true)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	notices("suspend-app", "verify-app", "suspend-user", "revoke-grant")
 }
 
 func TestOperator_UserIsSuspendedAndNeverOneself(t *testing.T) {

@@ -98,7 +98,7 @@ func (p *Portal) removeOthers(w http.ResponseWriter, r *http.Request, v *visitor
 		p.fail(w, r, err)
 		return
 	case a != nil:
-		q = url.Values{"done": {doneRemoved}, "app": {a.Client.ID}, "grant": {grant}, "at": {store}}
+		q = url.Values{"done": {doneRemoved}, "grant": {grant}, "at": {store}}
 	}
 	if err == nil {
 		p.settle(w, r)
@@ -106,17 +106,14 @@ func (p *Portal) removeOthers(w http.ResponseWriter, r *http.Request, v *visitor
 	p.goTo(w, "/connected-apps/others?"+q.Encode())
 }
 
-// othersDone says what the last press did, as far as it is so: anybody may have made the address.
+// othersDone says what the last press did, as far as it is so: anybody may have made the address. Whose connection it was
+// cannot be looked up, since it is none of the visitor's any more.
 func (p *Portal) othersDone(r *http.Request, v *visitor) (*doneView, error) {
 	q := r.URL.Query()
 	switch q.Get("done") {
 	case doneGone:
 		return &doneView{ID: "done.gone"}, nil
 	case doneRemoved:
-		app, err := p.server.Client(r.Context(), q.Get("app"))
-		if err != nil {
-			return nil, nil
-		}
 		switch a, err := p.inStore(r, v, q.Get("grant"), q.Get("at")); {
 		case oauth.AsError(err).Code == oauth.NotFound && err != nil, a != nil:
 			return nil, nil
@@ -129,7 +126,7 @@ func (p *Portal) othersDone(r *http.Request, v *visitor) (*doneView, error) {
 		}
 		for _, s := range stores {
 			if s.StoreID == q.Get("at") {
-				return &doneView{ID: "done.others", App: app.Name, Store: s.StoreName}, nil
+				return &doneView{ID: "done.others", Store: s.StoreName}, nil
 			}
 		}
 	}

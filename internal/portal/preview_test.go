@@ -169,7 +169,7 @@ func previews(language string) []preview {
 	foreign := othersApp{Grant: "g9", Store: "s1", App: shelfmate, Person: "Otto Brandt", Since: noon.AddDate(0, -1, -3), Sections: sections(sampleScopes(language)[:3])}
 	foreign2 := othersApp{Grant: "g10", Store: "s1", App: newAppView("4", longName, "warenwirtschaft.example", "unverified"), Since: noon, Paused: true}
 	foreign3 := othersApp{Grant: "g9", Store: "s2", App: newAppView("9", "<b>", "", ""), Person: "<b>" + longName, Since: noon, Sections: sections(manyScopes())}
-	others := othersView{Done: &doneView{ID: "done.others", App: "Shelfmate", Store: "Atelier am Hafen"}, Pager: pagerView{Older: "/connected-apps/others?page=2"}, Stores: []othersStore{
+	others := othersView{Done: &doneView{ID: "done.others", Store: "Atelier am Hafen"}, Pager: pagerView{Older: "/connected-apps/others?page=2"}, Stores: []othersStore{
 		{Name: "Nordlicht Keramik", Domain: "keramik.nordlicht.example", Apps: []othersApp{foreign, foreign2}}, {Name: longName, Apps: []othersApp{foreign3}}}}
 	column := func(name, of string, body any) preview {
 		return preview{name, page{Name: of, TitleOf: []any{"App", "Shelfmate", "Store", "Nordlicht Keramik"}, Section: "connected", Account: account, Body: body}}
