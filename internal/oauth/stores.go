@@ -193,10 +193,13 @@ func (s *Server) setUserStatus(ctx context.Context, actor Actor, id string, to S
 	}
 	e.UserID = id
 	won, err := s.storage.SetUserStatus(ctx, id, to, e)
-	if err == nil && !won {
-		return refuse(NoSuch)
+	if err != nil || won {
+		return err
 	}
-	return err
+	if _, err := s.User(ctx, actor, id); err != nil {
+		return err
+	}
+	return refuse(Changed) // it was so already
 }
 
 // Events lists what happened, newest first, for who runs the platform.

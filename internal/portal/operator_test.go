@@ -277,12 +277,19 @@ func TestOperator_UserIsSuspendedAndNeverOneself(t *testing.T) {
 	b.sees(http.StatusOK, "Suspend usr_mara@nordlicht.example?")
 	b.press("Suspend")
 	b.sees(http.StatusOK, "usr_mara@nordlicht.example is suspended")
+	b.post("/operator/do/suspend-user", url.Values{"id": {"usr_mara"}}, s.url)
+	b.sees(http.StatusOK, "It was so already.", "Resume usr_mara@nordlicht.example")
+	b.post("/operator/do/suspend-user", url.Values{"id": {"nobody"}}, s.url)
+	b.sees(http.StatusNotFound)
+	b.open("/operator/users")
 	mara.open("/connected-apps")
 	if mara.status == http.StatusOK && mara.address.Path == "/connected-apps" {
 		t.Error("a suspended person goes on")
 	}
 	b.press("Resume usr_mara@nordlicht.example")
 	b.sees(http.StatusOK, "can sign in again")
+	b.post("/operator/do/resume-user", url.Values{"id": {"usr_mara"}}, s.url)
+	b.sees(http.StatusOK, "It was so already.")
 	b.open("/operator/users?q=nobody")
 	b.sees(http.StatusOK, "No user found")
 }
