@@ -163,10 +163,10 @@ func (s *Server) newSecret() (Secret, ClientSecret, error) {
 // sites, only who runs it writes (attack B6); what he wrote, the developer may leave.
 func (s *Server) applyForm(ctx context.Context, actor Actor, c *Client, f ClientForm) (FieldErrors, error) {
 	errs := FieldErrors{}
-	name := strings.TrimSpace(f.Name)
-	if e := s.checkName(name); e != nil {
+	name := collapsed(f.Name)
+	if e := s.checkName(strings.TrimSpace(f.Name)); e != nil {
 		errs["name"] = e
-	} else if !actor.runs() && name != c.Name {
+	} else if !actor.runs() && name != collapsed(c.Name) {
 		e, err := s.checkOthers(ctx, actor, name)
 		if err != nil {
 			return nil, err
@@ -246,6 +246,10 @@ func (s *Server) checkOthers(ctx context.Context, actor Actor, name string) (*Er
 	}
 	return nil, nil
 }
+
+// collapsed is a name as pages show it: white space at its ends is gone, and one space is
+// left of any within.
+func collapsed(name string) string { return strings.Join(strings.Fields(name), " ") }
 
 func indexed(field string, i int) string { return field + "[" + strconv.Itoa(i) + "]" }
 
@@ -384,7 +388,7 @@ func (s *Server) UpdateClient(ctx context.Context, actor Actor, id string, versi
 	}
 	// What the operator vouched for is not carried over to another name or host, or to
 	// what he has to look at before (attack B5).
-	if !actor.runs() && (c.Name != old.Name || leadsElsewhere(old, c) || s.risksMore(old, c)) {
+	if !actor.runs() && (c.Name != collapsed(old.Name) || leadsElsewhere(old, c) || s.risksMore(old, c)) {
 		c.Settings.Verified = false
 	}
 	return c, s.writeClient(ctx, actor, old, c)
@@ -498,7 +502,7 @@ func (s *Server) DeleteClient(ctx context.Context, actor Actor, id, name string)
 	if err != nil {
 		return err
 	}
-	if strings.TrimSpace(name) != c.Name {
+	if collapsed(name) != collapsed(c.Name) {
 		return FieldErrors{"name": refuse(FieldRequired)}
 	}
 	return s.setClientStatus(ctx, actor, id, Deleted, EventClientDeleted, true)

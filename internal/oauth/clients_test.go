@@ -226,6 +226,44 @@ func TestActor_OthersThingsAreMissing(t *testing.T) {
 
 func errOf[T any](_ T, err error) error { return err }
 
+// A name is what pages show of it: white space is one space. Who deletes an app types what
+// he sees, also where it was registered before that.
+func TestClient_NameAsShown(t *testing.T) {
+	w := newWorld(t)
+	ctx := context.Background()
+	f := form("  Twin \u00a0 Space ", oauth.Standard, oauth.Confidential)
+	c, _, err := w.CreateClient(ctx, alice, f)
+	w.must(err)
+	if c.Name != "Twin Space" {
+		t.Errorf("it is called %q", c.Name)
+	}
+	old := *c
+	old.Name = "Twin  Space"
+	old.Settings.Verified = true
+	e, err := w.NewEvent(ctx, oauth.EventClientUpdated, command, nil)
+	w.must(err)
+	e.ClientID = c.ID
+	if won, err := w.db.UpdateClient(ctx, &old, e); !won || err != nil {
+		t.Fatal(won, err)
+	}
+	wantField(t, w.DeleteClient(ctx, alice, c.ID, "TwinSpace"), "name", oauth.FieldRequired)
+	f.Name = old.Name
+	now, err := w.UpdateClient(ctx, alice, c.ID, c.Version+1, f)
+	w.must(err)
+	if now.Name != "Twin Space" || !now.Settings.Verified {
+		t.Errorf("saved as it was: %q, verified %v", now.Name, now.Settings.Verified)
+	}
+	old.Version += 2
+	if e, err = w.NewEvent(ctx, oauth.EventClientUpdated, command, nil); err != nil {
+		t.Fatal(err)
+	}
+	e.ClientID = c.ID
+	if won, err := w.db.UpdateClient(ctx, &old, e); !won || err != nil {
+		t.Fatal(won, err)
+	}
+	w.must(w.DeleteClient(ctx, alice, c.ID, "Twin Space"))
+}
+
 // What only the operator may give an app.
 func TestClient_OperatorsOnly(t *testing.T) {
 	w := newWorld(t)
