@@ -158,6 +158,33 @@ func TestLayout_TheOnlyStore(t *testing.T) {
 	}
 }
 
+// TestLayout_FormsAreSentOnce: the second press of a double click is dropped, and a form that was stopped on its way can be
+// sent again.
+func TestLayout_FormsAreSentOnce(t *testing.T) {
+	p := openTab(t)
+	for _, name := range []string{"sign-in", "sign-up-errors", "connected", "operator-users", "developer-new"} {
+		p.open(name, "light", 768)
+		got := read[string](p, `(() => {
+			let sent = 0, later = [];
+			window.setTimeout = f => later.push(f);
+			addEventListener("submit", event => {
+				if (!event.defaultPrevented) sent++;
+				event.preventDefault();
+			});
+			const forms = [...document.querySelectorAll("form[method=post]:not([action='/sign-out'])")];
+			return [...new Set(forms.map(form => {
+				const count = () => { sent = 0; form.requestSubmit(); form.requestSubmit(); return sent; };
+				const first = count();
+				later.splice(0).forEach(f => f());
+				return first + " " + count();
+			}))].join();
+		})()`)
+		if got != "1 1" {
+			t.Errorf("%s: presses that are sent, and those after a while: %s", name, got)
+		}
+	}
+}
+
 // TestLayout_AllowWaits_B13: with a script, Allow does nothing until the page has been in view for half a second, neither
 // when it is first shown nor when its window comes to the front, so that the second press of a double click on another page
 // decides nothing. Then it does, and nothing has moved.

@@ -97,12 +97,14 @@
     settle();
   });
 
-  // A form is sent once; the second press of a double click is dropped.
+  // A form is sent once; the second press of a double click is dropped. Who stopped waiting
+  // may press again after a while.
   document.querySelectorAll("form[data-once]").forEach(function (form) {
     var sent = false;
     form.addEventListener("submit", function (event) {
-      if (sent) event.preventDefault();
+      if (sent) return event.preventDefault();
       sent = true;
+      setTimeout(function () { sent = false; }, 5000);
     });
     window.addEventListener("pageshow", function () { sent = false; });
   });
