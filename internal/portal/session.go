@@ -200,6 +200,9 @@ func (p *Portal) signed(w http.ResponseWriter, r *http.Request, name string, vie
 				field = "email"
 			}
 			view.Errors[field] = fieldMessage(field, e.Reason)
+			if view.Invite != "" && e.Reason == people.ReasonEmailTaken { // who signs in instead leaves the link
+				view.Errors[field] = "problem.email_taken_invite"
+			}
 		}
 	} else if locked, ok := errors.AsType[people.Locked](err); ok {
 		status, view.Problem = http.StatusTooManyRequests, "problem.too_many"

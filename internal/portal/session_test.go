@@ -188,6 +188,14 @@ func TestSignUp_OperatorLinkWorksOnce(t *testing.T) {
 	opened := "/sign-up?invite=" + url.QueryEscape(link.Reveal())
 	late := s.browser()
 	late.open(opened)
+	s.user("mara", 0)
+	member := s.browser()
+	member.open(opened)
+	_, form := member.form("Create account")
+	form.Set("email", "mara@nordlicht.example")
+	form.Set("password", password)
+	member.post("/sign-up", form, s.url)
+	member.sees(http.StatusUnprocessableEntity, "There is an account with this e-mail, and this link makes a new one. Take an e-mail that has none.")
 	for i, email := range []string{"boss@nordlicht.example", "late@nordlicht.example"} {
 		b := s.browser()
 		if i == 0 {
