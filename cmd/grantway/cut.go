@@ -1,12 +1,9 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"crypto/rand"
-	"errors"
 	"fmt"
-	"io"
 	"strings"
 	"time"
 
@@ -50,14 +47,15 @@ type Sure struct {
 	Yes bool `help:"Do not ask."`
 }
 
-func (s Sure) asked(t terminal, what string) error {
+func (s Sure) asked(ctx context.Context, t terminal, what string) error {
 	if s.Yes {
 		return nil
 	}
 	fmt.Fprint(t.err, what+"\nThis cannot be taken back. Type yes to go on: ")
-	line, err := bufio.NewReader(t.in).ReadString('\n')
-	if err != nil && !errors.Is(err, io.EOF) {
-		return err
+	line, err := typed(ctx, t.in)
+	if err != nil {
+		fmt.Fprintln(t.err) // the question ends no line
+		return interrupted(ctx, err, "nothing was done")
 	}
 	if strings.TrimSpace(line) != "yes" {
 		return refusal("nothing was done; with --yes nobody is asked")
@@ -93,7 +91,7 @@ func (c *keyCut) Run(ctx context.Context, t terminal) error {
 		if means == "" {
 			return refusal("there is no signing key " + cell(c.Kid) + " that is not cut off yet; see key list")
 		}
-		if err := c.asked(t, means); err != nil {
+		if err := c.asked(ctx, t, means); err != nil {
 			return err
 		}
 		if err := o.server.CutKey(ctx, command, c.Kid); err != nil {
@@ -116,7 +114,7 @@ type revokeEverythingCommand struct {
 // Run ends every key and refresh token.
 func (c *revokeEverythingCommand) Run(ctx context.Context, t terminal) error {
 	return c.run(ctx, t, func(o *office) error {
-		err := c.asked(t, "Every key and every refresh token of every app ends. What people allowed stays, and each app has to send them through consent again to get a key.")
+		err := c.asked(ctx, t, "Every key and every refresh token of every app ends. What people allowed stays, and each app has to send them through consent again to get a key.")
 		if err != nil {
 			return err
 		}
@@ -142,7 +140,7 @@ func (c *newEpochCommand) Run(ctx context.Context, t terminal) error {
 		if err := ours(ctx, cfg, ring, store); err != nil {
 			return err
 		}
-		err := c.asked(t, "The database as it is now becomes the truth. Keys issued in what it has lost are refused, and what was revoked there counts again. People sign in again.")
+		err := c.asked(ctx, t, "The database as it is now becomes the truth. Keys issued in what it has lost are refused, and what was revoked there counts again. People sign in again.")
 		if err != nil {
 			return err
 		}

@@ -234,3 +234,35 @@ func TestInit_NamesTheProgram(t *testing.T) {
 		}
 	}
 }
+
+// onText calls off once what was written ends with text.
+type onText struct {
+	text, said string
+	off        func()
+}
+
+func (o *onText) Write(p []byte) (int, error) {
+	if o.said += string(p); strings.HasSuffix(o.said, o.text) {
+		o.off()
+	}
+	return len(p), nil
+}
+
+// One signal is enough while a question waits for an answer.
+func TestRun_InterruptedAtAPrompt(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	for words, prompt := range map[string]string{
+		"revoke-everything": "Type yes to go on: ", "new-epoch": "Type yes to go on: ",
+	} {
+		ctx, end := context.WithCancel(t.Context())
+		in, never := io.Pipe()
+		said := &onText{text: prompt, off: end}
+		hung := time.AfterFunc(20*time.Second, func() { never.Close() })
+		code := run(ctx, append(strings.Fields(words), "--config", filepath.Join(s.dir, "config.yaml")), terminal{in, io.Discard, said, nil})
+		if !hung.Stop() || code != failed || !strings.HasSuffix(said.said, prompt+"\ngrantway: interrupted: nothing was done\n") {
+			t.Errorf("%s: exit code %d, %q", words, code, said.said)
+		}
+		never.Close()
+	}
+}

@@ -30,13 +30,18 @@ func unseen(ctx context.Context, t terminal, prompt string) (line string, err er
 			fmt.Fprint(t.err, prompt)
 		}
 	}
+	return typed(ctx, t.in)
+}
+
+// typed reads a line, until ctx ends: a signal ends the waiting for who does not type.
+func typed(ctx context.Context, in io.Reader) (string, error) {
 	type outcome struct {
 		line string
 		err  error
 	}
 	read := make(chan outcome, 1)
 	go func() { // which nothing can interrupt
-		line, err := bufio.NewReader(t.in).ReadString('\n')
+		line, err := bufio.NewReader(in).ReadString('\n')
 		if errors.Is(err, io.EOF) {
 			err = nil
 		}
