@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/url"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -78,7 +79,22 @@ func parseURL(dsn string) (*pgxpool.Config, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading the database URL: %s", unreadable(dsn, err))
 	}
+	if spilt(dsn, config.ConnConfig) {
+		return nil, errors.New("reading the database URL: " + urlForm)
+	}
 	return config, nil
+}
+
+const urlForm = "write postgres://user:password@host:5432/database, with %40 for an @ in the password, %2F for a / and %23 for a #"
+
+// spilt reports whether a part of the password was taken for what follows it, and would be
+// printed as that: it has a character that ends it in a URL.
+func spilt(dsn string, c *pgx.ConnConfig) bool {
+	parts := []string{c.Host, c.Database}
+	for _, f := range c.Fallbacks {
+		parts = append(parts, f.Host)
+	}
+	return strings.Contains(dsn, "#") || slices.ContainsFunc(parts, func(s string) bool { return strings.Contains(s, "@") })
 }
 
 // CheckName reports what can be told to be wrong with the name of a database without
@@ -108,7 +124,7 @@ func unreadable(dsn string, err error) string {
 			return why
 		}
 	}
-	return "write postgres://user:password@host:5432/database, with %40 for an @ in the password and so on"
+	return urlForm
 }
 
 func (p *postgres) lock(sql string, args ...any) []statement {

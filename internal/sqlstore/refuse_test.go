@@ -222,3 +222,22 @@ func selfSigned(t *testing.T) (certificate, key string) {
 	}
 	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})), string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs}))
 }
+
+// A character that ends the password in a URL is a mistake of the URL, and what follows it
+// is no host, port or database that a message may name.
+func TestCheckName_PasswordWithDelimiters(t *testing.T) {
+	for _, password := range []string{"hunter@2secret", "1@2secret", "1/2secret", "1#2secret", "hunter/2secret", "hunter#2secret", "hunter:2@secret"} {
+		for _, host := range []string{"127.0.0.1:1", "db1,db2"} {
+			err := CheckName("postgres://someone:" + password + "@" + host + "/x")
+			if err == nil || err.Error() != "reading the database URL: "+urlForm {
+				t.Errorf("%s at %s: %v", password, host, err)
+			}
+		}
+	}
+	for good, password := range map[string]string{"hunter%402%2Fsecret%3F%23": "hunter@2/secret?#", "hun:ter?!$&'()*+,;=-._~": "hun:ter?!$&'()*+,;=-._~"} {
+		c, err := parseURL("postgres://someone:" + good + "@127.0.0.1:1,127.0.0.1:2/x?sslmode=disable&options=a@b")
+		if err != nil || c.ConnConfig.Password != password {
+			t.Errorf("%s: %v", good, err)
+		}
+	}
+}
