@@ -56,14 +56,21 @@ func usable(s sqlstore.Schema, c config.Config) error {
 	}
 	switch {
 	case s.Have == 0:
-		return errNoTables
+		return noTables(c)
 	case sqlstore.IsPostgres(c.Database.Reveal()):
 		return older(s)
 	}
 	return nil
 }
 
-var errNoTables = errors.New("the database has no tables of grantway: run grantway migrate up")
+// noTables says how an empty database becomes one of ours. A file does not by migrate up:
+// where one is empty something went wrong, and a new server in its place would know nobody.
+func noTables(c config.Config) error {
+	if file := c.Database.Reveal(); !sqlstore.IsPostgres(file) {
+		return fmt.Errorf("the database %s is empty: restore a backup, or name the right file; grantway init makes a new one", file)
+	}
+	return errors.New("the database has no tables of grantway: run grantway migrate up")
+}
 
 // upgrade migrates a database that is not newer than this program.
 func upgrade(ctx context.Context, store *sqlstore.Store, s sqlstore.Schema, c config.Config, ring *oauth.KeyRing, t terminal) error {
@@ -114,6 +121,9 @@ func (c *migrateUpCommand) Run(ctx context.Context, t terminal) error {
 	return c.withSchema(ctx, t, func(cfg config.Config, ring *oauth.KeyRing, store *sqlstore.Store, s sqlstore.Schema) error {
 		if err := known(s); err != nil {
 			return err
+		}
+		if s.Have == 0 && !sqlstore.IsPostgres(cfg.Database.Reveal()) {
+			return noTables(cfg)
 		}
 		before := s.Have
 		if s.Have < s.Want {
@@ -194,7 +204,7 @@ func openThere(ctx context.Context, c config.Config) (*sqlstore.Store, error) {
 	switch {
 	case err != nil:
 	case s.Have == 0:
-		err = errNoTables
+		err = noTables(c)
 	case s.Have < s.Want:
 		err = older(s)
 	}

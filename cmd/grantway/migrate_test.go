@@ -75,7 +75,7 @@ func TestSchema_UnknownIsRefused(t *testing.T) {
 			}
 			alter(t, at, "INSERT INTO goose_db_version (version_id, is_applied) VALUES (99, TRUE)")
 			refused("made by a newer grantway (schema 99, this one knows 1): use that one, or restore a backup")
-			alter(t, at, "DELETE FROM goose_db_version WHERE version_id = 99", "CREATE TABLE backup (made BIGINT PRIMARY KEY)")
+			alter(t, at, "DELETE FROM goose_db_version WHERE version_id = 99", "CREATE TABLE backup (made BIGINT PRIMARY KEY, issuer TEXT NOT NULL, audience TEXT NOT NULL, ring TEXT NOT NULL)")
 			refused("a backup, or a restore that was cut off")
 		})
 	}
@@ -130,45 +130,34 @@ func rows(t *testing.T, db *sql.DB, query string) (lines []string) {
 }
 
 // serve never migrates PostgreSQL; grantway migrate does, and two at once do no
-// harm, on either engine, as processes of their own.
+// harm, as processes of their own.
 func TestMigrate_Commands(t *testing.T) {
 	t.Parallel()
 	k := &keyed{site: newSite(t)}
-	server := storagetest.Postgres(t)
-	file := filepath.Join(k.dir, "new.db")
-	if err := os.WriteFile(file, nil, 0o600); err != nil {
-		t.Fatal(err)
+	at := storagetest.Postgres(t)
+	k.fails([]string{"the database has no tables of grantway: run grantway migrate up"}, "user", "list", "--database", at)
+	k.fails([]string{"the database has no tables of grantway: run grantway migrate up"}, "serve", "--listen", "127.0.0.1:0", "--database", at)
+	var doc schemaDoc
+	if k.run("", &doc, "migrate", "status", "--database", at); doc.Schema != 0 || doc.Known != 1 || doc.Migrations[0] != (migrationDoc{1, "house", false}) {
+		t.Errorf("before: %+v", doc)
 	}
-	for _, empty := range []string{server, file} {
-		k.fails([]string{"the database has no tables of grantway: run grantway migrate up"}, "user", "list", "--database", empty)
-		k.fails([]string{"the database has no tables of grantway: run grantway migrate up"}, "serve", "--listen", "127.0.0.1:0", "--database", empty)
+	var both sync.WaitGroup
+	for range 3 {
+		both.Go(func() {
+			if _, err := grantway(k.dir, "", "migrate", "up", "--config", "config.yaml", "--database", at); err != nil {
+				t.Error(err)
+			}
+		})
 	}
-	for engine, at := range map[string]string{"SQLite": file, "Postgres": server} {
-		var doc schemaDoc
-		if k.run("", &doc, "migrate", "status", "--database", at); doc.Schema != 0 || doc.Known != 1 || doc.Migrations[0] != (migrationDoc{1, "house", false}) {
-			t.Errorf("%s, before: %+v", engine, doc)
-		}
-		var both sync.WaitGroup
-		for range 3 {
-			both.Go(func() {
-				if _, err := grantway(k.dir, "", "migrate", "up", "--config", "config.yaml", "--database", at); err != nil {
-					t.Errorf("%s: %v", engine, err)
-				}
-			})
-		}
-		both.Wait()
-		if k.run("", &doc, "migrate", "status", "--database", at); doc.Schema != 1 || doc.Migrations[0] != (migrationDoc{1, "house", true}) {
-			t.Errorf("%s, after: %+v", engine, doc)
-		}
-		if said, err := grantway(k.dir, "", "migrate", "up", "--config", "config.yaml", "--database", at); err != nil || said != "The database is at schema 1 already.\n" {
-			t.Errorf("%s, again: %q %v", engine, said, err)
-		}
+	both.Wait()
+	if k.run("", &doc, "migrate", "status", "--database", at); doc.Schema != 1 || doc.Migrations[0] != (migrationDoc{1, "house", true}) {
+		t.Errorf("after: %+v", doc)
 	}
-	p := k.serve("--database", server, "--shutdown-grace", "1s")
+	if said, err := grantway(k.dir, "", "migrate", "up", "--config", "config.yaml", "--database", at); err != nil || said != "The database is at schema 1 already.\n" {
+		t.Errorf("again: %q %v", said, err)
+	}
+	p := k.serve("--database", at, "--shutdown-grace", "1s")
 	k.stop(p)
-	if kept, _ := filepath.Glob(file + ".*"); len(kept) > 0 {
-		t.Errorf("a new database left %q", kept)
-	}
 }
 
 // Before a file is migrated its old state is put beside it, as a backup that can be
