@@ -71,15 +71,15 @@ func newFollowed(t *testing.T, dsn func(*testing.T) string) *followed {
 	t.Helper()
 	x := &followed{world: *newWorld(t), epoch: 1, dsn: func() string { return dsn(t) }}
 	x.clock.at = time.Now().Truncate(time.Microsecond)
-	file := x.backup()
 	for i := range x.nodes {
 		n := &node{}
 		n.http = httptest.NewServer(x.watch(n))
 		t.Cleanup(n.http.Close)
 		x.nodes[i] = n
 	}
+	exec(t, x.raw(), "UPDATE apis SET issuer = $1", x.nodes[0].http.URL) // the verifier asks there
 	t.Cleanup(x.down)
-	x.restore(file, nil)
+	x.restore(x.backup(), nil)
 	x.follow()
 	return x
 }
