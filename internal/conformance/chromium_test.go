@@ -260,7 +260,7 @@ func TestPages_OwnerTakesAStore(t *testing.T) {
 	owner.press("Remove from this store")
 	owner.press("Remove")
 	owner.do(chromedp.WaitVisible(chromedp.CSS("[role=status]")))
-	if got := owner.text("[role=status]"); len(got) != 1 || !strings.Contains(got[0], "can no longer use "+d.Stores[0].Name) {
+	if got := owner.text("[role=status]"); len(got) != 1 || !strings.Contains(got[0], "That connection cannot use "+d.Stores[0].Name) {
 		t.Errorf("the owner is told %q", got)
 	}
 	p.openUntil(d.ExampleApp, func() bool { return len(p.text(".stores strong")) == 0 })
