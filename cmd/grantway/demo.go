@@ -118,40 +118,45 @@ func demoState(ctx context.Context, store *sqlstore.Store) (state demo.State, fr
 	return state, empty, err
 }
 
-// serve runs the three servers; when one ends, the others do.
+// serve runs the three servers; when one ends, the others do. The issuer ends last: what
+// follows its revocations is no witness of an outage when the demo stops.
 func (c *demoCommand) serve(ctx context.Context, n *node, listeners []net.Listener, info demo.Info, out io.Writer) error {
+	issuing, end := context.WithCancel(context.WithoutCancel(ctx))
+	defer end()
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	ends := make(chan error, len(listeners))
-	run := func(f func() error) {
+	run := func(f func() error) <-chan error {
+		ended := make(chan error, 1)
 		go func() {
-			err := f()
-			stop()
-			ends <- err
+			defer stop()
+			ended <- f()
 		}()
+		return ended
 	}
-	run(func() error { return n.serve(ctx, listeners[0], demoGrace) })
+	issuer := run(func() error { return n.serve(issuing, listeners[0], demoGrace) })
 	verifier, err := resource.New(ctx, resource.Config{Issuer: info.Issuer, Audience: demo.Audience,
 		ClientID: info.ResourceServer.ClientID, ClientSecret: info.ResourceServer.ClientSecret, Errors: resource.Komerza})
 	if err != nil {
-		stop()
-		return errors.Join(err, <-ends)
+		end()
+		return errors.Join(err, <-issuer)
 	}
-	defer verifier.Close()
 	app := &demo.ExampleApp{Issuer: info.Issuer, StoreAPI: info.StoreAPI, Self: info.ExampleApp, App: info.Apps[0]}
+	var others []<-chan error
 	for i, h := range []http.Handler{demo.StoreAPI(verifier), app.Handler()} {
-		run(func() error {
+		others = append(others, run(func() error {
 			return serve(ctx, httpServer(h, n.front.log), newIntake(), listeners[i+1], demoGrace, func() {})
-		})
+		}))
 	}
 	if err := announce(c.JSON, info, out); err != nil {
 		stop()
 	}
 	var all error
-	for range listeners {
-		all = errors.Join(all, <-ends)
+	for _, ended := range others {
+		all = errors.Join(all, <-ended)
 	}
-	return all
+	verifier.Close()
+	end()
+	return errors.Join(all, <-issuer)
 }
 
 func announce(asJSON bool, info demo.Info, out io.Writer) error {

@@ -97,6 +97,9 @@ func (d *demonstration) stop() {
 	if err := d.cmd.Wait(); err != nil {
 		d.Errorf("after SIGTERM: %v\n%s", err, d.errs)
 	}
+	if strings.Contains(d.errs.String(), "following revocations fails") {
+		d.Errorf("the store API outlived the issuer:\n%s", d.errs)
+	}
 }
 
 // refused demands that a demo ends at once with this exit code and says why.
