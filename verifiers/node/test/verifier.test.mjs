@@ -3,7 +3,7 @@ import assert from 'node:assert/strict'
 import { createServer, get } from 'node:http'
 import { test } from 'node:test'
 import { inspect } from 'node:util'
-import { ConfigError, createVerifier } from '../dist/index.js'
+import { ConfigError, createVerifier, Refusal } from '../dist/index.js'
 import { parseStrict } from '../dist/json.js'
 import { Stage, tokenOf, world } from './issuer.mjs'
 
@@ -71,7 +71,7 @@ test('what a route answers who may not', async (t) => {
   const bearer = { Authorization: 'Bearer ' + stage.texts.get('key') }
   const denied = await request(stage.verifier.middleware({ scope: 'stores.view', store: () => undefined }), bearer)
   assert.equal(denied.status, 403)
-  assert.match(denied.headers['www-authenticate'], /error="insufficient_scope".*, scope="stores\.view"$/)
+  assert.match(denied.headers['www-authenticate'], /error="insufficient_scope", error_description="Your access token does not have permission to view stores in this store", scope="stores\.view"$/)
   await stage.setAlways({ status: 503 })
   await stage.wait(701)
   const stale = await request(stage.verifier.middleware({ onStale: 'closed' }), bearer)
@@ -338,6 +338,26 @@ test('a configuration that is wrong is told at once', async (t) => {
   }
   await assert.rejects(staged(t, good, { clientSecret: 'wrong' }), ConfigError)
   await assert.rejects(staged(t, good, { issuer: 'https://issuer.example/' }), ConfigError)
+})
+
+// The sentences of the verifier in Go, and of its test: one key and one store, one answer, whatever the API is written in.
+test('a refusal says what is not permitted', () => {
+  for (const [scope, reason, words] of [
+    ['stores.products.update', 'scope', 'does not have permission to update products'],
+    ['stores.update', 'scope', 'does not have permission to update stores'],
+    ['stores.reviews.flagged.create', 'scope', 'does not have permission to create flagged reviews'],
+    ['user.crypto.viewEnabled', 'scope', 'does not have permission to view enabled crypto'],
+    ['user.webhooks.delete', 'scope', 'does not have permission to delete webhooks'],
+    ['user.delete', 'scope', 'does not have permission to delete user'],
+    ['email', 'scope', 'does not have permission to use email'],
+    ['stores.orders.refund', 'other_store', 'does not have permission to refund orders in this store'],
+    [undefined, 'store', 'does not have access to this store'],
+  ]) {
+    const refusal = new Refusal('insufficient_scope', reason).challenge('https://api.example', scope)
+    assert.equal(JSON.parse(refusal.body).error_description, 'Your access token ' + words)
+    assert.ok(refusal.headers['WWW-Authenticate'].includes(`error_description="Your access token ${words}"`), words)
+  }
+  assert.equal(JSON.parse(new Refusal('invalid_token', 'expired').body).error_description, 'Your access token has expired')
 })
 
 test('a slip of the pen opens no route', async (t) => {
