@@ -235,13 +235,16 @@ func (c *initCommand) settings(environ []string) (initSettings, error) {
 		return in, nil
 	}
 	listen := in.values["listen"]
-	host, _, err := net.SplitHostPort(listen)
+	host, port, err := net.SplitHostPort(listen)
 	if err != nil { // missing, or wrong, which is said once the file is read
 		i := slices.IndexFunc(config.Options(), func(o config.Option) bool { return o.Key == "listen" })
 		listen, host = config.Options()[i].Default, "localhost"
 	}
 	if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
 		return in, misunderstanding{errors.New("--issuer is missing: the https URL under which this server will be reached, such as https://id.example.com")}
+	}
+	if port == "0" {
+		return in, misunderstanding{fmt.Errorf("--issuer is missing: every key carries it for ever, and with --listen %s its port is not known: write it, or a port there", listen)}
 	}
 	in.values["issuer"] = "http://" + listen
 	return in, nil

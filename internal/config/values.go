@@ -93,6 +93,9 @@ func checkBase(v string) error {
 	if u.Scheme == "http" && !loopback(u.Hostname()) {
 		errs = append(errs, fmt.Errorf("http is for loopback only; write https://%s%s", u.Host, u.Path))
 	}
+	if u.Port() == "0" {
+		errs = append(errs, errors.New("nobody listens on port 0; write the one under which this is reached"))
+	}
 	if u.Scheme != "https" && u.Scheme != "http" {
 		errs = append(errs, fmt.Errorf("write an https URL instead of %s", u.Scheme))
 	}
