@@ -22,7 +22,11 @@ type configCheck struct {
 
 // Run reads the configuration as serve would.
 func (c *configCheck) Run(t terminal) error {
-	if _, _, err := c.load(t); err != nil {
+	cfg, _, err := c.load(t)
+	if err != nil {
+		return err
+	}
+	if err := thereIs(cfg); err != nil {
 		return err
 	}
 	o := office{json: c.JSON, out: t.out}

@@ -183,11 +183,19 @@ func docOf(s sqlstore.Schema) schemaDoc {
 // openNamed opens the database, and makes no file: a path with a typing mistake
 // would else be a new, empty server.
 func openNamed(ctx context.Context, c config.Config) (*sqlstore.Store, error) {
+	if err := thereIs(c); err != nil {
+		return nil, err
+	}
+	return sqlstore.Open(ctx, c.Database.Reveal())
+}
+
+// thereIs looks whether the file of a database is there; a server is not asked.
+func thereIs(c config.Config) error {
 	dsn := c.Database.Reveal()
 	if _, err := os.Stat(dsn); !sqlstore.IsPostgres(dsn) && errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("the database %s is not there: name the right file; grantway init makes a new one", dsn)
+		return fmt.Errorf("the database %s is not there: name the right file; grantway init makes a new one", dsn)
 	}
-	return sqlstore.Open(ctx, dsn)
+	return nil
 }
 
 // openThere opens a database that init or migrate has set up, at this program's
