@@ -136,7 +136,7 @@ func (c *operatorLinkCommand) Run(ctx context.Context, t terminal) error {
 
 func (o *office) operatorLink(ctx context.Context) (linkDoc, error) {
 	expires := o.server.Now().Add(people.InviteLife)
-	secret, err := o.people.OperatorLink(ctx)
+	secret, err := o.people.OperatorLink(ctx, command)
 	if err != nil {
 		return linkDoc{}, err
 	}

@@ -266,13 +266,13 @@ func (s *Service) create(ctx context.Context, a *Account) error {
 
 // OperatorLink makes the secret of a link whose sign-up becomes an operator: once,
 // and within [InviteLife].
-func (s *Service) OperatorLink(ctx context.Context) (oauth.Secret, error) {
+func (s *Service) OperatorLink(ctx context.Context, actor oauth.Actor) (oauth.Secret, error) {
 	now := s.now()
 	a, err := oauth.NewArtefact(now, s.rand)
 	if err != nil {
 		return "", err
 	}
-	e, err := s.server.NewEvent(ctx, EventOperatorLinkMade, oauth.Actor{Kind: oauth.AsSystem}, nil)
+	e, err := s.server.NewEvent(ctx, EventOperatorLinkMade, actor, nil)
 	if err != nil {
 		return "", err
 	}

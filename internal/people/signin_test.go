@@ -372,7 +372,7 @@ func TestSignIn_Unlimited(t *testing.T) {
 func TestSignIn_EventsHoldNoSecret(t *testing.T) {
 	w := newWorld(t)
 	w.ada()
-	link, err := w.OperatorLink(t.Context())
+	link, err := w.OperatorLink(t.Context(), oauth.Actor{Kind: oauth.AsCommand})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -149,7 +149,7 @@ func TestSignUp_SameAddressTwiceAtOnce(t *testing.T) {
 
 func TestOperatorLink(t *testing.T) {
 	w := newWorld(t)
-	link, err := w.OperatorLink(t.Context())
+	link, err := w.OperatorLink(t.Context(), oauth.Actor{Kind: oauth.AsCommand})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -186,7 +186,7 @@ func TestOperatorLink(t *testing.T) {
 		t.Errorf("%d events of the link, want 1", n)
 	}
 
-	if link, err = w.OperatorLink(t.Context()); err != nil {
+	if link, err = w.OperatorLink(t.Context(), oauth.Actor{Kind: oauth.AsCommand}); err != nil {
 		t.Fatal(err)
 	}
 	w.pass(people.InviteLife)
@@ -198,7 +198,7 @@ func TestOperatorLink(t *testing.T) {
 
 func TestOperatorLink_OneWinner(t *testing.T) {
 	w := newWorld(t)
-	link, err := w.OperatorLink(t.Context())
+	link, err := w.OperatorLink(t.Context(), oauth.Actor{Kind: oauth.AsCommand})
 	if err != nil {
 		t.Fatal(err)
 	}

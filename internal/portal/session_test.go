@@ -181,7 +181,7 @@ func TestSignUp_ErrorsStandBesideTheirFields(t *testing.T) {
 
 func TestSignUp_OperatorLinkWorksOnce(t *testing.T) {
 	s := newSite(t)
-	link, err := s.portal.people.OperatorLink(context.Background())
+	link, err := s.portal.people.OperatorLink(context.Background(), oauth.Actor{Kind: oauth.AsCommand})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -230,7 +230,7 @@ func TestSignUp_OperatorLinkWorksOnce(t *testing.T) {
 	says("used", opened)
 	says("unknown", "/sign-up?invite=garbage")
 	says("altered", opened[:len(opened)-3]+"xyz")
-	if link, err = s.portal.people.OperatorLink(context.Background()); err != nil {
+	if link, err = s.portal.people.OperatorLink(context.Background(), oauth.Actor{Kind: oauth.AsCommand}); err != nil {
 		t.Fatal(err)
 	}
 	s.late.Add(int64(people.InviteLife + time.Minute))
