@@ -251,7 +251,19 @@ func TestRestore_RevokedSince(t *testing.T) {
 		t.Fatal(err)
 	}
 	k.run("", nil, "events", "export", "log")
-	for _, outside := range []func(){k.refreshed, func() { k.run("another horse battery", nil, "user", "password", "olu") }} {
+	chainEnded := func() { // by a code of a guest's that came again
+		id, err := oauth.NewID("ev_", time.Now(), rand.Reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		db := past(t, filepath.Join(k.dir, "grantway.db"))
+		defer db.Close()
+		if _, err := db.Exec(`INSERT INTO events (id, at, kind, actor, client_id, user_id, grant_id, store_id, request_id, payload)
+			SELECT $1, $2, $3, actor, '', '', '', '', '', '{"family":"f","chain":"c","revoked":true}' FROM events LIMIT 1`, id, time.Now().UnixMicro(), string(oauth.EventCodeReplayed)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, outside := range []func(){k.refreshed, func() { k.run("another horse battery", nil, "user", "password", "olu") }, chainEnded} {
 		outside()
 		k.fails([]string{"log is complete until", "--accept-revived-keys"}, "restore", "one", "--replace", "--revoked-since", "log")
 		k.run("", nil, "events", "export", "log")

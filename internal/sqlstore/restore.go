@@ -316,7 +316,9 @@ func inspect(ctx context.Context, path string) (*Target, error) {
 	}
 	if t.Seq, t.Epoch, err = s.Head(ctx); err == nil {
 		t.Kids, err = texts(ctx, e, "SELECT kid FROM signing_keys")
-		err = errors.Join(err, s.row(ctx, "SELECT COALESCE(MAX(id), '') FROM events WHERE kind IN ($1, $2)", []any{string(oauth.EventTokenRefreshed), string(oauth.EventPasswordSet)}, &t.Outside))
+		// The last of these has a place in the feed where it ended a whole family.
+		err = errors.Join(err, s.row(ctx, `SELECT COALESCE(MAX(id), '') FROM events WHERE kind IN ($1, $2) OR kind = $3 AND seq IS NULL AND payload LIKE '%"chain":%'`,
+			[]any{string(oauth.EventTokenRefreshed), string(oauth.EventPasswordSet), string(oauth.EventCodeReplayed)}, &t.Outside))
 	}
 	t.Unreadable = err
 	return t, nil
@@ -412,10 +414,10 @@ func (r *Restoration) Finish(ctx context.Context, epoch int64, endAll bool, e oa
 	if err := fold(ctx, r.part); err != nil {
 		return "", err
 	}
+	giveAway(r.part, r.path)
 	if err := syncFile(r.part); err != nil {
 		return "", err
 	}
-	giveAway(r.part, r.path)
 	if aside, err = r.putAside(ctx, e.At); err != nil {
 		return "", err
 	}

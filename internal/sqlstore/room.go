@@ -2,7 +2,8 @@ package sqlstore
 
 import "context"
 
-// room is how many connections to PostgreSQL are used at once, and by whom. What is
+// room is how many connections to PostgreSQL are used at once, and by whom; the sessions
+// of commands, and of a node's start, take theirs beside it. What is
 // asked for anybody takes one of those of all. Some are kept: the feed reads its one
 // sentence every 40 ms beside however many strangers ask, for when it is 100 ms old every
 // cache is off, each of them asks more than before, and every verifier's lease ends.
@@ -28,7 +29,7 @@ const (
 
 const (
 	allMost  = 16 // an uncapped pool runs the server out of clients under races (measured)
-	feedMost = 3  // a reading, a beat that waits for its commit, and who asks how far the feed is
+	feedMost = 3  // a beat that waits for its commit, or a rehearsal, and two for all that is over at once
 	apisMost = 3
 	poolMax  = allMost + feedMost + apisMost
 )

@@ -86,6 +86,21 @@ func TestPostgres_StrangersLeaveRoom(t *testing.T) {
 		"Present":              func() error { _, err := s.Present(ctx); return err },
 	}
 
+	// Each connection is open before, for to open one takes as long as the machine needs.
+	var open []placed
+	for of, n := range map[context.Context]int{forFeed.of(ctx): feedMost, forAPIs.of(ctx): apisMost, ctx: allMost} {
+		for range n {
+			c, err := p.acquire(of)
+			if err != nil {
+				t.Fatal(err)
+			}
+			open = append(open, c)
+		}
+	}
+	for _, c := range open {
+		c.Release()
+	}
+
 	hold(ctx, allMost)
 	if err := shortly(func(ctx context.Context) error { _, err := s.Client(ctx, "nobody"); return err }); !errors.Is(err, oauth.ErrUnavailable) {
 		t.Errorf("one more stranger: %v", err)

@@ -85,9 +85,10 @@ func TestShared_TheNextQuestion(t *testing.T) {
 // gated is an engine whose questions wait.
 type gated struct {
 	engine
-	asked int
-	wrote int // asked whether it takes writes
-	gate  chan struct{}
+	asked    int
+	wrote    int // asked whether it takes writes
+	gate     chan struct{}
+	mayWrite chan struct{} // the gate of who asks whether it takes writes
 }
 
 func (g *gated) query(ctx context.Context, text string, args []any, row func(func(...any) error) error) error {
@@ -98,7 +99,7 @@ func (g *gated) query(ctx context.Context, text string, args []any, row func(fun
 
 func (g *gated) writable(ctx context.Context) error {
 	g.wrote++
-	<-g.gate
+	<-g.mayWrite
 	return g.engine.writable(ctx)
 }
 
@@ -113,7 +114,7 @@ func TestPing_OneQuestionIsOut(t *testing.T) {
 		if err := s.Migrate(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		g := &gated{engine: s.engine, gate: make(chan struct{})}
+		g := &gated{engine: s.engine, gate: make(chan struct{}), mayWrite: make(chan struct{})}
 		s.engine = g
 		var all sync.WaitGroup
 		ask := func(n int) {
@@ -131,11 +132,14 @@ func TestPing_OneQuestionIsOut(t *testing.T) {
 		if g.asked != 1 || g.wrote != 0 {
 			t.Errorf("%d and %d questions are out", g.asked, g.wrote)
 		}
-		for range 2 {
+		for range 2 { // then all of them wait to hear whether it takes writes
 			g.gate <- struct{}{}
 			synctest.Wait()
 		}
-		close(g.gate)
+		for range 2 {
+			g.mayWrite <- struct{}{}
+			synctest.Wait()
+		}
 		all.Wait()
 		if g.asked != 2 || g.wrote != 2 {
 			t.Errorf("%d and %d questions for 1,001 who asked in two moments", g.asked, g.wrote)
