@@ -314,8 +314,8 @@ func TestGuard_WrongSecret(t *testing.T) {
 func TestGuard_Process(t *testing.T) {
 	d := startDemo(t, "--listen", "127.0.0.1:0")
 	g := startGuard(t, d, "--errors", "komerza", "--node", d.Issuer)
-	if !strings.HasPrefix(g.state, "Ready: listening on 127.0.0.1:") {
-		t.Error(g.state)
+	if err := until(20*time.Second, func() bool { return g.get("/readyz", nil).status == http.StatusOK }); err != nil { // a busy demo may not have known the present
+		t.Fatal(err, g.state)
 	}
 	for target, want := range map[string]string{"/healthz": "200 ok\n", "/readyz": "200 ready\n"} {
 		if a := g.get(target, nil); fmt.Sprint(a.status, " ", a.body) != want {

@@ -420,7 +420,7 @@ func TestHandOver_TheDatabaseHasLostEvents(t *testing.T) {
 func TestHandOver_KeepsIdleConnections(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
-	const grace = 3 * time.Second
+	const grace = 10 * time.Second // so the question has nine
 	p := s.serve("--shutdown-grace", grace.String())
 	l := line{address: strings.TrimPrefix(p.url, "http://")}
 	if a, err := l.ask("GET", "/healthz", nil, ""); err != nil || a.status != http.StatusOK || l.conn == nil {

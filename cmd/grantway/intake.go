@@ -211,7 +211,9 @@ func (c *conn) limit(d time.Duration) {
 func (c *conn) close() error {
 	c.once.Do(func() {
 		c.doing.Store(isGone)
-		c.leaveLarge()
+		c.in.largeMu.Lock() // it may be taking a place this moment
+		c.in.without(c)
+		c.in.largeMu.Unlock()
 		c.in.mu.Lock()
 		delete(c.in.conns, c)
 		c.in.mu.Unlock()
@@ -229,8 +231,7 @@ func (c *conn) CloseWrite() error {
 
 // takeLarge takes a place for a large request. Where there is none, the one gives way
 // that has held his for longest, unless his request is in work, or his answer has just
-// begun. Who is closed meanwhile
-// gets none: he has left his places before.
+// begun. Who is closed gets none, and who is closed meanwhile leaves it.
 func (c *conn) takeLarge() bool {
 	in := c.in
 	in.largeMu.Lock()

@@ -381,7 +381,7 @@ const stalled = "POST /stalled HTTP/1.1\r\nHost: x\r\nContent-Type: application/
 // Who stops in the midst of a large request keeps nobody out: he is not in work, and the
 // one that has held a place for longest gives way and is told so.
 func TestIntake_StalledLargeRequestsGiveWay(t *testing.T) {
-	k := takeIn(t, func(in *intake) { in.largeMax = 3 })
+	k := takeIn(t, func(in *intake) { in.largeMax, in.wholeWithin = 3, time.Minute })
 	_, working := k.dial(get("/working?state=" + strings.Repeat("s", smallMost)))
 	k.works("/working")
 	part := strings.Repeat("s", smallMost+1<<10)

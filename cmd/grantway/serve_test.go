@@ -155,9 +155,10 @@ func TestCommand_Grants(t *testing.T) {
 	if len(grants) != 1 {
 		t.Errorf("live: %+v", grants)
 	}
-	s.run("", &grants, "grant", "list", "--user", "nobody")
+	s.run("", nil, "user", "add", "--id", "idle", "--name", "Idle")
+	s.run("", &grants, "grant", "list", "--user", "idle")
 	if grants == nil || len(grants) != 0 {
-		t.Errorf("of nobody: %+v", grants)
+		t.Errorf("of who has none: %+v", grants)
 	}
 	var events []eventDoc
 	s.run("", &events, "events", "--client", app.ClientID, "--limit", "0")

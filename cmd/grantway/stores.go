@@ -116,7 +116,12 @@ func (o *office) known(ctx context.Context, kind, id string) error {
 	case "user":
 		_, err = o.server.User(ctx, command, id)
 	case "app":
-		_, err = o.server.MyClient(ctx, command, id)
+		if _, err = o.server.MyClient(ctx, command, id); oauth.ReasonOf(err) == oauth.NoSuch {
+			// An API, whose wrong secrets are told of like those of an app.
+			var apis []*oauth.API
+			apis, err = o.server.APIs(ctx, command)
+			there = slices.ContainsFunc(apis, func(a *oauth.API) bool { return a.ID == id })
+		}
 	case "grant":
 		var found []oauth.Connection
 		found, err = o.server.Grants(ctx, command, oauth.GrantFilter{ID: id, Page: everything})

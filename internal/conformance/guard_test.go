@@ -729,7 +729,7 @@ func startGuard(t *testing.T, binary string, d Demo, flags ...string) *guardProc
 		}
 	})
 	ready, err := bufio.NewReader(out).ReadString('\n')
-	_, rest, _ := strings.Cut(ready, "listening on ")
+	_, rest, _ := strings.Cut(ready, "istening on ") // it says whether it is ready, too
 	g.address, _, _ = strings.Cut(rest, " ")
 	if g.address == "" {
 		g.Process.Kill()
