@@ -104,6 +104,7 @@ func (s *Service) SignUp(ctx context.Context, f SignUp) (*Session, oauth.Secret,
 		return nil, "", err
 	}
 	a.Session = stored
+	a.Familiar = Familiar{Key: familiarKey(u.Email, f.IP), Until: now.Add(familiarFor)}
 	if a.SignedIn, err = s.signedIn(ctx, u, f.IP); err != nil {
 		return nil, "", err
 	}

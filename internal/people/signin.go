@@ -43,7 +43,7 @@ func (s *Service) SignIn(ctx context.Context, f SignIn) (*Session, oauth.Secret,
 	if err != nil {
 		return nil, "", err
 	}
-	here := Familiar{Key: limitKey("signed in", email, login.Set, oauth.NetworkOf(f.IP)), Until: now.Add(familiarFor)}
+	here := Familiar{Key: familiarKey(email, f.IP), Until: now.Add(familiarFor)}
 	familiar, err := s.storage.Familiar(ctx, here.Key, now)
 	if err != nil {
 		return nil, "", err
@@ -134,6 +134,8 @@ func (s *Service) refused(ctx context.Context, u *oauth.User, ip string, why *oa
 	return why
 }
 
+func familiarKey(email, ip string) string { return limitKey("signed in", email, oauth.NetworkOf(ip)) }
+
 // familiarFor is how long a network is one from which somebody has signed in.
 const familiarFor = 90 * 24 * time.Hour
 
@@ -141,9 +143,9 @@ const familiarFor = 90 * 24 * time.Hour
 // it alone closes early, so that an attacker elsewhere does not lock the owner out.
 // The one of the address over all networks never closes for longer than a quarter
 // of an hour at a time, but whoever has many networks closes it again and again; so it
-// is not asked where the owner is familiar: from there he has signed in of late. These
-// two count guesses at one password: set names it, so that where another is set they
-// begin anew with the event that sets it, and so does what is familiar.
+// is not asked where the owner is familiar: from there he has signed in of late, be it by another password.
+// These two count guesses at one password: set names it, so that where another is set
+// they begin anew with the event that sets it.
 func signInLimits(email, set, ip string, familiar bool) []Limit {
 	from := oauth.NetworkOf(ip)
 	limits := []Limit{

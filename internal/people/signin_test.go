@@ -210,6 +210,31 @@ func TestSignIn_ManyNetworksDoNotLockTheOwnerOut(t *testing.T) {
 	}
 }
 
+// From where he signed up, or in by a password that is another by now, too: whoever is
+// under attack is given a new one.
+func TestSignIn_FamiliarBeforeAnotherPassword(t *testing.T) {
+	w := newWorld(t)
+	session, _, err := w.SignUp(t.Context(), people.SignUp{Name: "Ada", Email: address, Password: good, IP: home})
+	if err != nil {
+		t.Fatal(err)
+	}
+	attacked := func() {
+		t.Helper()
+		for i := range 50 {
+			w.want(address, "a guess", fmt.Sprintf("198.51.%d.1", i), people.ReasonCredentials)
+		}
+		w.wantLocked(address, "203.0.113.1", 15*time.Minute)
+	}
+	attacked()
+	w.want(address, good, home, "")
+	const another = "another horse battery"
+	if _, err := w.SetPassword(t.Context(), oauth.Actor{Kind: oauth.AsCommand}, session.User.ID, another); err != nil {
+		t.Fatal(err)
+	}
+	attacked()
+	w.want(address, another, home, "")
+}
+
 // Where he was last more than 90 days ago he is a stranger again.
 func TestSignIn_FamiliarForNinetyDays(t *testing.T) {
 	for days, want := range map[int]oauth.Reason{89: "", 90: people.ReasonLocked} {

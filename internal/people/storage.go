@@ -95,6 +95,7 @@ type Account struct {
 	User     oauth.User
 	Login    *Login         // nil: none
 	Session  *StoredSession // nil: nobody is signed in by this; needs Login
+	Familiar Familiar       // with Session, as of [SignInRecord]
 	Invite   *Invite        // nil: none; needs Login
 	Now      time.Time
 	Created  oauth.Event

@@ -107,9 +107,20 @@ func (s *Store) CreateAccount(ctx context.Context, a *people.Account) (bool, err
 	steps = append(steps, note(a.Created, false, m)...)
 	if a.Session != nil {
 		steps = append(steps, insertSession(a.Session, op, m.where(8), m.args()...))
+		steps = append(steps, remember(a.Familiar, m)...)
 		steps = append(steps, note(a.SignedIn, false, m)...)
 	}
 	return s.won(ctx, &n, lock, one(counted(&n, guard+" ON CONFLICT DO NOTHING", args...)), steps)
+}
+
+// remember keeps what is familiar, in a row of the counters that is never counted: the
+// sweeper ends it.
+func remember(f people.Familiar, m mark) []statement {
+	if f.Key == "" {
+		return nil
+	}
+	return one(do("INSERT INTO throttles (key, count, until, expires, op) SELECT CAST($1 AS TEXT), 0, 0, CAST($2 AS BIGINT), '' WHERE "+m.where(3)+
+		" ON CONFLICT (key) DO UPDATE SET expires = excluded.expires", m.args(f.Key, micros(f.Until))...))
 }
 
 // insertSession stores a session under a condition whose arguments begin at $8. The
@@ -136,10 +147,7 @@ func (s *Store) StartSession(ctx context.Context, r *people.SignInRecord) (bool,
 		// Whatever closes the key now is this attempt: nobody was admitted after it.
 		steps = append(steps, do("UPDATE throttles SET count = count - 1, until = 0 WHERE key = $1 AND count > 0 AND "+m.where(2), m.args(key)...))
 	}
-	if r.Familiar.Key != "" { // a row that is never counted: the sweeper ends it
-		steps = append(steps, do("INSERT INTO throttles (key, count, until, expires, op) SELECT CAST($1 AS TEXT), 0, 0, CAST($2 AS BIGINT), '' WHERE "+m.where(3)+
-			" ON CONFLICT (key) DO UPDATE SET expires = excluded.expires", m.args(r.Familiar.Key, micros(r.Familiar.Until))...))
-	}
+	steps = append(steps, remember(r.Familiar, m)...)
 	if r.Credential != "" {
 		steps = append(steps, do("UPDATE logins SET credential = $1 WHERE issuer = $2 AND subject = $3 AND credential = $4 AND "+m.where(5),
 			m.args(r.Credential, r.Login.Issuer, r.Login.Subject, r.Login.Credential)...))
