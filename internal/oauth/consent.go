@@ -425,7 +425,7 @@ func (s *Server) decide(ctx context.Context, r *AuthorizationRequest, c *Client,
 	// What was shown stands in the event, so that a dispute can be settled.
 	shown := map[string]any{
 		"request": r.ID, "app": c.Name, "host": redirect.Host(), "asked": s.asked(c, r), "offered": d.offered[:min(len(d.offered), 100)],
-		"held": d.held, "approved": d.approved, "stores": d.stores, "all_stores": d.all,
+		"held": d.held, "approved": d.approved, "stores": d.stores, "all_stores": d.all, "except": d.except,
 	}
 	if kind == EventGrantEdited {
 		shown["after"] = afterOf(&rec.Grant)

@@ -484,7 +484,12 @@ func (p *Portal) refuseDecision(w http.ResponseWriter, r *http.Request, v *visit
 		app := appOf(c)
 		p.pages.render(w, r, http.StatusOK, page{Name: "already", TitleOf: []any{"App", app.Name}, Frame: framePlain, Body: alreadyView{app}})
 	case oauth.RequestExpired:
-		p.expired(w, r, q.next)
+		if q.next == "" {
+			p.expired(w, r, q.next)
+			return
+		}
+		q.problem = "problem.too_late"
+		p.askAfresh(w, r, v, q)
 	case oauth.ClientUnknown, oauth.ClientSuspended, oauth.RedirectUnregistered, oauth.ProfileMismatch:
 		p.refuse(w, r, url.Values{"client_id": {request.ClientID}, "redirect_uri": {request.RedirectURI}}, err)
 	default:

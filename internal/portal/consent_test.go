@@ -314,14 +314,18 @@ func TestConsent_ReplayedSecondTabAndAllowTwice(t *testing.T) {
 	if n := len(s.grants("mara")); n != 1 {
 		t.Errorf("%d grants", n)
 	}
-	// A code that nobody took within its minute leaves the request over.
+	// A code that nobody took within its minute leaves the request over, and the question is put afresh.
 	b.open(ask(c))
 	late := b.screen
 	b.press("Allow", "mara-1")
 	s.late.Add(int64(61 * time.Second))
 	b.screen = late
 	b.press("Allow", "mara-1")
-	b.sees(http.StatusBadRequest, "This page is too old", "Start again from Shelfmate")
+	b.sees(http.StatusUnprocessableEntity, "This page was too old", "1 of 2 ticked")
+	b.press("Allow")
+	if b.returned().Get("code") == "" {
+		t.Error("no code after the question was put afresh")
+	}
 }
 
 // TestConsent_CancelAfterAllow_B12: a page that is pressed again, in another tab or after Back, says what is true, whatever
@@ -406,7 +410,7 @@ func TestConsent_PressedAfterAChange_B12(t *testing.T) {
 		"grant revoked, Cancel":     {true, func(s *site, c *oauth.Client) error { return s.server.RevokeGrant(ctx, system, s.grants("mara")[0].ID) }, "Cancel", 200, "You allowed nothing"},
 		"grant revoked, Allow":      {true, func(s *site, c *oauth.Client) error { return s.server.RevokeGrant(ctx, system, s.grants("mara")[0].ID) }, "Allow", 400, "You answered this request before"},
 		"a minute later, Cancel":    {true, func(s *site, c *oauth.Client) error { s.late.Add(int64(oauth.CodeLife)); return nil }, "Cancel", 200, "You allowed nothing"},
-		"ten minutes later, Cancel": {true, func(s *site, c *oauth.Client) error { s.late.Add(int64(oauth.RequestLife)); return nil }, "Cancel", 422, "open for more than ten minutes"},
+		"ten minutes later, Cancel": {true, func(s *site, c *oauth.Client) error { s.late.Add(int64(oauth.RequestLife)); return nil }, "Cancel", 422, "what you pressed changed nothing"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newSite(t)
@@ -491,7 +495,7 @@ func TestConsent_RequestIsTooOld(t *testing.T) {
 		b.sees(200, "2 of 3 ticked")
 		s.late.Add(int64(2 * time.Minute))
 		press("decision")
-		b.sees(http.StatusUnprocessableEntity, "This page was open for more than ten minutes", "Shelfmate wants access", "2 of 3 ticked")
+		b.sees(http.StatusUnprocessableEntity, "This page was too old", "Shelfmate wants access", "2 of 3 ticked")
 		if _, values := b.form("Allow"); !slices.Equal(b.ticked(), []string{"mara-1", "mara-3"}) || !slices.Equal(values["scope"], []string{"user.view"}) {
 			t.Errorf("%s: what was ticked became %v", name, values)
 		}
@@ -939,7 +943,7 @@ func TestConsent_Repeat_StoresThatCannotBeTicked(t *testing.T) {
 		}
 		b.open(ask(c))
 		b.sees(200, "You may not connect apps to this store. Ask its owner.Connected now", "1 of 2 ticked",
-			"All stores that I may connect apps to and no others")
+			"The app loses the others.")
 		if !slices.Equal(b.ticked(), []string{"mara-1"}) {
 			t.Errorf("ticked: %v", b.ticked())
 		}

@@ -373,7 +373,7 @@ func (p *Portal) addSecret(w http.ResponseWriter, r *http.Request, v *visitor) {
 	case len(c.Secrets) > 1:
 		p.goTo(w, appHref(c.ID)+"?done=secret_already")
 		return
-	case c.Secrets[0].Last4 != f.Get("beside"): // which has been revoked since
+	case len(c.Secrets) == 1 && c.Secrets[0].Last4 != f.Get("beside"): // which has been revoked since
 		p.showApp(w, r, v, http.StatusConflict, c, &resultView{"bad", "result.changed", ""}, "", nil)
 		return
 	}

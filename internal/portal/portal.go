@@ -181,7 +181,9 @@ func (p *Portal) fail(w http.ResponseWriter, r *http.Request, err error) {
 	default:
 		p.log.InfoContext(r.Context(), "page refused", "reason", e.Reason)
 		view := refusedView{Why: "refused.why_request"}
-		view.Detail, view.Param = p.fault(e)
+		if what, param := p.fault(e); what != "fault.other" { // which is about requests of apps
+			view.Detail, view.Param = what, param
+		}
 		p.pages.render(w, r, http.StatusBadRequest, page{Name: "refused", Frame: framePlain, Body: view})
 	}
 }

@@ -195,7 +195,7 @@ func TestSignUp_OperatorLinkWorksOnce(t *testing.T) {
 	form.Set("email", "mara@nordlicht.example")
 	form.Set("password", password)
 	member.post("/sign-up", form, s.url)
-	member.sees(http.StatusUnprocessableEntity, "There is an account with this e-mail, and this link makes a new one. Take an e-mail that has none.")
+	member.sees(http.StatusUnprocessableEntity, "This e-mail has an account already, and this link makes a new account. Use another e-mail.")
 	for i, email := range []string{"boss@nordlicht.example", "late@nordlicht.example"} {
 		b := s.browser()
 		if i == 0 {
