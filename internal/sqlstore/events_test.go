@@ -119,7 +119,7 @@ func TestEvents_AskIndexesOnly(t *testing.T) {
 	})
 	t.Run("Postgres", func(t *testing.T) {
 		s := openAt(t, dsns()["Postgres"](t))
-		happened(t, s, 6*eventsWindow) // so that nothing speaks for reading all of them
+		happened(t, s, 4*eventsWindow) // so that nothing speaks for reading all of them
 		for _, q := range questions {
 			ask(t, s, "EXPLAIN (FORMAT JSON) ", q.sql, q.args, func(scan func(...any) error) error {
 				var text string
