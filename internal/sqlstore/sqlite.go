@@ -176,12 +176,13 @@ var errOverloaded = errors.New("the event was not begun in time: too many wait, 
 func (s *sqlite) run(c *writeConn) {
 	defer close(s.done)
 	group := make([]*job, 0, groupMax)
-	for first := range s.queue {
+	queue := s.queue
+	for first := range queue {
 		group = append(group[:0], first)
 	fill:
 		for len(group) < groupMax {
 			select {
-			case j, ok := <-s.queue:
+			case j, ok := <-queue:
 				if !ok {
 					break fill
 				}
