@@ -81,14 +81,15 @@ func (s *Store) LeastUsedFamilies(ctx context.Context, grantID string, keep int)
 // and an API for none of them. A node reads those of all APIs when it starts.
 func (s *Store) Asked(ctx context.Context, apiID string, secret oauth.Hash, family string) (*oauth.API, *oauth.Family, *oauth.Standing, error) {
 	shown := apiSecret{apiID, string(secret)}
-	if _, known := s.apiSecrets.Load(shown); known {
+	_, known := s.apiSecrets.Load(shown)
+	if known {
 		ctx = forAPIs.of(ctx)
 	}
 	var r familyReader
 	var a oauth.API
 	st, err := s.lately(ctx, askedOf, []any{[]byte(secret), apiID, family}, append([]any{&a.ID, &a.URI, &a.Name, (*string)(&a.Status)}, r.dest()...)...)
 	switch {
-	case err == nil:
+	case err == nil && !known:
 		s.proves(apiID, secret)
 	case errors.Is(err, oauth.ErrNotFound):
 		s.apiSecrets.Delete(shown)
