@@ -55,7 +55,7 @@ func (c *claim) take(ctx context.Context, target session, tables []table) error 
 			_, occupied = copying["target"]
 			if before == 0 {
 				remove = slices.DeleteFunc(slices.Clone(tables), func(t table) bool { return !t.seeded() })
-				rows, err := countRows(ctx, target, slices.DeleteFunc(slices.Clone(tables), table.seeded))
+				rows, err := countRows(ctx, target, unseeded(tables))
 				if err != nil {
 					return err
 				}

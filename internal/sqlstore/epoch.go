@@ -125,7 +125,7 @@ func (s *Store) askOfChains(ctx context.Context) error {
 		var end string
 		err := s.row(ctx, "SELECT id FROM families WHERE id > $1 ORDER BY id LIMIT 1 OFFSET $2", []any{after, askBatch - 1}, &end)
 		if last = errors.Is(err, oauth.ErrNotFound); last {
-			end = "\U0010FFFF" // no id is behind that
+			end = behindAll
 		} else if err != nil {
 			return err
 		}

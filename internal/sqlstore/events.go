@@ -61,6 +61,9 @@ const restores = "kind = 'database.restored' ORDER BY id"
 // Restores implements oauth.EventStorage.
 func (s *Store) Restores(ctx context.Context) ([]oauth.Event, error) { return s.events(ctx, restores) }
 
+// behindAll is a text that comes after every id.
+const behindAll = "\U0010FFFF"
+
 // Events are found by reading them, from the newest on: an index for each filter would
 // cost every exchange a page. What reads for long on a server is cut off, so each
 // question is about so many events at most: few at first, as most lists want the newest.
@@ -75,7 +78,7 @@ const (
 
 // Events implements oauth.EventStorage.
 func (s *Store) Events(ctx context.Context, f oauth.EventFilter) (found []oauth.Event, err error) {
-	before := cmp.Or(f.Before, "\U0010FFFF") // no id is behind that
+	before := cmp.Or(f.Before, behindAll)
 	for window := eventsFirst; ; window = min(4*window, eventsWindow) {
 		var end string
 		err := s.row(ctx, windowEnd, []any{before, window - 1}, &end)

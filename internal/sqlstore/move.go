@@ -474,7 +474,7 @@ func (m *move) fresh(ctx context.Context, there []table) (bool, error) {
 	if slices.ContainsFunc(there, func(t table) bool { return !isOurs(t.name) }) {
 		return false, nil
 	}
-	n, err := countRows(ctx, m.target, slices.DeleteFunc(ours(there), table.seeded))
+	n, err := countRows(ctx, m.target, unseeded(ours(there)))
 	return n == 0, err
 }
 
@@ -540,7 +540,7 @@ func (m *move) mark(ctx context.Context, id string) error {
 			return err
 		}
 		if _, half := there["target"]; !half {
-			rows, err := countRows(ctx, m.target, slices.DeleteFunc(slices.Clone(m.tables), table.seeded))
+			rows, err := countRows(ctx, m.target, unseeded(m.tables))
 			if err == nil && rows > 0 {
 				err = m.occupied()
 			}

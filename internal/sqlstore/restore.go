@@ -166,7 +166,7 @@ func vacant(ctx context.Context, s *Store) (cut bool, err error) {
 	}
 	full := []table{{name: markTable}} // a backup's has a row
 	if _, ok := claimed["restore"]; !ok {
-		full = append(full, slices.DeleteFunc(ours(there), table.seeded)...)
+		full = append(full, unseeded(ours(there))...)
 	}
 	rows, err := countRows(ctx, own, full)
 	if refusal, ok := errors.AsType[*pgconn.PgError](err); ok && refusal.Code == "42P01" {

@@ -61,6 +61,9 @@ func (t table) key() []column {
 // seeded reports whether the schema itself begins with rows in the table.
 func (t table) seeded() bool { return t.name == "heads" || t.name == "leases" }
 
+// unseeded keeps the tables that the schema leaves empty: rows in them are somebody's.
+func unseeded(all []table) []table { return slices.DeleteFunc(slices.Clone(all), table.seeded) }
+
 // keyOf picks the values of the primary key out of a row.
 func (t table) keyOf(row []any) []any {
 	key := make([]any, 0, 2)
