@@ -117,9 +117,7 @@ func New(ctx context.Context, c Config) (*Server, error) {
 	if s.api, err = s.ensureAPI(ctx, c.Audience); err != nil {
 		return nil, err
 	}
-	if err := s.nameOtherAPIs(ctx); err != nil {
-		return nil, err
-	}
+	s.nameOtherAPIs(apis)
 	// The feed is followed from here on, so that no key added meanwhile is missed.
 	s.feed.reading, s.feed.changed, s.feed.beaten = make(chan struct{}, 1), make(chan struct{}), make(chan struct{}, 1)
 	s.followers.init()
@@ -197,13 +195,11 @@ func (s *Server) ensureAPI(ctx context.Context, uri string) (*API, error) {
 // nameOtherAPIs says so where the database knows another audience than this server's:
 // nothing else would show it but refused keys. It is no warning: rows of APIs stay, and
 // whoever moved on to another one meant it.
-func (s *Server) nameOtherAPIs(ctx context.Context) error {
-	all, err := s.storage.APIs(ctx)
-	for _, a := range all {
+func (s *Server) nameOtherAPIs(known []*API) {
+	for _, a := range known {
 		if a.ID != s.api.ID {
 			s.log.Info("the database has served another audience: API servers that are set to that one refuse the keys issued from now on; if this was not meant, set api_audience as it was",
 				"audience", s.api.URI, "other", a.URI)
 		}
 	}
-	return err
 }
