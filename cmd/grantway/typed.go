@@ -67,15 +67,12 @@ func piped(in io.Reader) bool {
 			return false
 		}
 		ready := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
-		for end := time.Now().Add(pipeTime); ; { // signals, which the runtime sends itself, cut it short
-			n, err := unix.Poll(ready, int(max(0, time.Until(end).Milliseconds())))
-			if errors.Is(err, unix.EINTR) {
-				continue
-			}
-			if n == 0 || err != nil {
-				return false
-			}
-			break
+		n, err := 0, error(unix.EINTR)
+		for end := time.Now().Add(pipeTime); errors.Is(err, unix.EINTR); { // signals, which the runtime sends itself, cut it short
+			n, err = unix.Poll(ready, int(max(0, time.Until(end).Milliseconds())))
+		}
+		if n == 0 || err != nil {
+			return false
 		}
 	}
 	n, _ := in.Read(make([]byte, 1))

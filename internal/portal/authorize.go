@@ -262,10 +262,7 @@ func (p *Portal) ask(w http.ResponseWriter, r *http.Request, status int, v *visi
 		q.problem = "problem.app_changed"
 	}
 	app := appOf(c.Client)
-	known := map[string]bool{}
-	for _, id := range slices.Concat(q.pick.Ticked, q.unticked) {
-		known[id] = true
-	}
+	known := setOf(slices.Concat(q.pick.Ticked, q.unticked))
 	rows := make([]storeRow, 0, len(c.Stores))
 	for _, s := range c.Stores {
 		row := storeRow{ID: s.StoreID, Name: s.StoreName, Domain: s.StoreDomain}
@@ -408,11 +405,16 @@ func (p *Portal) decide(w http.ResponseWriter, r *http.Request) {
 
 // without returns what of list is not in other.
 func without(list, other []string) []string {
-	in := make(map[string]bool, len(other))
-	for _, x := range other {
+	in := setOf(other)
+	return slices.DeleteFunc(list, func(x string) bool { return in[x] })
+}
+
+func setOf(list []string) map[string]bool {
+	in := make(map[string]bool, len(list))
+	for _, x := range list {
 		in[x] = true
 	}
-	return slices.DeleteFunc(list, func(x string) bool { return in[x] })
+	return in
 }
 
 // questionOf reads a consent page out of its form.
