@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"math"
 	"net/url"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -30,11 +31,12 @@ type world struct {
 	now time.Time
 	ids *atomic.Int64
 
-	everybody bool // the test is about the bystanders, too
+	everything *string // what a dump asks
+	everybody  bool    // the test is about the bystanders, too
 }
 
 func newWorld(t *testing.T, o Opened) *world {
-	w := &world{t: t, s: o.Storage, ctx: t.Context(), ids: new(atomic.Int64),
+	w := &world{t: t, s: o.Storage, ctx: t.Context(), ids: new(atomic.Int64), everything: new(string),
 		now: time.Date(2026, 3, 1, 12, 0, 0, 123456000, time.UTC)}
 	w.pg = strings.HasPrefix(o.DSN, "postgres")
 	var err error
@@ -176,8 +178,31 @@ func (w *world) loses(why string, run func(oauth.Event) (bool, error)) {
 	}
 }
 
-// dump reads every row of every table.
+// dump reads every row of every table, as the database prints it: in one question, for
+// the suite asks it around each event that must change nothing.
 func (w *world) dump() map[string][]string {
+	w.t.Helper()
+	if *w.everything == "" {
+		*w.everything = w.printed()
+	}
+	rows, err := w.db.QueryContext(w.ctx, *w.everything)
+	w.ok(err)
+	defer rows.Close()
+	all := map[string][]string{}
+	for rows.Next() {
+		var table, row string
+		w.ok(rows.Scan(&table, &row))
+		all[table] = append(all[table], row)
+	}
+	w.ok(rows.Err())
+	for _, rows := range all {
+		slices.Sort(rows)
+	}
+	return all
+}
+
+// printed is the question for every table's name and rows.
+func (w *world) printed() string {
 	w.t.Helper()
 	list := "SELECT name FROM sqlite_master WHERE type = 'table'"
 	if w.pg {
@@ -187,31 +212,14 @@ func (w *world) dump() map[string][]string {
 	if len(tables) < 10 {
 		w.t.Fatalf("the dump sees only the tables %q", tables)
 	}
-	all := map[string][]string{}
-	for _, table := range tables {
-		rows, err := w.db.QueryContext(w.ctx, `SELECT * FROM "`+table+`" ORDER BY 1, 2`)
-		w.ok(err)
-		names, err := rows.Columns()
-		w.ok(err)
-		for rows.Next() {
-			values := make([]any, len(names))
-			dest := make([]any, len(names))
-			for i := range values {
-				dest[i] = &values[i]
-			}
-			w.ok(rows.Scan(dest...))
-			var line strings.Builder
-			for i, v := range values {
-				if b, ok := v.([]byte); ok {
-					v = fmt.Sprintf("%x", b)
-				}
-				fmt.Fprintf(&line, "%s=%#v ", names[i], v)
-			}
-			all[table] = append(all[table], line.String())
+	for i, table := range tables {
+		row := "to_json(r)::text"
+		if !w.pg {
+			row = strings.Join(w.column("SELECT format('''%s='' || quote(r.%s)', name, name) FROM pragma_table_info($1)", table), " || ' ' || ")
 		}
-		w.ok(rows.Err())
+		tables[i] = fmt.Sprintf("SELECT '%s', %s FROM %[1]s r", table, row)
 	}
-	return all
+	return strings.Join(tables, " UNION ALL ")
 }
 
 // column reads the first column of a query.
