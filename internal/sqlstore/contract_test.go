@@ -106,7 +106,7 @@ func TestOAuthStorage(t *testing.T) {
 		t.Run(engine, func(t *testing.T) {
 			storagetest.OAuth(t, func(t *testing.T) storagetest.Opened {
 				s, at := open(t)
-				return storagetest.Opened{Storage: s, DSN: at}
+				return storagetest.Opened{Storage: s, DSN: at, Pooled: engine == "PgBouncer"}
 			})
 		})
 	}

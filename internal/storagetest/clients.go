@@ -137,24 +137,6 @@ func clients(w *world) {
 		tooMany(2)
 		another(3)
 	})
-	w.test("of those who make an owner's last app at once, one does", func(w *world) {
-		for range 20 {
-			owner := w.person()
-			create := func(most int) func(int, oauth.Event) (bool, error) {
-				apps := make([]*oauth.Client, racers)
-				for i := range apps {
-					apps[i] = w.newApp()
-					apps[i].Owner = owner
-				}
-				return func(racer int, e oauth.Event) (bool, error) { return w.s.CreateClient(w.ctx, apps[racer], most, e) }
-			}
-			w.one("the first", create(1))
-			w.one("the last", create(2))
-			if won, lost := w.race(create(5)); won != 3 || lost != racers-3 {
-				w.t.Errorf("room for three: %d won and %d lost", won, lost)
-			}
-		}
-	})
 	w.test("two secrets at most, and never none", func(w *world) {
 		c := full()
 		w.must(oauth.EventClientCreated, w.create(c))

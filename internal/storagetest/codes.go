@@ -2,7 +2,6 @@ package storagetest
 
 import (
 	"fmt"
-	"sync"
 	"time"
 
 	"github.com/grantway/grantway/internal/oauth"
@@ -365,42 +364,6 @@ func codes(w *world) {
 			w.changed("UPDATE refresh_tokens SET "+limit+" = $1 WHERE selector = $2", w.event("").At.UnixMicro(), idle.Refresh.Selector)
 			w.loses("a chain that is over by "+limit, end(idle.Refresh.Selector))
 		}
-	})
-	w.test("a chain ends once, whatever uses it at that moment", func(w *world) {
-		app := w.app()
-		for n := range rounds(100) {
-			g, first, second := w.continued(app)
-			use := w.rotation(g, second.Refresh)
-			use.Event = w.event(oauth.EventTokenRefreshed)
-			rotated := make(chan error, 1)
-			go func() {
-				_, err := w.s.RotateRefreshToken(w.ctx, use)
-				rotated <- err
-			}()
-			w.one("the end of a chain", func(_ int, e oauth.Event) (bool, error) { return w.s.EndChain(w.ctx, second.Refresh.Selector, e) })
-			w.ok(<-rotated)
-			use.Presented, use.Successor = use.Successor, w.hash()
-			w.loses(fmt.Sprintf("round %d: using what has ended", n), w.rotate(use))
-			w.wins(issue, oauth.EventTokenRefreshed, w.rotate(w.rotation(g, first.Refresh)))
-		}
-	})
-	w.test("of replays at once that revoke nothing one is noted", func(w *world) {
-		_, r := w.live(w.person(), w.app())
-		events := func() int {
-			return w.count("SELECT COUNT(*) FROM events WHERE kind = $1", string(oauth.EventCodeReplayed))
-		}
-		before := events()
-		var all sync.WaitGroup
-		for range 24 {
-			e := w.event(oauth.EventCodeReplayed)
-			all.Go(func() {
-				if won, err := w.s.RevokeReplayed(w.ctx, r.Selector, "", e); won || err != nil {
-					w.t.Errorf("won %v, %v", won, err)
-				}
-			})
-		}
-		all.Wait()
-		w.same("noted", events()-before, 1)
 	})
 	w.test("reads of what is not there", func(w *world) {
 		_, _, err := w.s.Code(w.ctx, "unknown")

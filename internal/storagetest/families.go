@@ -4,7 +4,6 @@ import (
 	"errors"
 	"maps"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/grantway/grantway/internal/oauth"
@@ -222,36 +221,6 @@ func families(w *world) {
 			w.t.Errorf("a full epoch gave index %d, error %v", first, err)
 		}
 	})
-	w.test("no index is handed out twice to 64 at once", func(w *world) {
-		const block, each = 4097, 24 // 64 × 24 × 4,097 fill six lists
-		var mu sync.Mutex
-		blocks := map[int64]bool{}
-		var group sync.WaitGroup
-		for range 64 {
-			group.Go(func() {
-				for range each {
-					first, err := w.s.AllotIndices(w.ctx, "busy", "key", block, w.now)
-					if err != nil {
-						w.t.Error(err)
-						return
-					}
-					mu.Lock()
-					if in := first % listSize; in%block != 0 || in+block > listSize {
-						w.t.Errorf("a block at %d of its list overlaps another", in)
-					}
-					if blocks[first] {
-						w.t.Errorf("the block at %d twice", first)
-					}
-					blocks[first] = true
-					mu.Unlock()
-				}
-			})
-		}
-		group.Wait()
-		w.same("blocks", len(blocks), 64*each)
-		perList := listSize / block
-		w.same("lists", w.count("SELECT COUNT(*) FROM status_lists WHERE api = 'busy'"), (64*each+perList-1)/perList)
-	})
 	w.test("TouchUsed moves last use forward only, and nothing else", func(w *world) {
 		user := w.person()
 		c := w.newApp()
@@ -270,29 +239,6 @@ func families(w *world) {
 		}
 		w.same("another grant", *w.grant(untouched.ID), untouched)
 		w.ok(w.s.TouchUsed(w.ctx, later, nil, nil))
-	})
-	w.test("TouchUsed of the same grants in many orders at once", func(w *world) {
-		user, app := w.person(), w.app()
-		ids := make([]string, 12)
-		for i := range ids {
-			g, _ := w.granted(user, app)
-			ids[i] = g.ID
-		}
-		var group sync.WaitGroup
-		for i := range 16 {
-			group.Go(func() {
-				mine := append(append([]string(nil), ids[i%12:]...), ids[:i%12]...)
-				for n := range 10 {
-					if err := w.s.TouchUsed(w.ctx, w.now.Add(time.Duration(n*16+i)*time.Second), mine, nil); err != nil {
-						w.t.Error(err)
-					}
-				}
-			})
-		}
-		group.Wait()
-		for _, id := range ids {
-			w.same("last use", w.grant(id).LastUsed, w.now.Add((9*16+15)*time.Second))
-		}
 	})
 	w.test("reads of what is not there", func(w *world) {
 		_, _, err := w.s.Family(w.ctx, "unknown")

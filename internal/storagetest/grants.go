@@ -3,8 +3,6 @@ package storagetest
 import (
 	"fmt"
 	"slices"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/grantway/grantway/internal/oauth"
@@ -457,36 +455,6 @@ func decisions(w *world) {
 		}
 		w.loses("a fourth at once", decide(again()))
 		next(at.Add(30 * time.Second))
-	})
-	w.test("of many decisions about one grant at once, and of many denials, as many pass as may", func(w *world) {
-		user, app, most := w.person(), w.app(), oauth.Bucket{Size: 5, Refill: 1, Every: time.Hour}
-		of, denials := oauth.Allowance{Of: w.id("allowance"), Most: most}, oauth.Allowance{Of: w.id("allowance"), Most: most}
-		g, _ := w.granted(user, app)
-		for what, run := range map[string]func() (bool, error){
-			"decisions": func() (bool, error) {
-				code := w.code(&g)
-				return w.s.RecordDecision(w.ctx, oauth.DecisionRecord{Grant: g, ClientVersion: 1, Rev: 1, Unchanged: true, Code: code, Now: w.now, Of: of, Event: w.event(oauth.EventCodeIssued)})
-			},
-			"denials": func() (bool, error) {
-				e := w.event(oauth.EventConsentDenied)
-				return w.s.NoteDenial(w.ctx, denials, w.id("rq_"), e)
-			},
-		} {
-			var won atomic.Int64
-			var all sync.WaitGroup
-			for range 4 * most.Size {
-				all.Go(func() {
-					switch ok, err := run(); {
-					case err != nil:
-						w.t.Errorf("%s: %v", what, err)
-					case ok:
-						won.Add(1)
-					}
-				})
-			}
-			all.Wait()
-			w.same(what, int(won.Load()), most.Size)
-		}
 	})
 	w.test("5,000 stores", func(w *world) {
 		user, app := w.person(), w.app()

@@ -1,9 +1,6 @@
 package storagetest
 
 import (
-	"fmt"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/grantway/grantway/internal/oauth"
@@ -60,44 +57,6 @@ func guesses(w *world) {
 		w.ok(err)
 		if got, closed := w.wrong("swept", 1, until.Add(-time.Microsecond)); !got.Equal(until) || closed {
 			w.t.Errorf("closed until %v, want %v", got, until)
-		}
-	})
-	w.test("of several who count at once each is counted, and one closes", func(w *world) {
-		keys := []string{"a", "b", "c"}
-		var closings, after atomic.Int64
-		var all sync.WaitGroup
-		for racer := range racers {
-			var counts []oauth.WrongSecrets
-			for i := range keys { // in another order each
-				e := w.event(oauth.EventSecretsRefused)
-				e.ID = fmt.Sprintf("ev_race_%d_%d", racer, i)
-				counts = append(counts, oauth.WrongSecrets{Key: keys[(i+racer)%len(keys)], N: oauth.GuessesMax / racers, Event: e})
-			}
-			all.Go(func() {
-				if _, err := w.s.CountWrongSecrets(w.ctx, w.now, counts); err != nil {
-					w.t.Error(err)
-				}
-			})
-		}
-		all.Wait()
-		for _, key := range keys {
-			missing := int64(oauth.GuessesMax - oauth.GuessesMax/racers*racers)
-			if got, _ := w.wrong(key, missing-1, w.now); !got.IsZero() {
-				w.t.Errorf("%s is closed by fewer than %d", key, oauth.GuessesMax)
-			}
-			for range racers {
-				all.Go(func() {
-					if got, closed := w.wrong(key, 1, w.now); closed {
-						closings.Add(1)
-					} else if !got.IsZero() {
-						after.Add(1)
-					}
-				})
-			}
-		}
-		all.Wait()
-		if closings.Load() != int64(len(keys)) || after.Load() != int64(len(keys)*(racers-1)) {
-			w.t.Errorf("%d closings and %d more that found it closed, want %d and %d", closings.Load(), after.Load(), len(keys), len(keys)*(racers-1))
 		}
 	})
 }

@@ -13,6 +13,8 @@ type Opened struct {
 	// reads through it what the contract does not show: that a lost event has left
 	// no row of any table changed.
 	DSN string
+	// Pooled says that Storage goes through PgBouncer, past which DSN leads.
+	Pooled bool
 }
 
 // OAuth proves every promise of [oauth.Storage]. open is called once for each
@@ -38,6 +40,7 @@ func OAuth(t *testing.T, open func(t *testing.T) Opened) {
 		{"Lease", lease},
 		{"Ended", ended},
 		{"Text", text},
+		{"At once", atOnce},
 		{"Races", races},
 		{"Ends", ends},
 	} {

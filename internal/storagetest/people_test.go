@@ -25,7 +25,7 @@ func TestPeople_PostgreSQL(t *testing.T) {
 func TestPeople_PgBouncer(t *testing.T) {
 	storagetest.People(t, func(t *testing.T) storagetest.Opened {
 		direct, pooled := storagetest.PgBouncer(t)
-		return storagetest.Opened{Storage: migrated(t, pooled), DSN: direct}
+		return storagetest.Opened{Storage: migrated(t, pooled), DSN: direct, Pooled: true}
 	})
 }
 

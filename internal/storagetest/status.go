@@ -451,19 +451,6 @@ func status(w *world) {
 		}
 		w.same("the grant", w.grant(g.ID).Status, oauth.Live)
 	})
-	w.test("of several that write the bits under a rule, one does each batch", func(w *world) {
-		app := w.app()
-		for range 12 {
-			w.live(w.person(), app)
-		}
-		w.setApp(app, oauth.Deleted)
-		for w.foldings() > 0 {
-			list, err := w.s.Foldings(w.ctx)
-			w.ok(err)
-			w.one("a batch", func(_ int, e oauth.Event) (bool, error) { return w.s.FoldRule(w.ctx, list[0], 5, e) })
-		}
-		w.same("grants that live", w.count("SELECT COUNT(*) FROM grants WHERE client_id = $1 AND status <> 'revoked'", app), 0)
-	})
 	w.test("lists", func(w *world) {
 		first, err := w.s.AllotIndices(w.ctx, "lists", "key", 8192, w.now)
 		w.ok(err)

@@ -195,7 +195,7 @@ func lease(w *world) {
 	})
 	w.test("a lease that ended is taken over by one of 8", func(w *world) {
 		now := w.now
-		for range rounds(50) {
+		for range w.rounds(50) {
 			until := now.Add(time.Minute)
 			w.one("the lease", func(i int, _ oauth.Event) (bool, error) {
 				return w.s.Lease(w.ctx, "raced", fmt.Sprint("node", i), now, until)

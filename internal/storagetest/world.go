@@ -31,12 +31,13 @@ type world struct {
 	now time.Time
 	ids *atomic.Int64
 
+	pooled     bool    // s goes through PgBouncer
 	everything *string // what a dump asks
 	everybody  bool    // the test is about the bystanders, too
 }
 
 func newWorld(t *testing.T, o Opened) *world {
-	w := &world{t: t, s: o.Storage, ctx: t.Context(), ids: new(atomic.Int64), everything: new(string),
+	w := &world{t: t, s: o.Storage, ctx: t.Context(), ids: new(atomic.Int64), pooled: o.Pooled, everything: new(string),
 		now: time.Date(2026, 3, 1, 12, 0, 0, 123456000, time.UTC)}
 	w.pg = strings.HasPrefix(o.DSN, "postgres")
 	var err error
