@@ -25,9 +25,9 @@ lint:
 	$(GO) tool staticcheck ./...
 
 test: tools lint
-	$(GO) test -count=1 -timeout 15m $$($(GO) list ./... | grep -v internal/chaos)
+	$(GO) test -count=1 -parallel 4 -timeout 15m $$($(GO) list ./... | grep -v internal/chaos) # they wait more than they compute
 	$(GO) test -count=1 -timeout 15m ./internal/chaos # by itself: it measures how soon the service is back
-	$(GO) test -race -skip '$(ONE_BY_ONE)' -timeout 15m ./internal/oauth ./internal/people ./internal/sqlstore ./internal/endpoint ./resource
+	$(GO) test -race -parallel 4 -skip '$(ONE_BY_ONE)' -timeout 15m ./internal/oauth ./internal/people ./internal/sqlstore ./internal/endpoint ./resource
 
 # What the race detector is spared: tests in which one thing is done after another, which it
 # makes ten times as slow and in which it can find nothing, and all that goes through PgBouncer.

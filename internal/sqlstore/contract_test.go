@@ -104,6 +104,7 @@ func parsedOnce(t *testing.T, s *sqlite) {
 func TestOAuthStorage(t *testing.T) {
 	for engine, open := range opened() {
 		t.Run(engine, func(t *testing.T) {
+			t.Parallel()
 			storagetest.OAuth(t, func(t *testing.T) storagetest.Opened {
 				s, at := open(t)
 				return storagetest.Opened{Storage: s, DSN: at, Pooled: engine == "PgBouncer"}

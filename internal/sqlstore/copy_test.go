@@ -13,6 +13,14 @@ import (
 	"github.com/grantway/grantway/internal/storagetest"
 )
 
+// batches lets copies go by so many rows, until t and what runs beside each other in it
+// have ended.
+func batches(t *testing.T, rows int) {
+	was := copyBatch
+	copyBatch = rows
+	t.Cleanup(func() { copyBatch = was })
+}
+
 // fill puts n rows into every table that there is, with every kind of value that a
 // column can hold.
 func fill(t *testing.T, s *Store, r *rand.Rand, n int) {
@@ -77,8 +85,7 @@ func openSession(t *testing.T, s *Store) session {
 // Every table of the schema goes from one engine to the other and back, with every
 // column as it was: NULL is not empty, bytes are bytes, and each integer fits.
 func TestCopy_EveryTableBothWays(t *testing.T) {
-	defer func(n int) { copyBatch = n }(copyBatch)
-	copyBatch = 100
+	batches(t, 100)
 	dir := t.TempDir()
 	file, server, back := openAt(t, filepath.Join(dir, "a.db")), openAt(t, storagetest.Postgres(t)), openAt(t, filepath.Join(dir, "b.db"))
 	fill(t, file, rand.New(rand.NewPCG(1, 1)), copyBatch+7)

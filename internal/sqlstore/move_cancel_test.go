@@ -115,8 +115,8 @@ func TestMove_CancelledWhileItFinishes(t *testing.T) {
 	const lock, last, atEnd = "file: BEGIN IMMEDIATE", "copy: DELETE FROM", "its end"
 	// try lets the copy get to its step, of those from where it takes the file's lock for
 	// good, then the cancel to its step, then the copy go on, and then the cancel. It
-	// reports whether the cancel had so many steps.
-	try := func(t *testing.T, copyStops string, cancelStops int, fails string) (there bool) {
+	// returns how many steps the cancel had until it stood still.
+	try := func(t *testing.T, copyStops string, cancelStops int, fails string) (steps int) {
 		ctx := t.Context()
 		file, dsn := installation(t, 1), storagetest.Postgres(t)
 		mover, canceller := newParty(), newParty()
@@ -131,13 +131,12 @@ func TestMove_CancelledWhileItFinishes(t *testing.T) {
 			}
 			return taken == 2 && step == copyStops
 		}
-		n, at := -1, ""
+		at := ""
 		canceller.stopsAt = func(step string) bool {
 			if step != at { // many of one kind are one step
-				n, at = n+1, step
+				steps, at = steps+1, step
 			}
-			there = there || n == cancelStops
-			return n == cancelStops
+			return steps == cancelStops+1
 		}
 		ended := make(chan error, 1)
 		go func() {
@@ -170,7 +169,7 @@ func TestMove_CancelledWhileItFinishes(t *testing.T) {
 				t.Errorf("%s: file %v, target %v", what, inFile, inTarget)
 			}
 			untouched(t, file)
-			return there
+			return steps
 		}
 		refused(t, what, err, file+" has moved to ")
 		if of != nil { // then it is finished by the same words
@@ -185,29 +184,38 @@ func TestMove_CancelledWhileItFinishes(t *testing.T) {
 		if inFile || !inTarget {
 			t.Errorf("%s: file %v, target %v", what, inFile, inTarget)
 		}
-		return there
+		return steps
 	}
+	const never = -1
 	for _, step := range []string{lock, "copy: UPDATE copy_state", "copy: COMMIT ", "file: ALTER TABLE", "file: COMMIT ", last, atEnd} {
-		t.Run(step, func(t *testing.T) { try(t, step, -1, last) })
+		t.Run(step, func(t *testing.T) {
+			t.Parallel()
+			try(t, step, never, last)
+		})
 	}
 	each := 4 // each step takes a second
 	if storagetest.All() {
 		each = 1
 	}
-	n := 2 // first both sides are read
-	for more := true; more; n += each {
-		t.Run(fmt.Sprint("cancel ", n), func(t *testing.T) { more = try(t, lock, n, "") })
+	steps := 0
+	t.Run("the cancel first", func(t *testing.T) { steps = try(t, lock, never, "") })
+	if steps < 19 {
+		t.Errorf("a cancel had only %d steps to stop at", steps)
 	}
-	if n -= each; n < 19 { // that one is not there
-		t.Errorf("a cancel had only %d steps to stop at", n)
+	for n := 2; n < steps; n += each { // first both sides are read
+		t.Run(fmt.Sprint("cancel ", n), func(t *testing.T) {
+			t.Parallel()
+			if met := try(t, lock, n, ""); met != n+1 {
+				t.Errorf("it had %d steps", met)
+			}
+		})
 	}
 }
 
 // What somebody else made beside a copy under way, as an extension makes its views, keeps
 // no copy from its end, and no cancel; and neither touches it.
 func TestMove_BesideWhatIsSomebodyElses(t *testing.T) {
-	defer func(n int) { copyBatch = n }(copyBatch)
-	copyBatch = 40
+	batches(t, 40)
 	file, dsn := installation(t, 1), storagetest.Postgres(t)
 	theirs := func(what string) {
 		t.Helper()

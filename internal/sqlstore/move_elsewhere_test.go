@@ -57,8 +57,7 @@ const half = "or, if that file is gone or has moved elsewhere, drop the database
 // Only the database that the file was closed for becomes the installation: a half copy in
 // another one, wherever it was cut off, is refused from then on, and says what to do.
 func TestMove_HalfElsewhere(t *testing.T) {
-	defer func(n int) { copyBatch = n }(copyBatch)
-	copyBatch = 40
+	batches(t, 40)
 	for what, cut := range map[string]struct {
 		step   string
 		nth    int
@@ -75,6 +74,7 @@ func TestMove_HalfElsewhere(t *testing.T) {
 			continue
 		}
 		t.Run(what, func(t *testing.T) {
+			t.Parallel()
 			ctx, file, a, b := t.Context(), installation(t, 1), storagetest.Postgres(t), storagetest.Postgres(t)
 			placeA, placeB := placeOf(t, a), placeOf(t, b)
 			cutAt(t, file, a, cut.step, cut.nth)
@@ -117,8 +117,7 @@ func TestMove_HalfElsewhere(t *testing.T) {
 
 // An address is no proof: what was cut off there may be another database by now.
 func TestMove_HalfUnderTheSameAddress(t *testing.T) {
-	defer func(n int) { copyBatch = n }(copyBatch)
-	copyBatch = 40
+	batches(t, 40)
 	ctx, file, a, aside, admin := t.Context(), installation(t, 1), storagetest.Postgres(t), storagetest.Postgres(t), storagetest.Postgres(t)
 	swap := func() {
 		t.Helper()
@@ -151,8 +150,7 @@ func database(t *testing.T, dsn string) string {
 // A copy that was given up, in either way, is begun anew, there or elsewhere, and one that
 // was cut off before anything was noted goes on by the same words.
 func TestMove_BegunAnew(t *testing.T) {
-	defer func(n int) { copyBatch = n }(copyBatch)
-	copyBatch = 40
+	batches(t, 40)
 	ctx := t.Context()
 	for what, again := range map[string]func(t *testing.T, file, a, b string) (to string){
 		"cancelled, and elsewhere": func(t *testing.T, file, a, b string) string {
@@ -178,6 +176,7 @@ func TestMove_BegunAnew(t *testing.T) {
 		},
 	} {
 		t.Run(what, func(t *testing.T) {
+			t.Parallel()
 			file, a, b := installation(t, 1), storagetest.Postgres(t), storagetest.Postgres(t)
 			to := again(t, file, a, b)
 			if _, err := Move(ctx, file, to, nil, nil); err != nil {
@@ -192,8 +191,7 @@ func TestMove_BegunAnew(t *testing.T) {
 
 // A run whose copy is given up beside it says so, also if its target was not named.
 func TestMove_GivenUpMeanwhile(t *testing.T) {
-	defer func(n int) { copyBatch = n }(copyBatch)
-	copyBatch = 40
+	batches(t, 40)
 	ctx, file, a, b := t.Context(), installation(t, 1), storagetest.Postgres(t), storagetest.Postgres(t)
 	for _, begin := range []func() error{
 		func() error { return nil },

@@ -174,8 +174,7 @@ func TestMove_Refused(t *testing.T) {
 // A half copy is nobody's but its own file's; a copy that was spoilt is found, and
 // can be given up; and a file that has moved is closed for good.
 func TestMove_HalfAndMoved(t *testing.T) {
-	defer func(n int) { copyBatch = n }(copyBatch)
-	copyBatch = 40
+	batches(t, 40)
 	file, another, dsn := installation(t, 1), installation(t, 2), storagetest.Postgres(t)
 	cutMove(t, file, dsn)
 	_, err := Open(t.Context(), dsn)
@@ -244,48 +243,60 @@ func idOf(t *testing.T, file string) (id string) {
 // Of two runs of one move the later has it, and the copy is right. The earlier ends at
 // its next transaction, wherever it stood, and says whether the file has moved.
 func TestMove_TwoAtOnce(t *testing.T) {
-	defer func(n int) { copyBatch = n }(copyBatch)
-	copyBatch = 40
-	each := 200 // each takes seconds, and there are about 700
-	if storagetest.All() {
-		each = 20
-	}
-	stops := 0
-	for n, more := 0, true; more; n += each {
+	batches(t, 40)
+	// try lets the earlier stand still before its nth step, of those at which the later
+	// need not wait, and returns how many it had.
+	try := func(t *testing.T, n int) (steps int) {
 		file, dsn := installation(t, 1), storagetest.Postgres(t)
-		earlier, step, at := newParty(), 0, ""
+		earlier, at := newParty(), ""
 		earlier.other = newParty()
 		earlier.stopsAt = func(next string) bool {
 			if earlier.holds[0].Load() || earlier.holds[1].Load() { // the later would wait
 				return false
 			}
-			step, at = step+1, next
-			return step > n
+			steps, at = steps+1, next
+			return steps == n
 		}
 		ended := make(chan error, 1)
 		go func() {
 			err := earlier.as(t.Context(), file, dsn, func(m *move) error { _, err := m.run(t.Context(), nil); return err })
-			more = earlier.stopped
 			earlier.halt()
 			ended <- err
 		}()
 		<-earlier.halts
-		if earlier.stopped {
-			stops++
-			if _, err := Move(t.Context(), file, dsn, nil, nil); err != nil && more {
+		if steps == n {
+			if _, err := Move(t.Context(), file, dsn, nil, nil); err != nil {
 				t.Errorf("the later one, at %q: %v", at, err)
 			}
 		}
 		close(earlier.goesOn)
-		if err := <-ended; more {
-			refused(t, fmt.Sprintf("the earlier one, at its step %d, %q", n, at), err, file+" has moved to "+placeOf(t, dsn)+" already: start grantway serve there")
+		if err := <-ended; steps == n {
+			refused(t, fmt.Sprintf("the earlier one, before its step %d, %q", n, at), err, file+" has moved to "+placeOf(t, dsn)+" already: start grantway serve there")
+		} else if err != nil {
+			t.Errorf("alone: %v", err)
 		}
 		if !serves(t.Context(), dsn) {
 			t.Errorf("the copy is not right after step %d, %q", n, at)
 		}
+		return steps
 	}
-	if stops < 3 {
-		t.Errorf("the earlier one stood still %d times", stops)
+	each := 200 // each takes seconds, and there are about 700
+	if storagetest.All() {
+		each = 20
+	}
+	const never = 0
+	steps := 0
+	t.Run("alone", func(t *testing.T) { steps = try(t, never) })
+	if steps <= 2*each {
+		t.Errorf("a copy had only %d steps to stand still before", steps)
+	}
+	for n := 1; n <= steps; n += each {
+		t.Run(fmt.Sprint("before step ", n), func(t *testing.T) {
+			t.Parallel()
+			if met := try(t, n); met != n {
+				t.Errorf("it had %d steps", met)
+			}
+		})
 	}
 
 	file, dsn := installation(t, 1), storagetest.Postgres(t)
@@ -344,6 +355,7 @@ func TestMove_FailsWhenTheFileIsClosed(t *testing.T) {
 		},
 	} {
 		t.Run(what, func(t *testing.T) {
+			t.Parallel()
 			file, dsn := installation(t, 1), storagetest.Postgres(t)
 			ctx, stop := context.WithCancel(t.Context())
 			defer stop()

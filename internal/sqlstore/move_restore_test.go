@@ -14,7 +14,6 @@ import (
 // A database that a restore has marked, however far it came, is no place for a copy: the
 // file stays in use, and the restore is finished as if nobody had tried.
 func TestMove_IntoARestore(t *testing.T) {
-	file := installation(t, 1)
 	for what, left := range map[string][]string{
 		"its mark alone":    nil,
 		"with the tables":   {"migrate"},
@@ -22,7 +21,8 @@ func TestMove_IntoARestore(t *testing.T) {
 		"as it filled them": {"migrate", "INSERT INTO copy_state (role, id, place, holder, applied) VALUES ('restore', '', '', 'dead', 1)", "INSERT INTO used_once (hash, kind, op, expires) VALUES ('a', '', 'b', 1)"},
 	} {
 		t.Run(what, func(t *testing.T) {
-			dsn := storagetest.Postgres(t)
+			t.Parallel()
+			file, dsn := installation(t, 1), storagetest.Postgres(t)
 			finish := taking(t, dsn, 3)
 			if left != nil {
 				openAt(t, dsn)
@@ -174,12 +174,18 @@ func TestMove_BesideARestore(t *testing.T) {
 	}
 	for i, step := range []string{"copy: INSERT INTO", "copy: DELETE FROM", "copy: COMMIT ", "file: BEGIN IMMEDIATE", "file: COMMIT ", "copy: UPDATE copy_state", atEnd} {
 		if i < 3 || storagetest.All() { // each takes seconds
-			t.Run("the copy at "+step, func(t *testing.T) { try(t, looked, step) })
+			t.Run("the copy at "+step, func(t *testing.T) {
+				t.Parallel()
+				try(t, looked, step)
+			})
 		}
 	}
 	for i, step := range []string{"copy: INSERT INTO", "copy: DELETE FROM", "copy: COMMIT ", "copy: UPDATE copy_state", "copy: DROP TABLE"} {
 		if i < 2 || storagetest.All() {
-			t.Run("the restore at "+step, func(t *testing.T) { try(t, step, atEnd) })
+			t.Run("the restore at "+step, func(t *testing.T) {
+				t.Parallel()
+				try(t, step, atEnd)
+			})
 		}
 	}
 }

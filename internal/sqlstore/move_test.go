@@ -38,8 +38,7 @@ func shuffle(s session, r *rand.Rand) error {
 // A move that is cut off anywhere, again and again, and whose file changes all the
 // while, ends with what the file held last.
 func TestMove_CutOffAndResumed(t *testing.T) {
-	defer func(n int) { copyBatch = n }(copyBatch)
-	copyBatch = 60
+	batches(t, 60)
 	r := rand.New(rand.NewPCG(3, 3))
 	file, dsn := filepath.Join(t.TempDir(), "a.db"), storagetest.Postgres(t)
 	s := openAt(t, file)

@@ -45,6 +45,7 @@ func OAuth(t *testing.T, open func(t *testing.T) Opened) {
 		{"Ends", ends},
 	} {
 		t.Run(group.name, func(t *testing.T) {
+			t.Parallel() // each has a database of its own, and waits for its disk
 			w := newWorld(t, open(t))
 			switch group.name {
 			case "Guesses", "Lists", "Sweep", "Lease", "Ended": // they ask for all that there is, and remove what is over
