@@ -25,7 +25,7 @@ import (
 func All() bool { return os.Getenv("TEST_GRANTWAY_ALL") == "1" }
 
 // Postgres returns the URL of a fresh, empty database on a real PostgreSQL server
-// that this test process runs. The database is dropped when t ends. Where
+// that this test process runs. The database is dropped after t has ended. Where
 // PostgreSQL is not installed, t is skipped, saying what to install; if [All], it
 // fails.
 //
@@ -40,7 +40,7 @@ func Postgres(t testing.TB) string {
 	name := fmt.Sprintf("t%d", server.made)
 	server.mu.Unlock()
 	administer(t, "CREATE DATABASE "+name)
-	t.Cleanup(func() { administer(t, "DROP DATABASE "+name+" WITH (FORCE)") })
+	t.Cleanup(func() { dropLater(t, name) })
 	return server.url + name + "?sslmode=disable"
 }
 
@@ -63,11 +63,29 @@ var server struct {
 	err  error
 	mu   sync.Mutex
 	made int
+	done []string // databases to drop
+}
+
+// dropLater drops databases many at a time: each drop is a checkpoint, which writes out
+// what the tests beside it have changed meanwhile. The last ones go with their server.
+func dropLater(t testing.TB, name string) {
+	t.Helper()
+	server.mu.Lock()
+	defer server.mu.Unlock()
+	if server.done = append(server.done, name); len(server.done) < 32 {
+		return
+	}
+	var drops []string
+	for _, name := range server.done {
+		drops = append(drops, "DROP DATABASE "+name+" WITH (FORCE)")
+	}
+	server.done = nil
+	administer(t, drops...)
 }
 
 var errNoPostgres = fmt.Errorf("initdb is neither in PATH nor under /usr/lib/postgresql")
 
-func administer(t testing.TB, sql string) {
+func administer(t testing.TB, texts ...string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
@@ -76,8 +94,10 @@ func administer(t testing.TB, sql string) {
 		t.Fatalf("reaching PostgreSQL for tests: %v", err)
 	}
 	defer conn.Close(ctx)
-	if _, err := conn.Exec(ctx, sql); err != nil {
-		t.Fatalf("%s: %v", sql, err)
+	for _, sql := range texts {
+		if _, err := conn.Exec(ctx, sql); err != nil {
+			t.Fatalf("%s: %v", sql, err)
+		}
 	}
 }
 
