@@ -45,14 +45,18 @@ func (w *world) one(what string, f func(racer int, e oauth.Event) (bool, error))
 	}
 }
 
-// rounds is n on each engine where the whole suite was asked for. A tenth of it is enough
-// through PgBouncer, which decides nothing, and for the race detector, which sees at once
-// what two goroutines share: make test runs the suite with it and without.
+// rounds is n on SQLite and half of it on PostgreSQL, where they cost more, if the whole
+// suite was asked for. A tenth of it is enough through PgBouncer, which decides nothing, and
+// for the race detector, which sees at once what two goroutines share: make test runs the
+// suite with it and without.
 func (w *world) rounds(n int) int {
-	if All() && !Racing && !w.pooled {
-		return n
+	switch {
+	case !All() || Racing || w.pooled:
+		return n / 10
+	case w.pg:
+		return n / 2
 	}
-	return n / 10
+	return n
 }
 
 // races proves that of several who want the same at once exactly one gets it.
@@ -213,8 +217,7 @@ func races(w *world) {
 type met struct{ won, lost atomic.Int64 }
 
 // ends proves that nothing outlives the end of its grant, in whatever order the
-// end and an issuing event meet: 10,000 times on each engine (DESIGN, tests, 2); see
-// [world.rounds].
+// end and an issuing event meet: 10,000 times (DESIGN, tests, 2); see [world.rounds].
 func ends(w *world) {
 	w.test("a user suspended while a redemption waits is not missed", func(w *world) {
 		user, app := w.person(), w.app()
