@@ -25,6 +25,12 @@ type Storage interface {
 	APIStorage
 	EventStorage
 	StatusStorage
+
+	// Visit says that whoever asks with the context that it returns is about to write an
+	// event that rests on the answers, with that same context and from one goroutine: such
+	// callers may share what their questions and commits cost. It promises nothing about
+	// the answers. leave ends it, whatever came of it.
+	Visit(ctx context.Context) (visiting context.Context, leave func())
 }
 
 // ErrNotFound is returned by a read that names one thing that is not there.

@@ -100,6 +100,8 @@ func (s *Server) token(ctx context.Context, r TokenRequest) (resp *TokenResponse
 	if err != nil {
 		return nil, err
 	}
+	ctx, leave := s.storage.Visit(ctx)
+	defer leave()
 	switch r.GrantType {
 	case GrantAuthorizationCode:
 		resp, err = s.redeemCode(ctx, c, proof, r)

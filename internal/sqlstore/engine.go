@@ -24,6 +24,8 @@ type engine interface {
 	write(ctx context.Context, event []statement) error
 	// query calls row for each row of the answer.
 	query(ctx context.Context, sql string, args []any, row func(scan func(...any) error) error) error
+	// leave ends a visit.
+	leave(*visit)
 	// lock returns the statement that locks the rows of a SELECT until the event
 	// ends, or nothing where there is one writer anyway.
 	lock(sql string, args ...any) []statement

@@ -83,7 +83,7 @@ func (s *Store) Asked(ctx context.Context, apiID string, secret oauth.Hash, fami
 	shown := apiSecret{apiID, string(secret)}
 	_, known := s.apiSecrets.Load(shown)
 	if known {
-		ctx = forAPIs.of(ctx)
+		ctx = forKeys.of(ctx)
 	}
 	var r familyReader
 	var a oauth.API
@@ -190,8 +190,8 @@ func (s *Store) ListsLeft(ctx context.Context) (int64, error) {
 	return listsMax - begun, err
 }
 
-// AllotIndices implements oauth.FamilyStorage. The lease row serialises nodes, so
-// that the number of a new list is free. Lists are numbered from epoch × listsMax
+// AllotIndices implements oauth.FamilyStorage. Other visits wait for what one of them was
+// allotted. The lease row serialises nodes, so that the number of a new list is free. Lists are numbered from epoch × listsMax
 // on: those of an older epoch have smaller numbers and are never gone on with.
 func (s *Store) AllotIndices(ctx context.Context, api, kind string, n int64, now time.Time) (int64, error) {
 	var number, next int64
@@ -206,7 +206,7 @@ func (s *Store) AllotIndices(ctx context.Context, api, kind string, n int64, now
 				WHERE l.number >= h.epoch * $5 AND l.api = $1 AND l.kind = $2 AND l.next + $3 <= $4)
 			RETURNING number, next`, args: []any{api, kind, n, listSize, listsMax, micros(now)}, scan: []any{&number, &next}},
 	}
-	if err := s.engine.write(ctx, ev); err != nil {
+	if err := s.engine.write(apart(ctx), ev); err != nil {
 		return 0, err
 	}
 	if number < 0 {

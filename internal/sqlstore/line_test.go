@@ -128,7 +128,7 @@ func TestLine_AConnectionThatTheMoveOvertook(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &postgres{pool: pool, room: newRoom(), line: l}
+	p := newPostgres(pool, l)
 	defer p.close()
 	first, err := pgx.ConnectConfig(t.Context(), l.hosts[0])
 	if err != nil {

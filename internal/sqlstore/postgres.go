@@ -27,12 +27,17 @@ import (
 )
 
 // postgres sends each event as one batch: one round trip and one implicit
-// transaction. The server groups the flushes itself.
+// transaction. The server groups the flushes itself. What visits ask goes out together,
+// and so do their events, in one transaction: a statement costs the server half as much
+// there as one that comes alone (measured).
 type postgres struct {
 	counters
-	pool *pgxpool.Pool
-	room room
-	line *line
+	pool   *pgxpool.Pool
+	room   room
+	line   *line
+	visits *gatherer
+
+	lookups *gatherer // of what is asked about keys
 
 	rehearses  atomic.Bool
 	rehearsing sync.Mutex
@@ -67,11 +72,20 @@ func openPostgres(ctx context.Context, dsn string) (*postgres, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("opening the database: %w", err), first.Close(ctx))
 	}
-	p := &postgres{pool: pool, room: newRoom(), line: line}
+	p := newPostgres(pool, line)
 	if err := line.open(ctx, pool, first); err != nil {
 		return nil, errors.Join(unreachable(config.ConnConfig, err), p.close())
 	}
 	return p, nil
+}
+
+func newPostgres(pool *pgxpool.Pool, line *line) *postgres {
+	p := &postgres{pool: pool, room: newRoom(), line: line}
+	p.visits, p.lookups = newGatherer(&p.counters, acquireLimit), newGatherer(&p.counters, acquireLimit)
+	p.visits.ends, p.lookups.ends = true, true
+	go p.visits.run(func(questions []*job) { p.answer(context.Background(), questions) }, p.commit)
+	go p.lookups.run(func(questions []*job) { p.answer(forAPIs.of(context.Background()), questions) }, nil)
+	return p
 }
 
 func parseURL(dsn string) (*pgxpool.Config, error) {
@@ -127,6 +141,8 @@ func unreadable(dsn string, err error) string {
 	return urlForm
 }
 
+func (p *postgres) leave(v *visit) { p.visits.leave(v) }
+
 func (p *postgres) lock(sql string, args ...any) []statement {
 	return []statement{do(sql+" FOR UPDATE", args...)}
 }
@@ -135,6 +151,13 @@ func (p *postgres) lock(sql string, args ...any) []statement {
 // (serialization failure, deadlock), and what it refused because it takes no writes
 // any more, on a new connection: nothing of those was kept.
 func (p *postgres) write(ctx context.Context, event []statement) error {
+	if v := visitOf(ctx); v != nil {
+		if !groupable(event) {
+			p.leave(v)
+		} else if err := p.visits.write(ctx, event); !errors.Is(err, errAlone) {
+			return err
+		}
+	}
 	err := p.send(ctx, event)
 	if err != nil {
 		p.failed.Add(1)
@@ -165,7 +188,7 @@ func (p *postgres) send(ctx context.Context, event []statement) error {
 		conn.Release()
 		state, refused := errors.AsType[*pgconn.PgError](err)
 		switch {
-		case refused && !keptNothing(state, committing), !refused && !pgconn.SafeToRetry(err):
+		case unknown(err, committing):
 			return fmt.Errorf("%w: %w", oauth.ErrUnknown, err)
 		case !refused, try == retriesMax:
 			return unavailable(err)
@@ -184,6 +207,111 @@ func (p *postgres) send(ctx context.Context, event []statement) error {
 	}
 }
 
+// errAlone tells a caller to ask, or to write, by himself.
+var errAlone = errors.New("not in company")
+
+// groupable reports whether an event may share a transaction. Its first lock must be that
+// of its grant, and the only one that anybody waits for in another order: locks of
+// several events are taken in the order of their grants. The row of the feed is not held
+// for a whole group.
+func groupable(event []statement) bool {
+	return event[0].grant != "" && !slices.ContainsFunc(event, func(st statement) bool { return st.feed })
+}
+
+// lockGrants waits for nobody, since others would wait along: who finds that one of the
+// grants is locked lets each event wait for its own.
+const lockGrants = "SELECT id FROM grants WHERE id = ANY($1) ORDER BY id FOR UPDATE NOWAIT"
+
+// commit writes the events of visits in one transaction. If it keeps nothing, each is sent
+// by itself, which tries again what is worth it, and finds out which of them is at fault.
+func (p *postgres) commit(group []*job) {
+	if group = wanted(group); len(group) == 0 {
+		return
+	}
+	err := p.together(group)
+	switch {
+	case err == nil:
+		p.committed(len(group))
+	case !errors.Is(err, errAlone):
+		p.failed.Add(uint64(len(group)))
+	}
+	for _, j := range group {
+		j.err <- err
+	}
+}
+
+// wanted are the jobs that nobody has taken back.
+func wanted(jobs []*job) []*job {
+	return slices.DeleteFunc(jobs, func(j *job) bool { return !j.begin() })
+}
+
+func (p *postgres) together(group []*job) error {
+	ctx, cancel := context.WithTimeout(context.Background(), writeLimit)
+	defer cancel()
+	conn, err := p.acquire(ctx)
+	if err != nil { // nobody there, or none free: nothing was sent
+		return unavailable(err)
+	}
+	ids := make([]string, len(group))
+	all := make([]statement, 1, 1+4*len(group))
+	for i, j := range group {
+		ids[i] = j.event[0].grant
+		all = append(all, j.event[1:]...)
+	}
+	all[0] = do(lockGrants, ids)
+	committing, err := batch(ctx, conn.Conn, all)
+	if err == nil {
+		p.release(conn)
+		return nil
+	}
+	conn.Release()
+	if unknown(err, committing) {
+		return fmt.Errorf("%w: %w", oauth.ErrUnknown, err)
+	}
+	return errAlone
+}
+
+// answer asks several questions in one round trip.
+func (p *postgres) answer(ctx context.Context, questions []*job) {
+	if questions = wanted(questions); len(questions) == 0 {
+		return
+	}
+	left, err := p.askTogether(ctx, questions)
+	for _, j := range left {
+		j.err <- err
+	}
+}
+
+// askTogether returns the questions that it has not answered, and what to tell them. One
+// that fails takes those that come after it along, so each of them is asked by itself.
+func (p *postgres) askTogether(ctx context.Context, questions []*job) ([]*job, error) {
+	ctx, cancel := context.WithTimeout(ctx, readLimit)
+	defer cancel()
+	conn, err := p.acquire(ctx)
+	if err != nil {
+		return questions, unavailable(err)
+	}
+	defer p.release(conn)
+	b := &pgx.Batch{}
+	for _, j := range questions {
+		b.Queue(j.sql, j.args...)
+	}
+	results := conn.SendBatch(ctx, b)
+	defer results.Close()
+	for i, j := range questions {
+		rows, err := results.Query()
+		if err != nil {
+			return questions[i:], errAlone
+		}
+		if err = eachRow(rows, j.row); err != nil && rows.Err() != nil {
+			j.err <- err // some of its rows may have been taken
+			return questions[i+1:], errAlone
+		}
+		j.err <- err
+	}
+	return nil, nil
+}
+
 // gaveUp reports whether the server gave up a transaction for the sake of another.
 func gaveUp(err error) bool {
 	state, refused := errors.AsType[*pgconn.PgError](err)
@@ -198,6 +326,14 @@ func pause(ctx context.Context, try int) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+}
+
+// unknown reports whether an event that failed may have been kept all the same.
+func unknown(err error, committing bool) bool {
+	if state, refused := errors.AsType[*pgconn.PgError](err); refused {
+		return !keptNothing(state, committing)
+	}
+	return !pgconn.SafeToRetry(err)
 }
 
 // keptNothing reports whether the server's refusal shows that it has kept nothing of
@@ -302,6 +438,16 @@ func (p *postgres) query(ctx context.Context, sql string, args []any, row func(f
 	if !storable(args) {
 		return nil
 	}
+	if v := visitOf(ctx); v != nil {
+		if err := p.visits.ask(ctx, v, sql, args, row); !errors.Is(err, errAlone) {
+			return err
+		}
+	}
+	if forKeys.has(ctx) {
+		if err := p.lookups.ask(ctx, nil, sql, args, row); !errors.Is(err, errAlone) {
+			return err
+		}
+	}
 	// A server that has fallen silent must not keep a caller who sets no limit.
 	ctx, cancel := context.WithTimeout(ctx, readLimit)
 	defer cancel()
@@ -318,6 +464,11 @@ func ask(ctx context.Context, conn *pgxpool.Conn, sql string, args []any, row fu
 	if err != nil {
 		return unavailable(err)
 	}
+	return eachRow(rows, row)
+}
+
+// eachRow takes the rows of an answer.
+func eachRow(rows pgx.Rows, row func(func(...any) error) error) error {
 	defer rows.Close()
 	for rows.Next() {
 		if err := row(rows.Scan); err != nil {
@@ -385,6 +536,8 @@ func (p *postgres) place() string {
 }
 
 func (p *postgres) close() error {
+	p.visits.close()
+	p.lookups.close()
 	p.pool.Close()
 	p.line.close()
 	return nil

@@ -23,6 +23,9 @@ const (
 	// forAPIs is asked by who has shown the secret of an API. A wrong one never is: how
 	// it is told is [Store.Asked].
 	forAPIs
+	// forKeys is what such a one asks about a key, in company with all who do at that
+	// moment. It has the connections of forAPIs.
+	forKeys
 	shares
 )
 
@@ -34,13 +37,16 @@ const (
 )
 
 func newRoom() room {
-	return room{make(chan struct{}, allMost), [shares]chan struct{}{forFeed: make(chan struct{}, feedMost), forAPIs: make(chan struct{}, apisMost)}}
+	apis := make(chan struct{}, apisMost)
+	return room{make(chan struct{}, allMost), [shares]chan struct{}{forFeed: make(chan struct{}, feedMost), forAPIs: apis, forKeys: apis}}
 }
 
 type shareKey struct{}
 
 // of marks what is asked with ctx as having the share.
 func (s share) of(ctx context.Context) context.Context { return context.WithValue(ctx, shareKey{}, s) }
+
+func (s share) has(ctx context.Context) bool { return ctx.Value(shareKey{}) == any(s) }
 
 // take waits for a place, which is left by receiving from it.
 func (r *room) take(ctx context.Context) (place chan struct{}, err error) {

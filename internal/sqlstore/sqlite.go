@@ -12,9 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"syscall"
-	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/pressly/goose/v3"
@@ -24,47 +22,21 @@ import (
 	"github.com/grantway/grantway/internal/oauth"
 )
 
-// sqlite has one writer goroutine. It runs all waiting events in one transaction,
-// a savepoint each, and syncs once for all of them: group commit.
+// sqlite has one writer goroutine, which is the gatherer: it runs all waiting events in
+// one transaction, a savepoint each, and syncs once for all of them (group commit). It
+// also answers visits. Every commit empties the page caches of all connections but the
+// one that made it, so that what they read anew was a quarter of an exchange (measured).
 type sqlite struct {
 	counters
+	*gatherer
+	lookups *gatherer // of what is asked about keys
 	path    string
 	conn    *sqliteConn // of the writer
 	readers readers
 	shared  *os.File // the lock that keeps a restore away; nil where none is needed
-	queue   chan *job
-	limit   time.Duration // writeLimit
-	done    chan struct{}
-
-	closing sync.RWMutex // held for reading while a job is put into the queue
-	closed  bool
 }
 
-// job is an event that waits for the writer. Its caller may take it back until it is
-// begun; from then on only the writer knows what becomes of it.
-type job struct {
-	event []statement
-	err   chan error
-	state atomic.Int32 // waiting, then begun or withdrawn
-}
-
-const (
-	waiting int32 = iota
-	begun
-	withdrawn
-)
-
-func newJob(event []statement) *job { return &job{event: event, err: make(chan error, 1)} }
-
-// begin reports whether the event is still wanted.
-func (j *job) begin() bool { return j.state.CompareAndSwap(waiting, begun) || j.state.Load() == begun }
-
-func (j *job) withdraw() bool { return j.state.CompareAndSwap(waiting, withdrawn) }
-
-const (
-	groupMax    = 256 // events in one transaction
-	readerConns = 4
-)
+const readerConns = 4
 
 // sqlitePragmas give full durability: a commit is synced before it is acknowledged.
 // Another process (the command line) may hold the write lock, so everybody waits for
@@ -90,8 +62,12 @@ func openSQLite(abs string, more ...string) (*sqlite, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening the database %s: %w%s", abs, err, remedy(err))
 	}
-	s := &sqlite{path: abs, conn: conn, readers: readers{out: make(chan struct{}, readerConns)}, queue: make(chan *job, 4*groupMax), limit: writeLimit, done: make(chan struct{})}
-	go s.run(&writeConn{conn: conn, counters: &s.counters})
+	s := &sqlite{path: abs, conn: conn, readers: readers{out: make(chan struct{}, readerConns)}}
+	s.gatherer = newGatherer(&s.counters, writeLimit)
+	w := &writeConn{conn: conn, counters: &s.counters}
+	go s.run(w.answer, w.commit)
+	s.lookups = newGatherer(&s.counters, readLimit)
+	go s.lookups.run(s.lookUp, nil)
 	return s, nil
 }
 
@@ -126,78 +102,24 @@ func remedy(err error) string {
 
 func (s *sqlite) lock(string, ...any) []statement { return nil }
 
-func (s *sqlite) write(ctx context.Context, event []statement) error {
-	if err := ctx.Err(); err != nil {
-		return unavailable(err)
-	}
-	s.waiting.Add(1)
-	defer s.waiting.Add(-1)
-	limit := time.NewTimer(s.limit)
-	defer limit.Stop()
-	j := newJob(event)
-	s.closing.RLock()
-	if s.closed {
-		s.closing.RUnlock()
-		return unavailable(errClosed)
-	}
-	var err error
-	select {
-	case s.queue <- j:
-	case <-ctx.Done():
-		err = ctx.Err()
-	case <-limit.C:
-		err = errOverloaded
-	}
-	s.closing.RUnlock()
-	if err != nil {
-		return unavailable(err)
-	}
-	// A caller that goes away does not take its event along: it may be done already.
-	select {
-	case err := <-j.err:
-		return err
-	case <-limit.C:
-		if j.withdraw() {
-			s.failed.Add(1)
-			return unavailable(errOverloaded)
-		}
-	}
-	select {
-	case err := <-j.err: // at the same moment
-		return err
-	default:
-		return fmt.Errorf("%w: the disk has not answered within %v", oauth.ErrUnknown, s.limit)
-	}
-}
-
-var errOverloaded = errors.New("the event was not begun in time: too many wait, or another process holds the database's write lock")
-
-// run is the writer: whatever waits when a transaction ends makes the next one.
-func (s *sqlite) run(c *writeConn) {
-	defer close(s.done)
-	group := make([]*job, 0, groupMax)
-	queue := s.queue
-	for first := range queue {
-		group = append(group[:0], first)
-	fill:
-		for len(group) < groupMax {
-			select {
-			case j, ok := <-queue:
-				if !ok {
-					break fill
-				}
-				group = append(group, j)
-			default:
-				break fill
-			}
-		}
-		c.commit(group)
-	}
-}
-
 type writeConn struct {
 	*counters
 	conn *sqliteConn
+}
+
+func (c *writeConn) answer(questions []*job) { c.conn.answer(questions) }
+
+// answer reads what several ask, all in one view.
+func (c *sqliteConn) answer(questions []*job) {
+	together := len(questions) > 1 && c.exec("BEGIN") == nil
+	for _, j := range questions {
+		if j.begin() {
+			j.err <- c.ask(j.sql, j.args, j.row)
+		}
+	}
+	if together && c.exec("COMMIT") != nil {
+		c.exec("ROLLBACK")
+	}
 }
 
 // commit runs a group in one transaction and answers each of its jobs. If the
@@ -299,8 +221,10 @@ func (c *writeConn) step(st *statement) error {
 	return err
 }
 
-func (c *writeConn) exec(text string) error {
-	_, err := c.conn.run(text, nil, nil)
+func (c *writeConn) exec(text string) error { return c.conn.exec(text) }
+
+func (c *sqliteConn) exec(text string) error {
+	_, err := c.run(text, nil, nil)
 	return err
 }
 
@@ -313,13 +237,36 @@ func (s *sqlite) query(ctx context.Context, text string, args []any, row func(fu
 	if err := ctx.Err(); err != nil {
 		return unavailable(err)
 	}
+	if v := visitOf(ctx); v != nil {
+		return s.ask(ctx, v, text, args, row)
+	}
+	if forKeys.has(ctx) {
+		return s.lookups.ask(ctx, nil, text, args, row)
+	}
 	c, err := s.reader(ctx)
 	if err != nil {
 		return unavailable(err)
 	}
 	defer s.readers.back(c)
+	return c.ask(text, args, row)
+}
+
+// lookUp answers on one connection for all: what one of them reads is there for the next.
+func (s *sqlite) lookUp(questions []*job) {
+	c, err := s.reader(context.Background())
+	if err != nil {
+		for _, j := range questions {
+			j.err <- unavailable(err)
+		}
+		return
+	}
+	defer s.readers.back(c)
+	c.answer(questions)
+}
+
+func (c *sqliteConn) ask(text string, args []any, row func(func(...any) error) error) error {
 	var refused error
-	_, err = c.run(text, args, func(scan func(...any) error) error {
+	_, err := c.run(text, args, func(scan func(...any) error) error {
 		refused = row(scan)
 		return refused
 	})
@@ -348,8 +295,6 @@ func (c *sqliteConn) failed(err error) error {
 	}
 	return unavailable(err)
 }
-
-var errClosed = errors.New("the database is closed")
 
 // readers are the connections that read. The one that came back last goes out first:
 // every commit empties their caches, and what few of them have read anew serves more
@@ -452,15 +397,10 @@ func (s *Store) logsAhead(ctx context.Context) error {
 }
 
 func (s *sqlite) close() error {
-	s.closing.Lock()
-	if s.closed {
-		s.closing.Unlock()
+	if !s.gatherer.close() {
 		return nil
 	}
-	s.closed = true
-	close(s.queue)
-	s.closing.Unlock()
-	<-s.done
+	s.lookups.close()
 	// The writer last: whoever closes last folds the write-ahead log into the file,
 	// and the readers may not write.
 	err := errors.Join(s.readers.close(), s.conn.close())

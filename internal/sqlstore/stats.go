@@ -13,7 +13,7 @@ type Stats struct {
 	Groups  [len(GroupSizes)]uint64 // commits, by the first bound in GroupSizes that holds their events
 	Failed  uint64                  // events that came to nothing, or whose outcome is unknown
 	Retries uint64                  // sent again after a serialization failure or a deadlock (PostgreSQL)
-	Waiting int64                   // events that wait for the writer, or for a connection
+	Waiting int64                   // events and questions that wait for the writer, or for a connection
 
 	Rehearsed uint64 // connections that have played revocations (PostgreSQL)
 }

@@ -108,6 +108,8 @@ type statement struct {
 	rows *int64 // if not nil: receives how many rows it changed
 	scan []any  // if not nil: destinations for the one row of a RETURNING
 	feed bool   // moves the feed
+	// grant is what it locks, if that is the row of one grant and nothing else.
+	grant string
 }
 
 func do(sql string, args ...any) statement { return statement{sql: sql, args: args} }
@@ -118,7 +120,11 @@ func counted(n *int64, sql string, args ...any) statement {
 
 // lockGrant, lockUser and lockGrantsOf begin events that rest on grants.
 func (s *Store) lockGrant(id string) []statement {
-	return s.engine.lock("SELECT id FROM grants WHERE id = $1", id)
+	lock := s.engine.lock("SELECT id FROM grants WHERE id = $1", id)
+	for i := range lock {
+		lock[i].grant = id
+	}
+	return lock
 }
 
 func (s *Store) lockUser(id string) []statement {

@@ -51,7 +51,7 @@ func atOnce(w *world) {
 			use.Event = w.event(oauth.EventTokenRefreshed)
 			rotated := make(chan error, 1)
 			go func() {
-				_, err := w.s.RotateRefreshToken(w.ctx, use)
+				_, err := w.rotates(use)
 				rotated <- err
 			}()
 			w.one("the end of a chain", func(_ int, e oauth.Event) (bool, error) { return w.s.EndChain(w.ctx, second.Refresh.Selector, e) })

@@ -312,7 +312,7 @@ func (w *world) useful(uses map[string]oauth.Rotation) {
 func (w *world) rotate(r oauth.Rotation) func(oauth.Event) (bool, error) {
 	return func(e oauth.Event) (bool, error) {
 		r.Event = e
-		return w.s.RotateRefreshToken(w.ctx, r)
+		return w.rotates(r)
 	}
 }
 

@@ -72,7 +72,7 @@ func races(w *world) {
 			w.one("a code", func(i int, e oauth.Event) (bool, error) {
 				r := records[i]
 				r.Event = e
-				return w.s.RedeemCode(w.ctx, r)
+				return w.redeems(r)
 			})
 			if n := w.count("SELECT COUNT(*) FROM families WHERE grant_id = $1", g.ID); n != 1 {
 				w.t.Errorf("%d families of one code", n)
@@ -90,7 +90,7 @@ func races(w *world) {
 			w.one("a refresh token", func(_ int, e oauth.Event) (bool, error) {
 				mine := next
 				mine.Event = e
-				return w.s.RotateRefreshToken(w.ctx, mine)
+				return w.rotates(mine)
 			})
 			if n := w.count("SELECT COUNT(*) FROM refresh_tokens WHERE family = $1 AND hash = $2 AND previous = $3", r.Family.ID, []byte(next.Successor), []byte(next.Presented)); n != 1 {
 				w.t.Errorf("%d chains that were rotated once", n)
@@ -119,7 +119,7 @@ func races(w *world) {
 			r.Event = w.event(oauth.EventCodeRedeemed)
 			denied := w.event(oauth.EventConsentDenied)
 			var redeemed, declined bool
-			redeem := func() (err error) { redeemed, err = w.s.RedeemCode(w.ctx, r); return err }
+			redeem := func() (err error) { redeemed, err = w.redeems(r); return err }
 			deny := func() (err error) {
 				declined, err = w.s.NoteDenial(w.ctx, oauth.Allowance{}, code.Request, denied)
 				return err
@@ -225,7 +225,7 @@ func ends(w *world) {
 		r := w.redemption(g, code)
 		r.Event = w.event(oauth.EventCodeRedeemed)
 		commit := w.suspending(user)
-		won := w.waits("the redemption", func() (bool, error) { return w.s.RedeemCode(w.ctx, r) })
+		won := w.waits("the redemption", func() (bool, error) { return w.redeems(r) })
 		commit()
 		if won() {
 			w.t.Error("the code was redeemed for a user who was suspended before")
@@ -279,7 +279,7 @@ func ends(w *world) {
 					<-isDeleted
 				}
 				close(redeeming)
-				won, err := w.s.RedeemCode(w.ctx, r)
+				won, err := w.redeems(r)
 				close(redeemed)
 				switch {
 				case err != nil:
@@ -395,7 +395,7 @@ func ends(w *world) {
 				r := w.redemption(d.Grant, d.Code)
 				r.Rev, r.ISeq, r.Family.Rev, r.Family.ISeq = st.Grant.Rev, st.Seq, st.Grant.Rev, st.Seq
 				r.Event = redeemed
-				if won, err = w.s.RedeemCode(w.ctx, r); err != nil {
+				if won, err = w.redeems(r); err != nil {
 					w.t.Error(err)
 				} else if won {
 					taken[meeting].Add(1)
@@ -558,15 +558,15 @@ func (w *world) revokeAgainst(user, app string, n int64, redeemed, rotated *met)
 	}
 	g, r := d.Grant, w.redemption(d.Grant, d.Code)
 	r.Event = w.event(oauth.EventCodeRedeemed)
-	issue, count := func() (bool, error) { return w.s.RedeemCode(w.ctx, r) }, redeemed
+	issue, count := func() (bool, error) { return w.redeems(r) }, redeemed
 	if n%2 == 0 {
-		if won, err := w.s.RedeemCode(w.ctx, r); err != nil || !won {
+		if won, err := w.redeems(r); err != nil || !won {
 			w.t.Errorf("setting up: won %v, error %v", won, err)
 			return
 		}
 		next := w.rotation(g, r.Refresh)
 		next.Event = w.event(oauth.EventTokenRefreshed)
-		issue, count = func() (bool, error) { return w.s.RotateRefreshToken(w.ctx, next) }, rotated
+		issue, count = func() (bool, error) { return w.rotates(next) }, rotated
 	}
 	meeting := beside
 	if n < ordered {

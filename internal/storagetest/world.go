@@ -393,8 +393,28 @@ func (w *world) refreshOf(family string) *oauth.StoredRefresh {
 func (w *world) redeem(r oauth.Redemption) func(oauth.Event) (bool, error) {
 	return func(e oauth.Event) (bool, error) {
 		r.Event = e
-		return w.s.RedeemCode(w.ctx, r)
+		return w.redeems(r)
 	}
+}
+
+// redeems redeems a code as a token request does: in a visit, and having asked what it is.
+func (w *world) redeems(r oauth.Redemption) (won bool, err error) {
+	ctx, leave := w.s.Visit(w.ctx)
+	defer leave()
+	if _, _, err := w.s.Code(ctx, r.Selector); err != nil && !errors.Is(err, oauth.ErrNotFound) {
+		return false, err
+	}
+	return w.s.RedeemCode(ctx, r)
+}
+
+// rotates uses a refresh token in the same way.
+func (w *world) rotates(r oauth.Rotation) (won bool, err error) {
+	ctx, leave := w.s.Visit(w.ctx)
+	defer leave()
+	if _, _, _, err := w.s.Refresh(ctx, r.Selector); err != nil && !errors.Is(err, oauth.ErrNotFound) {
+		return false, err
+	}
+	return w.s.RotateRefreshToken(ctx, r)
 }
 
 // live stores a grant that was redeemed, with its family and refresh token.

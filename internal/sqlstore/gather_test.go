@@ -1,0 +1,489 @@
+package sqlstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/grantway/grantway/internal/oauth"
+	"github.com/grantway/grantway/internal/storagetest"
+)
+
+// committedBy runs f beside a gatherer that answers at once, and returns what it committed:
+// the arguments of the first statement of each event, by group.
+func committedBy(t *testing.T, f func(t *testing.T, g *gatherer)) (groups [][]any) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		g := newGatherer(&counters{}, writeLimit)
+		go g.run(func(questions []*job) {
+			for _, j := range questions {
+				j.err <- nil
+			}
+		}, func(events []*job) {
+			var group []any
+			for _, j := range events {
+				group = append(group, j.event[0].args...)
+				j.err <- nil
+			}
+			groups = append(groups, group)
+		})
+		f(t, g)
+		g.close()
+	})
+	return groups
+}
+
+// visitor is a visit at a gatherer.
+type visitor struct {
+	t   *testing.T
+	g   *gatherer
+	v   *visit
+	ctx context.Context
+}
+
+func visiting(t *testing.T, g *gatherer) visitor {
+	v := &visit{}
+	return visitor{t, g, v, context.WithValue(t.Context(), shareKey{}, v)}
+}
+
+func (v visitor) asks() visitor {
+	if err := v.g.ask(v.ctx, v.v, "SELECT", nil, nil); err != nil {
+		v.t.Error(err)
+	}
+	return v
+}
+
+func (v visitor) writes(n int) {
+	if err := v.g.write(v.ctx, one(do("", n))); err != nil {
+		v.t.Error(err)
+	}
+}
+
+func TestGather(t *testing.T) {
+	check := func(what string, want [][]any, f func(*testing.T, *gatherer)) {
+		t.Run(what, func(t *testing.T) {
+			t.Helper()
+			got := committedBy(t, f)
+			if fmt.Sprint(got) != fmt.Sprint(want) {
+				t.Errorf("committed %v, want %v", got, want)
+			}
+		})
+	}
+	check("a group waits for who has asked, and is one", [][]any{{1, 2, 3}}, func(t *testing.T, g *gatherer) {
+		var all sync.WaitGroup
+		a, b, c := visiting(t, g).asks(), visiting(t, g).asks(), visiting(t, g).asks()
+		all.Go(func() { a.writes(1) })
+		synctest.Wait()
+		all.Go(func() { b.writes(2) })
+		synctest.Wait()
+		<-time.After(gatherLimit / 2) // it signs
+		c.writes(3)
+		all.Wait()
+	})
+	check("not for who has left", [][]any{{1}}, func(t *testing.T, g *gatherer) {
+		began := time.Now()
+		a, b, c := visiting(t, g).asks(), visiting(t, g).asks(), visiting(t, g).asks()
+		b.g.leave(b.v)
+		var all sync.WaitGroup
+		all.Go(func() { a.writes(1) })
+		synctest.Wait()
+		c.g.leave(c.v) // also while it waits
+		all.Wait()
+		if took := time.Since(began); took != 0 {
+			t.Errorf("it waited %v", took)
+		}
+	})
+	check("not for who has never asked", [][]any{{1}, {2}}, func(t *testing.T, g *gatherer) {
+		visiting(t, g).writes(1)
+		a, b := visiting(t, g), visiting(t, g)
+		g.leave(b.v)
+		a.asks().writes(2)
+	})
+	check("no longer than its limit, and once for each visit", [][]any{{1}, {2}, {3}}, func(t *testing.T, g *gatherer) {
+		late := visiting(t, g).asks()
+		for n, want := range []time.Duration{gatherLimit, 0} {
+			began := time.Now()
+			visiting(t, g).asks().writes(n + 1)
+			if took := time.Since(began); took != want {
+				t.Errorf("event %d took %v, want %v", n+1, took, want)
+			}
+		}
+		late.writes(3)
+	})
+	check("what is no visit's takes all that are there along, at once", [][]any{{1, 2}, {3}}, func(t *testing.T, g *gatherer) {
+		began := time.Now()
+		a, b := visiting(t, g).asks(), visiting(t, g).asks()
+		var all sync.WaitGroup
+		all.Go(func() { a.writes(1) })
+		synctest.Wait()
+		if err := g.write(t.Context(), one(do("", 2))); err != nil {
+			t.Error(err)
+		}
+		all.Wait()
+		if took := time.Since(began); took != 0 {
+			t.Errorf("it waited %v", took)
+		}
+		b.writes(3)
+	})
+	check("who asks while a group waits is answered, and waited for", [][]any{{1, 2, 3}}, func(t *testing.T, g *gatherer) {
+		a, b := visiting(t, g).asks(), visiting(t, g).asks()
+		var all sync.WaitGroup
+		all.Go(func() { a.writes(1) })
+		synctest.Wait()
+		c := visiting(t, g).asks()
+		all.Go(func() { b.writes(2) })
+		synctest.Wait()
+		c.writes(3)
+		all.Wait()
+	})
+	check("a group that is full does not wait", slices.Concat([][]any{make([]any, groupMax)}, [][]any{{7}}), func(t *testing.T, g *gatherer) {
+		late := visiting(t, g).asks()
+		var all sync.WaitGroup
+		visitors := make([]visitor, groupMax)
+		for i := range visitors {
+			visitors[i] = visiting(t, g).asks()
+		}
+		began := time.Now()
+		for _, v := range visitors {
+			all.Go(func() { v.g.write(v.ctx, one(do("", nil))) })
+		}
+		all.Wait()
+		if took := time.Since(began); took != 0 {
+			t.Errorf("it waited %v", took)
+		}
+		late.writes(7)
+	})
+	check("closing waits for no visit", [][]any{{1}}, func(t *testing.T, g *gatherer) {
+		began := time.Now()
+		a, b := visiting(t, g).asks(), visiting(t, g).asks()
+		var all sync.WaitGroup
+		all.Go(func() { a.writes(1) })
+		synctest.Wait()
+		g.close()
+		all.Wait()
+		if took := time.Since(began); took != 0 {
+			t.Errorf("it waited %v", took)
+		}
+		if err := b.g.write(b.ctx, one(do("", 2))); !errors.Is(err, oauth.ErrUnavailable) || errors.Is(err, oauth.ErrUnknown) {
+			t.Errorf("an event afterwards: %v", err)
+		}
+		g.leave(b.asked().v)
+	})
+}
+
+// asked is a visit whose question was not even queued.
+func (v visitor) asked() visitor {
+	if err := v.g.ask(v.ctx, v.v, "SELECT", nil, nil); !errors.Is(err, oauth.ErrUnavailable) {
+		v.t.Errorf("a question to what is closed: %v", err)
+	}
+	return v
+}
+
+// A visit asks on the writer's connection, whose pages its own commits leave in memory.
+func TestSQLite_VisitsNeedNoReader(t *testing.T) {
+	s := openAt(t, filepath.Join(t.TempDir(), "g.db"))
+	e := s.engine.(*sqlite)
+	for range readerConns {
+		c, err := e.reader(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer e.readers.back(c)
+	}
+	ctx, leave := s.Visit(t.Context())
+	defer leave()
+	var n int
+	if err := s.row(ctx, "SELECT COUNT(*) FROM used_once", nil, &n); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.engine.write(ctx, put(1)); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.row(ctx, "SELECT COUNT(*) FROM used_once", nil, &n); err != nil || n != 1 {
+		t.Errorf("a visit sees %d rows of 1, error %v", n, err)
+	}
+	if err := s.row(ctx, "SELECT nothing FROM nowhere", nil, &n); !errors.Is(err, oauth.ErrUnavailable) {
+		t.Errorf("a question that is none: %v", err)
+	}
+	limited, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+	defer cancel()
+	if err := s.row(limited, "SELECT COUNT(*) FROM used_once", nil, &n); err == nil {
+		t.Error("a reader was free, so that this shows nothing")
+	}
+}
+
+// Other visits wait for the indices that one of them has allotted, so no group that these
+// are in waits for those.
+func TestGather_AnAllotmentIsNobodys(t *testing.T) {
+	g := newGatherer(&counters{}, writeLimit)
+	s := &Store{engine: &sqlite{gatherer: g}}
+	ctx, _ := s.Visit(t.Context())
+	visitOf(ctx).asked = true
+	go s.AllotIndices(ctx, "api", "key", 1, time.Now())
+	if j := <-g.queue; j.of != nil {
+		t.Error("it is a visit's event")
+	} else {
+		j.err <- errClosed
+	}
+	if !visitOf(ctx).asked {
+		t.Error("the visit is not waited for any more")
+	}
+}
+
+// restingOn is an event that rests on a grant and writes one row.
+func restingOn(s *Store, grant string, n int, more ...statement) []statement {
+	return slices.Concat(s.lockGrant(grant), put(n), more)
+}
+
+// grants makes n grants, and returns their ids.
+func grants(t *testing.T, dsn string, n int) (ids []string) {
+	t.Helper()
+	conn := direct(t, dsn)
+	for i := range n {
+		ids = append(ids, fmt.Sprintf("gr_%02d", i))
+		run(t, conn, `INSERT INTO grants (id, user_id, client_id, is_default, scopes, account_scopes, all_stores, status, rev, op, created, last_used)
+			VALUES ($1, 'usr', 'app', FALSE, '', '', FALSE, 'live', 1, '', 0, 0)`, ids[i])
+	}
+	return ids
+}
+
+// visits has n visits ask, and then all of them write at once.
+func visits(t *testing.T, s *Store, n int, event func(i int) []statement) (outcomes []chan error) {
+	t.Helper()
+	var asked, all sync.WaitGroup
+	asked.Add(n)
+	for i := range n {
+		outcome := make(chan error, 1)
+		outcomes = append(outcomes, outcome)
+		all.Go(func() {
+			ctx, leave := s.Visit(context.Background())
+			defer leave()
+			var one int
+			err := s.row(ctx, "SELECT 1", nil, &one)
+			asked.Done()
+			if err == nil {
+				asked.Wait()
+				err = s.engine.write(ctx, event(i))
+			}
+			outcome <- err
+		})
+	}
+	t.Cleanup(all.Wait)
+	return outcomes
+}
+
+// What was said of a file's groups holds on a server, too: however an event fails, it
+// fails alone, and what the server gave up is done again.
+func TestPostgres_HoweverAnEventFailsItFailsAlone(t *testing.T) {
+	for name, fault := range map[string]statement{
+		"constraint":           do("INSERT INTO used_once (kind, hash, op, expires) VALUES ('k', NULL, 'op', 0)"),
+		"duplicate":            put(1000)[0],
+		"no statement":         do("SELECT FROM nothing WHERE"),
+		"no text":              do("INSERT INTO used_once (kind, hash, op, expires) VALUES ($1, 'x', 'op', 0)", "a\x00b"),
+		"ends the transaction": do("ROLLBACK AND CHAIN"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			dsn := storagetest.Postgres(t)
+			s := openAt(t, dsn)
+			ids := grants(t, dsn, 7)
+			if err := s.engine.write(t.Context(), put(1000)); err != nil {
+				t.Fatal(err)
+			}
+			for i, outcome := range visits(t, s, len(ids), func(i int) []statement {
+				if i == 3 {
+					return restingOn(s, ids[i], i, fault)
+				}
+				return restingOn(s, ids[i], i)
+			}) {
+				if err := <-outcome; (err != nil) != (i == 3) || errors.Is(err, oauth.ErrUnknown) {
+					t.Errorf("event %d: error %v", i, err)
+				}
+			}
+			if n := count(t, s, "used_once"); n != len(ids) {
+				t.Errorf("%d rows, want that of before and those of the %d good events", n, len(ids)-1)
+			}
+		})
+	}
+	t.Run("given up", func(t *testing.T) {
+		dsn := storagetest.Postgres(t)
+		s := openAt(t, dsn)
+		stumbling(t, direct(t, dsn))
+		ids := grants(t, dsn, 7)
+		for i, outcome := range visits(t, s, len(ids), func(i int) []statement {
+			return restingOn(s, ids[i], i, do("SELECT stumble($1, $2)", "40001", int64(3)))
+		}) {
+			if err := <-outcome; err != nil {
+				t.Errorf("event %d: error %v", i, err)
+			}
+		}
+		if n := count(t, s, "used_once"); n != len(ids) {
+			t.Errorf("%d rows of %d", n, len(ids))
+		}
+	})
+}
+
+// Events of visits share a transaction, and those of one grant see each other in it.
+func TestPostgres_VisitsShareATransaction(t *testing.T) {
+	dsn := storagetest.Postgres(t)
+	s := openAt(t, dsn)
+	p := s.engine.(*postgres)
+	ids := grants(t, dsn, 2)
+	before := p.stats()
+	var group []*job
+	for i := range 6 {
+		group = append(group, newJob(restingOn(s, ids[i%2], i, do("UPDATE grants SET rev = rev + 1 WHERE id = $1", ids[i%2]))))
+	}
+	taken := newJob(restingOn(s, ids[0], 1000))
+	taken.withdraw()
+	p.commit(append(group, taken))
+	for i, j := range group {
+		if err := <-j.err; err != nil {
+			t.Errorf("event %d: %v", i, err)
+		}
+	}
+	after := p.stats()
+	if commits, events := after.Commits-before.Commits, after.Events-before.Events; commits != 1 || events != 6 {
+		t.Errorf("%d events in %d commits", events, commits)
+	}
+	if n := count(t, s, "used_once"); n != 6 {
+		t.Errorf("%d rows, want 6: the seventh event was taken back", n)
+	}
+	var rev int
+	if err := s.row(t.Context(), "SELECT MIN(rev) FROM grants", nil, &rev); err != nil || rev != 4 {
+		t.Errorf("rev %d, want 4 after three events each; error %v", rev, err)
+	}
+}
+
+// An event whose grant somebody holds waits, and nobody with it: that may take seconds,
+// where somebody is given thousands of stores.
+func TestPostgres_WhoWaitsForALockKeepsNobody(t *testing.T) {
+	dsn := storagetest.Postgres(t)
+	s, holder := openAt(t, dsn), direct(t, dsn)
+	ids := grants(t, dsn, 5)
+	run(t, holder, "BEGIN")
+	run(t, holder, "SELECT id FROM grants WHERE id = $1 FOR UPDATE", ids[2])
+	outcomes := visits(t, s, len(ids), func(i int) []statement { return restingOn(s, ids[i], i) })
+	for i, outcome := range outcomes {
+		if i == 2 {
+			continue
+		}
+		if err := <-outcome; err != nil {
+			t.Errorf("event %d: %v", i, err)
+		}
+	}
+	awaitLock(t, dsn)
+	select {
+	case err := <-outcomes[2]:
+		t.Fatalf("the event did not wait for its grant: %v", err)
+	default:
+	}
+	// Nor does whoever comes after.
+	for i, outcome := range visits(t, s, 4, func(i int) []statement { return restingOn(s, ids[i%2], 100+i) }) {
+		if err := <-outcome; err != nil {
+			t.Errorf("event %d of later: %v", i, err)
+		}
+	}
+	run(t, holder, "COMMIT")
+	if err := <-outcomes[2]; err != nil {
+		t.Errorf("the event that waited: %v", err)
+	}
+	if n := count(t, s, "used_once"); n != 9 {
+		t.Errorf("%d rows of 9 events", n)
+	}
+}
+
+// What rests on no grant, or on several, or moves the feed, goes by itself.
+func TestPostgres_WhatMayShareATransaction(t *testing.T) {
+	s := &Store{engine: &postgres{}}
+	for what, tc := range map[string]struct {
+		event []statement
+		may   bool
+	}{
+		"of one grant":    {restingOn(s, "gr", 1), true},
+		"of none":         {put(1), false},
+		"of a user's":     {append(s.lockGrantsOf("usr"), put(1)...), false},
+		"moving the feed": {append(s.lockGrant("gr"), note(oauth.Event{}, true, opOf("grants", "gr", "op"))...), false},
+		"noted outside":   {append(s.lockGrant("gr"), note(oauth.Event{}, false, opOf("grants", "gr", "op"))...), true},
+	} {
+		if may := groupable(tc.event); may != tc.may {
+			t.Errorf("an event %s may: %v", what, may)
+		}
+	}
+}
+
+// The outcome of a commit whose connection ends is unknown to each of the group, and what
+// was sent is not sent again.
+func TestPostgres_TheOutcomeOfAGroupIsUnknown(t *testing.T) {
+	dsn := storagetest.Postgres(t)
+	s, conn := openAt(t, dsn), direct(t, dsn)
+	ids := grants(t, dsn, 4)
+	run(t, conn, `CREATE FUNCTION dies() RETURNS TRIGGER LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_terminate_backend(pg_backend_pid()); RETURN NULL; END $$`)
+	run(t, conn, "CREATE CONSTRAINT TRIGGER dies AFTER INSERT ON used_once DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION dies()")
+	var group []*job
+	for i, id := range ids {
+		group = append(group, newJob(restingOn(s, id, i)))
+	}
+	p := s.engine.(*postgres)
+	before := p.stats().Failed
+	p.commit(group)
+	for i, j := range group {
+		if err := <-j.err; !errors.Is(err, oauth.ErrUnknown) {
+			t.Errorf("event %d: %v, want ErrUnknown", i, err)
+		}
+	}
+	if failed := p.stats().Failed - before; failed != uint64(len(ids)) {
+		t.Errorf("%d counted as failed, want %d", failed, len(ids))
+	}
+}
+
+// A question that fails takes nobody along, whether it fails before its first row or
+// after it.
+func TestPostgres_HoweverAQuestionFailsItFailsAlone(t *testing.T) {
+	dsn := storagetest.Postgres(t)
+	s := openAt(t, dsn)
+	p := s.engine.(*postgres)
+	for what, faulty := range map[string]string{
+		"no question":       "SELECT FROM nothing WHERE",
+		"fails at its end":  "SELECT 1 / (3 - n) FROM generate_series(1, 3) n",
+		"refused by caller": "SELECT NULL::INT",
+	} {
+		t.Run(what, func(t *testing.T) {
+			var jobs []*job
+			rows := make([]int, 5)
+			for i := range rows {
+				j := &job{sql: "SELECT n FROM generate_series(1, 2) n", err: make(chan error, 1)}
+				if i == 2 {
+					j.sql = faulty
+				}
+				j.row = func(scan func(...any) error) error {
+					rows[i]++
+					var n int
+					return scan(&n)
+				}
+				jobs = append(jobs, j)
+			}
+			p.answer(t.Context(), slices.Clone(jobs))
+			for i, j := range jobs {
+				err := <-j.err
+				if errors.Is(err, errAlone) {
+					if rows[i] != 0 {
+						t.Errorf("question %d is asked again, and has had %d rows", i, rows[i])
+					}
+					err = p.query(t.Context(), j.sql, j.args, j.row)
+				}
+				if (err != nil) != (i == 2) {
+					t.Errorf("question %d: error %v", i, err)
+				}
+				if i != 2 && rows[i] != 2 {
+					t.Errorf("question %d: %d rows of 2", i, rows[i])
+				}
+			}
+		})
+	}
+}
