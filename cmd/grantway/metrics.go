@@ -63,7 +63,7 @@ func (m *metrics) watch(store *sqlstore.Store, server *oauth.Server, accounts *p
 		m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value))
 	}
 	m.counter("grantway_events_failed_total", "Storage events that came to nothing, or whose outcome is unknown.", func() uint64 { return store.Stats().Failed })
-	m.counter("grantway_events_retried_total", "Storage events sent again after a serialization failure or a deadlock.", func() uint64 { return store.Stats().Retries })
+	m.counter("grantway_events_retried_total", "Storage events sent again after a serialization failure, a deadlock, or in vain with others.", func() uint64 { return store.Stats().Retries })
 	gauge("grantway_events_waiting", "Storage events, and questions, that wait for their turn or for a connection.", func() float64 { return float64(store.Stats().Waiting) })
 	m.counter("grantway_connections_rehearsed_total", "Connections to PostgreSQL that have played revocations.", func() uint64 { return store.Stats().Rehearsed })
 	m.counter("grantway_shed_total", "Requests and connections for which there was no room.", in.shed.Load)

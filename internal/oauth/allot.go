@@ -11,7 +11,8 @@ import (
 
 // allotment hands out status indices from blocks that belong to this node for
 // ever. Inside a block the order is random, so that an index does not say how
-// many keys there are; what a node does not use is abandoned.
+// many keys there are, but it goes through one run after the other, so that keys
+// of one moment lie on one page of their index; what a node does not use is abandoned.
 type allotment struct {
 	mu     sync.Mutex
 	blocks map[string]block // by kind
@@ -24,8 +25,10 @@ type block struct {
 	until  time.Time
 }
 
-// BlockSize is how many indices a node is allotted at once.
-const BlockSize = 1024
+const (
+	BlockSize = 1024 // how many indices a node is allotted at once
+	runSize   = 64   // how many of them lie together
+)
 
 // The kinds of status lists.
 const (
@@ -64,16 +67,37 @@ func (s *Server) nextIndex(ctx context.Context, p Profile) (int64, error) {
 // every index that no key has then is invalid for ever.
 func epochOf(index int64) int64 { return index >> (IndexBits + ListBits) }
 
+// shuffled is the block that begins with first: runs in random order, each of them in
+// random order.
 func (s *Server) shuffled(first int64) ([]int64, error) {
-	block := make([]int64, BlockSize)
-	random := make([]byte, 4*BlockSize)
+	runs, err := s.permutation(BlockSize / runSize)
+	if err != nil {
+		return nil, err
+	}
+	block := make([]int64, 0, BlockSize)
+	for _, run := range runs {
+		places, err := s.permutation(runSize)
+		if err != nil {
+			return nil, err
+		}
+		for _, place := range places {
+			block = append(block, first+int64(run*runSize+place))
+		}
+	}
+	return block, nil
+}
+
+// permutation returns the numbers below n in random order.
+func (s *Server) permutation(n int) ([]int, error) {
+	random := make([]byte, 4*n)
 	if _, err := io.ReadFull(s.rand, random); err != nil {
 		return nil, fmt.Errorf("oauth: reading randomness: %w", err)
 	}
-	for i := range block {
-		block[i] = first + int64(i)
+	list := make([]int, n)
+	for i := range list {
+		list[i] = i
 		j := int(binary.BigEndian.Uint32(random[4*i:]) % uint32(i+1))
-		block[i], block[j] = block[j], block[i]
+		list[i], list[j] = list[j], list[i]
 	}
-	return block, nil
+	return list, nil
 }

@@ -25,6 +25,7 @@ type gatherer struct {
 	queue chan *job
 	limit time.Duration // for a job to be begun
 	ends  bool          // what is begun ends by itself, however long it takes
+	waits time.Duration // of a group for visits: gatherLimit
 	done  chan struct{}
 
 	closing sync.RWMutex // held for reading while a job is put into the queue
@@ -32,21 +33,23 @@ type gatherer struct {
 }
 
 const (
-	groupMax = 256 // events in one group
-	// gatherLimit is how long a group waits for visits at most. Mostly all of them have
-	// written, or left, much sooner.
+	groupMax = 256 // events in one group, and questions that are answered before it
+	// gatherLimit is how long a group waits for visits, but that it answers what it has
+	// begun to. Mostly all of them have written, or left, much sooner.
 	gatherLimit = 10 * time.Millisecond
 )
 
-// job waits for the gatherer: an event, or a question if sql is not empty, or neither,
-// which says that its visit is over. Its caller may take it back until it is begun; from
-// then on only the gatherer knows what becomes of it.
+// job waits for the gatherer: an event, or a question if sql is not empty, or the end of a
+// visit. Its caller may take it back until it is begun; from then on only the gatherer
+// knows what becomes of it.
 type job struct {
 	of    *visit // nil: of nobody who is waited for
 	event []statement
 	sql   string
 	args  []any
 	row   func(scan func(...any) error) error
+	found bool // there was a row
+	left  bool // the end of a visit
 	err   chan error
 	state atomic.Int32 // waiting, then begun or withdrawn
 }
@@ -69,9 +72,18 @@ type visit struct {
 	asked bool // since he last wrote
 }
 
-// apart hides a visit: what is asked or written with it is not the visit's alone. So does
-// a share.
-func apart(ctx context.Context) context.Context { return context.WithValue(ctx, shareKey{}, nil) }
+// apart is ctx for what is asked or written for more than one visit, or is too much to be
+// waited for in company: it is asked or written by itself.
+func apart(ctx context.Context) context.Context {
+	switch ctx.Value(shareKey{}).(type) {
+	case *visit:
+		return context.WithValue(ctx, shareKey{}, nil)
+	}
+	if forKeys.has(ctx) {
+		return forAPIs.of(ctx)
+	}
+	return ctx
+}
 
 // Visit implements oauth.Storage.
 func (s *Store) Visit(ctx context.Context) (visiting context.Context, leave func()) {
@@ -85,11 +97,11 @@ func visitOf(ctx context.Context) *visit {
 }
 
 func newGatherer(c *counters, limit time.Duration) *gatherer {
-	return &gatherer{counters: c, queue: make(chan *job, 4*groupMax), limit: limit, done: make(chan struct{})}
+	return &gatherer{counters: c, queue: make(chan *job, 4*groupMax), limit: limit, waits: gatherLimit, done: make(chan struct{})}
 }
 
 var (
-	errOverloaded = errors.New("the event was not begun in time: too many wait, or another process holds the database's write lock")
+	errOverloaded = errors.New("it was not begun in time: too many wait, or another process holds the database's write lock")
 	errClosed     = errors.New("the database is closed")
 )
 
@@ -104,13 +116,19 @@ func (g *gatherer) write(ctx context.Context, event []statement) error {
 
 // ask queues a question; v is nil if it is no visit's.
 func (g *gatherer) ask(ctx context.Context, v *visit, sql string, args []any, row func(func(...any) error) error) error {
+	j := &job{of: v, sql: sql, args: args, err: make(chan error, 1)}
+	j.row = func(scan func(...any) error) error {
+		j.found = true
+		return row(scan)
+	}
 	if v != nil {
 		v.asked = true
 	}
-	return g.through(ctx, &job{of: v, sql: sql, args: args, row: row, err: make(chan error, 1)})
+	return g.through(ctx, j)
 }
 
-// leave says that a visit writes nothing any more.
+// leave says that a visit writes nothing any more. If there is no room to say it, a group
+// finds out by waiting.
 func (g *gatherer) leave(v *visit) {
 	if !v.asked {
 		return
@@ -118,8 +136,12 @@ func (g *gatherer) leave(v *visit) {
 	v.asked = false
 	g.closing.RLock()
 	defer g.closing.RUnlock()
-	if !g.closed {
-		g.queue <- &job{of: v}
+	if g.closed {
+		return
+	}
+	select {
+	case g.queue <- &job{of: v, left: true}:
+	default:
 	}
 }
 
@@ -130,7 +152,11 @@ func (g *gatherer) through(ctx context.Context, j *job) error {
 	}
 	g.waiting.Add(1)
 	defer g.waiting.Add(-1)
-	limit := time.NewTimer(g.limit)
+	event, within, gone := j.sql == "", g.limit, (<-chan struct{})(nil)
+	if !event { // it may be given up at any time; an event that was queued is not
+		within, gone = min(within, readLimit), ctx.Done()
+	}
+	limit := time.NewTimer(within)
 	defer limit.Stop()
 	g.closing.RLock()
 	if g.closed {
@@ -149,87 +175,97 @@ func (g *gatherer) through(ctx context.Context, j *job) error {
 	if err != nil {
 		return unavailable(err)
 	}
-	// A caller that goes away does not take its event along: it may be done already.
 	select {
 	case err := <-j.err:
 		return err
+	case <-gone:
+		err = ctx.Err()
 	case <-limit.C:
-		if j.withdraw() {
-			if j.sql == "" {
-				g.failed.Add(1)
-			}
-			return unavailable(errOverloaded)
-		}
+		err = errOverloaded
 	}
-	if g.ends {
+	if j.withdraw() {
+		if event {
+			g.failed.Add(1)
+		}
+		return unavailable(err)
+	}
+	if g.ends || !event {
 		return <-j.err
 	}
 	select {
 	case err := <-j.err: // at the same moment
 		return err
 	default:
+		return fmt.Errorf("%w: the disk has not answered within %v", oauth.ErrUnknown, g.limit)
 	}
-	err = fmt.Errorf("the disk has not answered within %v", g.limit)
-	if j.sql != "" {
-		return unavailable(err)
-	}
-	return fmt.Errorf("%w: %w", oauth.ErrUnknown, err)
 }
 
 // run gathers until the queue is closed. answer is given questions, and commit events, one
 // at least; what they send to each of them is what its caller is told.
 func (g *gatherer) run(answer, commit func([]*job)) {
 	defer close(g.done)
+	queue := g.queue // whatever a test puts in its place
 	var events, questions []*job
 	awaited := map[*visit]struct{}{}
-	hurry := false // somebody is no visit, or nobody comes any more
-	sort := func(j *job) {
+	var since time.Time // of the first event
+	hurry := false      // somebody is no visit, or nobody comes any more
+	place := func(j *job) {
+		delete(awaited, j.of)
 		switch {
+		case j.left:
 		case j.sql != "":
-			if j.of != nil {
-				awaited[j.of] = struct{}{}
-			}
 			questions = append(questions, j)
-		case j.event != nil:
-			hurry = hurry || j.of == nil
-			delete(awaited, j.of)
-			events = append(events, j)
 		default:
-			delete(awaited, j.of)
+			if len(events) == 0 {
+				since = time.Now()
+			}
+			hurry = hurry || j.of == nil
+			events = append(events, j)
 		}
 	}
-	// gather sorts a job and what waits behind it, and has the questions answered.
+	// gather takes a job and what waits behind it, and has the questions answered. Whoever
+	// asks about what is not there writes nothing.
 	gather := func(j *job) {
 		questions = questions[:0]
 		for more := true; more; {
-			sort(j)
-			if len(events) == groupMax {
+			place(j)
+			if max(len(events), len(questions)) == groupMax {
 				break
 			}
 			select {
-			case j, more = <-g.queue:
+			case j, more = <-queue:
 				hurry = hurry || !more
 			default:
 				more = false
 			}
 		}
-		if len(questions) > 0 {
-			answer(questions)
+		if len(questions) == 0 {
+			return
+		}
+		answer(questions)
+		for _, j := range questions {
+			if j.of != nil && j.found {
+				awaited[j.of] = struct{}{}
+			}
 		}
 	}
-	patience := time.NewTimer(gatherLimit)
-	for first := range g.queue {
+	patience := time.NewTimer(0)
+	for first := range queue {
 		events, hurry = events[:0], false
 		gather(first)
-		patience.Reset(gatherLimit)
 		for len(events) > 0 && len(events) < groupMax && len(awaited) > 0 && !hurry {
+			left := g.waits - time.Since(since)
+			if left <= 0 {
+				clear(awaited) // whoever is so late does not keep the next group waiting
+				break
+			}
+			patience.Reset(left)
 			select {
-			case j, open := <-g.queue:
+			case j, open := <-queue:
 				if hurry = !open; open {
 					gather(j)
 				}
 			case <-patience.C:
-				clear(awaited) // whoever is so late does not keep the next group waiting
 			}
 		}
 		if len(events) > 0 {

@@ -23,6 +23,9 @@ func committedBy(t *testing.T, f func(t *testing.T, g *gatherer)) (groups [][]an
 		g := newGatherer(&counters{}, writeLimit)
 		go g.run(func(questions []*job) {
 			for _, j := range questions {
+				if j.begin() && j.sql != nowhere {
+					j.row(nil)
+				}
 				j.err <- nil
 			}
 		}, func(events []*job) {
@@ -39,6 +42,8 @@ func committedBy(t *testing.T, f func(t *testing.T, g *gatherer)) (groups [][]an
 	return groups
 }
 
+const nowhere = "SELECT what is not there"
+
 // visitor is a visit at a gatherer.
 type visitor struct {
 	t   *testing.T
@@ -53,7 +58,7 @@ func visiting(t *testing.T, g *gatherer) visitor {
 }
 
 func (v visitor) asks() visitor {
-	if err := v.g.ask(v.ctx, v.v, "SELECT", nil, nil); err != nil {
+	if err := v.g.ask(v.ctx, v.v, "SELECT", nil, func(func(...any) error) error { return nil }); err != nil {
 		v.t.Error(err)
 	}
 	return v
@@ -131,6 +136,35 @@ func TestGather(t *testing.T) {
 		}
 		b.writes(3)
 	})
+	check("who asks about nothing that is there writes nothing", [][]any{{1}}, func(t *testing.T, g *gatherer) {
+		began := time.Now()
+		stranger := visiting(t, g)
+		if err := g.ask(stranger.ctx, stranger.v, nowhere, nil, nil); err != nil {
+			t.Error(err)
+		}
+		visiting(t, g).asks().writes(1)
+		if took := time.Since(began); took != 0 {
+			t.Errorf("it waited %v", took)
+		}
+	})
+	check("newcomers do not prolong it", [][]any{{1}, {2}}, func(t *testing.T, g *gatherer) {
+		a, _ := visiting(t, g).asks(), visiting(t, g).asks()
+		var all sync.WaitGroup
+		began := time.Now()
+		all.Go(func() {
+			a.writes(1)
+			if took := time.Since(began); took != gatherLimit {
+				t.Errorf("it waited %v", took)
+			}
+		})
+		var late visitor
+		for range 4 {
+			<-time.After(gatherLimit / 4)
+			late = visiting(t, g).asks()
+		}
+		all.Wait()
+		late.writes(2)
+	})
 	check("who asks while a group waits is answered, and waited for", [][]any{{1, 2, 3}}, func(t *testing.T, g *gatherer) {
 		a, b := visiting(t, g).asks(), visiting(t, g).asks()
 		var all sync.WaitGroup
@@ -173,16 +207,15 @@ func TestGather(t *testing.T) {
 		if err := b.g.write(b.ctx, one(do("", 2))); !errors.Is(err, oauth.ErrUnavailable) || errors.Is(err, oauth.ErrUnknown) {
 			t.Errorf("an event afterwards: %v", err)
 		}
-		g.leave(b.asked().v)
+		b.isRefused()
+		g.leave(b.v)
 	})
 }
 
-// asked is a visit whose question was not even queued.
-func (v visitor) asked() visitor {
+func (v visitor) isRefused() {
 	if err := v.g.ask(v.ctx, v.v, "SELECT", nil, nil); !errors.Is(err, oauth.ErrUnavailable) {
 		v.t.Errorf("a question to what is closed: %v", err)
 	}
-	return v
 }
 
 // A visit asks on the writer's connection, whose pages its own commits leave in memory.
@@ -222,7 +255,7 @@ func TestSQLite_VisitsNeedNoReader(t *testing.T) {
 // are in waits for those.
 func TestGather_AnAllotmentIsNobodys(t *testing.T) {
 	g := newGatherer(&counters{}, writeLimit)
-	s := &Store{engine: &sqlite{gatherer: g}}
+	s := &Store{engine: &sqlite{writer: g}}
 	ctx, _ := s.Visit(t.Context())
 	visitOf(ctx).asked = true
 	go s.AllotIndices(ctx, "api", "key", 1, time.Now())
@@ -233,6 +266,93 @@ func TestGather_AnAllotmentIsNobodys(t *testing.T) {
 	}
 	if !visitOf(ctx).asked {
 		t.Error("the visit is not waited for any more")
+	}
+}
+
+// Whatever the writer hangs in, nobody waits for it longer than he has to: not to say that
+// a visit is over, and not with a question that he has given up.
+func TestGather_NobodyHangsWithIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGatherer(&counters{}, writeLimit) // nobody runs it
+		for range cap(g.queue) {
+			v := visiting(t, g)
+			v.v.asked = true
+			g.leave(v.v)
+		}
+		began := time.Now()
+		last := visiting(t, g)
+		if err := g.ask(last.ctx, last.v, "SELECT", nil, nil); !errors.Is(err, oauth.ErrUnavailable) || errors.Is(err, oauth.ErrUnknown) {
+			t.Errorf("a question without an answer: %v", err)
+		}
+		g.leave(last.v)
+		if took := time.Since(began); took != readLimit {
+			t.Errorf("a question, and the end of its visit, took %v", took)
+		}
+		<-g.queue // there is room for one now
+		ctx, cancel := context.WithCancel(last.ctx)
+		time.AfterFunc(time.Second, cancel)
+		if err := g.ask(ctx, last.v, "SELECT", nil, nil); !errors.Is(err, oauth.ErrUnavailable) || errors.Is(err, oauth.ErrUnknown) {
+			t.Errorf("a question that was given up: %v", err)
+		}
+		if took := time.Since(began); took != readLimit+time.Second {
+			t.Errorf("with the one that was given up it took %v", took)
+		}
+	})
+}
+
+// An event without statements is an event.
+func TestGather_AnEmptyEvent(t *testing.T) {
+	for engine, dsn := range dsns() {
+		t.Run(engine, func(t *testing.T) {
+			s := openAt(t, dsn(t))
+			ctx, leave := s.Visit(t.Context())
+			defer leave()
+			for _, ctx := range []context.Context{t.Context(), ctx} {
+				if err := s.engine.write(ctx, nil); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+}
+
+// What may be thousands of rows is not read while others wait: an exchange for a grant on
+// all stores reads them like anybody.
+func TestSQLite_VisitsReadMuchByThemselves(t *testing.T) {
+	s := openAt(t, filepath.Join(t.TempDir(), "g.db"))
+	e := s.engine.(*sqlite)
+	d := newWriter(t, s).decide(1)[0]
+	if err := s.engine.write(t.Context(), one(do("UPDATE grants SET all_stores = TRUE, standing = NULL"))); err != nil {
+		t.Fatal(err)
+	}
+	ask := func(limit time.Duration) error {
+		ctx, cancel := context.WithTimeout(t.Context(), limit)
+		defer cancel()
+		ctx, leave := s.Visit(ctx)
+		defer leave()
+		_, _, err := s.Code(ctx, d.Code.Selector)
+		return err
+	}
+	lent := make(chan *sqliteConn, readerConns)
+	for range readerConns {
+		c, err := e.reader(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		lent <- c
+	}
+	defer func() {
+		close(lent)
+		for c := range lent {
+			e.readers.back(c)
+		}
+	}()
+	if err := ask(50 * time.Millisecond); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("with all readers taken: %v", err)
+	}
+	e.readers.back(<-lent)
+	if err := ask(readLimit); err != nil {
+		t.Errorf("with one that is free: %v", err)
 	}
 }
 
@@ -253,8 +373,24 @@ func grants(t *testing.T, dsn string, n int) (ids []string) {
 	return ids
 }
 
-// visits has n visits ask, and then all of them write at once.
-func visits(t *testing.T, s *Store, n int, event func(i int) []statement) (outcomes []chan error) {
+// inCompany is a store whose groups wait for as long as it takes, and say how large they
+// are.
+func inCompany(t *testing.T, dsn string) (s *Store, groups chan int) {
+	t.Helper()
+	s, groups = openAt(t, dsn), make(chan int, 10)
+	p := s.engine.(*postgres)
+	p.visits.close()
+	p.visits = newGatherer(&p.counters, acquireLimit)
+	p.visits.ends, p.visits.waits = true, time.Hour
+	go p.visits.run(func(questions []*job) { p.answer(context.Background(), questions) }, func(group []*job) {
+		groups <- len(group)
+		p.commit(group)
+	})
+	return s, groups
+}
+
+// visits has n visits ask, and then all of them write, in one group.
+func visits(t *testing.T, s *Store, groups chan int, n int, event func(i int) []statement) (outcomes []chan error) {
 	t.Helper()
 	var asked, all sync.WaitGroup
 	asked.Add(n)
@@ -275,6 +411,9 @@ func visits(t *testing.T, s *Store, n int, event func(i int) []statement) (outco
 		})
 	}
 	t.Cleanup(all.Wait)
+	if got := <-groups; got != n {
+		t.Errorf("a group of %d, want %d", got, n)
+	}
 	return outcomes
 }
 
@@ -285,17 +424,18 @@ func TestPostgres_HoweverAnEventFailsItFailsAlone(t *testing.T) {
 		"constraint":           do("INSERT INTO used_once (kind, hash, op, expires) VALUES ('k', NULL, 'op', 0)"),
 		"duplicate":            put(1000)[0],
 		"no statement":         do("SELECT FROM nothing WHERE"),
+		"too few arguments":    do("INSERT INTO used_once (kind, hash, op, expires) VALUES ($1, $2, 'op', 0)", "k"),
 		"no text":              do("INSERT INTO used_once (kind, hash, op, expires) VALUES ($1, 'x', 'op', 0)", "a\x00b"),
 		"ends the transaction": do("ROLLBACK AND CHAIN"),
 	} {
 		t.Run(name, func(t *testing.T) {
 			dsn := storagetest.Postgres(t)
-			s := openAt(t, dsn)
+			s, groups := inCompany(t, dsn)
 			ids := grants(t, dsn, 7)
 			if err := s.engine.write(t.Context(), put(1000)); err != nil {
 				t.Fatal(err)
 			}
-			for i, outcome := range visits(t, s, len(ids), func(i int) []statement {
+			for i, outcome := range visits(t, s, groups, len(ids), func(i int) []statement {
 				if i == 3 {
 					return restingOn(s, ids[i], i, fault)
 				}
@@ -312,10 +452,10 @@ func TestPostgres_HoweverAnEventFailsItFailsAlone(t *testing.T) {
 	}
 	t.Run("given up", func(t *testing.T) {
 		dsn := storagetest.Postgres(t)
-		s := openAt(t, dsn)
+		s, groups := inCompany(t, dsn)
 		stumbling(t, direct(t, dsn))
 		ids := grants(t, dsn, 7)
-		for i, outcome := range visits(t, s, len(ids), func(i int) []statement {
+		for i, outcome := range visits(t, s, groups, len(ids), func(i int) []statement {
 			return restingOn(s, ids[i], i, do("SELECT stumble($1, $2)", "40001", int64(3)))
 		}) {
 			if err := <-outcome; err != nil {
@@ -360,41 +500,62 @@ func TestPostgres_VisitsShareATransaction(t *testing.T) {
 	}
 }
 
-// An event whose grant somebody holds waits, and nobody with it: that may take seconds,
-// where somebody is given thousands of stores.
+// An event whose grant or code somebody holds waits, and nobody with it: that may take
+// seconds, where somebody is given thousands of stores, or a new epoch begins.
 func TestPostgres_WhoWaitsForALockKeepsNobody(t *testing.T) {
-	dsn := storagetest.Postgres(t)
-	s, holder := openAt(t, dsn), direct(t, dsn)
-	ids := grants(t, dsn, 5)
-	run(t, holder, "BEGIN")
-	run(t, holder, "SELECT id FROM grants WHERE id = $1 FOR UPDATE", ids[2])
-	outcomes := visits(t, s, len(ids), func(i int) []statement { return restingOn(s, ids[i], i) })
-	for i, outcome := range outcomes {
-		if i == 2 {
-			continue
-		}
-		if err := <-outcome; err != nil {
-			t.Errorf("event %d: %v", i, err)
-		}
-	}
-	awaitLock(t, dsn)
-	select {
-	case err := <-outcomes[2]:
-		t.Fatalf("the event did not wait for its grant: %v", err)
-	default:
-	}
-	// Nor does whoever comes after.
-	for i, outcome := range visits(t, s, 4, func(i int) []statement { return restingOn(s, ids[i%2], 100+i) }) {
-		if err := <-outcome; err != nil {
-			t.Errorf("event %d of later: %v", i, err)
-		}
-	}
-	run(t, holder, "COMMIT")
-	if err := <-outcomes[2]; err != nil {
-		t.Errorf("the event that waited: %v", err)
-	}
-	if n := count(t, s, "used_once"); n != 9 {
-		t.Errorf("%d rows of 9 events", n)
+	for what, lock := range map[string]string{
+		"grant": "SELECT id FROM grants WHERE id = 'gr_02' FOR UPDATE",
+		"code":  "SELECT selector FROM authorization_codes WHERE selector = 'code_02' FOR UPDATE",
+	} {
+		t.Run(what, func(t *testing.T) {
+			dsn := storagetest.Postgres(t)
+			s, groups := inCompany(t, dsn)
+			holder := direct(t, dsn)
+			ids := grants(t, dsn, 5)
+			for i, id := range ids {
+				run(t, holder, `INSERT INTO authorization_codes (selector, hash, request, client_id, grant_id, profile, api, redirect, redirect_sent, challenge, nonce, auth_time, expires, op)
+					VALUES ($1, '', $1, 'app', $2, 'exchange', 'api', '', FALSE, '', '', 0, 0, '')`, fmt.Sprintf("code_%02d", i), id)
+			}
+			event := func(i, n int) []statement {
+				code := fmt.Sprintf("code_%02d", i)
+				redeem := do("UPDATE authorization_codes SET op = 'redeemed' WHERE selector = $1", code)
+				redeem.code = code
+				return restingOn(s, ids[i], n, redeem)
+			}
+			run(t, holder, "BEGIN")
+			run(t, holder, lock)
+			outcomes := visits(t, s, groups, len(ids), func(i int) []statement { return event(i, i) })
+			for i, outcome := range outcomes {
+				if i == 2 {
+					continue
+				}
+				if err := <-outcome; err != nil {
+					t.Errorf("event %d: %v", i, err)
+				}
+			}
+			awaitLock(t, dsn)
+			select {
+			case err := <-outcomes[2]:
+				t.Fatalf("the event did not wait: %v", err)
+			default:
+			}
+			// Nor does whoever comes after.
+			for i, outcome := range visits(t, s, groups, 4, func(i int) []statement { return event(i%2, 100+i) }) {
+				if err := <-outcome; err != nil {
+					t.Errorf("event %d of later: %v", i, err)
+				}
+			}
+			run(t, holder, "COMMIT")
+			if err := <-outcomes[2]; err != nil {
+				t.Errorf("the event that waited: %v", err)
+			}
+			if n := count(t, s, "used_once"); n != 9 {
+				t.Errorf("%d rows of 9 events", n)
+			}
+			if n := s.Stats().Retries; n != uint64(len(ids)) {
+				t.Errorf("%d events were sent again, want the %d of the first group", n, len(ids))
+			}
+		})
 	}
 }
 
@@ -414,6 +575,43 @@ func TestPostgres_WhatMayShareATransaction(t *testing.T) {
 		if may := groupable(tc.event); may != tc.may {
 			t.Errorf("an event %s may: %v", what, may)
 		}
+	}
+}
+
+// recorded keeps the event that is written.
+type recorded struct {
+	engine
+	event []statement
+}
+
+func (r *recorded) write(_ context.Context, event []statement) error {
+	r.event = event
+	return nil
+}
+
+// The events of token requests say what they wait for: a grant, and a redemption its code.
+func TestPostgres_TokenRequestsShareATransaction(t *testing.T) {
+	e := &recorded{engine: &postgres{}}
+	s := &Store{engine: e}
+	codes := func() (codes []string) {
+		for _, st := range e.event {
+			if st.code != "" {
+				codes = append(codes, st.code)
+			}
+		}
+		return codes
+	}
+	if _, err := s.RedeemCode(t.Context(), oauth.Redemption{Selector: "code", GrantID: "gr", Family: oauth.Family{GrantID: "gr"}}); err != nil {
+		t.Fatal(err)
+	}
+	if !groupable(e.event) || e.event[0].grant != "gr" || !slices.Equal(codes(), []string{"code"}) {
+		t.Errorf("a redemption waits for the grant %q and the codes %q", e.event[0].grant, codes())
+	}
+	if _, err := s.RotateRefreshToken(t.Context(), oauth.Rotation{Selector: "token", GrantID: "gr"}); err != nil {
+		t.Fatal(err)
+	}
+	if !groupable(e.event) || e.event[0].grant != "gr" || codes() != nil {
+		t.Errorf("a rotation waits for the grant %q and the codes %q", e.event[0].grant, codes())
 	}
 }
 

@@ -210,17 +210,19 @@ func (p *postgres) send(ctx context.Context, event []statement) error {
 // errAlone tells a caller to ask, or to write, by himself.
 var errAlone = errors.New("not in company")
 
-// groupable reports whether an event may share a transaction. Its first lock must be that
-// of its grant, and the only one that anybody waits for in another order: locks of
-// several events are taken in the order of their grants. The row of the feed is not held
-// for a whole group.
+// groupable reports whether an event may share a transaction: all that it waits for is
+// the row of one grant, and that of a code perhaps, which a group locks in the order of
+// all. The row of the feed is not held for a whole group.
 func groupable(event []statement) bool {
-	return event[0].grant != "" && !slices.ContainsFunc(event, func(st statement) bool { return st.feed })
+	return len(event) > 0 && event[0].grant != "" && !slices.ContainsFunc(event, func(st statement) bool { return st.feed })
 }
 
-// lockGrants waits for nobody, since others would wait along: who finds that one of the
-// grants is locked lets each event wait for its own.
-const lockGrants = "SELECT id FROM grants WHERE id = ANY($1) ORDER BY id FOR UPDATE NOWAIT"
+// A group waits for nobody's row, since all of it would wait along: who finds that one is
+// locked lets each event wait for its own.
+const (
+	lockGrants = "SELECT id FROM grants WHERE id = ANY($1) ORDER BY id FOR UPDATE NOWAIT"
+	lockCodes  = "SELECT selector FROM authorization_codes WHERE selector = ANY($1) ORDER BY selector FOR UPDATE NOWAIT"
+)
 
 // commit writes the events of visits in one transaction. If it keeps nothing, each is sent
 // by itself, which tries again what is worth it, and finds out which of them is at fault.
@@ -242,9 +244,10 @@ func (p *postgres) commit(group []*job) {
 
 // wanted are the jobs that nobody has taken back.
 func wanted(jobs []*job) []*job {
-	return slices.DeleteFunc(jobs, func(j *job) bool { return !j.begin() })
+	return slices.DeleteFunc(slices.Clone(jobs), func(j *job) bool { return !j.begin() })
 }
 
+// together sends a group. errAlone says that nothing of it was kept.
 func (p *postgres) together(group []*job) error {
 	ctx, cancel := context.WithTimeout(context.Background(), writeLimit)
 	defer cancel()
@@ -252,13 +255,21 @@ func (p *postgres) together(group []*job) error {
 	if err != nil { // nobody there, or none free: nothing was sent
 		return unavailable(err)
 	}
-	ids := make([]string, len(group))
-	all := make([]statement, 1, 1+4*len(group))
-	for i, j := range group {
-		ids[i] = j.event[0].grant
-		all = append(all, j.event[1:]...)
+	var grants, codes []string
+	all := make([]statement, 2, 2+4*len(group))
+	for _, j := range group {
+		grants = append(grants, j.event[0].grant)
+		for _, st := range j.event[1:] {
+			if st.code != "" {
+				codes = append(codes, st.code)
+			}
+			all = append(all, st)
+		}
 	}
-	all[0] = do(lockGrants, ids)
+	all[0], all[1] = do(lockGrants, grants), do(lockCodes, codes)
+	if codes == nil {
+		all = slices.Delete(all, 1, 2)
+	}
 	committing, err := batch(ctx, conn.Conn, all)
 	if err == nil {
 		p.release(conn)
@@ -268,6 +279,7 @@ func (p *postgres) together(group []*job) error {
 	if unknown(err, committing) {
 		return fmt.Errorf("%w: %w", oauth.ErrUnknown, err)
 	}
+	p.retries.Add(uint64(len(group)))
 	return errAlone
 }
 
@@ -285,7 +297,7 @@ func (p *postgres) answer(ctx context.Context, questions []*job) {
 // askTogether returns the questions that it has not answered, and what to tell them. One
 // that fails takes those that come after it along, so each of them is asked by itself.
 func (p *postgres) askTogether(ctx context.Context, questions []*job) ([]*job, error) {
-	ctx, cancel := context.WithTimeout(ctx, readLimit)
+	ctx, cancel := context.WithTimeout(ctx, acquireLimit) // whoever comes meanwhile waits no longer either
 	defer cancel()
 	conn, err := p.acquire(ctx)
 	if err != nil {
@@ -300,7 +312,10 @@ func (p *postgres) askTogether(ctx context.Context, questions []*job) ([]*job, e
 	defer results.Close()
 	for i, j := range questions {
 		rows, err := results.Query()
-		if err != nil {
+		switch {
+		case ctx.Err() != nil:
+			return questions[i:], unavailable(ctx.Err())
+		case err != nil:
 			return questions[i:], errAlone
 		}
 		if err = eachRow(rows, j.row); err != nil && rows.Err() != nil {
@@ -330,6 +345,9 @@ func pause(ctx context.Context, try int) error {
 
 // unknown reports whether an event that failed may have been kept all the same.
 func unknown(err error, committing bool) bool {
+	if _, unsent := errors.AsType[pgx.ErrPreprocessingBatch](err); unsent {
+		return false
+	}
 	if state, refused := errors.AsType[*pgconn.PgError](err); refused {
 		return !keptNothing(state, committing)
 	}
@@ -340,13 +358,14 @@ func unknown(err error, committing bool) bool {
 // an event. An error does. The end of a session does unless every statement was
 // answered, since the commit may then have been done. A panic never does: the server
 // failed to write its log, and the record of the commit may be in it. Class 08 is
-// what a pooler says that has lost its server.
+// what a pooler says that has lost its server, and 40003 what CockroachDB says of a
+// commit that it does not know the outcome of.
 func keptNothing(e *pgconn.PgError, committing bool) bool {
 	severity := e.SeverityUnlocalized
 	if severity == "" {
 		severity = e.Severity
 	}
-	return !strings.HasPrefix(e.Code, "08") && (severity == "ERROR" || severity == "FATAL" && !committing)
+	return !strings.HasPrefix(e.Code, "08") && e.Code != "40003" && (severity == "ERROR" || severity == "FATAL" && !committing)
 }
 
 // placed is a connection with the place of its user.

@@ -54,7 +54,7 @@ func TestRestore_TakesAsLongAsItTakes(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			r.Store.engine.(*sqlite).limit = time.Nanosecond
+			r.Store.engine.(*sqlite).writer.limit = time.Nanosecond
 			const epoch = 100 // long over, so Finish need not wait for its end
 			if _, err := r.Finish(ctx, epoch, endAll, w.event(oauth.EventRestored), nil); err != nil {
 				t.Fatal(err)

@@ -11,51 +11,45 @@ import (
 // for the next one.
 type shared[T any] struct {
 	mu   sync.Mutex
-	next *sharing[T] // is sent when the one that is out was answered; nil: nobody waits
-	out  bool
+	out  *sharing[T] // the last that was sent, answered or not
+	next *sharing[T] // is sent when that was answered; nil: nobody waits
 }
 
 type sharing[T any] struct {
-	read     func(context.Context) (T, error) // of who came first
 	is       T
 	err      error
 	answered chan struct{}
 }
 
+// ask sends a question that is given up after aliveLimit, so that a connection gone silent
+// keeps nobody for long, or waits for one that somebody else sends. Whoever came first
+// sends it, and does not leave before it is answered: a goroutine of its own would cost
+// as much as a short question.
 func (s *shared[T]) ask(ctx context.Context, read func(context.Context) (T, error)) (is T, err error) {
 	s.mu.Lock()
-	if s.next == nil {
-		s.next = &sharing[T]{read: read, answered: make(chan struct{})}
-	}
-	mine := s.next
-	if !s.out {
-		s.out = true
-		go s.run(context.WithoutCancel(ctx))
+	mine, before, first := s.next, s.out, s.next == nil
+	if first {
+		mine = &sharing[T]{answered: make(chan struct{})}
+		s.next = mine
 	}
 	s.mu.Unlock()
+	if first {
+		if before != nil {
+			<-before.answered
+		}
+		runtime.Gosched() // who is about to ask comes along: a file has answered before he can
+		s.mu.Lock()
+		s.out, s.next = mine, nil
+		s.mu.Unlock()
+		limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), aliveLimit)
+		mine.is, mine.err = read(limited)
+		cancel()
+		close(mine.answered)
+	}
 	select {
 	case <-mine.answered:
 		return mine.is, mine.err
 	case <-ctx.Done():
 		return is, unavailable(ctx.Err())
-	}
-}
-
-// run sends one question after the other while somebody waits. One that is not answered
-// within aliveLimit is given up, so that a connection gone silent keeps nobody for long.
-func (s *shared[T]) run(ctx context.Context) {
-	for {
-		runtime.Gosched() // who is about to ask comes along: a file has answered before he can
-		s.mu.Lock()
-		now := s.next
-		s.next, s.out = nil, now != nil
-		s.mu.Unlock()
-		if now == nil {
-			return
-		}
-		limited, cancel := context.WithTimeout(ctx, aliveLimit)
-		now.is, now.err = now.read(limited)
-		cancel()
-		close(now.answered)
 	}
 }

@@ -28,7 +28,7 @@ import (
 // one that made it, so that what they read anew was a quarter of an exchange (measured).
 type sqlite struct {
 	counters
-	*gatherer
+	writer  *gatherer
 	lookups *gatherer // of what is asked about keys
 	path    string
 	conn    *sqliteConn // of the writer
@@ -63,10 +63,9 @@ func openSQLite(abs string, more ...string) (*sqlite, error) {
 		return nil, fmt.Errorf("opening the database %s: %w%s", abs, err, remedy(err))
 	}
 	s := &sqlite{path: abs, conn: conn, readers: readers{out: make(chan struct{}, readerConns)}}
-	s.gatherer = newGatherer(&s.counters, writeLimit)
+	s.writer, s.lookups = newGatherer(&s.counters, writeLimit), newGatherer(&s.counters, writeLimit)
 	w := &writeConn{conn: conn, counters: &s.counters}
-	go s.run(w.answer, w.commit)
-	s.lookups = newGatherer(&s.counters, readLimit)
+	go s.writer.run(w.answer, w.commit)
 	go s.lookups.run(s.lookUp, nil)
 	return s, nil
 }
@@ -101,6 +100,12 @@ func remedy(err error) string {
 }
 
 func (s *sqlite) lock(string, ...any) []statement { return nil }
+
+func (s *sqlite) write(ctx context.Context, event []statement) error {
+	return s.writer.write(ctx, event)
+}
+
+func (s *sqlite) leave(v *visit) { s.writer.leave(v) }
 
 type writeConn struct {
 	*counters
@@ -238,7 +243,7 @@ func (s *sqlite) query(ctx context.Context, text string, args []any, row func(fu
 		return unavailable(err)
 	}
 	if v := visitOf(ctx); v != nil {
-		return s.ask(ctx, v, text, args, row)
+		return s.writer.ask(ctx, v, text, args, row)
 	}
 	if forKeys.has(ctx) {
 		return s.lookups.ask(ctx, nil, text, args, row)
@@ -312,7 +317,7 @@ func (s *sqlite) reader(ctx context.Context) (c *sqliteConn, err error) {
 	case r.out <- struct{}{}:
 	case <-ctx.Done():
 		return nil, ctx.Err()
-	case <-s.done:
+	case <-s.writer.done:
 		return nil, errClosed
 	}
 	r.mu.Lock()
@@ -397,7 +402,7 @@ func (s *Store) logsAhead(ctx context.Context) error {
 }
 
 func (s *sqlite) close() error {
-	if !s.gatherer.close() {
+	if !s.writer.close() {
 		return nil
 	}
 	s.lookups.close()

@@ -74,7 +74,7 @@ func TestSQLite_WaitingEventsShareATransaction(t *testing.T) {
 	var jobs []*job
 	for i := range writers { // they are with the writer, which waits for the lock, or behind it
 		jobs = append(jobs, newJob(put(i)))
-		e.queue <- jobs[i]
+		e.writer.queue <- jobs[i]
 	}
 	before := walSize(t, e.path)
 	if _, err := holder.ExecContext(t.Context(), "COMMIT"); err != nil {

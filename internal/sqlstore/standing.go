@@ -179,7 +179,7 @@ func (s *Store) lately(ctx context.Context, q question, args []any, root ...any)
 		g.Stores, r.st.Members = was.stores, was.members
 		return &r.st, nil
 	}
-	st, on, err := s.standing(ctx, q, args, root...)
+	st, on, err := s.standing(apart(ctx), q, args, root...) // it may be thousands of rows
 	if st == nil || err != nil {
 		return nil, err
 	}

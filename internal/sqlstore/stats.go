@@ -12,7 +12,7 @@ type Stats struct {
 	Commits uint64                  // transactions that made them so
 	Groups  [len(GroupSizes)]uint64 // commits, by the first bound in GroupSizes that holds their events
 	Failed  uint64                  // events that came to nothing, or whose outcome is unknown
-	Retries uint64                  // sent again after a serialization failure or a deadlock (PostgreSQL)
+	Retries uint64                  // sent again after a serialization failure, a deadlock, or in vain with others (PostgreSQL)
 	Waiting int64                   // events and questions that wait for the writer, or for a connection
 
 	Rehearsed uint64 // connections that have played revocations (PostgreSQL)

@@ -103,13 +103,13 @@ func (s *Store) Empty(ctx context.Context) (bool, error) {
 
 // statement is one step of an event.
 type statement struct {
-	sql  string
-	args []any
-	rows *int64 // if not nil: receives how many rows it changed
-	scan []any  // if not nil: destinations for the one row of a RETURNING
-	feed bool   // moves the feed
-	// grant is what it locks, if that is the row of one grant and nothing else.
-	grant string
+	sql   string
+	args  []any
+	rows  *int64 // if not nil: receives how many rows it changed
+	scan  []any  // if not nil: destinations for the one row of a RETURNING
+	feed  bool   // moves the feed
+	grant string // what it locks, if that is the row of one grant and nothing else
+	code  string // of whose row it waits for, too
 }
 
 func do(sql string, args ...any) statement { return statement{sql: sql, args: args} }

@@ -125,9 +125,9 @@ func TestWrite_CancelledAfterwardsWaitsForTheOutcome(t *testing.T) {
 		}
 		release := lockFile(t, e.path)
 		// Who waits is counted before he is in the queue: here each passes by a hand that knows.
-		queue, hand := e.queue, make(chan *job)
+		queue, hand := e.writer.queue, make(chan *job)
 		var queued atomic.Int64
-		e.queue = hand
+		e.writer.queue = hand
 		go func() {
 			for range writers {
 				queue <- <-hand
@@ -135,7 +135,7 @@ func TestWrite_CancelledAfterwardsWaitsForTheOutcome(t *testing.T) {
 			}
 		}()
 		check(t, s, func() bool { return queued.Load() == writers }, func() {
-			e.queue = queue
+			e.writer.queue = queue
 			release()
 		})
 	})
@@ -181,7 +181,7 @@ func lockFile(t *testing.T, path string) (release func()) {
 func TestSQLite_WhatIsNotBegunInTimeIsTakenBack(t *testing.T) {
 	s := openAt(t, filepath.Join(t.TempDir(), "g.db"))
 	e := s.engine.(*sqlite)
-	e.limit = 30 * time.Millisecond
+	e.writer.limit = 30 * time.Millisecond
 	release := lockFile(t, e.path)
 	for i := range 20 {
 		err := e.write(t.Context(), put(i))
@@ -190,7 +190,7 @@ func TestSQLite_WhatIsNotBegunInTimeIsTakenBack(t *testing.T) {
 		}
 	}
 	release()
-	e.limit = writeLimit
+	e.writer.limit = writeLimit
 	if err := e.write(t.Context(), put(1000)); err != nil {
 		t.Fatal(err)
 	}
@@ -208,14 +208,14 @@ func TestSQLite_AFullQueueAnswers(t *testing.T) {
 	e := s.engine.(*sqlite)
 	release := lockFile(t, e.path)
 	var jobs []*job
-	for i := 0; len(e.queue) < cap(e.queue); i++ {
+	for i := 0; len(e.writer.queue) < cap(e.writer.queue); i++ {
 		jobs = append(jobs, newJob(put(i)))
-		e.queue <- jobs[i]
+		e.writer.queue <- jobs[i]
 		if i == 0 {
-			waitUntil(t, func() bool { return len(e.queue) == 0 })
+			waitUntil(t, func() bool { return len(e.writer.queue) == 0 })
 		}
 	}
-	e.limit = 30 * time.Millisecond
+	e.writer.limit = 30 * time.Millisecond
 	if err := e.write(t.Context(), put(100000)); !errors.Is(err, oauth.ErrUnavailable) || errors.Is(err, oauth.ErrUnknown) {
 		t.Errorf("error %v, want ErrUnavailable and not ErrUnknown", err)
 	}
@@ -317,7 +317,7 @@ func oneEvent(path, act string) string {
 	}
 	e := s.engine.(*sqlite)
 	if act == "hurry" {
-		e.limit = time.Second // to begin takes no time, but the writer must get some
+		e.writer.limit = time.Second // to begin takes no time, but the writer must get some
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
@@ -339,7 +339,7 @@ func oneEvent(path, act string) string {
 	begin <- true
 	err = <-done
 	if act == "hurry" {
-		e.limit = writeLimit
+		e.writer.limit = writeLimit
 		e.write(context.Background(), nil)
 	}
 	switch {
@@ -371,6 +371,7 @@ func TestPostgres_WhatARefusalShows(t *testing.T) {
 		{pgconn.PgError{SeverityUnlocalized: "PANIC", Code: "53100"}, true, false},
 		{pgconn.PgError{Severity: "FATAL", Code: "08P01"}, false, false},
 		{pgconn.PgError{Severity: "ERROR", Code: "08P01"}, false, false},
+		{pgconn.PgError{Severity: "ERROR", Code: "40003"}, true, false},
 	} {
 		if got := keptNothing(&tc.err, tc.committing); got != tc.nothing {
 			t.Errorf("%+v, committing %t: %t", tc.err, tc.committing, got)
