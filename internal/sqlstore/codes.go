@@ -119,9 +119,7 @@ func (s *Store) RedeemCode(ctx context.Context, r oauth.Redemption) (bool, error
 	if f.Status == oauth.Ask && !r.Continue { // its index is not valid from the first
 		noted = tell(r.Event, m, "f.id = $5", f.ID)
 	}
-	asks := counted(&n, strings.Join(guard, ""), args...)
-	asks.code = r.Selector
-	return s.won(ctx, &n, lock, one(asks), steps, noted)
+	return s.won(ctx, &n, lock, one(counted(&n, strings.Join(guard, ""), args...)), steps, noted)
 }
 
 // proven asks that what proved a client still does. Its arguments are $n+1 and on.

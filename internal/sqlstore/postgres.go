@@ -210,18 +210,20 @@ func (p *postgres) send(ctx context.Context, event []statement) error {
 // errAlone tells a caller to ask, or to write, by himself.
 var errAlone = errors.New("not in company")
 
-// groupable reports whether an event may share a transaction: all that it waits for is
-// the row of one grant, and that of a code perhaps, which a group locks in the order of
-// all. The row of the feed is not held for a whole group.
+// groupable reports whether an event may share a transaction: its first lock is that of
+// one grant, which a group takes in the order of all. The row of the feed is not held for
+// a whole group.
 func groupable(event []statement) bool {
 	return len(event) > 0 && event[0].grant != "" && !slices.ContainsFunc(event, func(st statement) bool { return st.feed })
 }
 
-// A group waits for nobody's row, since all of it would wait along: who finds that one is
-// locked lets each event wait for its own.
+// Whoever waits for a row has his whole group wait along. So a group waits for no grant,
+// and for other rows (a code, which a new epoch holds for long) less than it takes the
+// server to look for a deadlock, which it may be in: if one is locked, each event is left
+// to wait for its own.
 const (
-	lockGrants = "SELECT id FROM grants WHERE id = ANY($1) ORDER BY id FOR UPDATE NOWAIT"
-	lockCodes  = "SELECT selector FROM authorization_codes WHERE selector = ANY($1) ORDER BY selector FOR UPDATE NOWAIT"
+	lockGrants  = "SELECT id FROM grants WHERE id = ANY($1) ORDER BY id FOR UPDATE NOWAIT"
+	lockBriefly = "SELECT set_config('lock_timeout', '50ms', TRUE)"
 )
 
 // commit writes the events of visits in one transaction. If it keeps nothing, each is sent
@@ -255,21 +257,13 @@ func (p *postgres) together(group []*job) error {
 	if err != nil { // nobody there, or none free: nothing was sent
 		return unavailable(err)
 	}
-	var grants, codes []string
+	ids := make([]string, len(group))
 	all := make([]statement, 2, 2+4*len(group))
-	for _, j := range group {
-		grants = append(grants, j.event[0].grant)
-		for _, st := range j.event[1:] {
-			if st.code != "" {
-				codes = append(codes, st.code)
-			}
-			all = append(all, st)
-		}
+	for i, j := range group {
+		ids[i] = j.event[0].grant
+		all = append(all, j.event[1:]...)
 	}
-	all[0], all[1] = do(lockGrants, grants), do(lockCodes, codes)
-	if codes == nil {
-		all = slices.Delete(all, 1, 2)
-	}
+	all[0], all[1] = do(lockBriefly), do(lockGrants, ids)
 	committing, err := batch(ctx, conn.Conn, all)
 	if err == nil {
 		p.release(conn)

@@ -109,7 +109,6 @@ type statement struct {
 	scan  []any  // if not nil: destinations for the one row of a RETURNING
 	feed  bool   // moves the feed
 	grant string // what it locks, if that is the row of one grant and nothing else
-	code  string // of whose row it waits for, too
 }
 
 func do(sql string, args ...any) statement { return statement{sql: sql, args: args} }
