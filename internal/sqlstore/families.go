@@ -191,8 +191,9 @@ func (s *Store) ListsLeft(ctx context.Context) (int64, error) {
 }
 
 // AllotIndices implements oauth.FamilyStorage. Other visits wait for what one of them was
-// allotted. The lease row serialises nodes, so that the number of a new list is free. Lists are numbered from epoch × listsMax
-// on: those of an older epoch have smaller numbers and are never gone on with.
+// allotted. The lease row serialises nodes, so that the number of a new list is free. Lists
+// are numbered from epoch × listsMax on: those of an older epoch have smaller numbers and
+// are never gone on with.
 func (s *Store) AllotIndices(ctx context.Context, api, kind string, n int64, now time.Time) (int64, error) {
 	var number, next int64
 	number = -1

@@ -101,7 +101,7 @@ func newGatherer(c *counters, limit time.Duration) *gatherer {
 }
 
 var (
-	errOverloaded = errors.New("it was not begun in time: too many wait, or another process holds the database's write lock")
+	errOverloaded = errors.New("it was not begun in time: too many wait, or another process holds the write lock of the file")
 	errClosed     = errors.New("the database is closed")
 )
 
@@ -109,7 +109,7 @@ var (
 func (g *gatherer) write(ctx context.Context, event []statement) error {
 	j := newJob(event)
 	if v := visitOf(ctx); v != nil && v.asked {
-		v.asked, j.of = false, v
+		j.of = v
 	}
 	return g.through(ctx, j)
 }
@@ -174,6 +174,9 @@ func (g *gatherer) through(ctx context.Context, j *job) error {
 	g.closing.RUnlock()
 	if err != nil {
 		return unavailable(err)
+	}
+	if event && j.of != nil {
+		j.of.asked = false // whoever has not come so far leaves
 	}
 	select {
 	case err := <-j.err:
@@ -256,7 +259,7 @@ func (g *gatherer) run(answer, commit func([]*job)) {
 		for len(events) > 0 && len(events) < groupMax && len(awaited) > 0 && !hurry {
 			left := g.waits - time.Since(since)
 			if left <= 0 {
-				clear(awaited) // whoever is so late does not keep the next group waiting
+				clear(awaited) // so that whoever is late does not keep the next group waiting, too
 				break
 			}
 			patience.Reset(left)

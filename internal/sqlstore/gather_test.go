@@ -68,6 +68,9 @@ func (v visitor) writes(n int) {
 	if err := v.g.write(v.ctx, one(do("", n))); err != nil {
 		v.t.Error(err)
 	}
+	if v.v.asked {
+		v.t.Errorf("who has written %d has to say that he leaves", n)
+	}
 }
 
 func TestGather(t *testing.T) {
@@ -100,6 +103,20 @@ func TestGather(t *testing.T) {
 		synctest.Wait()
 		c.g.leave(c.v) // also while it waits
 		all.Wait()
+		if took := time.Since(began); took != 0 {
+			t.Errorf("it waited %v", took)
+		}
+	})
+	check("not for whose client hung up while he signed", [][]any{{1}}, func(t *testing.T, g *gatherer) {
+		began := time.Now()
+		gone := visiting(t, g).asks()
+		ctx, cancel := context.WithCancel(gone.ctx)
+		cancel()
+		if err := g.write(ctx, one(do("", 0))); !errors.Is(err, context.Canceled) {
+			t.Errorf("an event of who has gone: %v", err)
+		}
+		g.leave(gone.v)
+		visiting(t, g).asks().writes(1)
 		if took := time.Since(began); took != 0 {
 			t.Errorf("it waited %v", took)
 		}
@@ -573,6 +590,42 @@ func TestPostgres_WhatMayShareATransaction(t *testing.T) {
 		if may := groupable(tc.event); may != tc.may {
 			t.Errorf("an event %s may: %v", what, may)
 		}
+	}
+}
+
+// Who is told to ask, or to write, by himself does so, and his caller hears of it only what
+// became of that.
+func TestPostgres_ByHimself(t *testing.T) {
+	dsn := storagetest.Postgres(t)
+	s := openAt(t, dsn)
+	id := grants(t, dsn, 1)[0]
+	visit, leave := s.Visit(t.Context())
+	defer leave()
+	for what, ctx := range map[string]context.Context{"a visit": visit, "an API": forKeys.of(t.Context())} {
+		var n int
+		if err := s.row(ctx, "SELECT FROM nothing WHERE", nil, &n); !errors.Is(err, oauth.ErrUnavailable) || errors.Is(err, errAlone) {
+			t.Errorf("a question of %s that is none: %v", what, err)
+		}
+		if err := s.row(ctx, "SELECT 7", nil, &n); err != nil || n != 7 {
+			t.Errorf("%s is told %d, %v", what, n, err)
+		}
+	}
+	ctx, cancel := context.WithCancel(visit)
+	defer cancel()
+	p := s.engine.(*postgres)
+	p.visits.close()
+	p.visits = newGatherer(&p.counters, acquireLimit)
+	go p.visits.run(nil, func(group []*job) {
+		cancel() // an event that was queued is done, whoever goes away
+		for _, j := range group {
+			j.err <- errAlone
+		}
+	})
+	if err := s.engine.write(ctx, restingOn(s, id, 1)); err != nil {
+		t.Error(err)
+	}
+	if n := count(t, s, "used_once"); n != 1 {
+		t.Errorf("%d rows", n)
 	}
 }
 

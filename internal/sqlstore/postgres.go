@@ -156,6 +156,8 @@ func (p *postgres) write(ctx context.Context, event []statement) error {
 			p.leave(v)
 		} else if err := p.visits.write(ctx, event); !errors.Is(err, errAlone) {
 			return err
+		} else {
+			ctx = context.WithoutCancel(ctx) // it was queued
 		}
 	}
 	err := p.send(ctx, event)

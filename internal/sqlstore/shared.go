@@ -2,6 +2,7 @@ package sqlstore
 
 import (
 	"context"
+	"errors"
 	"runtime"
 	"sync"
 )
@@ -21,6 +22,16 @@ type sharing[T any] struct {
 	answered chan struct{}
 }
 
+var errNotSent = errors.New("whoever asked has failed")
+
+// send reads the answer. Whatever becomes of it, those who wait are told.
+func (q *sharing[T]) send(ctx context.Context, read func(context.Context) (T, error)) {
+	defer close(q.answered)
+	limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), aliveLimit)
+	defer cancel()
+	q.is, q.err = read(limited)
+}
+
 // ask sends a question that is given up after aliveLimit, so that a connection gone silent
 // keeps nobody for long, or waits for one that somebody else sends. Whoever came first
 // sends it, and does not leave before it is answered: a goroutine of its own would cost
@@ -29,7 +40,7 @@ func (s *shared[T]) ask(ctx context.Context, read func(context.Context) (T, erro
 	s.mu.Lock()
 	mine, before, first := s.next, s.out, s.next == nil
 	if first {
-		mine = &sharing[T]{answered: make(chan struct{})}
+		mine = &sharing[T]{err: unavailable(errNotSent), answered: make(chan struct{})}
 		s.next = mine
 	}
 	s.mu.Unlock()
@@ -41,10 +52,7 @@ func (s *shared[T]) ask(ctx context.Context, read func(context.Context) (T, erro
 		s.mu.Lock()
 		s.out, s.next = mine, nil
 		s.mu.Unlock()
-		limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), aliveLimit)
-		mine.is, mine.err = read(limited)
-		cancel()
-		close(mine.answered)
+		mine.send(ctx, read)
 	}
 	select {
 	case <-mine.answered:

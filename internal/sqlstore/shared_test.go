@@ -82,6 +82,35 @@ func TestShared_TheNextQuestion(t *testing.T) {
 	})
 }
 
+// One that fails with its caller, who is a request whose panic is caught, keeps nobody.
+func TestShared_TheNextIsSentAfterAPanic(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var h shared[int]
+		out := make(chan struct{})
+		go func() {
+			defer func() { recover() }()
+			h.ask(t.Context(), func(context.Context) (int, error) {
+				<-out
+				panic("at the worst moment")
+			})
+		}()
+		synctest.Wait()
+		told := make(chan int, 1)
+		go func() {
+			n, err := h.ask(t.Context(), func(context.Context) (int, error) { return 7, nil })
+			if err != nil {
+				t.Error(err)
+			}
+			told <- n
+		}()
+		synctest.Wait()
+		close(out)
+		if n := <-told; n != 7 {
+			t.Errorf("told %d", n)
+		}
+	})
+}
+
 // gated is an engine whose questions wait.
 type gated struct {
 	engine
