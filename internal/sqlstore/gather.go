@@ -75,14 +75,24 @@ type visit struct {
 // apart is ctx for what is asked or written for more than one visit, or is too much to be
 // waited for in company: it is asked or written by itself.
 func apart(ctx context.Context) context.Context {
-	switch ctx.Value(shareKey{}).(type) {
-	case *visit:
+	switch {
+	case visitOf(ctx) != nil:
 		return context.WithValue(ctx, shareKey{}, nil)
-	}
-	if forKeys.has(ctx) {
+	case forKeys.has(ctx):
 		return forAPIs.of(ctx)
 	}
 	return ctx
+}
+
+// company is which of an engine's gatherers takes what is asked with ctx; nil: none.
+func company(ctx context.Context, visits, lookups *gatherer) *gatherer {
+	switch {
+	case visitOf(ctx) != nil:
+		return visits
+	case forKeys.has(ctx):
+		return lookups
+	}
+	return nil
 }
 
 // Visit implements oauth.Storage.
@@ -114,8 +124,9 @@ func (g *gatherer) write(ctx context.Context, event []statement) error {
 	return g.through(ctx, j)
 }
 
-// ask queues a question; v is nil if it is no visit's.
-func (g *gatherer) ask(ctx context.Context, v *visit, sql string, args []any, row func(func(...any) error) error) error {
+// ask queues a question of the caller with ctx.
+func (g *gatherer) ask(ctx context.Context, sql string, args []any, row func(func(...any) error) error) error {
+	v := visitOf(ctx)
 	j := &job{of: v, sql: sql, args: args, err: make(chan error, 1)}
 	j.row = func(scan func(...any) error) error {
 		j.found = true

@@ -58,7 +58,7 @@ func visiting(t *testing.T, g *gatherer) visitor {
 }
 
 func (v visitor) asks() visitor {
-	if err := v.g.ask(v.ctx, v.v, "SELECT", nil, func(func(...any) error) error { return nil }); err != nil {
+	if err := v.g.ask(v.ctx, "SELECT", nil, func(func(...any) error) error { return nil }); err != nil {
 		v.t.Error(err)
 	}
 	return v
@@ -156,7 +156,7 @@ func TestGather(t *testing.T) {
 	check("who asks about nothing that is there writes nothing", [][]any{{1}}, func(t *testing.T, g *gatherer) {
 		began := time.Now()
 		stranger := visiting(t, g)
-		if err := g.ask(stranger.ctx, stranger.v, nowhere, nil, nil); err != nil {
+		if err := g.ask(stranger.ctx, nowhere, nil, nil); err != nil {
 			t.Error(err)
 		}
 		visiting(t, g).asks().writes(1)
@@ -230,7 +230,7 @@ func TestGather(t *testing.T) {
 }
 
 func (v visitor) isRefused() {
-	if err := v.g.ask(v.ctx, v.v, "SELECT", nil, nil); !errors.Is(err, oauth.ErrUnavailable) {
+	if err := v.g.ask(v.ctx, "SELECT", nil, nil); !errors.Is(err, oauth.ErrUnavailable) {
 		v.t.Errorf("a question to what is closed: %v", err)
 	}
 }
@@ -298,7 +298,7 @@ func TestGather_NobodyHangsWithIt(t *testing.T) {
 		}
 		began := time.Now()
 		last := visiting(t, g)
-		if err := g.ask(last.ctx, last.v, "SELECT", nil, nil); !errors.Is(err, oauth.ErrUnavailable) || errors.Is(err, oauth.ErrUnknown) {
+		if err := g.ask(last.ctx, "SELECT", nil, nil); !errors.Is(err, oauth.ErrUnavailable) || errors.Is(err, oauth.ErrUnknown) {
 			t.Errorf("a question without an answer: %v", err)
 		}
 		g.leave(last.v)
@@ -308,7 +308,7 @@ func TestGather_NobodyHangsWithIt(t *testing.T) {
 		<-g.queue // there is room for one now
 		ctx, cancel := context.WithCancel(last.ctx)
 		time.AfterFunc(time.Second, cancel)
-		if err := g.ask(ctx, last.v, "SELECT", nil, nil); !errors.Is(err, oauth.ErrUnavailable) || errors.Is(err, oauth.ErrUnknown) {
+		if err := g.ask(ctx, "SELECT", nil, nil); !errors.Is(err, oauth.ErrUnavailable) || errors.Is(err, oauth.ErrUnknown) {
 			t.Errorf("a question that was given up: %v", err)
 		}
 		if took := time.Since(began); took != readLimit+time.Second {

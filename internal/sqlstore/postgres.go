@@ -32,11 +32,10 @@ import (
 // there as one that comes alone (measured).
 type postgres struct {
 	counters
-	pool   *pgxpool.Pool
-	room   room
-	line   *line
-	visits *gatherer
-
+	pool    *pgxpool.Pool
+	room    room
+	line    *line
+	visits  *gatherer
 	lookups *gatherer // of what is asked about keys
 
 	rehearses  atomic.Bool
@@ -453,13 +452,8 @@ func (p *postgres) query(ctx context.Context, sql string, args []any, row func(f
 	if !storable(args) {
 		return nil
 	}
-	if v := visitOf(ctx); v != nil {
-		if err := p.visits.ask(ctx, v, sql, args, row); !errors.Is(err, errAlone) {
-			return err
-		}
-	}
-	if forKeys.has(ctx) {
-		if err := p.lookups.ask(ctx, nil, sql, args, row); !errors.Is(err, errAlone) {
+	if g := company(ctx, p.visits, p.lookups); g != nil {
+		if err := g.ask(ctx, sql, args, row); !errors.Is(err, errAlone) {
 			return err
 		}
 	}

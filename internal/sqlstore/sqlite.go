@@ -65,7 +65,7 @@ func openSQLite(abs string, more ...string) (*sqlite, error) {
 	s := &sqlite{path: abs, conn: conn, readers: readers{out: make(chan struct{}, readerConns)}}
 	s.writer, s.lookups = newGatherer(&s.counters, writeLimit), newGatherer(&s.counters, writeLimit)
 	w := &writeConn{conn: conn, counters: &s.counters}
-	go s.writer.run(w.answer, w.commit)
+	go s.writer.run(conn.answer, w.commit)
 	go s.lookups.run(s.lookUp, nil)
 	return s, nil
 }
@@ -111,8 +111,6 @@ type writeConn struct {
 	*counters
 	conn *sqliteConn
 }
-
-func (c *writeConn) answer(questions []*job) { c.conn.answer(questions) }
 
 // answer reads what several ask, all in one view.
 func (c *sqliteConn) answer(questions []*job) {
@@ -242,11 +240,8 @@ func (s *sqlite) query(ctx context.Context, text string, args []any, row func(fu
 	if err := ctx.Err(); err != nil {
 		return unavailable(err)
 	}
-	if v := visitOf(ctx); v != nil {
-		return s.writer.ask(ctx, v, text, args, row)
-	}
-	if forKeys.has(ctx) {
-		return s.lookups.ask(ctx, nil, text, args, row)
+	if g := company(ctx, s.writer, s.lookups); g != nil {
+		return g.ask(ctx, text, args, row)
 	}
 	c, err := s.reader(ctx)
 	if err != nil {
