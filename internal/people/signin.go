@@ -143,9 +143,9 @@ const familiarFor = 90 * 24 * time.Hour
 // it alone closes early, so that an attacker elsewhere does not lock the owner out.
 // The one of the address over all networks never closes for longer than a quarter
 // of an hour at a time, but whoever has many networks closes it again and again; so it
-// is not asked where the owner is familiar: from there he has signed in of late, be it by another password.
-// These two count guesses at one password: set names it, so that where another is set
-// they begin anew with the event that sets it.
+// is not asked where the owner is familiar: from there he has signed in of late, be it
+// by another password. These two count guesses at one password: set names it, so that
+// where another is set they begin anew with the event that sets it.
 func signInLimits(email, set, ip string, familiar bool) []Limit {
 	from := oauth.NetworkOf(ip)
 	limits := []Limit{

@@ -73,6 +73,16 @@ func (v visitor) writes(n int) {
 	}
 }
 
+// atOnce begins a case in which nobody waits.
+func atOnce(t *testing.T) (end func()) {
+	began := time.Now()
+	return func() {
+		if took := time.Since(began); took != 0 {
+			t.Errorf("it took %v", took)
+		}
+	}
+}
+
 func TestGather(t *testing.T) {
 	check := func(what string, want [][]any, f func(*testing.T, *gatherer)) {
 		t.Run(what, func(t *testing.T) {
@@ -95,7 +105,7 @@ func TestGather(t *testing.T) {
 		all.Wait()
 	})
 	check("not for who has left", [][]any{{1}}, func(t *testing.T, g *gatherer) {
-		began := time.Now()
+		defer atOnce(t)()
 		a, b, c := visiting(t, g).asks(), visiting(t, g).asks(), visiting(t, g).asks()
 		b.g.leave(b.v)
 		var all sync.WaitGroup
@@ -103,12 +113,9 @@ func TestGather(t *testing.T) {
 		synctest.Wait()
 		c.g.leave(c.v) // also while it waits
 		all.Wait()
-		if took := time.Since(began); took != 0 {
-			t.Errorf("it waited %v", took)
-		}
 	})
 	check("not for whose client hung up while he signed", [][]any{{1}}, func(t *testing.T, g *gatherer) {
-		began := time.Now()
+		defer atOnce(t)()
 		gone := visiting(t, g).asks()
 		ctx, cancel := context.WithCancel(gone.ctx)
 		cancel()
@@ -117,9 +124,6 @@ func TestGather(t *testing.T) {
 		}
 		g.leave(gone.v)
 		visiting(t, g).asks().writes(1)
-		if took := time.Since(began); took != 0 {
-			t.Errorf("it waited %v", took)
-		}
 	})
 	check("not for who has never asked", [][]any{{1}, {2}}, func(t *testing.T, g *gatherer) {
 		visiting(t, g).writes(1)
@@ -139,7 +143,7 @@ func TestGather(t *testing.T) {
 		late.writes(3)
 	})
 	check("what is no visit's takes all that are there along, at once", [][]any{{1, 2}, {3}}, func(t *testing.T, g *gatherer) {
-		began := time.Now()
+		defer atOnce(t)()
 		a, b := visiting(t, g).asks(), visiting(t, g).asks()
 		var all sync.WaitGroup
 		all.Go(func() { a.writes(1) })
@@ -148,21 +152,15 @@ func TestGather(t *testing.T) {
 			t.Error(err)
 		}
 		all.Wait()
-		if took := time.Since(began); took != 0 {
-			t.Errorf("it waited %v", took)
-		}
 		b.writes(3)
 	})
 	check("who asks about nothing that is there writes nothing", [][]any{{1}}, func(t *testing.T, g *gatherer) {
-		began := time.Now()
+		defer atOnce(t)()
 		stranger := visiting(t, g)
 		if err := g.ask(stranger.ctx, nowhere, nil, nil); err != nil {
 			t.Error(err)
 		}
 		visiting(t, g).asks().writes(1)
-		if took := time.Since(began); took != 0 {
-			t.Errorf("it waited %v", took)
-		}
 	})
 	check("newcomers do not prolong it", [][]any{{1}, {2}}, func(t *testing.T, g *gatherer) {
 		a, _ := visiting(t, g).asks(), visiting(t, g).asks()
@@ -200,27 +198,21 @@ func TestGather(t *testing.T) {
 		for i := range visitors {
 			visitors[i] = visiting(t, g).asks()
 		}
-		began := time.Now()
+		defer atOnce(t)()
 		for _, v := range visitors {
 			all.Go(func() { v.g.write(v.ctx, one(do("", nil))) })
 		}
 		all.Wait()
-		if took := time.Since(began); took != 0 {
-			t.Errorf("it waited %v", took)
-		}
 		late.writes(7)
 	})
 	check("closing waits for no visit", [][]any{{1}}, func(t *testing.T, g *gatherer) {
-		began := time.Now()
+		defer atOnce(t)()
 		a, b := visiting(t, g).asks(), visiting(t, g).asks()
 		var all sync.WaitGroup
 		all.Go(func() { a.writes(1) })
 		synctest.Wait()
 		g.close()
 		all.Wait()
-		if took := time.Since(began); took != 0 {
-			t.Errorf("it waited %v", took)
-		}
 		if err := b.g.write(b.ctx, one(do("", 2))); !errors.Is(err, oauth.ErrUnavailable) || errors.Is(err, oauth.ErrUnknown) {
 			t.Errorf("an event afterwards: %v", err)
 		}
@@ -437,14 +429,10 @@ func visits(t *testing.T, s *Store, groups chan int, n int, event func(i int) []
 // What was said of a file's groups holds on a server, too: however an event fails, it
 // fails alone, and what the server gave up is done again.
 func TestPostgres_HoweverAnEventFailsItFailsAlone(t *testing.T) {
-	for name, fault := range map[string]statement{
-		"constraint":           do("INSERT INTO used_once (kind, hash, op, expires) VALUES ('k', NULL, 'op', 0)"),
-		"duplicate":            put(1000)[0],
-		"no statement":         do("SELECT FROM nothing WHERE"),
-		"too few arguments":    do("INSERT INTO used_once (kind, hash, op, expires) VALUES ($1, $2, 'op', 0)", "k"),
+	for name, fault := range faults(map[string]statement{
 		"no text":              do("INSERT INTO used_once (kind, hash, op, expires) VALUES ($1, 'x', 'op', 0)", "a\x00b"),
 		"ends the transaction": do("ROLLBACK AND CHAIN"),
-	} {
+	}) {
 		t.Run(name, func(t *testing.T) {
 			dsn := storagetest.Postgres(t)
 			s, groups := inCompany(t, dsn)

@@ -4,9 +4,10 @@ import "context"
 
 // room is how many connections to PostgreSQL are used at once, and by whom; the sessions
 // of commands, and of a node's start, take theirs beside it. What is asked for anybody
-// takes one of those of all. Some are kept: the feed reads its one sentence every 40 ms beside however many strangers ask, for when it is 100 ms old every
-// cache is off, each of them asks more than before, and every verifier's lease ends.
-// Whoever has a share may take a place of all as well.
+// takes one of those of all. Some are kept: the feed reads its one sentence every 40 ms
+// beside however many strangers ask, for when it is 100 ms old every cache is off, each of
+// them asks more than before, and every verifier's lease ends. Whoever has a share may take
+// a place of all as well.
 type room struct {
 	all  chan struct{}
 	kept [shares]chan struct{}

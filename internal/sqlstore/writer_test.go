@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -19,18 +20,27 @@ import (
 	"github.com/grantway/grantway/internal/storagetest"
 )
 
+// faults are statements that fail on every engine, each in its own way, and those of one.
+// In the place of the duplicate there is a row already.
+func faults(own map[string]statement) map[string]statement {
+	all := map[string]statement{
+		"constraint":        do("INSERT INTO used_once (kind, hash, op, expires) VALUES ('k', NULL, 'op', 0)"),
+		"duplicate":         put(1000)[0],
+		"no statement":      do("SELECT FROM nothing WHERE"),
+		"too few arguments": do("INSERT INTO used_once (kind, hash, op, expires) VALUES ($1, $2, 'op', 0)", "k"),
+	}
+	maps.Copy(all, own)
+	return all
+}
+
 // One event's failure never touches its neighbours (DESIGN, decision 5), however it
 // fails: by a constraint, by a statement that is none, by filling the disk, by ending
 // the transaction under all of them.
 func TestSQLite_HoweverAnEventFailsItFailsAlone(t *testing.T) {
-	for name, fault := range map[string]statement{
-		"constraint":           do("INSERT INTO used_once (kind, hash, op, expires) VALUES ('k', NULL, 'op', 0)"),
-		"duplicate":            put(1000)[0],
-		"no statement":         do("SELECT FROM nothing WHERE"),
-		"too few arguments":    do("INSERT INTO used_once (kind, hash, op, expires) VALUES ($1, $2, 'op', 0)", "k"),
+	for name, fault := range faults(map[string]statement{
 		"full disk":            do("INSERT INTO used_once (kind, hash, op, expires) VALUES ('k', zeroblob(3000000), 'op', 0)"),
 		"ends the transaction": do("ROLLBACK"),
-	} {
+	}) {
 		t.Run(name, func(t *testing.T) {
 			s := openAt(t, filepath.Join(t.TempDir(), "g.db"))
 			e := s.engine.(*sqlite)
